@@ -1,0 +1,66 @@
+"""Batch-effect correction for RNA-seq, arrays and single cells.
+
+Estimate what is specific to a batch, and remove it: two passes over the matrix and one
+frozen correction between them.
+
+>>> import batchcorr as bc
+>>> adata = bc.datasets.bladder()
+>>> bc.pp.standardize(adata, "batch", key_added="standardized")
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batchcorr import datasets, errors, metrics, pp
+    from batchcorr._correct import fit
+    from batchcorr.methods.combat import ComBat
+    from batchcorr.methods.linear import RemoveBatchEffect
+    from batchcorr.methods.saving import load
+    from batchcorr.methods.standardize import Standardize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ComBat",
+    "RemoveBatchEffect",
+    "Standardize",
+    "__version__",
+    "datasets",
+    "errors",
+    "fit",
+    "load",
+    "metrics",
+    "pp",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_HOMES = {
+    "ComBat": "batchcorr.methods.combat",
+    "RemoveBatchEffect": "batchcorr.methods.linear",
+    "Standardize": "batchcorr.methods.standardize",
+    "fit": "batchcorr._correct",
+    "load": "batchcorr.methods.saving",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is first asked for: `import batchcorr` is quick."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    home = _HOMES.get(name)
+    if home is None:
+        value = import_module(f"{__name__}.{name}")
+    else:
+        value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

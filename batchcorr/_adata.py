@@ -1,0 +1,179 @@
+"""Get a matrix and its metadata out of an AnnData, set a result, keep a record.
+
+The result is written into X's own memory only where nothing else looks at it: not a
+layer, not `raw`, not an array that X is a piece of.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+__all__ = [
+    "get_columns",
+    "get_labels",
+    "get_matrix",
+    "read_record",
+    "require_adata",
+    "set_matrix",
+    "writable",
+    "write_record",
+]
+
+RECORDS = "batchcorr"
+"""Where records are kept: `adata.uns[RECORDS][key]`, one JSON string each."""
+
+
+def require_adata(adata: Any) -> AnnData:
+    """Return `adata` if it is one that can be corrected in memory, else say what is."""
+    import anndata
+
+    if not isinstance(adata, anndata.AnnData):
+        msg = (
+            f"The first argument must be an AnnData, not a {type(adata).__name__}. For "
+            "arrays and tables use the estimators, for example batchcorr.ComBat()."
+        )
+        raise InputError(msg)
+    if adata.isbacked:
+        msg = (
+            "This AnnData is backed by a file, and its values are not in memory: load "
+            "it with adata.to_memory() first."
+        )
+        raise InputError(msg)
+    return adata
+
+
+def get_matrix(adata: AnnData, layer: str | None) -> Any:
+    """Return X, or a layer.
+
+    Raises
+    ------
+    MissingKeyError
+        If the layer does not exist; the message lists those that do.
+    """
+    if layer is None:
+        matrix = adata.X
+        if matrix is None:
+            msg = f"This AnnData has no X. {did_you_mean('X', adata.layers)} Name one."
+            raise MissingKeyError(msg)
+    elif layer in adata.layers:
+        matrix = adata.layers[layer]
+    else:
+        msg = f"There is no layer {layer!r}. {did_you_mean(layer, adata.layers)}"
+        raise MissingKeyError(msg)
+    return np.asarray(matrix) if isinstance(matrix, np.ndarray) else matrix
+
+
+def get_columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
+    """Return columns of `obs`.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column does not exist; the message suggests the nearest.
+    """
+    for key in keys:
+        if key not in adata.obs.columns:
+            msg = (
+                f"The {what} {key!r} is not a column of adata.obs. "
+                f"{did_you_mean(key, adata.obs.columns)}"
+            )
+            raise MissingKeyError(msg)
+    return adata.obs[list(keys)]
+
+
+def get_labels(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
+    """Return what was asked for as covariates or nuisances, and a formula if it is one.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    given
+        None; a column of `obs`, or several; a formula over columns of `obs`; a
+        DataFrame or array with one row per sample.
+    what
+        What these are called in messages.
+    """
+    if given is None:
+        return None, None
+    if isinstance(given, str) and given.lstrip().startswith("~"):
+        return adata.obs, given
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, list | tuple | pd.Index):
+        if not given:
+            return None, None
+        if all(isinstance(key, str) for key in given):
+            return get_columns(adata, list(given), what), None
+    if isinstance(given, pd.DataFrame | pd.Series):
+        return _aligned(adata, given, what), None
+    return given, None
+
+
+def _aligned(adata: AnnData, table: Any, what: str) -> Any:
+    """Return a table in the order of the samples, matched by name where it has names."""
+    if isinstance(table.index, pd.RangeIndex) or table.index.equals(adata.obs_names):
+        return table
+    both_unique = table.index.is_unique and adata.obs_names.is_unique
+    if both_unique and set(table.index) >= set(adata.obs_names):
+        return table.loc[adata.obs_names]
+    msg = (
+        f"The {what} table has an index that does not match adata.obs_names: give one "
+        "row per sample under the same names, or reset_index(drop=True) to match rows "
+        "by position."
+    )
+    raise InputError(msg)
+
+
+def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
+    """Whether a matrix of `adata` may be overwritten: nobody else sees its memory."""
+    if not (isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.writeable):
+        return False
+    own = x if x.base is None else x.base
+    if not (isinstance(own, np.ndarray) and own.base is None and own.shape == x.shape):
+        return False
+    others = [value for key, value in adata.layers.items() if key != layer]
+    others += list(adata.obsm.values())
+    others += [adata.X] if layer is not None else []
+    others += [adata.raw.X] if adata.raw is not None else []
+    return not any(
+        isinstance(other, np.ndarray) and np.may_share_memory(x, other)
+        for other in others
+    )
+
+
+def set_matrix(
+    adata: AnnData, matrix: Any, layer: str | None, key_added: str | None
+) -> None:
+    """Put a result where it was read from, or into the layer `key_added`."""
+    target = key_added or layer
+    if target is None:
+        if adata.X is not matrix:
+            adata.X = matrix
+    else:
+        adata.layers[target] = matrix
+
+
+def read_record(adata: AnnData, key: str) -> dict[str, Any] | None:
+    """Return the record of an earlier correction, None if there is none."""
+    records = adata.uns.get(RECORDS)
+    text = records.get(key) if hasattr(records, "get") else None
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def write_record(adata: AnnData, key: str, record: dict[str, Any]) -> None:
+    """Keep a record as one JSON string: lists of dicts cannot be written to .h5ad."""
+    records = dict(adata.uns.get(RECORDS, {}))
+    records[key] = json.dumps(record, ensure_ascii=False, default=str)
+    adata.uns[RECORDS] = records

@@ -1,0 +1,364 @@
+"""From AnnData to AnnData: get, fit, apply, set, and write down what was done."""
+
+from __future__ import annotations
+
+import warnings
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from batchcorr import _adata
+from batchcorr.errors import (
+    BatchCorrWarning,
+    DesignError,
+    FeatureWarning,
+    InputError,
+    MissingKeyError,
+    RepeatWarning,
+    warn,
+)
+from batchcorr.methods import get
+from batchcorr.methods.densify import allow_dense
+from batchcorr.methods.matrix import as_matrix, is_sparse
+from batchcorr.methods.saving import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+    from batchcorr.methods.base import LocationScaleMethod
+
+__all__ = ["apply", "correct", "fit"]
+
+NOT_FOR_TESTING = (
+    "Corrected values are for plots, clustering and prediction, not for differential "
+    "testing: test the uncorrected values with batch in the model."
+)
+LISTED = 100
+"""Names of features that a record lists at most."""
+
+
+def fit(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None,
+    *,
+    method: str = "combat",
+    covariates: Any = None,
+    nuisance: Any = None,
+    weights: Any = None,
+    layer: str | None = None,
+    **parameters: Any,
+) -> LocationScaleMethod:
+    """Learn a correction from an AnnData and leave the AnnData as it is.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch; several for `remove_batch_effect`.
+    method
+        Name of the method: see ``batchcorr methods``.
+    covariates
+        What to keep: columns of `obs`, a formula over them, or a table.
+    nuisance, weights
+        For `remove_batch_effect` only.
+    layer
+        Layer to learn from; None: X.
+    **parameters
+        Parameters of the method's estimator.
+
+    Returns
+    -------
+    A fitted estimator: `pp.apply` corrects an AnnData with it, `save` writes it.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column, layer or method does not exist.
+    DesignError
+        If covariates are confounded with batch.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> correction = bc.fit(adata, "batch", method="standardize")
+    >>> bc.pp.apply(adata, correction, key_added="standardized")
+    """
+    _adata.require_adata(adata)
+    labels = _labels(adata, batch_key, covariates, nuisance)
+    estimator = _estimator(method, parameters, labels.formula)
+    return _fit(adata, estimator, labels, weights, layer)
+
+
+def _fit(
+    adata: AnnData,
+    estimator: LocationScaleMethod,
+    labels: Labels,
+    weights: Any,
+    layer: str | None,
+) -> LocationScaleMethod:
+    given = {"nuisance": labels.nuisance, "weights": weights}
+    given = {name: value for name, value in given.items() if value is not None}
+    known = signature(estimator.fit).parameters
+    for name in given:
+        if name not in known:
+            msg = f"{estimator.method} has no {name}: use remove_batch_effect."
+            raise InputError(msg)
+    x = _adata.get_matrix(adata, layer)
+    estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
+    if adata.var_names.is_unique:
+        estimator._names = tuple(map(str, adata.var_names))
+    estimator.obs_columns_ = labels.keys
+    return estimator
+
+
+def correct(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None,
+    *,
+    method: str,
+    covariates: Any = None,
+    nuisance: Any = None,
+    weights: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+    **parameters: Any,
+) -> AnnData | None:
+    """Fit a method on an AnnData and correct the same AnnData."""
+    _adata.require_adata(adata)
+    x = _adata.get_matrix(adata, layer)
+    _warn_if_repeated(adata, layer, key_added)
+    if is_sparse(x):
+        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense)
+    labels = _labels(adata, batch_key, covariates, nuisance)
+    estimator = _estimator(method, parameters, labels.formula)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _fit(adata, estimator, labels, weights, layer)
+    noted = _pass_on(caught)
+    return _write(adata, estimator, labels, layer, key_added, copy, noted)
+
+
+def apply(
+    adata: AnnData,
+    correction: LocationScaleMethod,
+    *,
+    batch_key: str | Sequence[str] | None = None,
+    covariates: Any = None,
+    nuisance: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Correct an AnnData with a correction learned elsewhere; see `pp.apply`."""
+    _adata.require_adata(adata)
+    x = _adata.get_matrix(adata, layer)
+    _warn_if_repeated(adata, layer, key_added)
+    columns = getattr(correction, "obs_columns_", None) or {}
+    if batch_key is None:
+        batch_key = columns.get("batch")
+    if correction.correction_.needs_covariates and covariates is None:
+        covariates = columns.get("covariates")
+    if nuisance is None:
+        nuisance = columns.get("nuisance")
+    if is_sparse(x):
+        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense)
+    labels = _labels(adata, batch_key, covariates, nuisance)
+    return _write(adata, correction, labels, layer, key_added, copy, [])
+
+
+def _write(
+    adata: AnnData,
+    estimator: LocationScaleMethod,
+    labels: Labels,
+    layer: str | None,
+    key_added: str | None,
+    copy: bool,  # noqa: FBT001
+    noted: list[str],
+) -> AnnData | None:
+    """Apply a fitted correction and set result and record, all or nothing."""
+    if copy:
+        adata = adata.copy()
+    elif adata.is_view:
+        adata._init_as_actual(adata.copy())
+    x = _adata.get_matrix(adata, layer)
+    positions = _positions(adata, estimator)
+    if positions is None:
+        here = key_added is None and _adata.writable(adata, x, layer)
+        result = _corrected(estimator, x, labels, x if here else None)
+    else:
+        corrected = _corrected(estimator, x[:, positions], labels, None)
+        result = as_matrix(x.toarray() if is_sparse(x) else x.copy())
+        result[:, positions] = corrected
+    _adata.set_matrix(adata, result, layer, key_added)
+    record = _record(estimator, adata, layer, noted)
+    _adata.write_record(adata, key_added or layer or "X", record)
+    return adata if copy else None
+
+
+def _corrected(estimator: LocationScaleMethod, x: Any, labels: Labels, out: Any) -> Any:
+    return estimator._apply(
+        x, labels.batch, labels.covariates, labels.nuisance, dense=True, out=out
+    )
+
+
+class Labels(NamedTuple):
+    """What is known of the samples, as read from `obs`, and the names of the columns."""
+
+    batch: Any
+    covariates: Any
+    nuisance: Any
+    formula: str | None
+    keys: dict[str, Any]
+
+
+def _labels(adata: AnnData, batch_key: Any, covariates: Any, nuisance: Any) -> Labels:
+    """Read batch, covariates and nuisances from `obs`."""
+    batch, keys = None, []
+    if batch_key is not None:
+        keys = [batch_key] if isinstance(batch_key, str) else batch_key
+        if not isinstance(keys, list | tuple) or not all(
+            isinstance(key, str) for key in keys
+        ):
+            msg = (
+                "batch_key must be the name of a column of adata.obs (or several for "
+                f"remove_batch_effect), not {batch_key!r:.60}."
+            )
+            raise InputError(msg)
+        table = _adata.get_columns(adata, keys, "batch key")
+        batch = table[keys[0]] if len(keys) == 1 else table
+    kept, formula = _adata.get_labels(adata, covariates, "covariate")
+    removed, of_nuisance = _adata.get_labels(adata, nuisance, "nuisance")
+    if of_nuisance is not None:
+        msg = "nuisance takes columns of adata.obs or a table, not a formula."
+        raise InputError(msg)
+    names = {
+        "covariate": covariates if formula else _names_of(kept),
+        "nuisance": _names_of(removed),
+    }
+    for what, used in names.items():
+        for key in keys:
+            if isinstance(used, list) and key in used:
+                msg = f"{key!r} is the batch and cannot be a {what} as well."
+                raise DesignError(msg)
+    saved = {
+        "batch": batch_key,
+        "covariates": names["covariate"],
+        "nuisance": names["nuisance"],
+    }
+    return Labels(batch, kept, removed, formula, saved)
+
+
+def _estimator(
+    method: str, parameters: dict[str, Any], formula: str | None
+) -> LocationScaleMethod:
+    kind = get(method)
+    known = kind._get_param_names()
+    for name in parameters:
+        if name not in known:
+            msg = (
+                f"{method} has no parameter {name!r}. "
+                f"{_adata.did_you_mean(name, known)}"
+            )
+            raise InputError(msg)
+    if formula is not None:
+        parameters = parameters | {"formula": formula}
+    return kind(**parameters)
+
+
+def _positions(adata: AnnData, estimator: LocationScaleMethod) -> Any:
+    """Return where the correction's features are in `adata`; None: all, in order."""
+    names = estimator._names
+    if names is None or tuple(adata.var_names) == names:
+        return None
+    if not adata.var_names.is_unique:
+        msg = (
+            "var_names are not unique, so features cannot be matched to those of the "
+            "correction: call adata.var_names_make_unique() first."
+        )
+        raise InputError(msg)
+    positions = adata.var_names.get_indexer(list(names))
+    missing = [name for name, at in zip(names, positions, strict=True) if at < 0]
+    if missing:
+        msg = (
+            f"{len(missing)} of {len(names)} features of the correction are missing "
+            f"from adata.var_names: {', '.join(missing[:5])}"
+            f"{', …' if missing[5:] else ''}. All are needed."
+        )
+        raise MissingKeyError(msg)
+    extra = adata.n_vars - len(names)
+    if extra:
+        msg = (
+            f"{extra} of {adata.n_vars} features are not known to the correction and "
+            "stay as they are."
+        )
+        warn(msg, FeatureWarning)
+    return positions
+
+
+def _record(
+    estimator: LocationScaleMethod,
+    adata: AnnData,
+    layer: str | None,
+    noted: list[str],
+) -> dict[str, Any]:
+    aim = estimator.aim_
+    names = np.asarray(estimator.feature_names_out_)
+    left = names[~aim.adjustable]
+    columns = getattr(estimator, "obs_columns_", None) or {}
+    parameters = {
+        name: value
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in {"copy", "batch_column", "covariate_columns"}
+    }
+    return {
+        "method": estimator.method,
+        "parameters": parameters,
+        "source": layer or "X",
+        "batch": columns.get("batch"),
+        "batches": [str(level) for level in estimator.batches_],
+        "kept": list(dict.fromkeys(estimator._ready().metadata.covariates.terms)),
+        "n_obs": adata.n_obs,
+        "n_vars": adata.n_vars,
+        "features_unchanged": int(left.size),
+        "features_unchanged_names": [str(name) for name in left[:LISTED]],
+        "warnings": noted,
+        "for_testing": estimator.for_testing,
+        "note": "" if estimator.for_testing else NOT_FOR_TESTING,
+        "versions": versions(),
+    }
+
+
+def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) -> None:
+    earlier = _adata.read_record(adata, layer or "X")
+    if earlier is None:
+        return
+    what = f"layer {layer!r}" if layer else "X"
+    msg = (
+        f"{what} was corrected before, by {earlier.get('method')}: correcting twice "
+        "removes biology with each round. Start from the uncorrected values"
+        + ("." if key_added else ", and keep them with key_added=.")
+    )
+    warn(msg, RepeatWarning)
+
+
+def _pass_on(caught: list[warnings.WarningMessage]) -> list[str]:
+    """Give collected warnings on to the caller; return their text for the record."""
+    for warning in caught:
+        message, category = str(warning.message), warning.category
+        if issubclass(category, BatchCorrWarning):
+            warn(message, category)
+        else:
+            warnings.warn_explicit(message, category, warning.filename, warning.lineno)
+    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
+
+
+def _names_of(table: Any) -> list[str] | None:
+    return [str(name) for name in table.columns] if hasattr(table, "columns") else None

@@ -1,0 +1,68 @@
+"""Compile kernels with numba so that they work wherever the package is installed.
+
+Every kernel has two builds of the same source. The parallel one runs when the main
+thread of the main process calls; anywhere else (a Dask worker, a pool) the caller
+already spreads the work, nested threading layers abort the process, and the serial one
+runs. Both give the same bits. Compiled code is cached on disk where something is
+writable, and recompiled in each process where nothing is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from functools import cached_property, update_wrapper
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import numba
+from numba import prange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+__all__ = ["Kernel", "prange", "threads"]
+
+
+def threads() -> int:
+    """Return how many threads a kernel called from here may use."""
+    if not _is_main():
+        return 1
+    return int(numba.get_num_threads())
+
+
+def _is_main() -> bool:
+    here = threading.current_thread() is threading.main_thread()
+    return here and multiprocessing.parent_process() is None
+
+
+def _njit(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
+    options = {"parallel": parallel, "nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(**options, cache=True)(function)
+    except RuntimeError:  # no place on this machine where a cache can be written
+        return numba.njit(**options, cache=False)(function)
+
+
+class Kernel:
+    """A compiled function, in a parallel and a serial build made at first use."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+        update_wrapper(self, function)
+
+    @cached_property
+    def _parallel(self) -> Callable[..., Any]:
+        return _njit(self._function, parallel=True)
+
+    @cached_property
+    def _serial(self) -> Callable[..., Any]:
+        f = self._function
+        twin = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__)
+        twin.__qualname__ = f"{f.__qualname__}_serial"  # a cache entry of its own
+        return _njit(twin, parallel=False)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the build that suits the calling thread."""
+        return (self._parallel if _is_main() else self._serial)(*args)

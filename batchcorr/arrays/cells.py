@@ -1,0 +1,105 @@
+"""Rows that share batch and categories share one map and one set of sums: a cell.
+
+Columns with two values (the dummies of categories) split batches into cells and cost
+the passes nothing more; only columns with many values, the slopes, are multiplied out
+row by row. Cells are kept few, so that their sums stay small beside the matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.design import Design
+
+__all__ = ["Cells"]
+
+ROWS_PER_CELL = 256
+"""Cells may be as many as batches, or as rows divided by this."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A partition of rows that refines batches.
+
+    Attributes
+    ----------
+    codes
+        Cell of each row: (n,) int32.
+    batch
+        Batch of each cell: (C,).
+    n_batches
+        B, batches without rows included.
+    counts
+        Rows of each cell: (C,).
+    flat
+        Columns of the design that are constant in every cell.
+    values
+        Their values: (C, len(flat)).
+    sloped
+        The other columns.
+    """
+
+    codes: NDArray[np.int32]
+    batch: NDArray[np.int32]
+    n_batches: int
+    counts: NDArray[np.int64]
+    flat: tuple[int, ...]
+    values: NDArray[np.float64]
+    sloped: tuple[int, ...]
+
+    @classmethod
+    def of(cls, design: Design) -> Self:
+        """Split the batches of a design by as many two-valued columns as it pays."""
+        limit = max(design.n_batches, design.n_rows // ROWS_PER_CELL)
+        codes, n_cells = design.codes, design.n_batches
+        flat, sloped = [], []
+        for column, values in enumerate(design.columns.T):
+            split = _split(codes, n_cells, values)
+            if split is not None and split[1] <= limit:
+                codes, n_cells = split
+                flat.append(column)
+            else:
+                sloped.append(column)
+        first = np.zeros(n_cells, dtype=np.intp)
+        first[codes[::-1]] = np.arange(design.n_rows)[::-1]
+        batch = design.codes[first] if flat else np.arange(n_cells, dtype=np.int32)
+        return cls(
+            codes=codes,
+            batch=batch,
+            n_batches=design.n_batches,
+            counts=np.bincount(codes, minlength=n_cells),
+            flat=tuple(flat),
+            values=np.ascontiguousarray(design.columns[first][:, flat]),
+            sloped=tuple(sloped),
+        )
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return len(self.batch)
+
+    def sorted_rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the rows in the order of their cells, and where each cell starts."""
+        order = np.argsort(self.codes, kind="stable")
+        return order, np.concatenate([[0], np.cumsum(self.counts)])
+
+
+def _split(
+    codes: NDArray[np.int32], n_cells: int, values: NDArray[np.float64]
+) -> tuple[NDArray[np.int32], int] | None:
+    """Split each cell by a two-valued column; None where it has more values."""
+    if not len(values):
+        return None
+    upper = values != values[0]
+    if not np.all(values[upper] == values[upper][:1]):
+        return None
+    both = codes * np.int32(2) + upper
+    seen = np.bincount(both, minlength=2 * n_cells) > 0
+    rank = np.cumsum(seen, dtype=np.int32) - np.int32(1)
+    return rank[both], int(rank[-1]) + 1

@@ -1,0 +1,178 @@
+"""NumPy matrices: both passes at the speed of memory, in place, added memory O(C G).
+
+`sums` cuts the features into tiles, one thread a tile, and takes the rows cell by cell,
+so that only one cell's running sums are in cache. Rows come in chunks: within a chunk
+values are measured from the running mean, after it the chunk is merged in by Chan's
+rule. So nothing cancels, a constant batch gives an exact 0, and the result does not
+depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._numba import Kernel, prange, threads
+from batchcorr.arrays.by_feature import dense_sums_by_feature
+from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.arrays.cells import Cells
+
+CHUNK = 256
+"""Rows between two mergers."""
+
+WIDTH = 2048
+"""Features in a tile at most: running sums of one cell that stay in cache."""
+
+COPY = 1 << 22
+"""Values in a block of features that is copied because its matrix is not in C order."""
+
+
+@Kernel
+def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cross):
+    n_features, n_slopes = x.shape[1], slopes.shape[1]
+    for tile in prange((n_features + width - 1) // width):
+        first = tile * width
+        size = min(width, n_features - first)
+        total, total_squares = np.empty(size), np.empty(size)
+        for cell in range(len(starts) - 1):
+            batch = cell_batch[cell]
+            fixed = origin[batch, first : first + size]
+            centre = mean[cell, first : first + size]
+            merged = squares[cell, first : first + size]
+            centre[:] = fixed
+            n = 0
+            for start in range(starts[cell], starts[cell + 1], CHUNK):
+                stop = min(start + CHUNK, starts[cell + 1])
+                total[:] = 0.0
+                total_squares[:] = 0.0
+                for k in range(start, stop):
+                    values = x[order[k], first : first + size]
+                    for j in range(size):
+                        d = values[j] - centre[j]
+                        total[j] += d
+                        total_squares[j] += d * d
+                    for slope in range(n_slopes):
+                        z = slopes[order[k], slope]
+                        product = cross[batch, slope, first : first + size]
+                        for j in range(size):
+                            product[j] += z * (values[j] - fixed[j])
+                m = stop - start
+                share = m / (n + m)
+                for j in range(size):
+                    off = total[j] / m
+                    own = max(total_squares[j] - off * total[j], 0.0)
+                    merged[j] += own + off * off * n * share
+                    centre[j] += off * share
+                n += m
+
+
+@sums.register(np.ndarray)
+def _dense_sums(
+    x: NDArray[Any], cells: Cells, slopes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    order, starts = cells.sorted_rows()
+    n_batches, n_features = cells.n_batches, x.shape[1]
+    first_row = np.zeros(n_batches, dtype=np.intp)
+    filled = cells.counts > 0
+    first_row[cells.batch[filled][::-1]] = order[starts[:-1][filled][::-1]]
+    origin = x[first_row].astype(np.float64)
+    mean, squares = (np.zeros((cells.n_cells, n_features)) for _ in range(2))
+    cross = np.zeros((n_batches, slopes.shape[1], n_features))
+    for part in _features(x):
+        block = np.ascontiguousarray(x[:, part])
+        width = max(16, min(-(-block.shape[1] // threads()), WIDTH))
+        _sums(
+            block,
+            order,
+            starts,
+            cells.batch,
+            origin[:, part],
+            slopes,
+            width,
+            mean[:, part],
+            squares[:, part],
+            cross[:, :, part],
+        )
+    return mean, squares, cross
+
+
+def _features(*matrices: NDArray[Any]) -> Iterator[slice]:
+    """Cut the features so that blocks of matrices not in C order are small copies."""
+    n_rows, n_features = matrices[0].shape
+    whole = all(matrix.flags.c_contiguous for matrix in matrices)
+    step = n_features if whole else max(1, COPY // max(n_rows, 1))
+    for start in range(0, n_features, max(step, 1)):
+        yield slice(start, min(start + step, n_features))
+
+
+@Kernel
+def _affine(x, codes, cell_batch, scale, shift, slopes, tilt, out):
+    for row in prange(x.shape[0]):
+        cell = codes[row]
+        values, result = x[row], out[row]
+        r, s = scale[cell], shift[cell]
+        if slopes.shape[1] == 0:
+            for j in range(x.shape[1]):
+                result[j] = r[j] * values[j] + s[j]
+        else:
+            line = s.copy()
+            for k in range(slopes.shape[1]):
+                slope, t = slopes[row, k], tilt[cell_batch[cell], k]
+                for j in range(x.shape[1]):
+                    line[j] += slope * t[j]
+            for j in range(x.shape[1]):
+                result[j] = r[j] * values[j] + line[j]
+
+
+@affine.register(np.ndarray)
+def _dense_affine(
+    x: NDArray[Any],
+    cells: Cells,
+    scale: NDArray[Any],
+    shift: NDArray[Any],
+    slopes: NDArray[Any],
+    tilt: NDArray[Any],
+    out: Any,
+) -> Any:
+    if out is None:
+        out = np.empty_like(x)
+    for part in _features(x, out):
+        block = np.ascontiguousarray(x[:, part])
+        target = out[:, part] if out.flags.c_contiguous else block
+        _affine(
+            block,
+            cells.codes,
+            cells.batch,
+            scale[:, part],
+            shift[:, part],
+            slopes,
+            tilt[:, :, part],
+            target,
+        )
+        if target is block:
+            out[:, part] = block
+    return out
+
+
+@Kernel
+def _any_infinite(x):
+    found = 0
+    for row in prange(x.shape[0]):
+        for value in x[row]:
+            found += np.isinf(value)
+    return found > 0
+
+
+@has_infinite.register(np.ndarray)
+def _dense_has_infinite(x: NDArray[Any]) -> bool:
+    return bool(_any_infinite(x))
+
+
+sums_by_feature.register(np.ndarray, dense_sums_by_feature)

@@ -1,0 +1,171 @@
+r"""The two passes over a matrix, in terms of the verbs of its kind.
+
+`moments` gathers cells in one read and merges them into batches:
+
+    M_b = Σ_c M_c + Σ_c n_c (x̄_c - x̄_b)²,      C_b = Σ_c n_c (z_c - z̄_b)(x̄_c - x̄_b)
+
+`apply` lays the frozen correction out per cell and writes r x + s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.arrays.cells import Cells
+from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature, verb
+from batchcorr.errors import InputError
+from batchcorr.models.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.design import Design
+    from batchcorr.models.location_scale import LocationScale
+
+__all__ = ["apply", "moments"]
+
+
+@verb
+def moments(
+    x: Any, design: Design, *, weights: NDArray[np.float64] | None = None
+) -> Moments:
+    """Read a matrix once and return its moments per batch and feature.
+
+    Parameters
+    ----------
+    x
+        Matrix of n rows and G features; NaN stands for a missing value.
+    design
+        Batch and columns of each row.
+    weights
+        None, or a weight for each row (n,) or value (n, G); values whose weight is not
+        positive take no part.
+
+    Returns
+    -------
+    Moments
+        Shared by all features where nothing is missing or weighted, else by feature.
+
+    Raises
+    ------
+    InputError
+        For infinite values, or values whose squares overflow.
+
+    Notes
+    -----
+    One read, float64 accumulation. Only when the sums come out as not finite, or with
+    weights, is the matrix read again and every feature given its own statistics.
+    """
+    if weights is not None:
+        return _by_feature(x, design, weights)
+    cells = Cells.of(design)
+    column_means, centred = design.centred()
+    slopes = np.ascontiguousarray(centred[:, cells.sloped])
+    mean, squares, cross = sums(x, cells, slopes)
+    if not (np.isfinite(squares).all() and np.isfinite(cross).all()):
+        return _by_feature(x, design, None)
+    return _merge_cells(design, cells, column_means, centred, mean, squares, cross)
+
+
+def _by_feature(x: Any, design: Design, weights: NDArray[np.float64] | None) -> Moments:
+    if has_infinite(x):
+        msg = (
+            "The data hold infinite values, which have no mean. Replace them, or mark "
+            "them as missing (NaN). They often come from the logarithm of 0: add a "
+            "prior count before taking logs."
+        )
+        raise InputError(msg)
+    found = sums_by_feature(x, design.codes, design.n_batches, design.columns, weights)
+    if not np.isfinite(found.squares).all():
+        msg = (
+            "The squares of some values exceed the range of float64 (1e308): are these "
+            "measurements? Rescale the data."
+        )
+        raise InputError(msg)
+    return found
+
+
+def _merge_cells(
+    design: Design,
+    cells: Cells,
+    column_means: NDArray[np.float64],
+    centred: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    squares: NDArray[np.float64],
+    cross: NDArray[np.float64],
+) -> Moments:
+    """Turn sums per cell into moments per batch."""
+    n_batches, n_columns = design.n_batches, design.columns.shape[1]
+    n = design.counts[:, None].astype(np.float64)
+    full = np.zeros((n_batches, n_columns, mean.shape[1]))
+    full[:, list(cells.sloped)] = cross
+    gram = np.zeros((n_batches, n_columns, n_columns))
+    order = np.argsort(design.codes, kind="stable")
+    for batch, rows in enumerate(np.split(order, np.cumsum(design.counts)[:-1])):
+        gram[batch] = centred[rows].T @ centred[rows]
+    own = Moments(
+        rows=cells.counts[:, None].astype(np.float64),
+        n=cells.counts[:, None].astype(np.float64),
+        mean=mean,
+        squares=squares,
+        columns=cells.values[:, :, None],
+        cross=np.zeros((cells.n_cells, len(cells.flat), mean.shape[1])),
+        gram=np.zeros((cells.n_cells, len(cells.flat), len(cells.flat), 1)),
+    )
+    if cells.flat:
+        own = own.collapse(cells.batch.tolist(), n_batches)
+        full[:, list(cells.flat)] = own.cross
+    return replace(
+        own,
+        rows=n,
+        n=n,
+        columns=column_means[:, :, None],
+        cross=full,
+        gram=gram[:, :, :, None],
+    )
+
+
+@verb
+def apply(x: Any, design: Design, correction: LocationScale, *, out: Any = None) -> Any:
+    """Read a matrix once and write its corrected values.
+
+    Parameters
+    ----------
+    x
+        Matrix of n rows and G features.
+    design
+        Batch and columns of each row; the columns may be left out where the correction
+        needs none.
+    correction
+        The frozen correction.
+    out
+        Where to write: `x` itself, another matrix, or None for a new one.
+
+    Returns
+    -------
+    Corrected matrix in the dtype of `x`; dense, as zeros do not stay zeros.
+    """
+    cells = Cells.of(design)
+    flat = np.zeros(design.columns.shape[1], dtype=bool)
+    flat[list(cells.flat)] = True
+    keep = np.arange(len(flat)) < design.kept
+    sloped = np.asarray(cells.sloped, dtype=np.intp)
+
+    effects = np.concatenate(
+        [correction.coefficients[: design.kept], -correction.nuisance]
+    )  # what each column adds: kept ones in the share (1 - r), nuisances whole
+    scale = correction.scale[cells.batch]
+    shift = correction.shift[cells.batch]
+    values = np.zeros((cells.n_cells, len(flat)))
+    values[:, list(cells.flat)] = cells.values
+    if (flat & keep).any():
+        shift += (1 - scale) * (values[:, keep] @ effects[keep])
+    if (flat & ~keep).any():
+        shift += values[:, ~keep] @ effects[~keep]
+    share = np.where(keep[sloped][None, :, None], 1 - correction.scale[:, None, :], 1.0)
+    tilt = share * effects[sloped]
+    slopes = np.ascontiguousarray(design.columns[:, sloped])
+    return affine(x, cells, scale, shift, slopes, np.ascontiguousarray(tilt), out)

@@ -1,0 +1,210 @@
+r"""SciPy CSR and CSC matrices: moments from the nonzeros alone, corrected values dense.
+
+The m stored values of n rows, mean x̄₊ and squares M₊, and the n - m zeros beside them
+are merged as two groups:
+
+    x̄ = x̄₊ m / n,      M = M₊ + m (n - m) / n  x̄₊²
+
+Stored values are measured from the first one met, so that nothing cancels; slopes are
+centred, so that zeros add nothing to their products. O(nonzeros + C G).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from batchcorr._numba import Kernel, prange
+from batchcorr.arrays.by_feature import dense_sums_by_feature
+from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.errors import InputError
+from batchcorr.models.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.arrays.cells import Cells
+
+STRIPES = 16
+"""CSR rows are summed in stripes of one cell each, of n / STRIPES rows at most."""
+
+COUNT, BASE, TOTAL, SQUARES = range(4)
+"""What is summed of the stored values of a group and feature, side by side."""
+
+
+@Kernel
+def _csr_sums(data, indices, indptr, order, bounds, slopes, found, cross):
+    for stripe in prange(len(bounds) - 1):
+        own, product = found[stripe], cross[stripe]
+        for k in range(bounds[stripe], bounds[stripe + 1]):
+            row = order[k]
+            for position in range(indptr[row], indptr[row + 1]):
+                g, value = indices[position], data[position]
+                if own[g, COUNT] == 0:
+                    own[g, BASE] = value
+                d = value - own[g, BASE]
+                own[g, COUNT] += 1
+                own[g, TOTAL] += d
+                own[g, SQUARES] += d * d
+                for s in range(slopes.shape[1]):
+                    product[s, g] += slopes[row, s] * value
+
+
+@Kernel
+def _csc_sums(data, indices, indptr, codes, cell_batch, slopes, found, cross):
+    for g in prange(len(indptr) - 1):
+        own = np.zeros((found.shape[0], 4))
+        for position in range(indptr[g], indptr[g + 1]):
+            row, value = indices[position], data[position]
+            cell = codes[row]
+            if own[cell, COUNT] == 0:
+                own[cell, BASE] = value
+            d = value - own[cell, BASE]
+            own[cell, COUNT] += 1
+            own[cell, TOTAL] += d
+            own[cell, SQUARES] += d * d
+            for s in range(slopes.shape[1]):
+                cross[cell_batch[cell], s, g] += slopes[row, s] * value
+        found[:, g] = own
+
+
+def _with_zeros(
+    found: NDArray[np.float64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Merge stored values with the zeros beside them: mean and squares, (groups, G)."""
+    count, rest = found[:, :, COUNT], rows[:, None] - found[:, :, COUNT]
+    at_least_one = np.maximum(count, 1)
+    off = found[:, :, TOTAL] / at_least_one
+    stored = found[:, :, BASE] + off
+    squares = np.maximum(found[:, :, SQUARES] - off * found[:, :, TOTAL], 0)
+    share = count / np.maximum(rows[:, None], 1)
+    return np.where(rest > 0, stored * share, stored), squares + (
+        rest * share * stored**2
+    )
+
+
+def _canonical(x: Any) -> Any:
+    """Return a matrix in which no entry is stored twice: `x` itself if possible."""
+    if x.has_canonical_format:
+        return x
+    x = x.copy()
+    x.sum_duplicates()
+    return x
+
+
+def _csr(
+    x: Any, cells: Cells, slopes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    x = _canonical(x)
+    order, starts = cells.sorted_rows()
+    length = max(1, -(-x.shape[0] // STRIPES))
+    cuts = [
+        np.arange(start, stop, length)
+        for start, stop in zip(starts[:-1], starts[1:], strict=True)
+    ]
+    parents = np.repeat(np.arange(cells.n_cells), [len(cut) for cut in cuts])
+    bounds = np.append(np.concatenate(cuts), starts[-1]).astype(np.intp)
+    found = np.zeros((len(parents), x.shape[1], 4))
+    cross = np.zeros((len(parents), slopes.shape[1], x.shape[1]))
+    _csr_sums(x.data, x.indices, x.indptr, order, bounds, slopes, found, cross)
+
+    rows = np.diff(bounds)
+    mean, squares = _with_zeros(found, rows)
+    n = rows[:, None].astype(np.float64)
+    none = np.zeros((len(rows), 0, 1))
+    stripes = Moments(n, n, mean, squares, none, none, none[:, :, None])
+    merged = stripes.collapse(parents.tolist(), cells.n_cells)
+    by_batch = np.zeros((cells.n_batches, *cross.shape[1:]))
+    np.add.at(by_batch, cells.batch[parents], cross)
+    return merged.mean, merged.squares, by_batch
+
+
+def _csc(
+    x: Any, cells: Cells, slopes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    x = _canonical(x)
+    found = np.zeros((cells.n_cells, x.shape[1], 4))
+    cross = np.zeros((cells.n_batches, slopes.shape[1], x.shape[1]))
+    _csc_sums(
+        x.data, x.indices, x.indptr, cells.codes, cells.batch, slopes, found, cross
+    )
+    return *_with_zeros(found, cells.counts), cross
+
+
+def _sums_by_feature(
+    x: Any,
+    codes: NDArray[np.int32],
+    n_batches: int,
+    columns: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
+) -> Moments:
+    if np.isnan(x.data).any():
+        msg = (
+            "A sparse matrix holds missing values (NaN). What is not stored in a sparse "
+            "matrix is zero, so a missing value beside it is probably a mistake of the "
+            "step before: drop those features or samples, or give a dense matrix if "
+            "the values are truly missing."
+        )
+        raise InputError(msg)
+    return dense_sums_by_feature(x.toarray(), codes, n_batches, columns, weights)
+
+
+@Kernel
+def _csr_affine(
+    data, indices, indptr, codes, cell_batch, scale, shift, slopes, tilt, out
+):
+    for row in prange(len(codes)):
+        cell = codes[row]
+        line = shift[cell].copy()
+        for s in range(slopes.shape[1]):
+            slope, t = slopes[row, s], tilt[cell_batch[cell], s]
+            for g in range(len(line)):
+                line[g] += slope * t[g]
+        for position in range(indptr[row], indptr[row + 1]):
+            g = indices[position]
+            line[g] += scale[cell, g] * data[position]
+        out[row] = line
+
+
+def _affine(
+    x: Any,
+    cells: Cells,
+    scale: NDArray[Any],
+    shift: NDArray[Any],
+    slopes: NDArray[Any],
+    tilt: NDArray[Any],
+    out: Any,
+) -> Any:
+    x = x.tocsr()
+    if out is None:
+        out = np.empty(x.shape, dtype=x.dtype)
+    _csr_affine(
+        x.data,
+        x.indices,
+        x.indptr,
+        cells.codes,
+        cells.batch,
+        scale,
+        shift,
+        slopes,
+        tilt,
+        out,
+    )
+    return out
+
+
+def _has_infinite(x: Any) -> bool:
+    return bool(np.isinf(x.data).any())
+
+
+for _rows, _kinds in (
+    (_csr, (sp.csr_matrix, sp.csr_array)),
+    (_csc, (sp.csc_matrix, sp.csc_array)),
+):
+    for _kind in _kinds:
+        sums.register(_kind, _rows)
+        sums_by_feature.register(_kind, _sums_by_feature)
+        has_infinite.register(_kind, _has_infinite)
+        affine.register(_kind, _affine)

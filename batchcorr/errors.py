@@ -1,0 +1,148 @@
+"""Every error and warning of the package, in one place.
+
+Errors say what was wrong, the value met, what would be accepted, and the remedy.
+Catch `BatchCorrError` for all of them; each is also the built-in error (`ValueError`,
+`KeyError`, …) a caller would expect, so that code which knows nothing of this package
+still does the right thing.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "AssociationWarning",
+    "BatchCorrError",
+    "BatchCorrWarning",
+    "BatchSizeWarning",
+    "ConvergenceWarning",
+    "CountsWarning",
+    "CovariateWarning",
+    "DensifyWarning",
+    "DesignError",
+    "FeatureWarning",
+    "FileError",
+    "InputError",
+    "MissingKeyError",
+    "RepeatWarning",
+    "TooLargeError",
+    "UnknownBatchError",
+    "did_you_mean",
+    "warn",
+]
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+class BatchCorrError(Exception):
+    """Base of every error raised on purpose by batchcorr."""
+
+
+class InputError(BatchCorrError, ValueError):
+    """A value given by the caller cannot be used."""
+
+
+class DesignError(InputError):
+    """Batch, covariates and data do not allow the requested estimate."""
+
+
+class UnknownBatchError(DesignError):
+    """A batch that `fit` has never seen was met at `transform`."""
+
+
+class MissingKeyError(BatchCorrError, KeyError):
+    """A column, layer, feature or method that does not exist."""
+
+    def __str__(self) -> str:
+        """Return the message as written: `KeyError` would show it in quotes."""
+        return str(self.args[0]) if self.args else ""
+
+
+class TooLargeError(BatchCorrError, MemoryError):
+    """The result would not fit into memory."""
+
+
+class FileError(BatchCorrError, OSError):
+    """A file cannot be read as what it should be, or cannot be written."""
+
+
+class BatchCorrWarning(UserWarning):
+    """Base of every warning given by batchcorr."""
+
+
+class AssociationWarning(BatchCorrWarning):
+    """A protected covariate is strongly associated with batch."""
+
+
+class BatchSizeWarning(BatchCorrWarning):
+    """A batch has too few samples for what is asked of it."""
+
+
+class ConvergenceWarning(BatchCorrWarning):
+    """An iteration stopped before it converged."""
+
+
+class CountsWarning(BatchCorrWarning):
+    """A method for values on the log scale was given what look like raw counts."""
+
+
+class CovariateWarning(BatchCorrWarning):
+    """A covariate is probably not read the way the caller meant."""
+
+
+class DensifyWarning(BatchCorrWarning):
+    """A sparse matrix becomes dense, and large."""
+
+
+class FeatureWarning(BatchCorrWarning):
+    """Some features of the data are not known to the correction."""
+
+
+class RepeatWarning(BatchCorrWarning):
+    """A matrix that was corrected before is corrected again."""
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Return a sentence that lists what exists, the closest name first in mind.
+
+    Parameters
+    ----------
+    name
+        What the caller asked for.
+    known
+        What there is.
+
+    Examples
+    --------
+    >>> did_you_mean("bach", ["batch", "age"])
+    "Did you mean 'batch'? Available: 'batch', 'age'."
+    """
+    names = [str(item) for item in known]
+    close = get_close_matches(str(name), names, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    shown = ", ".join(repr(item) for item in names[:20])
+    more = f", … ({len(names) - 20} more)" if len(names) > 20 else ""
+    return f"{guess}Available: {shown or 'none'}{more}."
+
+
+def warn(message: str, category: type[BatchCorrWarning]) -> None:
+    """Warn at the line of the caller's code, however deep in the package this is.
+
+    Parameters
+    ----------
+    message
+        What was met, and what to do about it.
+    category
+        Class of the warning.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -1,0 +1,58 @@
+"""The methods, one file each; whoever asks for all of them finds them by looking.
+
+A new method is a file in this folder with a class that has a `method` name. Faces,
+command line and contract tests read `registry`, so that nothing else needs to change.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from batchcorr.errors import MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from batchcorr.methods.base import LocationScaleMethod
+
+__all__ = ["get", "registry"]
+
+
+@cache
+def registry() -> dict[str, type[LocationScaleMethod]]:
+    """Return all methods by name.
+
+    Examples
+    --------
+    >>> sorted(registry())
+    ['combat', 'remove_batch_effect', 'standardize']
+    """
+    found = {}
+    for module in iter_modules(__path__):
+        for value in vars(import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and isinstance(
+                name := getattr(value, "method", None), str
+            ):
+                found[name] = value
+    return found
+
+
+def get(name: str) -> type[LocationScaleMethod]:
+    """Return the method of a name.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none; the message lists what there is.
+
+    Examples
+    --------
+    >>> get("combat").__name__
+    'ComBat'
+    """
+    methods = registry()
+    if name not in methods:
+        msg = f"There is no method {name!r}. {did_you_mean(name, methods)}"
+        raise MissingKeyError(msg)
+    return methods[name]

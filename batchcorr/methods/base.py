@@ -1,0 +1,534 @@
+r"""What all location-scale methods share: everything but the middle step.
+
+A method is two short functions. `_aim` says what every batch is brought to, from the
+linear model of all batches; `_adjust` says how each batch gets there, from that batch's
+own effects. Reading the metadata, the two passes, freezing, new batches and saving are
+the same for all and are here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
+
+from batchcorr.arrays import apply, moments
+from batchcorr.errors import DesignError, InputError
+from batchcorr.methods import checks, inputs
+from batchcorr.methods.densify import allow_dense
+from batchcorr.methods.matrix import as_matrix, is_sparse, warn_of_counts
+from batchcorr.methods.metadata import Metadata
+from batchcorr.models.labels import BatchLabels
+from batchcorr.models.linear_model import fit_batches, fit_coefficients
+from batchcorr.models.location_scale import LocationScale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.models.moments import Moments
+
+__all__ = ["Adjustment", "Aim", "Fitted", "LocationScaleMethod"]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What every batch is brought to, frozen at `fit`.
+
+    Attributes
+    ----------
+    location, scale
+        Level and standard deviation after correction: (G,) each.
+    adjustable
+        Features that can be corrected; the others stay as they are: (G,).
+    """
+
+    location: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    adjustable: NDArray[np.bool_]
+
+
+class Adjustment(NamedTuple):
+    """How some batches reach the aim.
+
+    Attributes
+    ----------
+    scale, shift
+        r and s: (B, G).
+    details
+        What they were found from, by name; the first axis is the batch.
+    """
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    details: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that a fitted estimator knows, and all that `save` writes."""
+
+    metadata: Metadata
+    aim: Aim
+    correction: LocationScale
+    details: dict[str, NDArray[Any]]
+
+
+class LocationScaleMethod(TransformerMixin, BaseEstimator):
+    """Base of the methods that correct by one affine map per batch and feature.
+
+    A subclass sets `method`, the name it is known by, and the class constants below;
+    it implements `_aim` and `_adjust`, and takes the constructor options shared by all:
+    `formula`, `batch_column`, `covariate_columns`, `copy`.
+    """
+
+    method: ClassVar[str]
+    fewest_batches: ClassVar[int] = 2
+    for_testing: ClassVar[bool] = False
+
+    __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
+    __metadata_request__partial_fit: ClassVar = {"batch": True, "covariates": True}
+    __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
+    __metadata_request__inverse_transform: ClassVar = {
+        "batch": True,
+        "covariates": True,
+    }
+
+    formula: str | None
+    batch_column: str | None
+    covariate_columns: list[str] | None
+    copy: bool
+
+    @abstractmethod
+    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+        """Say what every batch is brought to."""
+
+    @abstractmethod
+    def _adjust(
+        self,
+        effects: BatchEffects,
+        aim: Aim,
+        metadata: Metadata,
+        before: Fitted | None = None,
+    ) -> Adjustment:
+        """Say how batches get there; `before` if they join batches fitted earlier."""
+
+    def _check_parameters(self) -> None:
+        """Refuse options that contradict each other."""
+
+    # -- fitting ----------------------------------------------------------------
+
+    def fit(
+        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+    ) -> Self:
+        """Learn the correction from samples of all batches.
+
+        Parameters
+        ----------
+        X
+            Values on a log scale, samples × features: NumPy array, DataFrame, or SciPy
+            CSR or CSC matrix. NaN marks missing values (dense data only).
+        y
+            Ignored: a correction must not see the outcome.
+        batch
+            Batch of each sample: (n,).
+        covariates
+            What is to be kept: a DataFrame, with `formula` or all its columns; a
+            Series; or a 2-D array of design columns. None: nothing but the mean.
+
+        Returns
+        -------
+        The estimator itself.
+
+        Raises
+        ------
+        DesignError
+            If covariates are confounded with batch, or labels are missing.
+        InputError
+            If the data are infinite, not numeric or of wrong shape.
+        """
+        return self._fit(X, batch, covariates)
+
+    def _fit(
+        self,
+        X: Any,
+        batch: Any,
+        covariates: Any,
+        nuisance: Any = None,
+        weights: Any = None,
+    ) -> Self:
+        self._check_parameters()
+        table, batch, covariates = self._take(X, batch, covariates)
+        x = self._matrix(table)
+        self._require_batch(batch, nuisance)
+        warn_of_counts(x, type(self).__name__)
+        metadata = Metadata.learn(
+            x.shape[0], batch, covariates, nuisance, formula=self.formula
+        )
+        design = metadata.design(x.shape[0], batch, covariates, nuisance)
+        sums = moments(x, design, weights=weights)
+        fitted = self._estimate(sums, metadata)
+        self._remember(X, table, metadata, sums, fitted)
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        batches: Iterable[Any] | None = None,
+        levels: Mapping[str, Iterable[Any]] | None = None,
+    ) -> Self:
+        """Learn from a block of samples; the blocks together are as one `fit`.
+
+        Parameters
+        ----------
+        X, y, batch, covariates
+            As in `fit`.
+        batches
+            All batches there will be: needed on the first call.
+        levels
+            All levels of each categorical covariate, by name: needed on the first call
+            if a block may lack some.
+
+        Returns
+        -------
+        The estimator itself. Whether the design can be estimated is checked, and the
+        correction computed, when it is first used.
+
+        Notes
+        -----
+        The state is the moments, O(B p G); nothing of a block is kept. A formula's
+        transforms (`center`, `poly`, …) take their state from the first block.
+        """
+        self._check_parameters()
+        table, batch, covariates = self._take(X, batch, covariates)
+        x = self._matrix(table)
+        self._require_batch(batch, None)
+        metadata: Metadata | None = getattr(self, "_metadata", None)
+        if metadata is None:
+            if batches is None:
+                msg = (
+                    "The first call of partial_fit must declare all batches that will "
+                    "come: partial_fit(X, batch=…, batches=[…])."
+                )
+                raise InputError(msg)
+            metadata = Metadata.learn(
+                x.shape[0],
+                batch,
+                covariates,
+                formula=self.formula,
+                batches=batches,
+                levels=levels or {},
+            )
+        elif self.moments_ is None:
+            msg = (
+                "A loaded correction cannot learn more: what it was learned from is "
+                "not saved. Use add_batches for new batches, or fit again."
+            )
+            raise InputError(msg)
+        else:
+            inputs.check_features(
+                table, self._n_features, self._names, type(self).__name__
+            )
+        sums = moments(x, metadata.design(x.shape[0], batch, covariates))
+        earlier: Moments | None = getattr(self, "moments_", None)
+        if earlier is not None:
+            sums = earlier.merge(sums)
+        self._remember(X, table, metadata, sums, None)
+        return self
+
+    def _estimate(self, sums: Moments, metadata: Metadata) -> Fitted:
+        """Turn moments into the frozen correction: the middle step, on small arrays."""
+        checks.check_batches(sums, metadata, at_least=self.fewest_batches)
+        columns = checks.drop_redundant(sums, metadata)
+        checks.warn_of_association(sums, metadata)
+        sums = sums.select(columns)
+        coefficients, solved = fit_coefficients(sums)
+        effects = fit_batches(sums, coefficients)
+        aim = self._aim(effects, sums, metadata)
+        aim = replace(aim, adjustable=aim.adjustable & solved & effects.observed)
+        adjustment = self._adjust(effects, aim, metadata)
+        everything = np.zeros((len(metadata.names), sums.n_features))
+        everything[columns] = np.where(aim.adjustable, coefficients, 0.0)
+        correction = LocationScale(
+            scale=np.where(aim.adjustable, adjustment.scale, 1.0),
+            shift=np.where(aim.adjustable, adjustment.shift, 0.0),
+            coefficients=everything[: metadata.kept],
+            nuisance=everything[metadata.kept :],
+        )
+        return Fitted(metadata, aim, correction, adjustment.details)
+
+    def add_batches(self, X: Any, *, batch: Any, covariates: Any = None) -> Self:
+        """Return an estimator that also knows new batches, the rest unchanged.
+
+        The new batches are brought to the frozen aim with the frozen coefficients of
+        the covariates; priors, where there are any, come from their own features.
+
+        Parameters
+        ----------
+        X
+            Samples of the new batches, the same features as in `fit`.
+        batch
+            Their batches, none of which was seen before.
+        covariates
+            As in `fit`.
+
+        Returns
+        -------
+        A new estimator; this one stays as it is.
+        """
+        return self._add_batches(X, batch, covariates)
+
+    def _add_batches(
+        self, X: Any, batch: Any, covariates: Any, nuisance: Any = None
+    ) -> Self:
+        fitted = self._ready()
+        table, batch, covariates = self._take(X, batch, covariates)
+        x = self._matrix(table)
+        inputs.check_features(table, self._n_features, self._names, type(self).__name__)
+        first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
+        labels = BatchLabels.learn(first, n_rows=x.shape[0])
+        known = {str(level) for level in fitted.metadata.levels}
+        again = [level for level in labels.levels if str(level) in known]
+        if again:
+            msg = (
+                f"The batches {again} are known already: add_batches takes samples of "
+                "new batches only. To learn known batches anew, fit again."
+            )
+            raise DesignError(msg)
+        metadata = replace(fitted.metadata, batch=labels)
+        design = metadata.design(x.shape[0], batch, covariates, nuisance)
+        sums = moments(x, design)
+        checks.check_batches(sums, metadata, at_least=1)
+        frozen = fitted.correction
+        effects = fit_batches(
+            sums, np.concatenate([frozen.coefficients, frozen.nuisance])
+        )
+        adjustable = fitted.aim.adjustable & effects.observed
+        aim = replace(fitted.aim, adjustable=adjustable)
+        adjustment = self._adjust(effects, aim, metadata, before=fitted)
+        more = LocationScale(
+            scale=np.where(adjustable, adjustment.scale, 1.0),
+            shift=np.where(adjustable, adjustment.shift, 0.0),
+            coefficients=frozen.coefficients,
+            nuisance=frozen.nuisance,
+        )
+        details = {
+            name: np.concatenate([value, adjustment.details[name]])
+            for name, value in fitted.details.items()
+        }
+        grown = clone(self)
+        grown.__dict__.update(self.__dict__)
+        grown.moments_ = None
+        grown._fitted = Fitted(
+            fitted.metadata.extend(labels), fitted.aim, frozen.extend(more), details
+        )
+        grown._metadata = grown._fitted.metadata
+        return grown
+
+    # -- using ------------------------------------------------------------------
+
+    def transform(self, X: Any, *, batch: Any = None, covariates: Any = None) -> Any:
+        """Correct samples of known batches, each on its own: row by row.
+
+        Parameters
+        ----------
+        X
+            Samples × features, the features of `fit`.
+        batch
+            Batch of each sample.
+        covariates
+            As in `fit`; needed only where values are scaled, because the protected
+            part of a value is not.
+
+        Returns
+        -------
+        Corrected values in the dtype of X (integers become float32); dense.
+
+        Raises
+        ------
+        UnknownBatchError
+            For a batch that `fit` has not seen.
+        InputError
+            If covariates are needed and not given.
+        """
+        return self._apply(X, batch, covariates)
+
+    def fit_transform(
+        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+    ) -> Any:
+        """Learn the correction and correct the same samples."""
+        return self.fit(X, y, batch=batch, covariates=covariates).transform(
+            X, batch=batch, covariates=covariates
+        )
+
+    def inverse_transform(
+        self, X: Any, *, batch: Any = None, covariates: Any = None
+    ) -> Any:
+        """Put the batch effects back: the inverse of `transform`."""
+        return self._apply(X, batch, covariates, inverse=True)
+
+    def _apply(
+        self,
+        X: Any,
+        batch: Any,
+        covariates: Any,
+        nuisance: Any = None,
+        *,
+        inverse: bool = False,
+        dense: bool | None = None,
+        out: Any = None,
+    ) -> Any:
+        fitted = self._ready()
+        table, batch, covariates = self._take(X, batch, covariates)
+        x = as_matrix(table)
+        inputs.check_features(
+            table if hasattr(table, "columns") else x,
+            self._n_features,
+            self._names,
+            type(self).__name__,
+        )
+        if fitted.metadata.batch is not None:
+            self._require_batch(batch, None)
+        correction = fitted.correction.inverse() if inverse else fitted.correction
+        keep = correction.needs_covariates
+        if keep and covariates is None:
+            required = fitted.metadata.covariates.required or ("those of fit",)
+            msg = (
+                f"{type(self).__name__} kept covariates and scales, so a sample's "
+                "covariates are needed to correct it: give covariates= with "
+                f"{', '.join(required)}. If they are an outcome that is to be "
+                "predicted, this would leak it into the test samples: fit without "
+                "them, or with mean_only=True or RemoveBatchEffect, which need none."
+            )
+            raise InputError(msg)
+        design = fitted.metadata.design(
+            x.shape[0], batch, covariates if keep else None, nuisance, keep=keep
+        )
+        if is_sparse(x):
+            allow_dense(x.shape, x.dtype.itemsize, dense)
+        elif out is None and not self.copy and isinstance(X, np.ndarray):
+            out = x if x.flags.writeable else None
+        if x.shape[0] == 0:
+            return np.empty(x.shape, dtype=x.dtype)
+        return apply(x, design, correction, out=out)
+
+    # -- state ------------------------------------------------------------------
+
+    def _ready(self) -> Fitted:
+        """Return the frozen state, estimating it if only moments were gathered."""
+        fitted: Fitted | None = getattr(self, "_fitted", None)
+        if fitted is None:
+            sums: Moments | None = getattr(self, "moments_", None)
+            if sums is None:
+                msg = (
+                    f"This {type(self).__name__} is not fitted yet: call "
+                    "fit(X, batch=…) first."
+                )
+                raise NotFittedError(msg)
+            fitted = self._fitted = self._estimate(sums, self._metadata)
+        return fitted
+
+    @property
+    def correction_(self) -> LocationScale:
+        """The frozen correction."""
+        return self._ready().correction
+
+    @property
+    def batches_(self) -> tuple[Any, ...]:
+        """Labels of the batches, in the order of every array by batch."""
+        return self._ready().metadata.levels
+
+    @property
+    def details_(self) -> dict[str, NDArray[Any]]:
+        """What the correction was found from, by name: arrays by batch."""
+        return self._ready().details
+
+    @property
+    def aim_(self) -> Aim:
+        """What every batch is brought to."""
+        return self._ready().aim
+
+    @property
+    def feature_names_out_(self) -> NDArray[Any]:
+        """Names of the features of the corrected matrix."""
+        self._ready()
+        if self._names is None:
+            return inputs.default_names(self._n_features)
+        return np.asarray(self._names, dtype=object)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:  # noqa: ARG002
+        """Return the names of the features of the corrected matrix."""
+        return self.feature_names_out_
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the frozen correction to a file: plain arrays and JSON, no pickle."""
+        from batchcorr.methods.saving import save
+
+        save(self, path)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether `fit` or `partial_fit` was called."""
+        return getattr(self, "_metadata", None) is not None
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that missing values and sparse matrices are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
+        return tags
+
+    def _take(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any]:
+        return inputs.take_columns(
+            X, batch, covariates, self.batch_column, self.covariate_columns
+        )
+
+    def _matrix(self, table: Any) -> Any:
+        """Return the matrix to learn from, refusing an empty one."""
+        inputs.feature_names(table)
+        x = as_matrix(table)
+        if 0 in x.shape:
+            msg = f"There is nothing to learn from: the data are {x.shape[0]} samples "
+            msg += f"× {x.shape[1]} features."
+            raise InputError(msg)
+        return x
+
+    def _require_batch(self, batch: Any, nuisance: Any) -> None:
+        if batch is not None or nuisance is not None:
+            return
+        msg = (
+            f"{type(self).__name__} needs the batch of each sample: give batch=, or "
+            "name its column with batch_column= where X is a DataFrame. In a Pipeline, "
+            "enable metadata routing (sklearn.set_config(enable_metadata_routing=True))"
+            " and give batch= there."
+        )
+        raise InputError(msg)
+
+    def _remember(
+        self,
+        X: Any,
+        table: Any,
+        metadata: Metadata,
+        sums: Moments,
+        fitted: Fitted | None,
+    ) -> None:
+        self._metadata, self.moments_, self._fitted = metadata, sums, fitted
+        self._names = inputs.feature_names(table)
+        self._n_features = int(
+            table.shape[1] if hasattr(table, "shape") else sums.n_features
+        )
+        self.n_features_in_ = (
+            int(X.shape[1]) if hasattr(X, "shape") else sums.n_features
+        )
+        if hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray(list(map(str, X.columns)), dtype=object)

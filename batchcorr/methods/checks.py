@@ -1,0 +1,129 @@
+"""What a fit refuses and what it warns of, before any estimate is made.
+
+These are the conditions under which correction cannot work or invents results: see
+Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced designs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr.errors import (
+    AssociationWarning,
+    BatchSizeWarning,
+    CovariateWarning,
+    DesignError,
+    warn,
+)
+from batchcorr.models.confounding import (
+    Spread,
+    association,
+    check_estimable,
+    redundant_nuisances,
+)
+from batchcorr.models.linear_model import fit_coefficients
+
+if TYPE_CHECKING:
+    from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.moments import Moments
+
+__all__ = ["check_batches", "drop_redundant", "spread_of", "warn_of_association"]
+
+STRONG = 0.5
+"""Association of a covariate with batch from which on a warning is due."""
+
+SMALL = 3
+"""Samples that a batch should have at least."""
+
+
+def spread_of(moments: Moments) -> Spread:
+    """Return the spread of the design columns, from the fullest feature's rows."""
+    n = np.broadcast_to(moments.n, (moments.n_batches, moments.n.shape[1]))
+    fullest = int(np.argmax(n.sum(axis=0)))
+    return Spread.of(
+        n[:, fullest], moments.columns[:, :, fullest], moments.gram[:, :, :, fullest]
+    )
+
+
+def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> None:
+    """Refuse too few batches and batches without rows; warn of small ones."""
+    if metadata.n_batches < at_least:
+        msg = (
+            f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
+            "batches, so there is nothing to correct. Is this the right column?"
+        )
+        raise DesignError(msg)
+    rows = moments.rows[:, 0]
+    empty = [
+        str(level) for level, n in zip(metadata.levels, rows, strict=True) if not n
+    ]
+    if empty:
+        msg = (
+            f"No samples were given of the declared batches {', '.join(empty)}: give "
+            "them with partial_fit before the correction is used."
+        )
+        raise DesignError(msg)
+    small = [
+        f"{level!r} ({int(n)})"
+        for level, n in zip(metadata.levels, rows, strict=True)
+        if n < SMALL
+    ]
+    if small and metadata.batch is not None:
+        msg = (
+            f"Batches with fewer than {SMALL} samples: {', '.join(small)}. Their means "
+            "and variances are hardly known, so that their correction is mostly noise "
+            "or prior; consider leaving them out or merging them."
+        )
+        warn(msg, BatchSizeWarning)
+
+
+def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
+    """Return the columns to fit: all but nuisances that say nothing new, with a warning.
+
+    Raises
+    ------
+    DesignError
+        If protected columns are confounded with batch, nuisances or each other.
+    """
+    names, kept = metadata.names, metadata.kept
+    if not names:
+        return []
+    spread = spread_of(moments)
+    dropped = redundant_nuisances(spread, kept)
+    if dropped:
+        msg = (
+            f"The nuisances {', '.join(repr(names[k]) for k in dropped)} say nothing "
+            "that batch and the other nuisances do not say already; they are dropped."
+        )
+        warn(msg, CovariateWarning)
+    columns = [k for k in range(len(names)) if k not in dropped]
+    solvable = bool(np.any(fit_coefficients(moments.select(columns))[1]))
+    if not (moments.by_feature and solvable):
+        check_estimable(spread, names, metadata.terms, kept)
+        if not solvable:
+            msg = (
+                "No feature has enough observed values to estimate the effects of "
+                f"{', '.join(sorted(set(metadata.terms)))}: leave some out."
+            )
+            raise DesignError(msg)
+    return columns
+
+
+def warn_of_association(moments: Moments, metadata: Metadata) -> None:
+    """Warn of protected covariates that batch nearly determines."""
+    if metadata.n_batches < 2:
+        return
+    spread = spread_of(moments)
+    for term in dict.fromkeys(metadata.terms[: metadata.kept]):
+        columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
+        strength = association(spread, columns)
+        if strength >= STRONG:
+            msg = (
+                f"{term!r} is strongly associated with batch ({strength:.2f} on a "
+                "scale from 0, balanced, to 1, confounded). Its effect is kept, but "
+                "testing it on corrected values overstates significance: test on the "
+                "uncorrected values, with batch in the model."
+            )
+            warn(msg, AssociationWarning)

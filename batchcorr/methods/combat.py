@@ -1,0 +1,268 @@
+r"""ComBat: location and scale of each batch, shrunk by empirical Bayes over features.
+
+    x = α + z β + γ_b + δ_b ε        y = (x - α̂ - z β̂ - σ̂ γ*_b) / δ*_b + α̂ + z β̂
+
+with α̂, β̂, σ̂ of the linear model, and γ*, δ* the batch's standardized location and
+scale, drawn towards those of the other features. As an affine map: r = 1/δ*,
+s = α̂ - r (α̂ + σ̂ γ*).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from batchcorr.errors import BatchSizeWarning, ConvergenceWarning, DesignError, warn
+from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+from batchcorr.methods.reference import reference_code
+from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
+from batchcorr.models.nonparametric import average_likely
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.models.moments import Moments
+
+__all__ = ["ComBat"]
+
+logger = logging.getLogger("batchcorr")
+
+PERFECT = 1e-20
+"""Share of a feature's squares under which its residuals are rounding errors."""
+
+
+class ComBat(LocationScaleMethod):
+    r"""Empirical-Bayes correction of batch effects (ComBat).
+
+    For sample i of batch b and feature g, with protected covariates z,
+
+    .. math:: x_{ig} = α_g + z_i β_g + γ_{bg} + δ_{bg} ε_{ig}
+
+    The batch's location γ and scale δ are estimated and shrunk towards what all
+    features of the batch have in common, then removed; z β stays. Agrees with
+    ``sva::ComBat`` to rounding.
+
+    Parameters
+    ----------
+    parametric
+        Normal and inverse-gamma priors; False: the empirical distribution of all other
+        features, in O(B G²).
+    mean_only
+        Correct the location only, not the scale.
+    reference
+        A batch that stays as it is, and that the others are brought to.
+    formula
+        Which columns of the covariates to keep and how, such as
+        ``"~ cell_type + age"``; None: all of them, as main effects.
+    batch_column, covariate_columns
+        Columns of a DataFrame X that hold batch and covariates, taken from it and
+        dropped; for callers that pass X alone.
+    copy
+        False: `transform` may write into X.
+
+    Attributes
+    ----------
+    correction_ : LocationScale
+        The frozen affine maps, (B, G).
+    aim_ : Aim
+        α̂, σ̂ and which features were adjusted.
+    details_ : dict
+        By batch: ``gamma_hat``, ``delta_hat``, ``gamma_star``, ``delta_star`` (B, G;
+        delta are variances; NaN for features not adjusted), ``gamma_bar``, ``t2``,
+        ``a_prior``, ``b_prior``, ``rounds`` (B,).
+    batches_ : tuple
+        Labels of the batches.
+
+    Raises
+    ------
+    DesignError
+        Fewer than two batches, confounded covariates, missing labels, or fewer than two
+        features that can be adjusted.
+
+    Warns
+    -----
+    AssociationWarning, BatchSizeWarning, ConvergenceWarning, CountsWarning
+
+    Notes
+    -----
+    Two passes over X and O(B p G) memory beside it. Features that are constant in a
+    batch of two samples or more take no part and come back unchanged. If any batch has
+    one sample, all are corrected by location only.
+
+    Corrected values are for plots, clustering and prediction. Do not test on them for
+    differences between groups that are unevenly spread over batches: the test believes
+    it has more independent samples than there are. Test the uncorrected values with
+    batch in the model instead.
+
+    References
+    ----------
+    Johnson, Li & Rabinovic (2007), Biostatistics 8:118-127; R package sva, `ComBat`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> batch = np.repeat(["monday", "tuesday"], 20)
+    >>> x = rng.normal(size=(40, 100))
+    >>> x[batch == "tuesday"] += 2
+    >>> y = ComBat().fit_transform(x, batch=batch)
+    >>> float(abs(y[:20].mean() - y[20:].mean()).round(2))
+    0.0
+    """
+
+    method: ClassVar[str] = "combat"
+
+    def __init__(
+        self,
+        *,
+        parametric: bool = True,
+        mean_only: bool = False,
+        reference: Any = None,
+        formula: str | None = None,
+        batch_column: str | None = None,
+        covariate_columns: list[str] | None = None,
+        copy: bool = True,
+    ) -> None:
+        self.parametric = parametric
+        self.mean_only = mean_only
+        self.reference = reference
+        self.formula = formula
+        self.batch_column = batch_column
+        self.covariate_columns = covariate_columns
+        self.copy = copy
+
+    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+        squares, observed = effects.residual_squares, effects.n
+        rows = effects.rows
+        weights = rows / rows.sum()
+        if self.reference is not None:
+            reference = reference_code(self.reference, metadata)
+            pick = slice(reference, reference + 1)
+            if rows[reference, 0] < 2:
+                msg = (
+                    f"The reference batch {self.reference!r} has one sample, which has "
+                    "no variance to bring the others to: choose a larger one."
+                )
+                raise DesignError(msg)
+            squares, observed, weights = squares[pick], observed[pick], np.ones((1, 1))
+            location = effects.intercepts[reference]
+        else:
+            location = (weights * effects.intercepts).sum(axis=0)
+        missing = bool(np.any(effects.n < rows))
+        divisor = observed.sum(axis=0) - missing  # sva's rule once a value is missing
+        total = squares.sum(axis=0)
+        variance = total / np.maximum(divisor, 1)
+        adjustable = ~effects.constant.any(axis=0)
+        adjustable &= total > PERFECT * sums.squares.sum(axis=0)
+        if not self._by_location(effects):
+            adjustable &= (effects.n > 1).all(axis=0)
+        return Aim(location, np.sqrt(variance), adjustable)
+
+    def _by_location(self, effects: BatchEffects, before: Fitted | None = None) -> bool:
+        """Whether only locations are corrected: asked for, or a batch has one sample."""
+        if self.mean_only or bool((effects.rows == 1).any()):
+            return True
+        return before is not None and bool(before.details["mean_only"].any())
+
+    def _adjust(
+        self,
+        effects: BatchEffects,
+        aim: Aim,
+        metadata: Metadata,
+        before: Fitted | None = None,
+    ) -> Adjustment:
+        pick = aim.adjustable & ~effects.constant.any(axis=0)
+        if pick.sum() < 2:
+            msg = (
+                f"{int(pick.sum())} of {len(pick)} features vary inside every batch, "
+                "and empirical Bayes learns from many: use standardize or "
+                "remove_batch_effect for single features, and check for batches in "
+                "which every feature is constant."
+            )
+            raise DesignError(msg)
+        by_location = self._by_location(effects, before)
+        if by_location and not self.mean_only:
+            msg = (
+                "A batch has one sample, which tells nothing of variances: all batches "
+                "are corrected by location only (mean_only)."
+            )
+            warn(msg, BatchSizeWarning)
+        reference = None
+        if self.reference is not None and before is None:
+            reference = reference_code(self.reference, metadata)
+
+        sigma = aim.scale[pick]
+        gamma = (effects.intercepts[:, pick] - aim.location[pick]) / sigma
+        squares = effects.residual_squares[:, pick] / sigma**2
+        n = np.broadcast_to(effects.n, effects.intercepts.shape)[:, pick]
+        delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
+        details = _blank(len(gamma), len(pick))
+        details["mean_only"][:] = by_location
+        for b, level in enumerate(metadata.levels):
+            prior = prior_of(gamma[b], delta2[b])
+            if b == reference:
+                found = np.zeros_like(gamma[b]), np.ones_like(gamma[b])
+            else:
+                found = self._shrink(
+                    gamma[b], delta2[b], squares[b], n[b], prior, by_location, level
+                )
+            details["gamma_hat"][b, pick], details["delta_hat"][b, pick] = (
+                gamma[b],
+                delta2[b],
+            )
+            details["gamma_star"][b, pick], details["delta_star"][b, pick] = found
+            details["gamma_bar"][b], details["t2"][b] = (
+                prior.location,
+                prior.location_variance,
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):
+                details["a_prior"][b], details["b_prior"][b] = prior.shape, prior.rate
+        gamma_star, delta_star = details["gamma_star"], details["delta_star"]
+        scale = 1 / np.sqrt(np.where(pick, delta_star, 1.0))
+        shift = aim.location - scale * (aim.location + aim.scale * gamma_star)
+        if reference is not None:
+            scale[reference], shift[reference] = 1.0, 0.0
+        return Adjustment(
+            np.where(pick, scale, 1.0), np.where(pick, shift, 0.0), details
+        )
+
+    def _shrink(
+        self,
+        gamma: NDArray[np.float64],
+        delta2: NDArray[np.float64],
+        squares: NDArray[np.float64],
+        n: NDArray[np.float64],
+        prior: Prior,
+        by_location: bool,  # noqa: FBT001
+        level: Any,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return γ* and δ²* of one batch."""
+        if not self.parametric:
+            return average_likely(gamma, delta2, squares, n)
+        if by_location:
+            return shrink_location(gamma, prior), np.ones_like(gamma)
+        gamma_star, delta2_star, rounds, converged = shrink(
+            gamma, delta2, squares, n, prior
+        )
+        logger.debug("empirical Bayes of batch %r took %d rounds", level, rounds)
+        if not converged:
+            msg = (
+                f"Empirical Bayes of batch {level!r} did not converge in {rounds} "
+                "rounds; its correction may be off. Look for features of extreme scale."
+            )
+            warn(msg, ConvergenceWarning)
+        return gamma_star, delta2_star
+
+
+def _blank(n_batches: int, n_features: int) -> dict[str, NDArray[Any]]:
+    by_feature = ("gamma_hat", "delta_hat", "gamma_star", "delta_star")
+    by_batch = ("gamma_bar", "t2", "a_prior", "b_prior")
+    details: dict[str, NDArray[Any]] = {
+        name: np.full((n_batches, n_features), np.nan) for name in by_feature
+    }
+    details |= {name: np.full(n_batches, np.nan) for name in by_batch}
+    return details | {"mean_only": np.zeros(n_batches, dtype=bool)}

@@ -1,0 +1,65 @@
+"""Decide whether a sparse matrix may become dense: never silently, never too large."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from batchcorr.errors import DensifyWarning, TooLargeError, warn
+
+__all__ = ["allow_dense", "free_memory"]
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that can be had without swapping."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError):  # no such call on this system
+        return 8 << 30
+
+
+def allow_dense(shape: tuple[int, int], itemsize: int, dense: bool | None) -> None:
+    """Warn that a sparse matrix becomes dense, or refuse it.
+
+    Parameters
+    ----------
+    shape, itemsize
+        Of the dense result.
+    dense
+        True: wanted, say nothing. None: warn if the result takes under half of the
+        free memory, refuse otherwise. False: refuse.
+
+    Raises
+    ------
+    TooLargeError
+        If the result is refused.
+    """
+    if dense:
+        return
+    size = shape[0] * shape[1] * itemsize
+    free = free_memory()
+    what = (
+        f"The corrected matrix is dense (corrected zeros are not zero): {shape[0]:,} × "
+        f"{shape[1]:,} values take {_human(size)}, {_human(free)} are free."
+    )
+    if dense is None and size < free / 2:
+        warn(f"{what} dense=True says so.", DensifyWarning)
+        return
+    msg = (
+        f"{what} Make it smaller first (highly variable genes, fewer samples), or ask "
+        "for it all the same with dense=True."
+    )
+    raise TooLargeError(msg)
+
+
+def _human(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

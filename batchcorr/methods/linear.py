@@ -1,0 +1,221 @@
+r"""Linear removal of batch effects and nuisances, as limma's removeBatchEffect.
+
+    x = μ + z β + c_b + w η + ε,   Σ_b c_b = 0        y = x - c_b - w η
+
+Kept and removed columns are fitted together by least squares, and only the removed
+part is subtracted: r = 1, s = -c_b = mean_b(α_b) - α_b.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from batchcorr.errors import InputError
+from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.models.moments import Moments
+
+__all__ = ["RemoveBatchEffect"]
+
+
+class RemoveBatchEffect(LocationScaleMethod):
+    r"""Subtract the batch part of a linear model that also holds what is to be kept.
+
+    .. math:: y = x - c_b - w η, \qquad x = μ + zβ + c_b + wη + ε, \quad Σ_b c_b = 0
+
+    Parameters
+    ----------
+    formula
+        Which columns of the covariates to keep and how; None: all of them.
+    batch_column, covariate_columns
+        Columns of a DataFrame X that hold batch and covariates, taken from it and
+        dropped; for callers that pass X alone.
+    copy
+        False: `transform` may write into X.
+
+    Attributes
+    ----------
+    correction_ : LocationScale
+        The frozen map: scale 1, shift -c (B, G), and η of the nuisances (q, G).
+    aim_ : Aim
+        The unweighted mean of the batches.
+    details_ : dict
+        ``effect``: c, (B, G).
+    batches_ : tuple
+        Labels of the (first) batch factor.
+
+    Raises
+    ------
+    DesignError
+        Confounded covariates or missing labels.
+
+    Warns
+    -----
+    CovariateWarning
+        Nuisances that repeat each other or batch are dropped.
+
+    Notes
+    -----
+    Agrees with ``limma::removeBatchEffect`` to rounding. Where limma silently drops a
+    batch column that a kept column determines, this refuses. Only locations are
+    corrected; if batches differ in spread, see `ComBat` or `Standardize`. For plots
+    and clustering, not before a test: put batch into the test's model instead.
+
+    References
+    ----------
+    Ritchie et al. (2015), Nucleic Acids Research 43:e47; R package limma,
+    `removeBatchEffect`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0], [3.0], [10.0], [14.0]])
+    >>> RemoveBatchEffect().fit_transform(x, batch=[1, 1, 2, 2]).T
+    array([[6., 8., 5., 9.]])
+    """
+
+    method: ClassVar[str] = "remove_batch_effect"
+    fewest_batches: ClassVar[int] = 1
+
+    __metadata_request__fit: ClassVar = {"nuisance": True, "weights": True}
+    __metadata_request__transform: ClassVar = {"nuisance": True}
+    __metadata_request__inverse_transform: ClassVar = {"nuisance": True}
+
+    def __init__(
+        self,
+        *,
+        formula: str | None = None,
+        batch_column: str | None = None,
+        covariate_columns: list[str] | None = None,
+        copy: bool = True,
+    ) -> None:
+        self.formula = formula
+        self.batch_column = batch_column
+        self.covariate_columns = covariate_columns
+        self.copy = copy
+
+    def fit(  # type: ignore[override]
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+        weights: Any = None,
+    ) -> Self:
+        """Learn the batch part from samples of all batches.
+
+        Parameters
+        ----------
+        X, y, covariates
+            As for every method.
+        batch
+            Batch of each sample (n,); or several batch factors, as the columns of a
+            DataFrame or 2-D array; or None to remove nuisances alone.
+        nuisance
+            Removed with batch: a DataFrame, a Series, or a 2-D array of columns.
+        weights
+            Of each sample (n,) or each value (n, G); what has no positive weight takes
+            no part in the fit, but is corrected.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        if weights is not None:
+            weights = _checked(weights, np.shape(X))
+        return self._fit(X, batch, covariates, nuisance, weights)
+
+    def transform(  # type: ignore[override]
+        self,
+        X: Any,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+    ) -> Any:
+        """Subtract the frozen batch part; covariates are not needed and not read."""
+        return self._apply(X, batch, covariates, nuisance)
+
+    def fit_transform(  # type: ignore[override]
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+        weights: Any = None,
+    ) -> Any:
+        """Learn the batch part and subtract it from the same samples."""
+        self.fit(
+            X,
+            y,
+            batch=batch,
+            covariates=covariates,
+            nuisance=nuisance,
+            weights=weights,
+        )
+        return self.transform(X, batch=batch, nuisance=nuisance)
+
+    def inverse_transform(  # type: ignore[override]
+        self,
+        X: Any,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+    ) -> Any:
+        """Put the batch part back: the inverse of `transform`."""
+        return self._apply(X, batch, covariates, nuisance, inverse=True)
+
+    def add_batches(  # type: ignore[override]
+        self, X: Any, *, batch: Any, covariates: Any = None, nuisance: Any = None
+    ) -> Self:
+        """Return an estimator that also knows new batches, brought to the same mean."""
+        return self._add_batches(X, batch, covariates, nuisance)
+
+    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+        if metadata.n_batches < 2 and len(metadata.names) == metadata.kept:
+            msg = (
+                f"There is one batch only, {metadata.levels[0]!r}, and no nuisance: "
+                "there is nothing to remove."
+            )
+            raise InputError(msg)
+        everywhere = np.ones(sums.n_features, dtype=bool)
+        return Aim(
+            effects.intercepts.mean(axis=0), np.ones(len(everywhere)), everywhere
+        )
+
+    def _adjust(
+        self,
+        effects: BatchEffects,
+        aim: Aim,
+        metadata: Metadata,  # noqa: ARG002
+        before: Fitted | None = None,  # noqa: ARG002
+    ) -> Adjustment:
+        effect = effects.intercepts - aim.location
+        return Adjustment(np.ones_like(effect), -effect, {"effect": effect})
+
+
+def _checked(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return weights as float64, one per sample or per value."""
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.shape not in {shape, shape[:1]}:
+        msg = (
+            f"weights must be one per sample {shape[:1]} or one per value {shape}, not "
+            f"of shape {weights.shape}."
+        )
+        raise InputError(msg)
+    if np.isnan(weights).any():
+        msg = "weights hold NaN: give 0 to what should take no part."
+        raise InputError(msg)
+    return weights

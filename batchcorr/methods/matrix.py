@@ -1,0 +1,114 @@
+"""Take the matrix a caller gives as one of the kinds that the passes know.
+
+float32 and float64 stay what they are, everything else that is a number becomes
+float32; sparse matrices stay sparse (CSR or CSC). Samples are rows, always.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from batchcorr.errors import CountsWarning, InputError, warn
+
+__all__ = ["as_matrix", "is_sparse", "looks_like_counts", "warn_of_counts"]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+SAMPLED = 200_000
+"""Values looked at to tell counts from logs."""
+
+LARGE_COUNT = 20
+"""Integers under this could be anything; counts of a sequencer go beyond."""
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether a matrix is of SciPy's sparse kinds."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(x)
+
+
+def as_matrix(x: Any) -> Any:
+    """Return a float matrix of a known kind: `x` itself where it is one already.
+
+    Raises
+    ------
+    InputError
+        If `x` is not two-dimensional, or does not hold real numbers.
+
+    Examples
+    --------
+    >>> as_matrix([[1, 2], [3, 4]]).dtype
+    dtype('float32')
+    """
+    if is_sparse(x):
+        x = x if x.format in {"csr", "csc"} else x.tocsr()
+    elif hasattr(x, "to_numpy"):
+        x = x.to_numpy()
+    elif isinstance(x, np.ma.MaskedArray):
+        x = as_matrix(x.data).copy() if x.mask is np.ma.nomask else _unmask(x)
+    elif isinstance(x, np.matrix) or not hasattr(x, "dtype"):
+        x = _from_sequence(x)
+    if x.ndim != 2:
+        msg = (
+            f"The data must be a matrix of samples × features, not {x.ndim}-dimensional"
+            f" of shape {tuple(x.shape)}."
+            + (" Give one feature as x[:, None]." if x.ndim == 1 else "")
+        )
+        raise InputError(msg)
+    if x.dtype in FLOATS:
+        return x if x.dtype.isnative or not hasattr(x, "byteswap") else x.astype("=f8")
+    if x.dtype.kind in "buif":
+        wide = x.dtype.kind == "f" and x.dtype.itemsize > 4
+        return x.astype(np.float64 if wide else np.float32)
+    msg = f"The data must be real numbers, not {x.dtype}. " + (
+        "A column of text or of mixed types makes the whole table so: leave it "
+        "out, or convert with .astype(float)."
+        if x.dtype.kind in "OUST"
+        else "Convert them to float first."
+    )
+    raise InputError(msg)
+
+
+def _from_sequence(x: Any) -> Any:
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError) as error:
+        msg = f"The data are not a matrix of samples × features: {error}."
+        raise InputError(msg) from error
+
+
+def _unmask(x: Any) -> Any:
+    """Masked values are missing values."""
+    floats = as_matrix(x.data)
+    return np.where(x.mask, floats.dtype.type(np.nan), floats)
+
+
+def looks_like_counts(x: Any) -> bool:
+    """Whether the values look like raw counts: whole, not negative, and some large."""
+    if is_sparse(x):
+        values = x.data[:SAMPLED]
+    elif isinstance(x, np.ndarray) and x.size:
+        step = max(1, x.size // SAMPLED // max(x.shape[1], 1))
+        values = x[::step][: max(1, SAMPLED // x.shape[1] + 1)]
+    else:
+        return False
+    return bool(
+        values.size
+        and values.max() >= LARGE_COUNT
+        and values.min() >= 0
+        and np.all(values == np.floor(values))
+    )
+
+
+def warn_of_counts(x: Any, method: str) -> None:
+    """Warn if a method for logarithms was given what look like counts."""
+    if looks_like_counts(x):
+        msg = (
+            f"{method} expects values on a log scale, and these look like raw counts "
+            "(whole numbers up to large ones). Batch effects on counts multiply: take "
+            "logarithms first, for example scanpy.pp.normalize_total and "
+            "scanpy.pp.log1p."
+        )
+        warn(msg, CountsWarning)

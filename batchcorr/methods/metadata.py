@@ -1,0 +1,209 @@
+"""How the labels beside a matrix were read at `fit`, frozen to be read so again.
+
+One object holds the batch levels, further batch factors, and the encodings of kept
+covariates and of nuisances, and makes the `Design` of any rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from batchcorr.errors import DesignError, InputError
+from batchcorr.models.covariates import CovariateEncoding
+from batchcorr.models.design import Design
+from batchcorr.models.labels import BatchLabels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Metadata"]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Batch levels and encodings, as learned from the rows of `fit`.
+
+    Attributes
+    ----------
+    batch
+        Levels of the batches; None where there are only nuisances to remove.
+    factors
+        Further batch factors: removed like nuisances, by sum-to-zero contrasts.
+    covariates, nuisance
+        Encodings of what is kept and of what is removed.
+    """
+
+    batch: BatchLabels | None
+    factors: tuple[BatchLabels, ...]
+    covariates: CovariateEncoding
+    nuisance: CovariateEncoding
+
+    @classmethod
+    def learn(
+        cls,
+        n_rows: int,
+        batch: Any,
+        covariates: Any = None,
+        nuisance: Any = None,
+        *,
+        formula: str | None = None,
+        batches: Iterable[Any] | None = None,
+        levels: Mapping[str, Iterable[Any]] | None = None,
+    ) -> Self:
+        """Learn levels and encodings; `batches` and `levels` declare them instead."""
+        if covariates is None and formula is not None:
+            msg = (
+                f"The formula {formula!r} needs the table its names are columns of: "
+                "give it as covariates=."
+            )
+            raise InputError(msg)
+        first, *others = _factors(batch) or [None]
+        return cls(
+            batch=None
+            if first is None
+            else BatchLabels.learn(first, n_rows=n_rows, levels=batches),
+            factors=tuple(
+                BatchLabels.learn(labels, n_rows=n_rows, name=f"batch factor {k}")
+                for k, labels in enumerate(others, start=2)
+            ),
+            covariates=CovariateEncoding.learn(
+                covariates, n_rows, formula=formula, levels=levels
+            ),
+            nuisance=CovariateEncoding.learn(
+                nuisance, n_rows, role="nuisance", levels=None if levels is None else {}
+            ),
+        )
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches: 1 where there is no batch factor."""
+        return 1 if self.batch is None else len(self.batch.levels)
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """Labels of the batches, in the order of every array by batch."""
+        return ("all",) if self.batch is None else self.batch.levels
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all design columns, kept ones first."""
+        return (*self.covariates.names, *self._contrast_names(), *self.nuisance.names)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The covariate each design column belongs to."""
+        factors = [f.name for f in self.factors for _ in f.levels[1:]]
+        return (*self.covariates.terms, *factors, *self.nuisance.terms)
+
+    @property
+    def kept(self) -> int:
+        """Number of kept columns."""
+        return len(self.covariates.names)
+
+    def design(
+        self,
+        n_rows: int,
+        batch: Any,
+        covariates: Any = None,
+        nuisance: Any = None,
+        *,
+        keep: bool = True,
+    ) -> Design:
+        """Return batch codes and columns of some rows.
+
+        Parameters
+        ----------
+        n_rows
+            Number of rows.
+        batch, covariates, nuisance
+            Of the kind that was learned from.
+        keep
+            Whether the kept columns are wanted.
+        """
+        given = _factors(batch)
+        expected = len(self.factors) + (self.batch is not None)
+        if len(given) != expected:
+            msg = (
+                f"The correction was learned from {expected} batch factor(s), and "
+                f"{len(given)} are given: batch= must have the same factors."
+            )
+            raise DesignError(msg)
+        codes = np.zeros(n_rows, dtype=np.int32)
+        if self.batch is not None:
+            codes = self.batch.codes(given[0], n_rows=n_rows)
+        removed = [
+            _contrasts(factor, labels, n_rows)
+            for factor, labels in zip(self.factors, given[1:], strict=True)
+        ]
+        if self.nuisance.names and nuisance is None:
+            msg = (
+                "This correction removes nuisances, so their values are needed: give "
+                "nuisance= with the columns "
+                f"{', '.join(map(repr, self.nuisance.required or self.nuisance.names))}"
+                "."
+            )
+            raise InputError(msg)
+        removed.append(self.nuisance.columns(nuisance, n_rows))
+        kept = self.covariates.columns(covariates, n_rows) if keep else None
+        return Design.of(codes, self.n_batches, kept, np.hstack(removed))
+
+    def extend(self, labels: BatchLabels) -> Self:
+        """Return the metadata with the batches of `labels` after its own."""
+        if self.batch is None:
+            msg = "This correction has no batches, so none can be added."
+            raise DesignError(msg)
+        levels = (*self.batch.levels, *labels.levels)
+        return replace(self, batch=replace(self.batch, levels=levels))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `from_json` reads."""
+        return {
+            "batch": self.batch and self.batch.to_json(),
+            "factors": [factor.to_json() for factor in self.factors],
+            "covariates": self.covariates.to_json(),
+            "nuisance": self.nuisance.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
+        return cls(
+            batch=saved["batch"] and BatchLabels.from_json(saved["batch"]),
+            factors=tuple(map(BatchLabels.from_json, saved["factors"])),
+            covariates=CovariateEncoding.from_json(saved["covariates"]),
+            nuisance=CovariateEncoding.from_json(saved["nuisance"]),
+        )
+
+    def _contrast_names(self) -> list[str]:
+        return [
+            f"{factor.name}[{level}]"
+            for factor in self.factors
+            for level in factor.levels[:-1]
+        ]
+
+
+def _factors(batch: Any) -> list[Any]:
+    """Return the batch factors one by one: a table or 2-D array may hold several."""
+    if batch is None:
+        return []
+    if hasattr(batch, "columns"):
+        return [batch.iloc[:, k] for k in range(batch.shape[1])]
+    if getattr(batch, "ndim", 1) == 2:
+        return list(np.asarray(batch).T)
+    return [batch]
+
+
+def _contrasts(factor: BatchLabels, labels: Any, n_rows: int) -> NDArray[np.float64]:
+    """Sum-to-zero contrasts: a column per level but the last, which has -1 in all."""
+    codes = factor.codes(labels, n_rows=n_rows)
+    last = len(factor.levels) - 1
+    columns = np.zeros((n_rows, last))
+    rows = np.flatnonzero(codes < last)
+    columns[rows, codes[rows]] = 1.0
+    columns[codes == last] = -1.0
+    return columns

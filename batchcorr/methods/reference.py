@@ -1,0 +1,29 @@
+"""Find the reference batch among the batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from batchcorr.methods.metadata import Metadata
+
+__all__ = ["reference_code"]
+
+
+def reference_code(reference: Any, metadata: Metadata) -> int:
+    """Return the code of the reference batch, or say which batches there are."""
+    if metadata.batch is None:
+        msg = "A reference batch needs batches."
+        raise InputError(msg)
+    known = [level for level in metadata.levels if level == reference] or [
+        level for level in metadata.levels if str(level) == str(reference)
+    ]
+    if len(known) != 1:
+        msg = (
+            f"The reference {reference!r} is not one of the batches. "
+            f"{did_you_mean(reference, metadata.levels)}"
+        )
+        raise InputError(msg)
+    return metadata.levels.index(known[0])

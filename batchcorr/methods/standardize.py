@@ -1,0 +1,175 @@
+r"""Per-batch standardization: every batch to a common mean and standard deviation.
+
+    y = σ (x - α_b - z β) / σ_b + α + z β        r = σ / σ_b,   s = α - r α_b
+
+with σ_b² = RSS_b / (n_b - 1). Pooled: α = Σ (n_b/n) α_b and σ² = Σ RSS_b / (n - B - p);
+with a reference, α and σ are its own; "unit": α = 0, σ = 1. With one batch of unit
+target and the variance divided by n this is batch normalization.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from batchcorr.errors import DesignError, InputError
+from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+from batchcorr.methods.reference import reference_code
+
+if TYPE_CHECKING:
+    from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.models.moments import Moments
+
+__all__ = ["Standardize"]
+
+TARGETS = ("pooled", "unit")
+
+
+class Standardize(LocationScaleMethod):
+    r"""Bring every batch to the same mean and standard deviation, feature by feature.
+
+    .. math:: y = σ \frac{x - α_b - zβ}{σ_b} + α + zβ
+
+    Parameters
+    ----------
+    target
+        ``"pooled"``: the mean of the batches, weighted by their samples, and the pooled
+        residual standard deviation. ``"unit"``: mean 0 and standard deviation 1
+        (divisor n - 1) in every batch.
+    center
+        Correct the means.
+    scale
+        Correct the standard deviations.
+    reference
+        A batch whose mean and standard deviation the others take.
+    formula
+        Which columns of the covariates to keep and how; None: all of them.
+    batch_column, covariate_columns
+        Columns of a DataFrame X that hold batch and covariates, taken from it and
+        dropped; for callers that pass X alone.
+    copy
+        False: `transform` may write into X.
+
+    Attributes
+    ----------
+    correction_ : LocationScale
+        The frozen affine maps, (B, G).
+    aim_ : Aim
+        α and σ.
+    details_ : dict
+        ``mean`` and ``sd`` of each batch, at covariates 0: (B, G).
+    batches_ : tuple
+        Labels of the batches.
+
+    Raises
+    ------
+    DesignError
+        Confounded covariates, missing labels, or no samples left to estimate variance.
+    InputError
+        Options that contradict each other.
+
+    Notes
+    -----
+    Every batch is trusted to tell its own mean and variance: with few samples a batch
+    that is a chance draw is "corrected" all the same; `ComBat` shrinks instead. It
+    also assumes that batches are alike in what is not given as covariates. Features
+    without variance in a batch are not scaled there. One batch is the identity for the
+    pooled target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[1.0], [3.0], [10.0], [14.0]])
+    >>> Standardize(target="unit").fit_transform(x, batch=[1, 1, 2, 2]).round(3).T
+    array([[-0.707,  0.707, -0.707,  0.707]])
+    """
+
+    method: ClassVar[str] = "standardize"
+    fewest_batches: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        *,
+        target: str = "pooled",
+        center: bool = True,
+        scale: bool = True,
+        reference: Any = None,
+        formula: str | None = None,
+        batch_column: str | None = None,
+        covariate_columns: list[str] | None = None,
+        copy: bool = True,
+    ) -> None:
+        self.target = target
+        self.center = center
+        self.scale = scale
+        self.reference = reference
+        self.formula = formula
+        self.batch_column = batch_column
+        self.covariate_columns = covariate_columns
+        self.copy = copy
+
+    def _check_parameters(self) -> None:
+        if self.target not in TARGETS:
+            msg = f"target must be one of {TARGETS}, not {self.target!r}."
+            raise InputError(msg)
+        if self.target == "unit" and self.reference is not None:
+            msg = "target='unit' has no reference batch: choose the one or the other."
+            raise InputError(msg)
+        if not (self.center or self.scale):
+            msg = "With center=False and scale=False there is nothing to do."
+            raise InputError(msg)
+
+    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+        n_features = sums.n_features
+        everywhere = np.ones(n_features, dtype=bool)
+        if self.target == "unit":
+            if metadata.kept:
+                msg = (
+                    "target='unit' brings every batch to mean 0 and standard deviation "
+                    "1, which leaves no covariate effects to keep: give no "
+                    "covariates, or use target='pooled'."
+                )
+                raise InputError(msg)
+            return Aim(np.zeros(n_features), np.ones(n_features), everywhere)
+        if self.reference is not None:
+            b = reference_code(self.reference, metadata)
+            return Aim(effects.intercepts[b], self._spread(effects)[b], everywhere)
+        weights = effects.rows / effects.rows.sum()
+        spare = effects.n.sum(axis=0) - metadata.n_batches - sums.n_columns
+        if self.scale and not (spare > 0).any():
+            msg = (
+                f"{int(effects.rows.sum())} samples in {metadata.n_batches} batches "
+                f"with {sums.n_columns} covariate columns leave nothing to estimate "
+                "the variance from: use scale=False, fewer covariates or more samples."
+            )
+            raise DesignError(msg)
+        variance = effects.residual_squares.sum(axis=0) / np.maximum(spare, 1)
+        location = (weights * effects.intercepts).sum(axis=0)
+        return Aim(location, np.sqrt(variance), everywhere)
+
+    def _adjust(
+        self,
+        effects: BatchEffects,
+        aim: Aim,
+        metadata: Metadata,
+        before: Fitted | None = None,
+    ) -> Adjustment:
+        mean, sd = effects.intercepts, self._spread(effects)
+        scale = np.ones_like(mean)
+        if self.scale:
+            known = (sd > 0) & (aim.scale > 0)
+            scale = np.where(known, aim.scale / np.where(known, sd, 1.0), 1.0)
+        location = aim.location if self.center else mean
+        shift = location - scale * mean
+        alone = self.target == "pooled" and metadata.n_batches == 1 and before is None
+        if alone or (self.reference is not None and before is None):
+            b = 0 if alone else reference_code(self.reference, metadata)
+            scale[b], shift[b] = 1.0, 0.0
+        return Adjustment(scale, shift, {"mean": mean, "sd": sd})
+
+    @staticmethod
+    def _spread(effects: BatchEffects) -> np.ndarray:
+        """Return σ_b, 0 where a batch has one value: (B, G)."""
+        return np.sqrt(effects.residual_squares / np.maximum(effects.n - 1, 1))

@@ -1,0 +1,174 @@
+r"""Which columns the batches, or each other, leave undetermined; and how closely.
+
+A combination of columns is confounded with batch exactly when it does not vary inside
+any batch. With W = Σ_b S_b the columns' squares within batches and T their squares in
+all, columns are taken one by one, nuisances first; one whose squares in W, after those
+before it are swept out, fall under 1e-9 of its squares in T cannot be told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr.errors import DesignError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Spread", "association", "check_estimable", "redundant_nuisances"]
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Squares and products of p design columns, within batches and in all.
+
+    Attributes
+    ----------
+    within, total
+        W and T: (p, p).
+    n, n_batches
+        Rows and batches they were gathered over.
+    """
+
+    within: NDArray[np.float64]
+    total: NDArray[np.float64]
+    n: float
+    n_batches: int
+
+    @classmethod
+    def of(
+        cls,
+        n: NDArray[np.float64],
+        means: NDArray[np.float64],
+        gram: NDArray[np.float64],
+    ) -> Spread:
+        """Build from rows (B,), column means (B, p) and within-batch products (B,p,p)."""
+        within = gram.sum(axis=0)
+        count = n.sum()
+        centre = (n[:, None] * means).sum(axis=0) / max(count, 1.0)
+        off = means - centre
+        between = np.einsum("b,bj,bk->jk", n, off, off)
+        return cls(within, within + between, float(count), int((n > 0).sum()))
+
+
+def _dependent(
+    spread: Spread, order: Sequence[int]
+) -> tuple[list[int], dict[int, list[int]]]:
+    """Sweep columns in order; return the independent, and for each other its partners.
+
+    A column's partners are the earlier columns that, with the batches, explain it.
+    """
+    size = np.diag(spread.total)
+    free: list[int] = []
+    partners: dict[int, list[int]] = {}
+    for column in order:
+        if size[column] <= 0:
+            partners[column] = []
+            continue
+        known = spread.within[np.ix_(free, free)]
+        scale = np.sqrt(size[free])
+        right = spread.within[free, column] / scale
+        weights = np.linalg.solve(known / np.outer(scale, scale), right)
+        left = spread.within[column, column] - weights @ right
+        if left > TOLERANCE * size[column]:
+            free.append(column)
+        else:
+            relative = np.abs(weights) / np.sqrt(size[column])
+            partners[column] = [
+                k for k, w in zip(free, relative, strict=True) if w > 1e-6
+            ]
+    return free, partners
+
+
+def redundant_nuisances(spread: Spread, kept: int) -> list[int]:
+    """Return the nuisance columns that batch and earlier nuisances already explain."""
+    order = range(kept, len(spread.within))
+    return sorted(_dependent(spread, order)[1])
+
+
+def check_estimable(
+    spread: Spread, names: Sequence[str], terms: Sequence[str], kept: int
+) -> None:
+    """Refuse protected columns that batch, nuisances or each other determine.
+
+    Parameters
+    ----------
+    spread
+        Squares of all columns, kept ones first.
+    names, terms
+        Name of every column, and of the covariate it belongs to.
+    kept
+        Number of protected columns.
+
+    Raises
+    ------
+    DesignError
+        Names the covariates, and says with what they are confounded.
+    """
+    order = [*range(kept, len(names)), *range(kept)]
+    _, partners = _dependent(spread, order)
+    guilty = [column for column in partners if column < kept]
+    if not guilty:
+        return
+    column = guilty[0]
+    involved = sorted({terms[k] for k in [column, *partners[column]]})
+    if _repeat_each_other(spread, column, partners[column]):
+        msg = (
+            f"The covariates {_listed(involved)} repeat each other: "
+            f"{names[column]!r} is a combination of the others. Keep one of them."
+        )
+        raise DesignError(msg)
+    blamed = sorted({terms[k] for k in guilty})
+    also = sorted(set(involved) - set(blamed))
+    joint = f" together with {_listed(also)}" if also else ""
+    verb = "are" if len(blamed) > 1 else "is"
+    msg = (
+        f"{_listed(blamed)} {verb} confounded with batch{joint}: "
+        f"{_listed([names[k] for k in guilty])} does not vary inside any batch beyond "
+        "what the other columns say, so no data can tell its effect from the batch "
+        "effect. Leave it out, or merge or drop the batches that hold only one of its "
+        "values; correcting without it removes its effect wherever it differs between "
+        "batches."
+    )
+    raise DesignError(msg)
+
+
+def _repeat_each_other(spread: Spread, column: int, others: list[int]) -> bool:
+    """Whether the columns are dependent even before batches are taken into account."""
+    if not others:
+        return False
+    known = spread.total[np.ix_(others, others)]
+    right = spread.total[others, column]
+    left = spread.total[column, column] - right @ np.linalg.lstsq(known, right)[0]
+    return bool(left <= TOLERANCE * spread.total[column, column])
+
+
+def _listed(names: Sequence[str]) -> str:
+    quoted = [repr(name) for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
+
+
+def association(spread: Spread, columns: Sequence[int]) -> float:
+    """Return how strongly batch predicts a covariate: 0 not at all, 1 wholly.
+
+    The largest canonical correlation between batch and the covariate's columns, its
+    square adjusted for the number of batches as an adjusted R². For two groups in two
+    batches it is the phi coefficient.
+    """
+    pick = np.ix_(list(columns), list(columns))
+    values = np.linalg.eigvals(
+        np.linalg.lstsq(spread.total[pick], spread.within[pick])[0]
+    )
+    explained = 1 - min(float(np.min(values.real)), 1.0)
+    spare = spread.n - spread.n_batches
+    if spare <= 0:
+        return float(np.sqrt(explained))
+    adjusted = 1 - (1 - explained) * (spread.n - 1) / spare
+    return float(np.sqrt(np.clip(adjusted, 0.0, 1.0)))

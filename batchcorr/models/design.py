@@ -1,0 +1,94 @@
+"""What is known of each row: its batch, and the columns that are kept or removed.
+
+A `Design` is the picture of the metadata that the passes read: integer batch codes and
+one float64 matrix of columns, protected covariates first, nuisances after them. It
+knows no names of levels and no tables; `labels` and `covariates` make it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["Design"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """Batch codes and design columns of n rows.
+
+    Attributes
+    ----------
+    codes
+        Batch of each row, 0 … B-1: (n,) int32.
+    n_batches
+        B; a batch may have no rows here.
+    columns
+        Kept covariates, then nuisances: (n, p + q) float64.
+    kept
+        p, the number of columns that are kept.
+    """
+
+    codes: NDArray[np.int32]
+    n_batches: int
+    columns: NDArray[np.float64]
+    kept: int
+
+    @classmethod
+    def of(
+        cls,
+        codes: ArrayLike,
+        n_batches: int | None = None,
+        covariates: NDArray[np.float64] | None = None,
+        nuisance: NDArray[np.float64] | None = None,
+    ) -> Self:
+        """Build a design from arrays; everything but the codes is optional.
+
+        Examples
+        --------
+        >>> design = Design.of([0, 1, 1])
+        >>> design.n_batches, design.counts.tolist()
+        (2, [1, 2])
+        """
+        codes = np.ascontiguousarray(codes, dtype=np.int32)
+        n = len(codes)
+        blocks = [
+            np.empty((n, 0)) if block is None else block
+            for block in (covariates, nuisance)
+        ]
+        if n_batches is None:
+            n_batches = int(codes.max()) + 1
+        columns = np.ascontiguousarray(np.hstack(blocks))
+        return cls(codes, n_batches, columns, blocks[0].shape[1])
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.codes)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows of each batch: (B,)."""
+        return np.bincount(self.codes, minlength=self.n_batches)
+
+    def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the columns' batch means (B, p) and the columns centred by them."""
+        counts = np.maximum(self.counts, 1)
+        means = (
+            np.stack(
+                [
+                    np.bincount(self.codes, weights=column, minlength=self.n_batches)
+                    / counts
+                    for column in self.columns.T
+                ],
+                axis=1,
+            )
+            if self.columns.shape[1]
+            else np.zeros((self.n_batches, 0))
+        )
+        return means, self.columns - means[self.codes]

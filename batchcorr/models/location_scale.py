@@ -1,0 +1,85 @@
+r"""The frozen correction: one affine map per batch and feature.
+
+    y[i, g] = r[b, g] x[i, g] + s[b, g] + (1 - r[b, g]) z[i] β[:, g] - w[i] η[:, g]
+
+with b the batch of row i, r the scale, s the shift, z the protected covariates, w the
+nuisances. Standardization, linear removal, ComBat and BatchNorm differ only in how they
+find these arrays; whatever is done with them is done here once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from batchcorr.models.namespace import Array, namespace
+
+__all__ = ["LocationScale"]
+
+
+@dataclass(frozen=True)
+class LocationScale:
+    """A correction for B batches and G features, p covariates and q nuisances.
+
+    Attributes
+    ----------
+    scale
+        r: (B, G), 1 where nothing is to be scaled.
+    shift
+        s: (B, G).
+    coefficients
+        β of the protected covariates: (p, G).
+    nuisance
+        η of the nuisances: (q, G).
+    """
+
+    scale: Array
+    shift: Array
+    coefficients: Array
+    nuisance: Array
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return int(self.scale.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.scale.shape[1])
+
+    @property
+    def needs_covariates(self) -> bool:
+        """Whether covariates enter the map: only where something is scaled."""
+        xp = namespace(self.scale)
+        return self.coefficients.shape[0] > 0 and bool(xp.any(self.scale != 1))
+
+    def inverse(self) -> Self:
+        r"""Return the correction that undoes this one: scale 1/r, shift -s/r, η -η.
+
+        Nuisances are only removed by maps with r = 1, so that -η undoes them.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> none = np.empty((0, 1))
+        >>> halve = LocationScale(np.full((1, 1), 0.5), np.ones((1, 1)), none, none)
+        >>> halve.inverse().scale.item(), halve.inverse().shift.item()
+        (2.0, -2.0)
+        """
+        return type(self)(
+            scale=1 / self.scale,
+            shift=-self.shift / self.scale,
+            coefficients=self.coefficients,
+            nuisance=-self.nuisance,
+        )
+
+    def extend(self, other: Self) -> Self:
+        """Return the correction with the batches of `other` after its own."""
+        xp = namespace(self.scale)
+        return type(self)(
+            scale=xp.concat([self.scale, other.scale], axis=0),
+            shift=xp.concat([self.shift, other.shift], axis=0),
+            coefficients=self.coefficients,
+            nuisance=self.nuisance,
+        )

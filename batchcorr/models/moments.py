@@ -1,0 +1,172 @@
+r"""Sufficient statistics of a location-scale model, additive over blocks of rows.
+
+Per batch b, with x the values of a feature and z the design columns of a row,
+
+    n_b,   x̄_b,   z̄_b,   M_b = Σ (x - x̄_b)²,   C_b = Σ (z - z̄_b)(x - x̄_b),
+    S_b = Σ (z - z̄_b)(z - z̄_b)ᵀ
+
+all centred, so that nothing cancels, and merged by the rule of Chan, Golub & LeVeque:
+
+    M = Σ_k M_k + Σ_k n_k (x̄_k - x̄)²        (C and S likewise)
+
+A batch is constant in a feature exactly when M_b = 0: the passes subtract a value of
+the batch before they square, so that a constant batch gives an exact zero and any other
+does not. Hence no minimum and maximum need to travel along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+from batchcorr.models.namespace import Array, namespace
+
+__all__ = ["Moments"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Centred first and second moments per batch, for B batches and G features.
+
+    Where values are missing or weighted, every feature has its own n, z̄ and S, and the
+    axes written 1|G are G long; else they are 1 long and are shared by all features.
+
+    Attributes
+    ----------
+    rows
+        Samples in each batch, missing values included: (B, 1).
+    n
+        Observed values, or the sum of their weights: (B, 1|G).
+    mean
+        x̄: (B, G).
+    squares
+        M: (B, G).
+    columns
+        z̄: (B, p, 1|G).
+    cross
+        C: (B, p, G).
+    gram
+        S: (B, p, p, 1|G).
+    """
+
+    rows: Array
+    n: Array
+    mean: Array
+    squares: Array
+    columns: Array
+    cross: Array
+    gram: Array
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return int(self.mean.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return int(self.mean.shape[1])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of design columns."""
+        return int(self.cross.shape[1])
+
+    @property
+    def by_feature(self) -> bool:
+        """Whether features differ in the samples or weights they were observed with."""
+        return int(self.n.shape[1]) != 1 or self.n_features == 1
+
+    def concat(self, other: Self) -> Self:
+        """Stack the batches of two sets of moments, without merging any."""
+        xp = namespace(self.mean)
+        parts = {}
+        for field in fields(self):
+            a, b = getattr(self, field.name), getattr(other, field.name)
+            if a.shape[-1] != b.shape[-1]:
+                width = max(a.shape[-1], b.shape[-1])
+                a = xp.broadcast_to(a, (*a.shape[:-1], width))
+                b = xp.broadcast_to(b, (*b.shape[:-1], width))
+            parts[field.name] = xp.concat([a, b], axis=0)
+        return type(self)(**parts)
+
+    def select(self, columns: list[int]) -> Self:
+        """Return the moments of some of the design columns only."""
+        xp = namespace(self.mean)
+        pick = xp.asarray(columns, dtype=xp.int64)
+        rows = xp.take(self.gram, pick, axis=1)
+        return replace(
+            self,
+            columns=xp.take(self.columns, pick, axis=1),
+            cross=xp.take(self.cross, pick, axis=1),
+            gram=xp.take(rows, pick, axis=2),
+        )
+
+    def collapse(self, parents: list[int], n_batches: int) -> Self:
+        """Merge groups into batches: group k belongs to batch `parents[k]`.
+
+        Examples
+        --------
+        Two halves of one batch, merged, are the whole:
+
+        >>> import numpy as np
+        >>> from batchcorr.arrays import moments
+        >>> from batchcorr.models.design import Design
+        >>> x = np.arange(12.0).reshape(6, 2) ** 2
+        >>> half = [moments(part, Design.of([0, 0, 0])) for part in (x[:3], x[3:])]
+        >>> whole = half[0].concat(half[1]).collapse([0, 0], 1)
+        >>> bool(np.allclose(whole.squares, 6 * x.var(axis=0)))
+        True
+        """
+        xp = namespace(self.mean)
+        merged: dict[str, list[Array]] = {field.name: [] for field in fields(self)}
+        for batch in range(n_batches):
+            members = [k for k, parent in enumerate(parents) if parent == batch]
+            if members:
+                total = _merge({name: self._pick(name, members) for name in merged}, xp)
+            else:
+                total = {
+                    name: xp.zeros_like(getattr(self, name)[0, ...]) for name in merged
+                }
+            for name, value in total.items():
+                merged[name].append(value)
+        return type(self)(**{name: xp.stack(v) for name, v in merged.items()})
+
+    def merge(self, other: Self) -> Self:
+        """Return the moments of both sets of rows together: batches must correspond."""
+        batches = list(range(self.n_batches))
+        return self.concat(other).collapse(batches * 2, self.n_batches)
+
+    def _pick(self, name: str, members: list[int]) -> Array:
+        values = getattr(self, name)
+        return namespace(values).stack([values[k, ...] for k in members])
+
+
+def _merge(part: dict[str, Array], xp: Array) -> dict[str, Array]:
+    """Merge all groups (first axis) into one; deviations from the common mean."""
+    n = part["n"]
+    total = xp.sum(n, axis=0)
+    share = n / xp.where(total > 0, total, xp.ones_like(total))
+    # Measured from the first member observed: equal means give exactly that mean.
+    base, columns_base = part["mean"][-1, ...], part["columns"][-1, ...]
+    for k in reversed(range(n.shape[0])):
+        base = xp.where(n[k, ...] > 0, part["mean"][k, ...], base)
+        columns_base = xp.where(n[k, ...] > 0, part["columns"][k, ...], columns_base)
+    mean = base + xp.sum(share * (part["mean"] - base), axis=0)
+    columns = columns_base + xp.sum(
+        share[:, None, :] * (part["columns"] - columns_base), axis=0
+    )
+    dx = part["mean"] - mean
+    dz = part["columns"] - columns
+    weighted = n[:, None, :] * dz
+    return {
+        "rows": xp.sum(part["rows"], axis=0),
+        "n": total,
+        "mean": mean,
+        "squares": xp.sum(part["squares"] + n * dx**2, axis=0),
+        "columns": columns,
+        "cross": xp.sum(part["cross"] + weighted * dx[:, None, :], axis=0),
+        "gram": xp.sum(
+            part["gram"] + weighted[:, :, None, :] * dz[:, None, :, :], axis=0
+        ),
+    }
