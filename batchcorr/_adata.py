@@ -89,7 +89,8 @@ def get_columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
                 f"{did_you_mean(key, adata.obs.columns)}"
             )
             raise MissingKeyError(msg)
-    return adata.obs[list(keys)]
+    table: pd.DataFrame = adata.obs[list(keys)]
+    return table
 
 
 def get_labels(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:

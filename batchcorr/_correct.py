@@ -16,6 +16,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
     RepeatWarning,
+    did_you_mean,
     warn,
 )
 from batchcorr.methods import get
@@ -135,14 +136,22 @@ def correct(
     x = _adata.get_matrix(adata, layer)
     _warn_if_repeated(adata, layer, key_added)
     if is_sparse(x):
-        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense)
+        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
     labels = _labels(adata, batch_key, covariates, nuisance)
     estimator = _estimator(method, parameters, labels.formula)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _fit(adata, estimator, labels, weights, layer)
     noted = _pass_on(caught)
-    return _write(adata, estimator, labels, layer, key_added, copy, noted)
+    return _write(
+        adata,
+        estimator,
+        labels,
+        layer=layer,
+        key_added=key_added,
+        copy=copy,
+        noted=noted,
+    )
 
 
 def apply(
@@ -169,18 +178,27 @@ def apply(
     if nuisance is None:
         nuisance = columns.get("nuisance")
     if is_sparse(x):
-        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense)
+        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
     labels = _labels(adata, batch_key, covariates, nuisance)
-    return _write(adata, correction, labels, layer, key_added, copy, [])
+    return _write(
+        adata,
+        correction,
+        labels,
+        layer=layer,
+        key_added=key_added,
+        copy=copy,
+        noted=[],
+    )
 
 
 def _write(
     adata: AnnData,
     estimator: LocationScaleMethod,
     labels: Labels,
+    *,
     layer: str | None,
     key_added: str | None,
-    copy: bool,  # noqa: FBT001
+    copy: bool,
     noted: list[str],
 ) -> AnnData | None:
     """Apply a fitted correction and set result and record, all or nothing."""
@@ -221,7 +239,8 @@ class Labels(NamedTuple):
 
 def _labels(adata: AnnData, batch_key: Any, covariates: Any, nuisance: Any) -> Labels:
     """Read batch, covariates and nuisances from `obs`."""
-    batch, keys = None, []
+    batch: Any = None
+    keys: Sequence[str] = []
     if batch_key is not None:
         keys = [batch_key] if isinstance(batch_key, str) else batch_key
         if not isinstance(keys, list | tuple) or not all(
@@ -263,10 +282,7 @@ def _estimator(
     known = kind._get_param_names()
     for name in parameters:
         if name not in known:
-            msg = (
-                f"{method} has no parameter {name!r}. "
-                f"{_adata.did_you_mean(name, known)}"
-            )
+            msg = f"{method} has no parameter {name!r}. {did_you_mean(name, known)}"
             raise InputError(msg)
     if formula is not None:
         parameters = parameters | {"formula": formula}

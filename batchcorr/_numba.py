@@ -13,7 +13,7 @@ import multiprocessing
 import threading
 from functools import cached_property, update_wrapper
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numba
 from numba import prange
@@ -38,18 +38,24 @@ def _is_main() -> bool:
 
 
 def _njit(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]:
-    options = {"parallel": parallel, "nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {
+        "parallel": parallel,
+        "nogil": True,
+        "error_model": "numpy",
+    }
+    compiled: Callable[..., Any]
     try:
-        return numba.njit(**options, cache=True)(function)
+        compiled = numba.njit(**options, cache=True)(function)
     except RuntimeError:  # no place on this machine where a cache can be written
-        return numba.njit(**options, cache=False)(function)
+        compiled = numba.njit(**options, cache=False)(function)
+    return compiled
 
 
 class Kernel:
     """A compiled function, in a parallel and a serial build made at first use."""
 
-    def __init__(self, function: FunctionType) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = cast("FunctionType", function)
         update_wrapper(self, function)
 
     @cached_property

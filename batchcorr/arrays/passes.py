@@ -78,7 +78,9 @@ def _by_feature(x: Any, design: Design, weights: NDArray[np.float64] | None) -> 
             "prior count before taking logs."
         )
         raise InputError(msg)
-    found = sums_by_feature(x, design.codes, design.n_batches, design.columns, weights)
+    found: Moments = sums_by_feature(
+        x, design.codes, design.n_batches, design.columns, weights
+    )
     if not np.isfinite(found.squares).all():
         msg = (
             "The squares of some values exceed the range of float64 (1e308): are these "

@@ -11,6 +11,7 @@ centred, so that zeros add nothing to their products. O(nonzeros + C G).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,10 +101,7 @@ def _csr(
     x = _canonical(x)
     order, starts = cells.sorted_rows()
     length = max(1, -(-x.shape[0] // STRIPES))
-    cuts = [
-        np.arange(start, stop, length)
-        for start, stop in zip(starts[:-1], starts[1:], strict=True)
-    ]
+    cuts = [np.arange(start, stop, length) for start, stop in pairwise(starts)]
     parents = np.repeat(np.arange(cells.n_cells), [len(cut) for cut in cuts])
     bounds = np.append(np.concatenate(cuts), starts[-1]).astype(np.intp)
     found = np.zeros((len(parents), x.shape[1], 4))

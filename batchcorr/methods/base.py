@@ -1,87 +1,38 @@
-r"""What all location-scale methods share: everything but the middle step.
+"""The estimator that all location-scale methods are: scikit-learn's manners, two passes.
 
-A method is two short functions. `_aim` says what every batch is brought to, from the
-linear model of all batches; `_adjust` says how each batch gets there, from that batch's
-own effects. Reading the metadata, the two passes, freezing, new batches and saving are
-the same for all and are here.
+Reading matrix and metadata, the pass that gathers moments, the pass that applies the
+correction; what lies between them is in `estimate`, and what is special to a method in
+the method's own file.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
-from sklearn.exceptions import NotFittedError
 
 from batchcorr.arrays import apply, moments
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods import checks, inputs
+from batchcorr.methods import inputs
 from batchcorr.methods.densify import allow_dense
+from batchcorr.methods.estimate import estimate, extend
+from batchcorr.methods.fitted import FittedState
 from batchcorr.methods.matrix import as_matrix, is_sparse, warn_of_counts
 from batchcorr.methods.metadata import Metadata
 from batchcorr.models.labels import BatchLabels
-from batchcorr.models.linear_model import fit_batches, fit_coefficients
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from os import PathLike
 
-    from numpy.typing import NDArray
-
-    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.methods.estimate import Fitted
     from batchcorr.models.moments import Moments
 
-__all__ = ["Adjustment", "Aim", "Fitted", "LocationScaleMethod"]
+__all__ = ["LocationScaleMethod"]
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What every batch is brought to, frozen at `fit`.
-
-    Attributes
-    ----------
-    location, scale
-        Level and standard deviation after correction: (G,) each.
-    adjustable
-        Features that can be corrected; the others stay as they are: (G,).
-    """
-
-    location: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    adjustable: NDArray[np.bool_]
-
-
-class Adjustment(NamedTuple):
-    """How some batches reach the aim.
-
-    Attributes
-    ----------
-    scale, shift
-        r and s: (B, G).
-    details
-        What they were found from, by name; the first axis is the batch.
-    """
-
-    scale: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    details: dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """All that a fitted estimator knows, and all that `save` writes."""
-
-    metadata: Metadata
-    aim: Aim
-    correction: LocationScale
-    details: dict[str, NDArray[Any]]
-
-
-class LocationScaleMethod(TransformerMixin, BaseEstimator):
+class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
     """Base of the methods that correct by one affine map per batch and feature.
 
     A subclass sets `method`, the name it is known by, and the class constants below;
@@ -105,20 +56,6 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
     batch_column: str | None
     covariate_columns: list[str] | None
     copy: bool
-
-    @abstractmethod
-    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
-        """Say what every batch is brought to."""
-
-    @abstractmethod
-    def _adjust(
-        self,
-        effects: BatchEffects,
-        aim: Aim,
-        metadata: Metadata,
-        before: Fitted | None = None,
-    ) -> Adjustment:
-        """Say how batches get there; `before` if they join batches fitted earlier."""
 
     def _check_parameters(self) -> None:
         """Refuse options that contradict each other."""
@@ -174,7 +111,7 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
         )
         design = metadata.design(x.shape[0], batch, covariates, nuisance)
         sums = moments(x, design, weights=weights)
-        fitted = self._estimate(sums, metadata)
+        fitted = estimate(self, sums, metadata)
         self._remember(X, table, metadata, sums, fitted)
         return self
 
@@ -214,7 +151,7 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
         table, batch, covariates = self._take(X, batch, covariates)
         x = self._matrix(table)
         self._require_batch(batch, None)
-        metadata: Metadata | None = getattr(self, "_metadata", None)
+        metadata = self._metadata
         if metadata is None:
             if batches is None:
                 msg = (
@@ -241,32 +178,10 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
                 table, self._n_features, self._names, type(self).__name__
             )
         sums = moments(x, metadata.design(x.shape[0], batch, covariates))
-        earlier: Moments | None = getattr(self, "moments_", None)
-        if earlier is not None:
-            sums = earlier.merge(sums)
+        if self.moments_ is not None:
+            sums = self.moments_.merge(sums)
         self._remember(X, table, metadata, sums, None)
         return self
-
-    def _estimate(self, sums: Moments, metadata: Metadata) -> Fitted:
-        """Turn moments into the frozen correction: the middle step, on small arrays."""
-        checks.check_batches(sums, metadata, at_least=self.fewest_batches)
-        columns = checks.drop_redundant(sums, metadata)
-        checks.warn_of_association(sums, metadata)
-        sums = sums.select(columns)
-        coefficients, solved = fit_coefficients(sums)
-        effects = fit_batches(sums, coefficients)
-        aim = self._aim(effects, sums, metadata)
-        aim = replace(aim, adjustable=aim.adjustable & solved & effects.observed)
-        adjustment = self._adjust(effects, aim, metadata)
-        everything = np.zeros((len(metadata.names), sums.n_features))
-        everything[columns] = np.where(aim.adjustable, coefficients, 0.0)
-        correction = LocationScale(
-            scale=np.where(aim.adjustable, adjustment.scale, 1.0),
-            shift=np.where(aim.adjustable, adjustment.shift, 0.0),
-            coefficients=everything[: metadata.kept],
-            nuisance=everything[metadata.kept :],
-        )
-        return Fitted(metadata, aim, correction, adjustment.details)
 
     def add_batches(self, X: Any, *, batch: Any, covariates: Any = None) -> Self:
         """Return an estimator that also knows new batches, the rest unchanged.
@@ -308,32 +223,10 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
             raise DesignError(msg)
         metadata = replace(fitted.metadata, batch=labels)
         design = metadata.design(x.shape[0], batch, covariates, nuisance)
-        sums = moments(x, design)
-        checks.check_batches(sums, metadata, at_least=1)
-        frozen = fitted.correction
-        effects = fit_batches(
-            sums, np.concatenate([frozen.coefficients, frozen.nuisance])
-        )
-        adjustable = fitted.aim.adjustable & effects.observed
-        aim = replace(fitted.aim, adjustable=adjustable)
-        adjustment = self._adjust(effects, aim, metadata, before=fitted)
-        more = LocationScale(
-            scale=np.where(adjustable, adjustment.scale, 1.0),
-            shift=np.where(adjustable, adjustment.shift, 0.0),
-            coefficients=frozen.coefficients,
-            nuisance=frozen.nuisance,
-        )
-        details = {
-            name: np.concatenate([value, adjustment.details[name]])
-            for name, value in fitted.details.items()
-        }
-        grown = clone(self)
+        grown: Self = clone(self)
         grown.__dict__.update(self.__dict__)
-        grown.moments_ = None
-        grown._fitted = Fitted(
-            fitted.metadata.extend(labels), fitted.aim, frozen.extend(more), details
-        )
-        grown._metadata = grown._fitted.metadata
+        grown._fitted = extend(self, fitted, moments(x, design), metadata)
+        grown._metadata, grown.moments_ = grown._fitted.metadata, None
         return grown
 
     # -- using ------------------------------------------------------------------
@@ -416,70 +309,12 @@ class LocationScaleMethod(TransformerMixin, BaseEstimator):
             x.shape[0], batch, covariates if keep else None, nuisance, keep=keep
         )
         if is_sparse(x):
-            allow_dense(x.shape, x.dtype.itemsize, dense)
+            allow_dense(x.shape, x.dtype.itemsize, dense=dense)
         elif out is None and not self.copy and isinstance(X, np.ndarray):
             out = x if x.flags.writeable else None
         if x.shape[0] == 0:
             return np.empty(x.shape, dtype=x.dtype)
         return apply(x, design, correction, out=out)
-
-    # -- state ------------------------------------------------------------------
-
-    def _ready(self) -> Fitted:
-        """Return the frozen state, estimating it if only moments were gathered."""
-        fitted: Fitted | None = getattr(self, "_fitted", None)
-        if fitted is None:
-            sums: Moments | None = getattr(self, "moments_", None)
-            if sums is None:
-                msg = (
-                    f"This {type(self).__name__} is not fitted yet: call "
-                    "fit(X, batch=…) first."
-                )
-                raise NotFittedError(msg)
-            fitted = self._fitted = self._estimate(sums, self._metadata)
-        return fitted
-
-    @property
-    def correction_(self) -> LocationScale:
-        """The frozen correction."""
-        return self._ready().correction
-
-    @property
-    def batches_(self) -> tuple[Any, ...]:
-        """Labels of the batches, in the order of every array by batch."""
-        return self._ready().metadata.levels
-
-    @property
-    def details_(self) -> dict[str, NDArray[Any]]:
-        """What the correction was found from, by name: arrays by batch."""
-        return self._ready().details
-
-    @property
-    def aim_(self) -> Aim:
-        """What every batch is brought to."""
-        return self._ready().aim
-
-    @property
-    def feature_names_out_(self) -> NDArray[Any]:
-        """Names of the features of the corrected matrix."""
-        self._ready()
-        if self._names is None:
-            return inputs.default_names(self._n_features)
-        return np.asarray(self._names, dtype=object)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:  # noqa: ARG002
-        """Return the names of the features of the corrected matrix."""
-        return self.feature_names_out_
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the frozen correction to a file: plain arrays and JSON, no pickle."""
-        from batchcorr.methods.saving import save
-
-        save(self, path)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` or `partial_fit` was called."""
-        return getattr(self, "_metadata", None) is not None
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that missing values and sparse matrices are welcome."""

@@ -9,15 +9,15 @@ s = α̂ - r (α̂ + σ̂ γ*).
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from batchcorr.errors import BatchSizeWarning, ConvergenceWarning, DesignError, warn
-from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+from batchcorr.errors import BatchSizeWarning, DesignError, warn
+from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.estimate import Adjustment, Aim, Fitted
 from batchcorr.methods.reference import reference_code
-from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
+from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
 from batchcorr.models.nonparametric import average_likely
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
 __all__ = ["ComBat"]
-
-logger = logging.getLogger("batchcorr")
 
 PERFECT = 1e-20
 """Share of a feature's squares under which its residuals are rounding errors."""
@@ -173,7 +171,7 @@ class ComBat(LocationScaleMethod):
         effects: BatchEffects,
         aim: Aim,
         metadata: Metadata,
-        before: Fitted | None = None,
+        before: Fitted | None,
     ) -> Adjustment:
         pick = aim.adjustable & ~effects.constant.any(axis=0)
         if pick.sum() < 2:
@@ -194,68 +192,59 @@ class ComBat(LocationScaleMethod):
         reference = None
         if self.reference is not None and before is None:
             reference = reference_code(self.reference, metadata)
+        details = self._posteriors(
+            effects, aim, pick, by_location=by_location, reference=reference
+        )
+        scale = 1 / np.sqrt(np.where(pick, details["delta_star"], 1.0))
+        moved = aim.scale * np.where(pick, details["gamma_star"], 0.0)
+        shift = np.where(pick, aim.location - scale * (aim.location + moved), 0.0)
+        if reference is not None:
+            scale[reference], shift[reference] = 1.0, 0.0
+        return Adjustment(scale, shift, details)
 
+    def _posteriors(
+        self,
+        effects: BatchEffects,
+        aim: Aim,
+        pick: NDArray[np.bool_],
+        *,
+        by_location: bool,
+        reference: int | None,
+    ) -> dict[str, NDArray[Any]]:
+        """Shrink each batch's effects on the picked features; return all by name."""
         sigma = aim.scale[pick]
         gamma = (effects.intercepts[:, pick] - aim.location[pick]) / sigma
         squares = effects.residual_squares[:, pick] / sigma**2
         n = np.broadcast_to(effects.n, effects.intercepts.shape)[:, pick]
         delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
-        details = _blank(len(gamma), len(pick))
-        details["mean_only"][:] = by_location
-        for b, level in enumerate(metadata.levels):
+        found = _blank(len(gamma), len(pick))
+        found["mean_only"][:] = by_location
+        found["gamma_hat"][:, pick], found["delta_hat"][:, pick] = gamma, delta2
+        for b in range(len(gamma)):
             prior = prior_of(gamma[b], delta2[b])
+            rounds = 0
             if b == reference:
-                found = np.zeros_like(gamma[b]), np.ones_like(gamma[b])
-            else:
-                found = self._shrink(
-                    gamma[b], delta2[b], squares[b], n[b], prior, by_location, level
+                gamma_star, delta2_star = np.zeros_like(sigma), np.ones_like(sigma)
+            elif not self.parametric:
+                gamma_star, delta2_star = average_likely(
+                    gamma[b], delta2[b], squares[b], n[b]
                 )
-            details["gamma_hat"][b, pick], details["delta_hat"][b, pick] = (
-                gamma[b],
-                delta2[b],
-            )
-            details["gamma_star"][b, pick], details["delta_star"][b, pick] = found
-            details["gamma_bar"][b], details["t2"][b] = (
+            elif by_location:
+                gamma_star = shrink_location(gamma[b], prior)
+                delta2_star = np.ones_like(sigma)
+            else:
+                gamma_star, delta2_star, rounds = shrink(
+                    gamma[b], delta2[b], squares[b], n[b], prior
+                )
+            found["gamma_star"][b, pick] = gamma_star
+            found["delta_star"][b, pick] = delta2_star
+            found["rounds"][b] = rounds
+            found["gamma_bar"][b], found["t2"][b] = (
                 prior.location,
                 prior.location_variance,
             )
-            with np.errstate(divide="ignore", invalid="ignore"):
-                details["a_prior"][b], details["b_prior"][b] = prior.shape, prior.rate
-        gamma_star, delta_star = details["gamma_star"], details["delta_star"]
-        scale = 1 / np.sqrt(np.where(pick, delta_star, 1.0))
-        shift = aim.location - scale * (aim.location + aim.scale * gamma_star)
-        if reference is not None:
-            scale[reference], shift[reference] = 1.0, 0.0
-        return Adjustment(
-            np.where(pick, scale, 1.0), np.where(pick, shift, 0.0), details
-        )
-
-    def _shrink(
-        self,
-        gamma: NDArray[np.float64],
-        delta2: NDArray[np.float64],
-        squares: NDArray[np.float64],
-        n: NDArray[np.float64],
-        prior: Prior,
-        by_location: bool,  # noqa: FBT001
-        level: Any,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return γ* and δ²* of one batch."""
-        if not self.parametric:
-            return average_likely(gamma, delta2, squares, n)
-        if by_location:
-            return shrink_location(gamma, prior), np.ones_like(gamma)
-        gamma_star, delta2_star, rounds, converged = shrink(
-            gamma, delta2, squares, n, prior
-        )
-        logger.debug("empirical Bayes of batch %r took %d rounds", level, rounds)
-        if not converged:
-            msg = (
-                f"Empirical Bayes of batch {level!r} did not converge in {rounds} "
-                "rounds; its correction may be off. Look for features of extreme scale."
-            )
-            warn(msg, ConvergenceWarning)
-        return gamma_star, delta2_star
+            found["a_prior"][b], found["b_prior"][b] = prior.shape, prior.rate
+        return found
 
 
 def _blank(n_batches: int, n_features: int) -> dict[str, NDArray[Any]]:
@@ -265,4 +254,5 @@ def _blank(n_batches: int, n_features: int) -> dict[str, NDArray[Any]]:
         name: np.full((n_batches, n_features), np.nan) for name in by_feature
     }
     details |= {name: np.full(n_batches, np.nan) for name in by_batch}
+    details["rounds"] = np.zeros(n_batches, dtype=int)
     return details | {"mean_only": np.zeros(n_batches, dtype=bool)}

@@ -23,7 +23,7 @@ def free_memory() -> int:
         return 8 << 30
 
 
-def allow_dense(shape: tuple[int, int], itemsize: int, dense: bool | None) -> None:
+def allow_dense(shape: tuple[int, int], itemsize: int, *, dense: bool | None) -> None:
     """Warn that a sparse matrix becomes dense, or refuse it.
 
     Parameters

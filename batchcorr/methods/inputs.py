@@ -62,8 +62,7 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
         return None
     names = tuple(map(str, x.columns))
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+        twice = next(name for name in names if names.count(name) > 1)
         msg = f"The feature {twice!r} occurs more than once: make the columns unique."
         raise InputError(msg)
     return names

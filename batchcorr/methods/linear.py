@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.estimate import Adjustment, Aim, Fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +102,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         self.covariate_columns = covariate_columns
         self.copy = copy
 
-    def fit(  # type: ignore[override]
+    def fit(
         self,
         X: Any,
         y: Any = None,
@@ -134,7 +135,7 @@ class RemoveBatchEffect(LocationScaleMethod):
             weights = _checked(weights, np.shape(X))
         return self._fit(X, batch, covariates, nuisance, weights)
 
-    def transform(  # type: ignore[override]
+    def transform(
         self,
         X: Any,
         *,
@@ -145,7 +146,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         """Subtract the frozen batch part; covariates are not needed and not read."""
         return self._apply(X, batch, covariates, nuisance)
 
-    def fit_transform(  # type: ignore[override]
+    def fit_transform(
         self,
         X: Any,
         y: Any = None,
@@ -166,7 +167,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         )
         return self.transform(X, batch=batch, nuisance=nuisance)
 
-    def inverse_transform(  # type: ignore[override]
+    def inverse_transform(
         self,
         X: Any,
         *,
@@ -177,7 +178,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         """Put the batch part back: the inverse of `transform`."""
         return self._apply(X, batch, covariates, nuisance, inverse=True)
 
-    def add_batches(  # type: ignore[override]
+    def add_batches(
         self, X: Any, *, batch: Any, covariates: Any = None, nuisance: Any = None
     ) -> Self:
         """Return an estimator that also knows new batches, brought to the same mean."""
@@ -199,8 +200,8 @@ class RemoveBatchEffect(LocationScaleMethod):
         self,
         effects: BatchEffects,
         aim: Aim,
-        metadata: Metadata,  # noqa: ARG002
-        before: Fitted | None = None,  # noqa: ARG002
+        metadata: Metadata,
+        before: Fitted | None,
     ) -> Adjustment:
         effect = effects.intercepts - aim.location
         return Adjustment(np.ones_like(effect), -effect, {"effect": effect})
@@ -208,14 +209,14 @@ class RemoveBatchEffect(LocationScaleMethod):
 
 def _checked(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return weights as float64, one per sample or per value."""
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape not in {shape, shape[:1]}:
+    values: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
+    if values.shape not in {shape, shape[:1]}:
         msg = (
             f"weights must be one per sample {shape[:1]} or one per value {shape}, not "
-            f"of shape {weights.shape}."
+            f"of shape {values.shape}."
         )
         raise InputError(msg)
-    if np.isnan(weights).any():
+    if np.isnan(values).any():
         msg = "weights hold NaN: give 0 to what should take no part."
         raise InputError(msg)
-    return weights
+    return values

@@ -152,12 +152,12 @@ class Metadata:
         kept = self.covariates.columns(covariates, n_rows) if keep else None
         return Design.of(codes, self.n_batches, kept, np.hstack(removed))
 
-    def extend(self, labels: BatchLabels) -> Self:
-        """Return the metadata with the batches of `labels` after its own."""
-        if self.batch is None:
+    def extend(self, other: Self) -> Self:
+        """Return the metadata with the batches of `other` after its own."""
+        if self.batch is None or other.batch is None:
             msg = "This correction has no batches, so none can be added."
             raise DesignError(msg)
-        levels = (*self.batch.levels, *labels.levels)
+        levels = (*self.batch.levels, *other.batch.levels)
         return replace(self, batch=replace(self.batch, levels=levels))
 
     def to_json(self) -> dict[str, Any]:

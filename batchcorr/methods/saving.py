@@ -17,7 +17,7 @@ import numpy as np
 from batchcorr._files import replacing
 from batchcorr.errors import FileError, InputError
 from batchcorr.methods import get
-from batchcorr.methods.base import Aim, Fitted
+from batchcorr.methods.estimate import Aim, Fitted
 from batchcorr.methods.metadata import Metadata
 from batchcorr.models.location_scale import LocationScale
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods.base import Adjustment, Aim, Fitted, LocationScaleMethod
+from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.estimate import Adjustment, Aim, Fitted
 from batchcorr.methods.reference import reference_code
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchcorr.methods.metadata import Metadata
     from batchcorr.models.linear_model import BatchEffects
     from batchcorr.models.moments import Moments
@@ -154,7 +157,7 @@ class Standardize(LocationScaleMethod):
         effects: BatchEffects,
         aim: Aim,
         metadata: Metadata,
-        before: Fitted | None = None,
+        before: Fitted | None,
     ) -> Adjustment:
         mean, sd = effects.intercepts, self._spread(effects)
         scale = np.ones_like(mean)
@@ -170,6 +173,8 @@ class Standardize(LocationScaleMethod):
         return Adjustment(scale, shift, {"mean": mean, "sd": sd})
 
     @staticmethod
-    def _spread(effects: BatchEffects) -> np.ndarray:
+    def _spread(effects: BatchEffects) -> NDArray[np.float64]:
         """Return σ_b, 0 where a batch has one value: (B, G)."""
-        return np.sqrt(effects.residual_squares / np.maximum(effects.n - 1, 1))
+        variance = effects.residual_squares / np.maximum(effects.n - 1, 1)
+        spread: NDArray[np.float64] = np.sqrt(variance)
+        return spread

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batchcorr.errors import ConvergenceWarning, warn
 from batchcorr.models.namespace import Array, namespace
 
 __all__ = ["Prior", "prior_of", "shrink", "shrink_location"]
@@ -42,15 +43,19 @@ class Prior:
 
     @property
     def shape(self) -> Array:
-        """A of the inverse gamma: (2 v + m²) / v."""
+        """Shape a of the inverse gamma: (2 v + m²) / v, infinite where v = 0."""
         m, v = self.variance_mean, self.variance_variance
-        return (2 * v + m**2) / v
+        return 2 + _ratio(m**2, v)
 
     @property
     def rate(self) -> Array:
-        """B of the inverse gamma: (m v + m³) / v."""
+        """Rate b of the inverse gamma: (m v + m³) / v, infinite where v = 0."""
         m, v = self.variance_mean, self.variance_variance
-        return (m * v + m**3) / v
+        return m + _ratio(m**3, v)
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    return float(top) / float(bottom) if float(bottom) > 0 else float("inf")
 
 
 def prior_of(gamma: Array, delta2: Array) -> Prior:
@@ -66,7 +71,7 @@ def prior_of(gamma: Array, delta2: Array) -> Prior:
 
 def shrink(
     gamma: Array, delta2: Array, squares: Array, n: Array, prior: Prior
-) -> tuple[Array, Array, int, bool]:
+) -> tuple[Array, Array, int]:
     """Iterate the posterior means of location and variance of one batch.
 
     Parameters
@@ -84,8 +89,11 @@ def shrink(
         (G,) each.
     rounds
         Rounds taken.
-    converged
-        False when 1000 rounds were not enough.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If 1000 rounds are not enough.
 
     Notes
     -----
@@ -115,8 +123,13 @@ def shrink(
         )
         old_gamma, old_delta2 = new_gamma, new_delta2
         if not bool(change > TOLERANCE):
-            return new_gamma, new_delta2, rounds, True
-    return old_gamma, old_delta2, MAX_ROUNDS, False
+            return new_gamma, new_delta2, rounds
+    msg = (
+        f"Empirical Bayes did not converge in {MAX_ROUNDS} rounds; the correction may "
+        "be off. Look for features of extreme scale."
+    )
+    warn(msg, ConvergenceWarning)
+    return old_gamma, old_delta2, MAX_ROUNDS
 
 
 def _relative(xp: Array, new: Array, old: Array) -> Array:
