@@ -10,18 +10,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from anndata import AnnData
 
 __all__ = [
-    "get_columns",
-    "get_labels",
     "get_matrix",
     "read_record",
     "require_adata",
@@ -72,69 +67,6 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
         msg = f"There is no layer {layer!r}. {did_you_mean(layer, adata.layers)}"
         raise MissingKeyError(msg)
     return np.asarray(matrix) if isinstance(matrix, np.ndarray) else matrix
-
-
-def get_columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
-    """Return columns of `obs`.
-
-    Raises
-    ------
-    MissingKeyError
-        If a column does not exist; the message suggests the nearest.
-    """
-    for key in keys:
-        if key not in adata.obs.columns:
-            msg = (
-                f"The {what} {key!r} is not a column of adata.obs. "
-                f"{did_you_mean(key, adata.obs.columns)}"
-            )
-            raise MissingKeyError(msg)
-    table: pd.DataFrame = adata.obs[list(keys)]
-    return table
-
-
-def get_labels(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
-    """Return what was asked for as covariates or nuisances, and a formula if it is one.
-
-    Parameters
-    ----------
-    adata
-        The data.
-    given
-        None; a column of `obs`, or several; a formula over columns of `obs`; a
-        DataFrame or array with one row per sample.
-    what
-        What these are called in messages.
-    """
-    if given is None:
-        return None, None
-    if isinstance(given, str) and given.lstrip().startswith("~"):
-        return adata.obs, given
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, list | tuple | pd.Index):
-        if not given:
-            return None, None
-        if all(isinstance(key, str) for key in given):
-            return get_columns(adata, list(given), what), None
-    if isinstance(given, pd.DataFrame | pd.Series):
-        return _aligned(adata, given, what), None
-    return given, None
-
-
-def _aligned(adata: AnnData, table: Any, what: str) -> Any:
-    """Return a table in the order of the samples, matched by name where it has names."""
-    if isinstance(table.index, pd.RangeIndex) or table.index.equals(adata.obs_names):
-        return table
-    both_unique = table.index.is_unique and adata.obs_names.is_unique
-    if both_unique and set(table.index) >= set(adata.obs_names):
-        return table.loc[adata.obs_names]
-    msg = (
-        f"The {what} table has an index that does not match adata.obs_names: give one "
-        "row per sample under the same names, or reset_index(drop=True) to match rows "
-        "by position."
-    )
-    raise InputError(msg)
 
 
 def writable(adata: AnnData, x: Any, layer: str | None) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from batchcorr import _adata
+from batchcorr._labels import Labels, read_labels
 from batchcorr.errors import (
     BatchCorrWarning,
-    DesignError,
     FeatureWarning,
     InputError,
     MissingKeyError,
@@ -37,8 +35,6 @@ NOT_FOR_TESTING = (
     "Corrected values are for plots, clustering and prediction, not for differential "
     "testing: test the uncorrected values with batch in the model."
 )
-LISTED = 100
-"""Names of features that a record lists at most."""
 
 
 def fit(
@@ -90,7 +86,7 @@ def fit(
     >>> bc.pp.apply(adata, correction, key_added="standardized")
     """
     _adata.require_adata(adata)
-    labels = _labels(adata, batch_key, covariates, nuisance)
+    labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = _estimator(method, parameters, labels.formula)
     return _fit(adata, estimator, labels, weights, layer)
 
@@ -137,7 +133,7 @@ def correct(
     _warn_if_repeated(adata, layer, key_added)
     if is_sparse(x):
         allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
-    labels = _labels(adata, batch_key, covariates, nuisance)
+    labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = _estimator(method, parameters, labels.formula)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -170,16 +166,16 @@ def apply(
     _adata.require_adata(adata)
     x = _adata.get_matrix(adata, layer)
     _warn_if_repeated(adata, layer, key_added)
-    columns = getattr(correction, "obs_columns_", None) or {}
+    columns = correction.obs_columns_ or {}
     if batch_key is None:
         batch_key = columns.get("batch")
-    if correction.correction_.needs_covariates and covariates is None:
+    if correction.needs_covariates_ and covariates is None:
         covariates = columns.get("covariates")
     if nuisance is None:
         nuisance = columns.get("nuisance")
     if is_sparse(x):
         allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
-    labels = _labels(adata, batch_key, covariates, nuisance)
+    labels = read_labels(adata, batch_key, covariates, nuisance)
     return _write(
         adata,
         correction,
@@ -225,54 +221,6 @@ def _corrected(estimator: LocationScaleMethod, x: Any, labels: Labels, out: Any)
     return estimator._apply(
         x, labels.batch, labels.covariates, labels.nuisance, dense=True, out=out
     )
-
-
-class Labels(NamedTuple):
-    """What is known of the samples, as read from `obs`, and the names of the columns."""
-
-    batch: Any
-    covariates: Any
-    nuisance: Any
-    formula: str | None
-    keys: dict[str, Any]
-
-
-def _labels(adata: AnnData, batch_key: Any, covariates: Any, nuisance: Any) -> Labels:
-    """Read batch, covariates and nuisances from `obs`."""
-    batch: Any = None
-    keys: Sequence[str] = []
-    if batch_key is not None:
-        keys = [batch_key] if isinstance(batch_key, str) else batch_key
-        if not isinstance(keys, list | tuple) or not all(
-            isinstance(key, str) for key in keys
-        ):
-            msg = (
-                "batch_key must be the name of a column of adata.obs (or several for "
-                f"remove_batch_effect), not {batch_key!r:.60}."
-            )
-            raise InputError(msg)
-        table = _adata.get_columns(adata, keys, "batch key")
-        batch = table[keys[0]] if len(keys) == 1 else table
-    kept, formula = _adata.get_labels(adata, covariates, "covariate")
-    removed, of_nuisance = _adata.get_labels(adata, nuisance, "nuisance")
-    if of_nuisance is not None:
-        msg = "nuisance takes columns of adata.obs or a table, not a formula."
-        raise InputError(msg)
-    names = {
-        "covariate": covariates if formula else _names_of(kept),
-        "nuisance": _names_of(removed),
-    }
-    for what, used in names.items():
-        for key in keys:
-            if isinstance(used, list) and key in used:
-                msg = f"{key!r} is the batch and cannot be a {what} as well."
-                raise DesignError(msg)
-    saved = {
-        "batch": batch_key,
-        "covariates": names["covariate"],
-        "nuisance": names["nuisance"],
-    }
-    return Labels(batch, kept, removed, formula, saved)
 
 
 def _estimator(
@@ -325,10 +273,7 @@ def _record(
     layer: str | None,
     noted: list[str],
 ) -> dict[str, Any]:
-    aim = estimator.aim_
-    names = np.asarray(estimator.feature_names_out_)
-    left = names[~aim.adjustable]
-    columns = getattr(estimator, "obs_columns_", None) or {}
+    columns = estimator.obs_columns_ or {}
     parameters = {
         name: value
         for name, value in estimator.get_params(deep=False).items()
@@ -339,17 +284,13 @@ def _record(
         "parameters": parameters,
         "source": layer or "X",
         "batch": columns.get("batch"),
-        "batches": [str(level) for level in estimator.batches_],
-        "kept": list(dict.fromkeys(estimator._ready().metadata.covariates.terms)),
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
-        "features_unchanged": int(left.size),
-        "features_unchanged_names": [str(name) for name in left[:LISTED]],
         "warnings": noted,
         "for_testing": estimator.for_testing,
         "note": "" if estimator.for_testing else NOT_FOR_TESTING,
         "versions": versions(),
-    }
+    } | estimator._summary()
 
 
 def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) -> None:
@@ -374,7 +315,3 @@ def _pass_on(caught: list[warnings.WarningMessage]) -> list[str]:
         else:
             warnings.warn_explicit(message, category, warning.filename, warning.lineno)
     return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
-
-
-def _names_of(table: Any) -> list[str] | None:
-    return [str(name) for name in table.columns] if hasattr(table, "columns") else None

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from batchcorr.errors import MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
-    from batchcorr.methods.base import LocationScaleMethod
+    from batchcorr.methods.corrector import Corrector
 
 __all__ = ["get", "registry"]
 
 
 @cache
-def registry() -> dict[str, type[LocationScaleMethod]]:
+def registry() -> dict[str, type[Corrector]]:
     """Return all methods by name.
 
     Examples
@@ -38,7 +38,7 @@ def registry() -> dict[str, type[LocationScaleMethod]]:
     return found
 
 
-def get(name: str) -> type[LocationScaleMethod]:
+def get(name: str) -> type[Corrector]:
     """Return the method of a name.
 
     Raises

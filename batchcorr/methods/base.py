@@ -11,11 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods import inputs
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.estimate import estimate, extend
 from batchcorr.methods.fitted import FittedState
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LocationScaleMethod"]
 
 
-class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
+class LocationScaleMethod(FittedState):
     """Base of the methods that correct by one affine map per batch and feature.
 
     A subclass sets `method`, the name it is known by, and the class constants below;
@@ -40,9 +39,7 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
     `formula`, `batch_column`, `covariate_columns`, `copy`.
     """
 
-    method: ClassVar[str]
     fewest_batches: ClassVar[int] = 2
-    for_testing: ClassVar[bool] = False
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__partial_fit: ClassVar = {"batch": True, "covariates": True}
@@ -53,12 +50,7 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
     }
 
     formula: str | None
-    batch_column: str | None
-    covariate_columns: list[str] | None
     copy: bool
-
-    def _check_parameters(self) -> None:
-        """Refuse options that contradict each other."""
 
     # -- fitting ----------------------------------------------------------------
 
@@ -104,7 +96,8 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
         self._check_parameters()
         table, batch, covariates = self._take(X, batch, covariates)
         x = self._matrix(table)
-        self._require_batch(batch, nuisance)
+        if nuisance is None:
+            self._require_batch(batch)
         warn_of_counts(x, type(self).__name__)
         metadata = Metadata.learn(
             x.shape[0], batch, covariates, nuisance, formula=self.formula
@@ -112,7 +105,8 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
         design = metadata.design(x.shape[0], batch, covariates, nuisance)
         sums = moments(x, design, weights=weights)
         fitted = estimate(self, sums, metadata)
-        self._remember(X, table, metadata, sums, fitted)
+        self._remember_features(X, table, x)
+        self._remember(metadata, sums, fitted)
         return self
 
     def partial_fit(
@@ -150,7 +144,7 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
         self._check_parameters()
         table, batch, covariates = self._take(X, batch, covariates)
         x = self._matrix(table)
-        self._require_batch(batch, None)
+        self._require_batch(batch)
         metadata = self._metadata
         if metadata is None:
             if batches is None:
@@ -174,13 +168,12 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
             )
             raise InputError(msg)
         else:
-            inputs.check_features(
-                table, self._n_features, self._names, type(self).__name__
-            )
+            self._check_features(table, x.shape[1])
         sums = moments(x, metadata.design(x.shape[0], batch, covariates))
         if self.moments_ is not None:
             sums = self.moments_.merge(sums)
-        self._remember(X, table, metadata, sums, None)
+        self._remember_features(X, table, x)
+        self._remember(metadata, sums, None)
         return self
 
     def add_batches(self, X: Any, *, batch: Any, covariates: Any = None) -> Self:
@@ -210,7 +203,7 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
         fitted = self._ready()
         table, batch, covariates = self._take(X, batch, covariates)
         x = self._matrix(table)
-        inputs.check_features(table, self._n_features, self._names, type(self).__name__)
+        self._check_features(table, x.shape[1])
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
         labels = BatchLabels.learn(first, n_rows=x.shape[0])
         known = {str(level) for level in fitted.metadata.levels}
@@ -285,14 +278,9 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
         fitted = self._ready()
         table, batch, covariates = self._take(X, batch, covariates)
         x = as_matrix(table)
-        inputs.check_features(
-            table if hasattr(table, "columns") else x,
-            self._n_features,
-            self._names,
-            type(self).__name__,
-        )
+        self._check_features(table, x.shape[1])
         if fitted.metadata.batch is not None:
-            self._require_batch(batch, None)
+            self._require_batch(batch)
         correction = fitted.correction.inverse() if inverse else fitted.correction
         keep = correction.needs_covariates
         if keep and covariates is None:
@@ -316,54 +304,7 @@ class LocationScaleMethod(FittedState, TransformerMixin, BaseEstimator):
             return np.empty(x.shape, dtype=x.dtype)
         return apply(x, design, correction, out=out)
 
-    def __sklearn_tags__(self) -> Any:
-        """Tell scikit-learn that missing values and sparse matrices are welcome."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.sparse = True
-        return tags
-
-    def _take(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any]:
-        return inputs.take_columns(
-            X, batch, covariates, self.batch_column, self.covariate_columns
-        )
-
-    def _matrix(self, table: Any) -> Any:
-        """Return the matrix to learn from, refusing an empty one."""
-        inputs.feature_names(table)
-        x = as_matrix(table)
-        if 0 in x.shape:
-            msg = f"There is nothing to learn from: the data are {x.shape[0]} samples "
-            msg += f"× {x.shape[1]} features."
-            raise InputError(msg)
-        return x
-
-    def _require_batch(self, batch: Any, nuisance: Any) -> None:
-        if batch is not None or nuisance is not None:
-            return
-        msg = (
-            f"{type(self).__name__} needs the batch of each sample: give batch=, or "
-            "name its column with batch_column= where X is a DataFrame. In a Pipeline, "
-            "enable metadata routing (sklearn.set_config(enable_metadata_routing=True))"
-            " and give batch= there."
-        )
-        raise InputError(msg)
-
     def _remember(
-        self,
-        X: Any,
-        table: Any,
-        metadata: Metadata,
-        sums: Moments,
-        fitted: Fitted | None,
+        self, metadata: Metadata, sums: Moments, fitted: Fitted | None
     ) -> None:
         self._metadata, self.moments_, self._fitted = metadata, sums, fitted
-        self._names = inputs.feature_names(table)
-        self._n_features = int(
-            table.shape[1] if hasattr(table, "shape") else sums.n_features
-        )
-        self.n_features_in_ = (
-            int(X.shape[1]) if hasattr(X, "shape") else sums.n_features
-        )
-        if hasattr(X, "columns"):
-            self.feature_names_in_ = np.asarray(list(map(str, X.columns)), dtype=object)

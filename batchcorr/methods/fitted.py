@@ -1,30 +1,30 @@
-"""What a fitted estimator shows of itself, to users and to scikit-learn."""
+"""The state of a location-scale estimator: what it shows, saves and is made from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from sklearn.exceptions import NotFittedError
-
-from batchcorr.methods import inputs
-from batchcorr.methods.estimate import LocationScaleSteps, estimate
+from batchcorr.errors import InputError
+from batchcorr.methods.corrector import Corrector
+from batchcorr.methods.estimate import Aim, Fitted, LocationScaleSteps, estimate
+from batchcorr.methods.metadata import Metadata
+from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from batchcorr.methods.base import LocationScaleMethod
-    from batchcorr.methods.estimate import Aim, Fitted
-    from batchcorr.methods.metadata import Metadata
-    from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.moments import Moments
 
 __all__ = ["FittedState"]
 
+LISTED = 100
+"""Names of features that a record lists at most."""
 
-class FittedState(LocationScaleSteps):
+
+class FittedState(Corrector, LocationScaleSteps):
     """The state of a location-scale estimator: moments gathered, correction frozen.
 
     `partial_fit` leaves moments only; the correction is estimated when first needed.
@@ -33,22 +33,15 @@ class FittedState(LocationScaleSteps):
     _metadata: Metadata | None = None
     _fitted: Fitted | None = None
     moments_: Moments | None = None
-    _names: tuple[str, ...] | None = None
-    _n_features: int
-    obs_columns_: dict[str, Any] | None = None
 
     def _ready(self) -> Fitted:
         """Return the frozen state, estimating it if only moments were gathered."""
-        fitted = self._fitted
-        if fitted is None:
-            if self.moments_ is None or self._metadata is None:
-                msg = (
-                    f"This {type(self).__name__} is not fitted yet: call "
-                    "fit(X, batch=…) first."
-                )
-                raise NotFittedError(msg)
-            fitted = self._fitted = estimate(self, self.moments_, self._metadata)
-        return fitted
+        self._require_fitted()
+        if self._fitted is None:
+            assert self.moments_ is not None
+            assert self._metadata is not None
+            self._fitted = estimate(self, self.moments_, self._metadata)
+        return self._fitted
 
     @property
     def correction_(self) -> LocationScale:
@@ -71,23 +64,51 @@ class FittedState(LocationScaleSteps):
         return self._ready().aim
 
     @property
-    def feature_names_out_(self) -> NDArray[Any]:
-        """Names of the features of the corrected matrix."""
-        self._ready()
-        if self._names is None:
-            return inputs.default_names(self._n_features)
-        return np.asarray(self._names, dtype=object)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Return the names of the features of the corrected matrix."""
-        return self.feature_names_out_
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the frozen correction to a file: plain arrays and JSON, no pickle."""
-        from batchcorr.methods.saving import save
-
-        save(cast("LocationScaleMethod", self), path)
+    def needs_covariates_(self) -> bool:
+        """Whether covariates must be given to correct samples."""
+        return self._ready().correction.needs_covariates
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether `fit` or `partial_fit` was called."""
         return self._metadata is not None
+
+    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        fitted = self._ready()
+        arrays = {f"aim.{f.name}": getattr(fitted.aim, f.name) for f in fields(Aim)}
+        arrays |= {
+            f"correction.{f.name}": getattr(fitted.correction, f.name)
+            for f in fields(LocationScale)
+        }
+        arrays |= {f"details.{name}": value for name, value in fitted.details.items()}
+        return {"metadata": fitted.metadata.to_json()}, arrays
+
+    def _unpack(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        metadata = Metadata.from_json(plain["metadata"])
+        aim = Aim(**_part(arrays, "aim"))
+        correction = LocationScale(**_part(arrays, "correction"))
+        shape = (metadata.n_batches, self._n_features)
+        if correction.scale.shape != shape or correction.shift.shape != shape:
+            msg = f"its arrays are not of {shape[0]} batches and {shape[1]} features"
+            raise InputError(msg)
+        self._fitted = Fitted(metadata, aim, correction, _part(arrays, "details"))
+        self._metadata, self.moments_ = metadata, None
+
+    def _summary(self) -> dict[str, Any]:
+        left = self.feature_names_out_[~self.aim_.adjustable]
+        return {
+            "batches": [str(level) for level in self.batches_],
+            "kept": list(dict.fromkeys(self._ready().metadata.covariates.terms)),
+            "features_unchanged": int(left.size),
+            "features_unchanged_names": [str(name) for name in left[:LISTED]],
+        }
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    prefix = f"{name}."
+    return {
+        key.removeprefix(prefix): value
+        for key, value in arrays.items()
+        if key.startswith(prefix)
+    }

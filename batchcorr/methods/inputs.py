@@ -69,21 +69,38 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
 
 
 def check_features(
-    x: Any, n_features: int, names: Sequence[str] | None, method: str
+    table: Any,
+    n_given: int,
+    n_features: int,
+    names: Sequence[str] | None,
+    method: str,
 ) -> None:
-    """Refuse data whose features are not those of `fit`."""
-    if x.shape[1] != n_features:
-        msg = f"X has {x.shape[1]} features, but {method} was fitted on {n_features}."
-        if x.shape[0] == n_features:
-            msg += " Samples must be rows: is X transposed?"
+    """Refuse data whose features are not those of `fit`.
+
+    Parameters
+    ----------
+    table
+        The DataFrame given, None if it was a matrix.
+    n_given, n_features
+        Number of features given, and of `fit`.
+    names
+        Names of the features of `fit`.
+    method
+        Class of the estimator.
+    """
+    if n_given != n_features:
+        msg = (
+            f"X has {n_given} features, but {method} was fitted on {n_features}. "
+            "Samples must be rows: is X transposed, or are columns missing?"
+        )
         raise InputError(msg)
-    given = feature_names(x)
+    given = None if table is None else feature_names(table)
     if names is None or given is None or given == tuple(names):
         return
     if set(given) == set(names):
         msg = (
             "The features are those of fit, but in another order: reorder them, for "
-            f"example X[{method}.feature_names_out_]."
+            "example X[estimator.feature_names_out_]."
         )
         raise InputError(msg)
     unknown = sorted(set(given) - set(names))

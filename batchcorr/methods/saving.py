@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,11 @@ import numpy as np
 from batchcorr._files import replacing
 from batchcorr.errors import FileError, InputError
 from batchcorr.methods import get
-from batchcorr.methods.estimate import Aim, Fitted
-from batchcorr.methods.metadata import Metadata
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from batchcorr.methods.base import LocationScaleMethod
+    from batchcorr.methods.corrector import Corrector
 
 __all__ = ["load", "save", "versions"]
 
@@ -42,31 +38,26 @@ def versions() -> dict[str, str]:
     return found
 
 
-def save(estimator: LocationScaleMethod, path: str | PathLike[str]) -> None:
+def save(estimator: Corrector, path: str | PathLike[str]) -> None:
     """Write a fitted estimator; the file is complete or not there."""
-    fitted = estimator._ready()
+    plain, arrays = estimator._pack()
     names = estimator._names
-    header = {
+    header = plain | {
         "schema": SCHEMA,
         "method": estimator.method,
         "parameters": _plain(estimator.get_params(deep=False)),
-        "metadata": fitted.metadata.to_json(),
         "features": None if names is None else list(names),
+        "n_features": estimator._n_features,
         "n_features_in": estimator.n_features_in_,
-        "columns": getattr(estimator, "obs_columns_", None),
+        "columns": estimator.obs_columns_,
         "versions": versions(),
     }
-    arrays = {f"aim.{f.name}": getattr(fitted.aim, f.name) for f in fields(Aim)}
-    arrays |= {
-        f"correction.{f.name}": getattr(fitted.correction, f.name)
-        for f in fields(LocationScale)
-    }
-    arrays |= {f"details.{name}": value for name, value in fitted.details.items()}
+    contents: dict[str, Any] = {"header": np.array(json.dumps(header)), **arrays}
     with replacing(path) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, header=np.array(json.dumps(header)), **arrays)
+        np.savez_compressed(stream, **contents)
 
 
-def load(path: str | PathLike[str]) -> LocationScaleMethod:
+def load(path: str | PathLike[str]) -> Corrector:
     """Read what `save` wrote.
 
     Parameters
@@ -96,26 +87,15 @@ def load(path: str | PathLike[str]) -> LocationScaleMethod:
     header, arrays = _read(path)
     try:
         estimator = get(header["method"])(**header["parameters"])
-        fitted = Fitted(
-            Metadata.from_json(header["metadata"]),
-            Aim(**_part(arrays, "aim")),
-            LocationScale(**_part(arrays, "correction")),
-            _part(arrays, "details"),
-        )
         names = header["features"]
         estimator._names = None if names is None else tuple(names)
+        estimator._n_features = header["n_features"]
         estimator.n_features_in_ = header["n_features_in"]
+        estimator.obs_columns_ = header["columns"]
+        estimator._unpack(header, arrays)
     except (KeyError, TypeError, InputError) as error:
         msg = f"{path} is not a complete correction: {error}. Fit and save it again."
         raise FileError(msg) from error
-    shape = fitted.correction.scale.shape
-    if shape[0] != fitted.metadata.n_batches or fitted.correction.shift.shape != shape:
-        msg = f"{path} is damaged: its arrays do not fit its {shape[0]} batches."
-        raise FileError(msg)
-    estimator._n_features = shape[1]
-    estimator._metadata, estimator._fitted = fitted.metadata, fitted
-    estimator.moments_ = None
-    estimator.obs_columns_ = header["columns"]
     return estimator
 
 
@@ -148,15 +128,6 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         )
         raise FileError(msg)
     return header, arrays
-
-
-def _part(arrays: dict[str, Any], name: str) -> dict[str, Any]:
-    prefix = f"{name}."
-    return {
-        key.removeprefix(prefix): value
-        for key, value in arrays.items()
-        if key.startswith(prefix)
-    }
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from scipy.interpolate import BSpline
 
 from batchcorr.errors import DesignError, InputError
-from batchcorr.models.formula import Formula, FormulaEncoding
+from batchcorr.models.formula import Formula
+from batchcorr.models.formula_encoding import FormulaEncoding
 
 HOSTILE = [
     "__import__('os').system('x')",

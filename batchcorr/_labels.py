@@ -1,0 +1,133 @@
+"""Read from `obs` what is known of the samples: batch, covariates, nuisances."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+
+from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+__all__ = ["Labels", "read_labels"]
+
+
+class Labels(NamedTuple):
+    """What is known of the samples, as read from `obs`, and the names of the columns."""
+
+    batch: Any
+    covariates: Any
+    nuisance: Any
+    formula: str | None
+    keys: dict[str, Any]
+
+
+def read_labels(
+    adata: AnnData, batch_key: Any, covariates: Any, nuisance: Any
+) -> Labels:
+    """Read batch, covariates and nuisances from `obs`."""
+    batch: Any = None
+    keys: Sequence[str] = []
+    if batch_key is not None:
+        keys = [batch_key] if isinstance(batch_key, str) else batch_key
+        if not isinstance(keys, list | tuple) or not all(
+            isinstance(key, str) for key in keys
+        ):
+            msg = (
+                "batch_key must be the name of a column of adata.obs (or several for "
+                f"remove_batch_effect), not {batch_key!r:.60}."
+            )
+            raise InputError(msg)
+        table = _columns(adata, keys, "batch key")
+        batch = table[keys[0]] if len(keys) == 1 else table
+    kept, formula = _columns_or_table(adata, covariates, "covariate")
+    removed, of_nuisance = _columns_or_table(adata, nuisance, "nuisance")
+    if of_nuisance is not None:
+        msg = "nuisance takes columns of adata.obs or a table, not a formula."
+        raise InputError(msg)
+    names = {
+        "covariate": covariates if formula else _names_of(kept),
+        "nuisance": _names_of(removed),
+    }
+    for what, used in names.items():
+        for key in keys:
+            if isinstance(used, list) and key in used:
+                msg = f"{key!r} is the batch and cannot be a {what} as well."
+                raise DesignError(msg)
+    saved = {
+        "batch": batch_key,
+        "covariates": names["covariate"],
+        "nuisance": names["nuisance"],
+    }
+    return Labels(batch, kept, removed, formula, saved)
+
+
+def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
+    """Return columns of `obs`.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column does not exist; the message suggests the nearest.
+    """
+    for key in keys:
+        if key not in adata.obs.columns:
+            msg = (
+                f"The {what} {key!r} is not a column of adata.obs. "
+                f"{did_you_mean(key, adata.obs.columns)}"
+            )
+            raise MissingKeyError(msg)
+    table: pd.DataFrame = adata.obs[list(keys)]
+    return table
+
+
+def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
+    """Return what was asked for as covariates or nuisances, and a formula if it is one.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    given
+        None; a column of `obs`, or several; a formula over columns of `obs`; a
+        DataFrame or array with one row per sample.
+    what
+        What these are called in messages.
+    """
+    if given is None:
+        return None, None
+    if isinstance(given, str) and given.lstrip().startswith("~"):
+        return adata.obs, given
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, list | tuple | pd.Index):
+        if not given:
+            return None, None
+        if all(isinstance(key, str) for key in given):
+            return _columns(adata, list(given), what), None
+    if isinstance(given, pd.DataFrame | pd.Series):
+        return _aligned(adata, given, what), None
+    return given, None
+
+
+def _aligned(adata: AnnData, table: Any, what: str) -> Any:
+    """Return a table in the order of the samples, matched by name where it has names."""
+    if isinstance(table.index, pd.RangeIndex) or table.index.equals(adata.obs_names):
+        return table
+    both_unique = table.index.is_unique and adata.obs_names.is_unique
+    if both_unique and set(table.index) >= set(adata.obs_names):
+        return table.loc[adata.obs_names]
+    msg = (
+        f"The {what} table has an index that does not match adata.obs_names: give one "
+        "row per sample under the same names, or reset_index(drop=True) to match rows "
+        "by position."
+    )
+    raise InputError(msg)
+
+
+def _names_of(table: Any) -> list[str] | None:
+    return [str(name) for name in table.columns] if hasattr(table, "columns") else None
