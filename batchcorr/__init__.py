@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchcorr import datasets, errors, metrics, pp
     from batchcorr._correct import fit
     from batchcorr.methods.combat import ComBat
+    from batchcorr.methods.combat_seq import ComBatSeq
     from batchcorr.methods.linear import RemoveBatchEffect
     from batchcorr.methods.saving import load
     from batchcorr.methods.standardize import Standardize
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ComBat",
+    "ComBatSeq",
     "RemoveBatchEffect",
     "Standardize",
     "__version__",
@@ -41,6 +43,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "ComBat": "batchcorr.methods.combat",
+    "ComBatSeq": "batchcorr.methods.combat_seq",
     "RemoveBatchEffect": "batchcorr.methods.linear",
     "Standardize": "batchcorr.methods.standardize",
     "fit": "batchcorr._correct",

@@ -6,6 +6,8 @@ import warnings
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchcorr import _adata
 from batchcorr._labels import Labels, read_labels
 from batchcorr.errors import (
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from batchcorr.methods.base import LocationScaleMethod
+    from batchcorr.methods.corrector import Corrector
 
 __all__ = ["apply", "correct", "fit"]
 
@@ -47,7 +49,7 @@ def fit(
     weights: Any = None,
     layer: str | None = None,
     **parameters: Any,
-) -> LocationScaleMethod:
+) -> Corrector:
     """Learn a correction from an AnnData and leave the AnnData as it is.
 
     Parameters
@@ -93,11 +95,11 @@ def fit(
 
 def _fit(
     adata: AnnData,
-    estimator: LocationScaleMethod,
+    estimator: Corrector,
     labels: Labels,
     weights: Any,
     layer: str | None,
-) -> LocationScaleMethod:
+) -> Corrector:
     given = {"nuisance": labels.nuisance, "weights": weights}
     given = {name: value for name, value in given.items() if value is not None}
     known = signature(estimator.fit).parameters
@@ -131,10 +133,9 @@ def correct(
     _adata.require_adata(adata)
     x = _adata.get_matrix(adata, layer)
     _warn_if_repeated(adata, layer, key_added)
-    if is_sparse(x):
-        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = _estimator(method, parameters, labels.formula)
+    _allow_dense(x, estimator, dense)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _fit(adata, estimator, labels, weights, layer)
@@ -152,7 +153,7 @@ def correct(
 
 def apply(
     adata: AnnData,
-    correction: LocationScaleMethod,
+    correction: Corrector,
     *,
     batch_key: str | Sequence[str] | None = None,
     covariates: Any = None,
@@ -173,8 +174,7 @@ def apply(
         covariates = columns.get("covariates")
     if nuisance is None:
         nuisance = columns.get("nuisance")
-    if is_sparse(x):
-        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
+    _allow_dense(x, correction, dense)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     return _write(
         adata,
@@ -189,7 +189,7 @@ def apply(
 
 def _write(
     adata: AnnData,
-    estimator: LocationScaleMethod,
+    estimator: Corrector,
     labels: Labels,
     *,
     layer: str | None,
@@ -209,23 +209,43 @@ def _write(
         result = _corrected(estimator, x, labels, x if here else None)
     else:
         corrected = _corrected(estimator, x[:, positions], labels, None)
-        result = as_matrix(x.toarray() if is_sparse(x) else x.copy())
-        result[:, positions] = corrected
+        result = _replaced(x, positions, corrected)
     _adata.set_matrix(adata, result, layer, key_added)
     record = _record(estimator, adata, layer, noted)
     _adata.write_record(adata, key_added or layer or "X", record)
     return adata if copy else None
 
 
-def _corrected(estimator: LocationScaleMethod, x: Any, labels: Labels, out: Any) -> Any:
+def _corrected(estimator: Corrector, x: Any, labels: Labels, out: Any) -> Any:
     return estimator._apply(
         x, labels.batch, labels.covariates, labels.nuisance, dense=True, out=out
     )
 
 
+def _allow_dense(x: Any, estimator: Corrector, dense: bool | None) -> None:  # noqa: FBT001
+    if is_sparse(x) and not estimator.keeps_counts:
+        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
+
+
+def _replaced(x: Any, positions: Any, corrected: Any) -> Any:
+    """Return `x` with the columns at `positions` replaced."""
+    if is_sparse(corrected):
+        import scipy.sparse as sp
+
+        others = np.setdiff1d(np.arange(x.shape[1]), positions)
+        order = np.argsort(np.concatenate([positions, others]))
+        beside = sp.hstack([corrected, x[:, others]], format="csc")
+        return beside[:, order].asformat(x.format)
+    result = x.toarray() if is_sparse(x) else x.copy()
+    if result.dtype != corrected.dtype:
+        result = as_matrix(result)
+    result[:, positions] = corrected
+    return result
+
+
 def _estimator(
     method: str, parameters: dict[str, Any], formula: str | None
-) -> LocationScaleMethod:
+) -> Corrector:
     kind = get(method)
     known = kind._get_param_names()
     for name in parameters:
@@ -237,7 +257,7 @@ def _estimator(
     return kind(**parameters)
 
 
-def _positions(adata: AnnData, estimator: LocationScaleMethod) -> Any:
+def _positions(adata: AnnData, estimator: Corrector) -> Any:
     """Return where the correction's features are in `adata`; None: all, in order."""
     names = estimator._names
     if names is None or tuple(adata.var_names) == names:
@@ -268,7 +288,7 @@ def _positions(adata: AnnData, estimator: LocationScaleMethod) -> Any:
 
 
 def _record(
-    estimator: LocationScaleMethod,
+    estimator: Corrector,
     adata: AnnData,
     layer: str | None,
     noted: list[str],

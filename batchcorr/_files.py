@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from batchcorr.errors import FileError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "replacing_folder"]
 
 
 @contextmanager
@@ -37,9 +39,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
             prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
-        why = error.strerror or str(error)
-        msg = f"{target} cannot be written: {why}. Choose a folder you may write to."
-        raise FileError(msg) from error
+        raise _not_writable(target, error) from error
     os.close(handle)
     part = Path(name)
     try:
@@ -48,6 +48,58 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty folder beside `target` to fill; rename it to `target` at the end.
+
+    As `replacing`; but a folder cannot take another's place in one step. What was there
+    is moved aside first, moved back if the new one does not come, and else deleted.
+
+    Raises
+    ------
+    FileError
+        If nothing can be written beside the target.
+    """
+    target = Path(target)
+    try:
+        part = Path(
+            tempfile.mkdtemp(
+                prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+            )
+        )
+    except OSError as error:
+        raise _not_writable(target, error) from error
+    old = part.with_name(f"{part.name}.old")
+    try:
+        yield part
+        part.chmod(0o777 & ~_umask())
+        if os.path.lexists(target):
+            target.rename(old)
+        part.rename(target)
+    finally:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        _delete(part)
+        _delete(old)
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, link or folder; again where other threads still write into it."""
+    for _ in range(100):
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.01)
+
+
+def _not_writable(target: Path, error: OSError) -> FileError:
+    why = error.strerror or str(error)
+    msg = f"{target} cannot be written: {why}. Choose a folder you may write to."
+    return FileError(msg)
 
 
 def _umask() -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Kernel", "prange", "threads"]
+__all__ = ["Kernel", "helper", "prange", "threads"]
 
 
 def threads() -> int:
@@ -49,6 +49,11 @@ def _njit(function: Callable[..., Any], *, parallel: bool) -> Callable[..., Any]
     except RuntimeError:  # no place on this machine where a cache can be written
         compiled = numba.njit(**options, cache=False)(function)
     return compiled
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function that kernels call."""
+    return _njit(function, parallel=False)
 
 
 class Kernel:

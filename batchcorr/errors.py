@@ -22,6 +22,7 @@ __all__ = [
     "BatchCorrError",
     "BatchCorrWarning",
     "BatchSizeWarning",
+    "CappedWarning",
     "ConvergenceWarning",
     "CountsWarning",
     "CovariateWarning",
@@ -83,6 +84,10 @@ class AssociationWarning(BatchCorrWarning):
 
 class BatchSizeWarning(BatchCorrWarning):
     """A batch has too few samples for what is asked of it."""
+
+
+class CappedWarning(BatchCorrWarning):
+    """Corrected counts were held at a bound, because they would have exploded."""
 
 
 class ConvergenceWarning(BatchCorrWarning):

@@ -31,12 +31,15 @@ class Corrector(TransformerMixin, BaseEstimator):
     """Base of the estimators of all methods.
 
     A subclass sets `method`, the name it is known by, and implements `fit`,
-    `transform`, `_pack`, `_unpack` and `__sklearn_is_fitted__`.
+    `transform`, `_pack`, `_unpack` and `__sklearn_is_fitted__`. `for_testing` says
+    whether corrected values may be tested, `keeps_counts` that counts come back as
+    counts, in the dtype and storage they had.
     """
 
     method: ClassVar[str]
     for_testing: ClassVar[bool] = False
     needs_batch: ClassVar[bool] = True
+    keeps_counts: ClassVar[bool] = False
 
     batch_column: str | None = None
     covariate_columns: list[str] | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from batchcorr.errors import CountsWarning, InputError, warn
 
-__all__ = ["as_matrix", "is_sparse", "looks_like_counts", "warn_of_counts"]
+__all__ = ["as_counts", "as_matrix", "is_sparse", "looks_like_counts", "warn_of_counts"]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SAMPLED = 200_000
@@ -83,6 +83,57 @@ def _unmask(x: Any) -> Any:
     """Masked values are missing values."""
     floats = as_matrix(x.data)
     return np.where(x.mask, floats.dtype.type(np.nan), floats)
+
+
+def as_counts(x: Any) -> Any:
+    """Return a matrix of counts in a dtype and storage that can be given back.
+
+    Integers stay as they are, floats that hold whole numbers too; booleans become
+    integers.
+
+    Raises
+    ------
+    InputError
+        If values are negative, fractional, missing or infinite.
+
+    Examples
+    --------
+    >>> as_counts([[1, 2], [3, 4]]).dtype.kind
+    'i'
+    """
+    if is_sparse(x):
+        x = x if x.format in {"csr", "csc"} else x.tocsr()
+    else:
+        x = x.to_numpy() if hasattr(x, "to_numpy") else _from_sequence(x)
+    if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:
+        if 0 in x.shape:
+            msg = f"There are no counts in a matrix of shape {x.shape}."
+            raise InputError(msg)
+        as_matrix(x)  # says what is wrong
+    if x.dtype.kind == "b":
+        return x.astype(np.int64)
+    values = x.data if is_sparse(x) else x
+    if x.dtype.kind == "f" and not np.isfinite(values).all():
+        msg = (
+            "The counts hold missing or infinite values: counts are known or absent "
+            "(0). Drop those features or samples."
+        )
+        raise InputError(msg)
+    if values.size and values.min() < 0:
+        msg = (
+            f"The counts hold negative values (down to {values.min():g}): these are not"
+            " counts. Values that were logged, scaled or corrected go to combat."
+        )
+        raise InputError(msg)
+    if x.dtype.kind == "f" and not np.all(values == np.floor(values)):
+        worst = values[values != np.floor(values)].flat[0]
+        msg = (
+            f"The counts hold fractions ({worst:g}): ComBat-seq takes raw counts. Round"
+            " expected counts of a quantifier first (np.rint); values that were "
+            "normalized or logged go to combat."
+        )
+        raise InputError(msg)
+    return x
 
 
 def looks_like_counts(x: Any) -> bool:

@@ -1,0 +1,150 @@
+"""Read and write AnnData files: .h5ad, or .zarr folders.
+
+Whatever a damaged file, a full disk or Ctrl-C brings, the target is whole or as it was,
+and the user is told in one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from batchcorr._files import replacing, replacing_folder
+from batchcorr.cli.console import working
+from batchcorr.cli.interrupt import interruptible
+from batchcorr.errors import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anndata import AnnData
+
+__all__ = ["check_kind", "check_target", "read", "write", "writing"]
+
+KINDS = (".h5ad", ".zarr")
+STORE_MARKS = ("zarr.json", ".zgroup", ".zattrs")
+"""One of these files is in every folder that is a zarr store."""
+
+
+def check_kind(path: Path, kinds: tuple[str, ...] = KINDS) -> None:
+    """Refuse, as wrong usage, a file name with another ending."""
+    if path.suffix.lower() not in kinds:
+        msg = f"{path} must end in {' or '.join(kinds)}: this tells the kind of file."
+        raise typer.BadParameter(msg)
+
+
+def check_target(target: Path, sources: list[Path], *, force: bool) -> None:
+    """Refuse a target before any work is done for it.
+
+    Raises
+    ------
+    FileError
+        If the target is a source, is in the way of one, exists without `force`, or
+        cannot be written.
+    """
+    for source in sources:
+        one, other = source.resolve(), target.resolve()
+        if one == other or (target.exists() and source.exists() and _same(one, other)):
+            msg = (
+                f"{target} is the input itself: the uncorrected values would be lost. "
+                "Write to another file; with --key-added it holds both."
+            )
+            raise FileError(msg)
+        if one in other.parents or other in one.parents:
+            msg = f"{target} and {source} lie within each other: choose another place."
+            raise FileError(msg)
+    if os.path.lexists(target):
+        if not force:
+            msg = f"{target} exists already: choose another name, or add --force."
+            raise FileError(msg)
+        if target.is_dir() and not (_is_zarr(target) and target.suffix == ".zarr"):
+            msg = f"{target} is a folder and no zarr store: --force does not delete it."
+            raise FileError(msg)
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        msg = f"{target} cannot be written: there is no folder {folder}."
+        raise FileError(msg)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"{target} cannot be written: you may not write to {folder}."
+        raise FileError(msg)
+
+
+def read(path: Path) -> AnnData:
+    """Read a file into memory.
+
+    Raises
+    ------
+    FileError
+        If there is none, or it is damaged or of another kind than its name says.
+    """
+    import anndata
+
+    if not path.exists():
+        msg = f"There is no file {path}."
+        raise FileError(msg)
+    is_zarr = path.suffix.lower() == ".zarr"
+    if is_zarr != path.is_dir():
+        msg = f"{path} is {'no' if is_zarr else 'a'} folder: is its name right?"
+        raise FileError(msg)
+    try:
+        with working(f"Reading {path}"), interruptible():
+            return anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = "zarr store" if is_zarr else "HDF5 file"
+        msg = (
+            f"{path} cannot be read: it is no {kind} that holds an AnnData, or it is "
+            f"damaged or incomplete ({_why(error)})."
+        )
+        raise FileError(msg) from error
+
+
+def write(adata: AnnData, path: Path, *, compress: bool) -> None:
+    """Write a file, whole or not at all."""
+    with working(f"Writing {path}"), writing(path):
+        if path.suffix.lower() == ".zarr":
+            with replacing_folder(path) as part, interruptible():
+                adata.write_zarr(part)
+        else:
+            with replacing(path) as part, interruptible():
+                adata.write_h5ad(part, compression="gzip" if compress else None)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence why a file could not be written."""
+    try:
+        yield
+    except (FileError, MemoryError):
+        raise
+    except Exception as error:
+        msg = f"{path} could not be written, and is as it was before: {_why(error)}."
+        raise FileError(msg) from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are one file: a hard link, or a file system without case."""
+    return one.samefile(other)
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in STORE_MARKS)
+
+
+def _why(error: BaseException) -> str:
+    """Return the system's reason for an error, else the error's first line.
+
+    HDF5 may fail again when it closes the file: the reason then is one error further.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    line = next(iter(str(error).strip().splitlines()), "")
+    return line if isinstance(error, OSError) else f"{type(error).__name__}: {line}"

@@ -1,0 +1,43 @@
+"""`methods`: what there is to choose from, read from the registry."""
+
+from __future__ import annotations
+
+from inspect import getdoc
+
+from rich.markup import escape
+from rich.table import Table
+
+from batchcorr.cli.console import out, reporting
+from batchcorr.cli.options import parameters
+
+__all__ = ["methods"]
+
+
+def methods() -> None:
+    """List the methods, their parameters and defaults.
+
+    Parameters are given to the other commands with --set NAME=VALUE.
+    """
+    with reporting():
+        from batchcorr.methods import registry
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column("method", style="bold", no_wrap=True)
+        table.add_column("class", no_wrap=True)
+        table.add_column("what it does, and its parameters")
+        for name, kind in sorted(registry().items()):
+            summary = (getdoc(kind) or "").partition("\n")[0]
+            settings = ", ".join(
+                f"{parameter.name}={_plain(parameter.default)}"
+                for parameter in parameters(kind).values()
+            )
+            table.add_row(name, kind.__name__, escape(summary))
+            if settings:
+                table.add_row("", "", escape(settings), style="dim")
+        out.print(table)
+
+
+def _plain(default: object) -> str:
+    """Write a default as it is typed: true, none, 0.5, pooled."""
+    lower = isinstance(default, bool) or default is None
+    return str(default).lower() if lower else str(default)

@@ -1,0 +1,186 @@
+"""Options that commands share, and what they mean for a method."""
+
+from __future__ import annotations
+
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batchcorr.errors import MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from batchcorr.methods.corrector import Corrector
+
+__all__ = [
+    "Batch",
+    "Compress",
+    "Covariates",
+    "Dense",
+    "Force",
+    "Formula",
+    "KeyAdded",
+    "Layer",
+    "Method",
+    "Nuisances",
+    "Reference",
+    "Settings",
+    "Source",
+    "Target",
+    "arguments",
+    "parameters",
+]
+
+ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
+"""Parameters of estimators that are options of the commands, or senseless for files."""
+
+TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+Source = Annotated[
+    Path, typer.Argument(metavar="IN", help="AnnData to read: .h5ad or .zarr.")
+]
+Target = Annotated[
+    Path, typer.Argument(metavar="OUT", help="AnnData to write: .h5ad or .zarr.")
+]
+Batch = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY",
+        help="Column of obs with the batch. Repeat for several batch factors "
+        "(remove_batch_effect).",
+    ),
+]
+Method = Annotated[
+    str, typer.Option(metavar="NAME", help="See: [bold]batchcorr methods[/bold].")
+]
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option("--covariate", metavar="KEY", help="Column of obs to keep. Repeat."),
+]
+Formula = Annotated[
+    str | None,
+    typer.Option(metavar="F", help='What to keep, such as "~ cell_type + age".'),
+]
+Nuisances = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--nuisance",
+        metavar="KEY",
+        help="Column of obs to remove with batch (remove_batch_effect). Repeat.",
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option(metavar="BATCH", help="Batch that stays as it is.")
+]
+Layer = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Layer to correct, not X.")
+]
+KeyAdded = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Layer for the result; else it is overwritten."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any parameter of the method, such as mean_only=true. Repeat.",
+    ),
+]
+Dense = Annotated[
+    bool | None,
+    typer.Option(
+        "--dense/--no-dense",
+        help="Whether a sparse matrix may become dense.",
+        show_default="if it is small",
+    ),
+]
+Compress = Annotated[
+    bool, typer.Option("--compress", help="Write gzip: smaller, and much slower.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+
+
+def parameters(kind: type[Corrector]) -> dict[str, Parameter]:
+    """Return the parameters of a method that `--set` takes."""
+    known = signature(kind).parameters
+    return {name: known[name] for name in known if name not in ELSEWHERE}
+
+
+def arguments(
+    method: str,
+    *,
+    batch: list[str] | None,
+    covariates: list[str] | None,
+    formula: str | None,
+    nuisances: list[str] | None,
+    reference: str | None,
+    settings: list[str] | None,
+) -> dict[str, Any]:
+    """Return the options as arguments of the AnnData functions; unset ones left out.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is no such method or parameter, or options contradict each other.
+    """
+    from batchcorr.methods import get
+
+    try:
+        kind = get(method)
+    except MissingKeyError as error:
+        raise typer.BadParameter(str(error), param_hint="--method") from error
+    if not batch and kind.needs_batch:
+        msg = f"{method} needs the column of obs that holds the batch."
+        raise typer.BadParameter(msg, param_hint="--batch")
+    if formula is not None and covariates:
+        msg = "give either a formula or covariates: + joins them in a formula."
+        raise typer.BadParameter(msg, param_hint="--formula")
+    if formula is not None and not formula.lstrip().startswith("~"):
+        formula = f"~ {formula}"
+    if reference is not None:
+        settings = [*(settings or []), f"reference={reference}"]
+    given: dict[str, Any] = {
+        "batch_key": batch[0] if batch and len(batch) == 1 else batch or None,
+        "method": method,
+    }
+    if formula or covariates:
+        given["covariates"] = formula or covariates
+    if nuisances:
+        given["nuisance"] = nuisances
+    return given | dict(_setting(kind, text) for text in settings or [])
+
+
+def _setting(kind: type[Corrector], text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE as the method's parameter of that name is meant."""
+    name, equals, value = text.partition("=")
+    name, known = name.strip().replace("-", "_"), parameters(kind)
+    if not equals:
+        msg = f"{text!r} must be NAME=VALUE."
+        raise typer.BadParameter(msg, param_hint="--set")
+    if name not in known:
+        msg = f"{kind.method} has no parameter {name!r}. {did_you_mean(name, known)}"
+        raise typer.BadParameter(msg, param_hint="--set")
+    try:
+        return name, _parse(value.strip(), known[name])
+    except (KeyError, ValueError):
+        wanted = type(known[name].default).__name__
+        msg = f"{name} must be {'true or false' if wanted == 'bool' else 'a number'}, "
+        msg += f"not {value.strip()!r}."
+        raise typer.BadParameter(msg, param_hint="--set") from None
+
+
+def _parse(text: str, parameter: Parameter) -> Any:
+    """Read a value as the type of the default; where that is None, as annotated."""
+    default = parameter.default
+    if isinstance(default, bool):
+        return TRUTH[text.lower()]
+    if isinstance(default, int | float | str):
+        return type(default)(text)
+    if text.lower() == "none":
+        return None
+    kinds = {part.strip() for part in str(parameter.annotation).split("|")}
+    if "float" in kinds:
+        return float(text)
+    return int(text) if "int" in kinds else text

@@ -1,0 +1,317 @@
+r"""ComBat-seq: batch effects removed from counts, and counts given back.
+
+    y ~ NB(μ, φ_b),   log μ = log N + α + z β + γ_b
+    μ* = μ e^(-γ*_b),   φ* = mean of the batches' φ,   y* = F*⁻¹(F(y))
+
+with N the library size: each count is mapped to the same quantile of the distribution
+it would have without the batch effect. Zeros stay zeros and counts stay integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from batchcorr.errors import CappedWarning, warn
+from batchcorr.methods import count_checks
+from batchcorr.methods.corrector import Corrector
+from batchcorr.methods.count_model import CountModel, fit_count_model
+from batchcorr.methods.matrix import as_counts, is_sparse
+from batchcorr.methods.metadata import Metadata
+from batchcorr.methods.progress import progress
+from batchcorr.models.nb_distribution import match_quantiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["ComBatSeq"]
+
+BLOCK = 512
+"""Features mapped at a time: what is held beside the counts stays small."""
+
+BOUND = 10.0
+"""A corrected count may reach this many times the feature's highest rate seen by fit."""
+
+
+class ComBatSeq(Corrector):
+    r"""Remove batch effects from counts by negative-binomial regression (ComBat-seq).
+
+    .. math:: y \sim NB(μ, φ_b), \quad \log μ = \log N + α + zβ + γ_b, \quad
+        y^* = F_{μ e^{-γ^*}, φ^*}^{-1}(F_{μ, φ_b}(y))
+
+    Parameters
+    ----------
+    shrink
+        Draw batch effects towards those of features with similar counts, in O(B G² n).
+    shrink_dispersion
+        With `shrink`: draw dispersions as well.
+    gene_subset
+        With `shrink`: look at this many random other features only; None: at all.
+    random_state
+        Seed of that choice.
+    formula
+        Which columns of the covariates to keep and how; None: all of them.
+    batch_column, covariate_columns
+        Columns of a DataFrame X that hold batch and covariates, taken from it and
+        dropped; for callers that pass X alone.
+
+    Attributes
+    ----------
+    model_ : CountModel
+        The frozen fit: coefficients, dispersions φ, γ* and φ*, by feature.
+    batches_ : tuple
+        Labels of the batches.
+
+    Raises
+    ------
+    DesignError
+        Fewer than two batches, a batch of one sample, confounded covariates, missing
+        labels.
+    InputError
+        Counts that are negative, fractional, missing or infinite; a sample without any.
+
+    Warns
+    -----
+    CappedWarning
+        If corrected counts were held at their bound.
+
+    Notes
+    -----
+    Integer counts in, integer counts of the same dtype out; CSR stays CSR. Features
+    with only zeros in some batch come back unchanged and count towards no library.
+    Counts up to 1, and those whose upper tail is under 1e-4, stay as they are, and no
+    count exceeds ten times the highest rate at which its feature was seen in `fit`
+    (times the sample's library): without this bound a 4 can become 1e11.
+
+    Give the biological group as a covariate: what is not given is removed as far as it
+    differs between batches. Corrected counts carry no trace of how uncertain the batch
+    effects were, so that testing them is a little too sure; batch in the model of the
+    test is better. The fits are solved fully where R's edgeR stops early, so that up to
+    0.3 % of counts differ by 1 from those of R.
+
+    Dispersions take about 25 fits of every feature in each batch: 20,000 features ×
+    200 samples in some seconds.
+
+    References
+    ----------
+    Zhang, Parmigiani & Johnson (2020), NAR Genomics and Bioinformatics 2:lqaa078;
+    R package sva, `ComBat_seq`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> counts = rng.negative_binomial(5, 0.1, size=(20, 100))
+    >>> batch = np.repeat(["a", "b"], 10)
+    >>> counts[batch == "b"] *= 3
+    >>> corrected = ComBatSeq().fit_transform(counts, batch=batch)
+    >>> corrected.dtype == counts.dtype
+    True
+    """
+
+    method: ClassVar[str] = "combat_seq"
+    for_testing: ClassVar[bool] = True
+    keeps_counts: ClassVar[bool] = True
+
+    __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
+    __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
+
+    model_: CountModel
+    _metadata: Metadata | None = None
+
+    def __init__(
+        self,
+        *,
+        shrink: bool = False,
+        shrink_dispersion: bool = False,
+        gene_subset: int | None = None,
+        random_state: int = 0,
+        formula: str | None = None,
+        batch_column: str | None = None,
+        covariate_columns: list[str] | None = None,
+    ) -> None:
+        self.shrink = shrink
+        self.shrink_dispersion = shrink_dispersion
+        self.gene_subset = gene_subset
+        self.random_state = random_state
+        self.formula = formula
+        self.batch_column = batch_column
+        self.covariate_columns = covariate_columns
+
+    def fit(
+        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+    ) -> Self:
+        """Fit the regression and freeze the batch effects.
+
+        Parameters
+        ----------
+        X
+            Counts, samples × features: NumPy array, DataFrame, CSR or CSC matrix.
+        y
+            Ignored.
+        batch
+            Batch of each sample, at least two samples each.
+        covariates
+            What is to be kept: a DataFrame, a Series or a 2-D array.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        count_checks.check_shrinkage(self)
+        table, batch, covariates = self._take(X, batch, covariates)
+        counts = as_counts(table)
+        self._require_batch(batch)
+        metadata = Metadata.learn(
+            counts.shape[0], batch, covariates, formula=self.formula
+        )
+        design = metadata.design(counts.shape[0], batch, covariates)
+        count_checks.check_design(design, metadata)
+        with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
+            model = fit_count_model(
+                counts,
+                design,
+                shrink=self.shrink,
+                shrink_dispersion=self.shrink_dispersion,
+                gene_subset=self.gene_subset,
+                random_state=self.random_state,
+                advance=advance,
+            )
+        self._remember_features(X, table, counts)
+        self._metadata, self.model_ = metadata, model
+        return self
+
+    def transform(self, X: Any, *, batch: Any = None, covariates: Any = None) -> Any:
+        """Map the counts of known batches, each sample on its own.
+
+        Parameters
+        ----------
+        X
+            Counts, samples × features, the features of `fit`.
+        batch, covariates
+            As in `fit`; covariates are needed, as they are part of the expected count.
+
+        Returns
+        -------
+        Corrected counts in the dtype and storage of X.
+        """
+        return self._apply(X, batch, covariates)
+
+    def fit_transform(
+        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+    ) -> Any:
+        """Fit, and correct the same samples."""
+        self.fit(X, batch=batch, covariates=covariates)
+        return self.transform(X, batch=batch, covariates=covariates)
+
+    def _apply(
+        self,
+        X: Any,
+        batch: Any,
+        covariates: Any,
+        nuisance: Any = None,
+        *,
+        dense: bool | None = None,
+        out: Any = None,
+    ) -> Any:
+        self._require_fitted()
+        assert self._metadata is not None
+        table, batch, covariates = self._take(X, batch, covariates)
+        counts = as_counts(table)
+        self._check_features(table, counts.shape[1])
+        self._require_batch(batch)
+        if self._metadata.kept and covariates is None:
+            count_checks.refuse_without_covariates(self._metadata)
+        design = self._metadata.design(counts.shape[0], batch, covariates)
+        if counts.shape[0] == 0:
+            return counts.copy()
+        offset = self.model_.offset(counts)
+        sparse = is_sparse(counts)
+        columns = counts.tocsc() if sparse else counts
+        result = columns.copy()  # never in place: it takes more than one step
+        held = np.zeros(counts.shape[1])
+        largest = count_checks.largest_of(counts.dtype)
+        for first in range(0, counts.shape[1], BLOCK):
+            part = slice(first, first + BLOCK)
+            block = columns[:, part]
+            block = np.ascontiguousarray(
+                (block.toarray() if sparse else block).T, dtype=np.float64
+            )
+            old, new = self.model_.means(design, offset, part)
+            bound = np.minimum(self.model_.bound(offset, part, BOUND), largest)
+            mapped = np.empty_like(block)
+            held[part] = match_quantiles(
+                block,
+                old,
+                self.model_.dispersions(design, part),
+                new,
+                self.model_.phi_star[part],
+                bound,
+                mapped,
+            )
+            mapped[~self.model_.adjusted[part]] = block[~self.model_.adjusted[part]]
+            _store(result, part, mapped)
+        self._report(held * self.model_.adjusted)
+        return result.asformat(counts.format) if sparse else result
+
+    def _report(self, held: NDArray[np.float64]) -> None:
+        if not held.any():
+            return
+        names = self.feature_names_out_[np.argsort(-held)[:3]]
+        msg = (
+            f"{int(held.sum())} corrected counts of {int((held > 0).sum())} features "
+            f"({', '.join(map(str, names))}, …) were held at their bound, {BOUND:g} "
+            "times the highest rate at which the feature was seen: their batch effects "
+            "are not to be trusted. Look for features nearly absent from a batch."
+        )
+        warn(msg, CappedWarning)
+
+    @property
+    def batches_(self) -> tuple[Any, ...]:
+        """Labels of the batches, in the order of every array by batch."""
+        self._require_fitted()
+        assert self._metadata is not None
+        return self._metadata.levels
+
+    @property
+    def needs_covariates_(self) -> bool:
+        """Whether covariates must be given to correct samples."""
+        return self._metadata is not None and self._metadata.kept > 0
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether `fit` was called."""
+        return self._metadata is not None
+
+    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        assert self._metadata is not None
+        return {"metadata": self._metadata.to_json()}, self.model_.to_arrays()
+
+    def _unpack(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        self._metadata = Metadata.from_json(plain["metadata"])
+        self.model_ = CountModel(**arrays)
+
+    def _summary(self) -> dict[str, Any]:
+        assert self._metadata is not None
+        left = self.feature_names_out_[~self.model_.adjusted]
+        return {
+            "batches": [str(level) for level in self.batches_],
+            "kept": list(dict.fromkeys(self._metadata.covariates.terms)),
+            "features_unchanged": int(left.size),
+            "features_unchanged_names": [str(name) for name in left[:100]],
+        }
+
+
+def _store(result: Any, part: slice, mapped: NDArray[np.float64]) -> None:
+    """Write a block of features (features × samples) into the result."""
+    if not is_sparse(result):
+        result[:, part] = mapped.T
+        return
+    starts = result.indptr[part.start : part.start + len(mapped) + 1]
+    features = np.repeat(np.arange(len(mapped)), np.diff(starts))
+    places = slice(starts[0], starts[-1])
+    result.data[places] = mapped[features, result.indices[places]]

@@ -1,0 +1,84 @@
+"""What ComBat-seq refuses before it fits: designs and options that cannot work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from batchcorr.errors import DesignError, InputError
+from batchcorr.models.confounding import Spread, check_estimable
+
+if TYPE_CHECKING:
+    from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.design import Design
+
+__all__ = [
+    "check_design",
+    "check_shrinkage",
+    "largest_of",
+    "refuse_without_covariates",
+]
+
+
+def check_shrinkage(estimator: Any) -> None:
+    """Refuse options of shrinkage that contradict each other."""
+    if estimator.shrink_dispersion and not estimator.shrink:
+        msg = "shrink_dispersion=True needs shrink=True: it is a part of it."
+        raise InputError(msg)
+    subset = estimator.gene_subset
+    if subset is not None and (not isinstance(subset, int) or subset < 1):
+        msg = f"gene_subset must be a number of features, at least 1, not {subset!r}."
+        raise InputError(msg)
+
+
+def check_design(design: Design, metadata: Metadata) -> None:
+    """Refuse too few batches, batches of one sample, and confounded covariates."""
+    if metadata.n_batches < 2:
+        msg = (
+            f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
+            "batches, so there is nothing to correct. Is this the right column?"
+        )
+        raise DesignError(msg)
+    single = [
+        repr(level)
+        for level, n in zip(metadata.levels, design.counts, strict=True)
+        if n < 2
+    ]
+    if single:
+        msg = (
+            f"Batches of one sample: {', '.join(single)}. ComBat-seq estimates a "
+            "dispersion in every batch, which takes two samples at least: merge them "
+            "with a batch they were processed like, leave them out, or take logs and "
+            "use combat, which then corrects means only."
+        )
+        raise DesignError(msg)
+    if not metadata.names:
+        return
+    means, centred = design.centred()
+    gram = np.stack(
+        [
+            centred[design.codes == b].T @ centred[design.codes == b]
+            for b in range(design.n_batches)
+        ]
+    )
+    spread = Spread.of(design.counts.astype(np.float64), means, gram)
+    check_estimable(spread, metadata.names, metadata.terms, metadata.kept)
+
+
+def refuse_without_covariates(metadata: Metadata) -> NoReturn:
+    """Say why covariates are needed to map counts."""
+    names = metadata.covariates.required or ("those of fit",)
+    msg = (
+        "Covariates were kept, and they are part of the count that is expected of a "
+        f"sample: give covariates= with {', '.join(names)}. If they are an outcome that "
+        "is to be predicted, this would leak it into the test samples: fit without."
+    )
+    raise InputError(msg)
+
+
+def largest_of(dtype: np.dtype[Any]) -> float:
+    """Return the largest count that a dtype holds exactly."""
+    if dtype.kind in "iu":
+        return float(np.iinfo(dtype).max)
+    return float(2 ** (np.finfo(dtype).nmant + 1))

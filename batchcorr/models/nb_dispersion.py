@@ -1,0 +1,247 @@
+r"""Dispersion of every feature in one batch, by adjusted profile likelihood.
+
+    APL(φ) = log L(μ̂(φ), φ) - ½ log det Zᵀ W Z,      W = μ̂ / (1 + φ μ̂)
+
+(Cox & Reid 1987; McCarthy, Chen & Smyth 2012, as R edgeR computes it). The common
+dispersion maximizes the sum over features; a feature's own is the maximum of a cubic
+spline through its APL at common × 2^t, t = -6 … 6 in 11 steps, with no shrinkage.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from batchcorr._numba import Kernel, helper, prange
+from batchcorr.models.nb_regression import fit_feature, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+__all__ = ["adjusted_profile", "batch_dispersions", "maximize_spline"]
+
+GRID = np.linspace(-6.0, 6.0, 11)
+"""log2 multiples of the common dispersion at which features are profiled."""
+
+FEWEST = 5
+"""Counts a feature needs in a batch for a dispersion of its own."""
+
+LARGEST = 4.0
+"""Largest common dispersion looked for."""
+
+BLOCK = 1024
+"""Features profiled between two signs of progress."""
+
+FLOOR = 1e-10
+"""Pivots of the information under this count as this: groups with zeros only."""
+
+
+@helper
+def _rising(y, r, log_gamma_r):
+    """Return log Γ(y + r) - log Γ(r), without cancellation for large r."""
+    if y == 0:
+        return 0.0
+    if r < 1e4:
+        return math.lgamma(y + r) - log_gamma_r
+    total = y * (math.log(r) - 1) + (y + r - 0.5) * math.log1p(y / r)
+    return total + 1 / (12 * (y + r)) - 1 / (12 * r)
+
+
+@helper
+def _log_likelihood(y, eta, mu, r, log_r, log_gamma_r):
+    """Return log P(y) + log y!, from log μ, μ, and r = 1/φ (infinite for Poisson)."""
+    if r == math.inf:
+        return y * eta - mu
+    total = _rising(y, r, log_gamma_r) - (y + r) * math.log1p(mu / r)
+    return total + (y * (eta - log_r) if y > 0 else 0.0)
+
+
+@helper
+def _log_determinant(information, p):
+    """Return the log determinant by the pivots of L D Lᵀ, floored."""
+    total = 0.0
+    for j in range(p):
+        total += math.log(max(information[j, j], FLOOR))
+        if information[j, j] <= 0:
+            continue
+        for i in range(j + 1, p):
+            ratio = information[i, j] / information[j, j]
+            for k in range(j + 1, i + 1):
+                information[i, k] -= ratio * information[k, j]
+    return total
+
+
+@Kernel
+def _profiles(counts, z, offset, dispersions, beta, result):
+    n_features, n_rows = counts.shape
+    p = z.shape[1]
+    codes = np.zeros(n_rows, dtype=np.int32)
+    for g in prange(n_features):
+        work, schur = np.empty((2 + p, 1 + p)), np.empty((p, p))
+        information = np.empty((1 + p, 1 + p))
+        phi = np.empty(1)
+        y = counts[g]
+        factorials = 0.0
+        for i in range(n_rows):
+            factorials += math.lgamma(y[i] + 1)
+        if not np.isfinite(beta[g, 0]):
+            start(y, codes, offset, beta[g], 1)
+        for t in range(len(dispersions)):
+            phi[0] = dispersions[t]
+            fit_feature(y, codes, z, offset, phi, beta[g], work, schur)
+            r = 1 / phi[0] if phi[0] > 0 else math.inf
+            log_r, log_gamma_r = math.log(r), math.lgamma(r)
+            total = -factorials
+            information[:] = 0.0
+            for i in range(n_rows):
+                eta = offset[i] + beta[g, 0]
+                for j in range(p):
+                    eta += z[i, j] * beta[g, 1 + j]
+                mu = math.exp(eta)
+                total += _log_likelihood(y[i], eta, mu, r, log_r, log_gamma_r)
+                weight = mu / (1 + phi[0] * mu)
+                information[0, 0] += weight
+                for j in range(p):
+                    information[1 + j, 0] += weight * z[i, j]
+                    for k in range(j + 1):
+                        information[1 + j, 1 + k] += weight * z[i, j] * z[i, k]
+            result[g, t] = total - 0.5 * _log_determinant(information, 1 + p)
+
+
+def adjusted_profile(
+    counts: NDArray[np.float64],
+    z: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    dispersions: NDArray[np.float64],
+    beta: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return APL of every feature at every dispersion: (G, T).
+
+    Parameters
+    ----------
+    counts
+        Of one batch: (G, n).
+    z, offset
+        Covariates (n, p) and log library sizes (n,).
+    dispersions
+        (T,).
+    beta
+        Where to start from and where to leave the last fit, NaN where unknown:
+        (G, 1 + p).
+    """
+    if beta is None:
+        beta = np.full((len(counts), 1 + z.shape[1]), np.nan)
+    result = np.empty((len(counts), len(dispersions)))
+    _profiles(counts, z, offset, dispersions, beta, result)
+    return result
+
+
+@cache
+def _spline_slopes() -> NDArray[np.float64]:
+    """Return the matrix that takes values on the grid to the spline's second order.
+
+    The spline of Forsythe, Malcolm & Moler: at both ends its third derivative is that
+    of the cubic through the last four points. On a fixed grid it is linear in values.
+    """
+    n, h = len(GRID), GRID[1] - GRID[0]
+    left, right = np.zeros((n, n)), np.zeros((n, n))
+    for k in range(1, n - 1):
+        left[k, k - 1 : k + 2] = h, 4 * h, h
+        right[k, k - 1 : k + 2] = np.array([1.0, -2.0, 1.0]) / h
+    left[0, :2] = -h, h
+    left[-1, -2:] = h, -h
+    third = np.array([-1.0, 3.0, -3.0, 1.0]) / (6 * h)
+    right[0, :4] = third
+    right[-1, -4:] = -third
+    return np.asarray(np.linalg.solve(left, right), dtype=np.float64)
+
+
+def maximize_spline(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where the spline through values on the grid is highest: (G,).
+
+    Looked for at the best grid point and inside the segments on either side of it.
+    """
+    h = GRID[1] - GRID[0]
+    second = values @ _spline_slopes().T
+    best = np.argmax(values, axis=1)
+    rows = np.arange(len(values))
+    place: NDArray[np.float64] = GRID[best]
+    height = values[rows, best]
+    for segment in (best - 1, best):
+        inside = (segment >= 0) & (segment < len(GRID) - 1)
+        k = np.clip(segment, 0, len(GRID) - 2)
+        a, c = values[rows, k], second[rows, k]
+        d = (second[rows, k + 1] - c) / h
+        b = (values[rows, k + 1] - a) / h - h * (second[rows, k + 1] + 2 * c)
+        # a + b x + 3 c x² + d x³ has slope b + 6 c x + 3 d x²; its maximum is the root
+        # where the curvature is negative, written so that d = 0 is no special case.
+        root = 9 * c**2 - 3 * b * d
+        below = -3 * c + np.sqrt(np.maximum(root, 0))
+        x = np.divide(b, below, out=np.full_like(b, -1.0), where=below != 0)
+        top = a + x * (b + x * (3 * c + x * d))
+        better = inside & (root >= 0) & (x > 0) & (x < h) & (top > height)
+        place = np.where(better, GRID[k] + x, place)
+        height = np.where(better, top, height)
+    return place
+
+
+def batch_dispersions(
+    counts: NDArray[np.float64],
+    z: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    progress: Callable[[int], None] | None = None,
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the common dispersion of one batch and that of every feature, (G,).
+
+    Parameters
+    ----------
+    counts
+        Of the batch: (G, n).
+    z, offset
+        Covariates (n, p) and log library sizes (n,).
+    progress
+        Called with the number of features done.
+
+    Notes
+    -----
+    Where the batch has no more samples than coefficients, or covariates that do not
+    vary in it, all features get the common dispersion of the model without covariates.
+    Features with fewer than 5 counts in the batch get the common one too.
+    """
+    n_rows = counts.shape[1]
+    design = np.column_stack([np.ones(n_rows), z])
+    own = n_rows > design.shape[1]
+    own = own and np.linalg.matrix_rank(design) == design.shape[1]
+    if not own:
+        z = z[:, :0]
+    enough = counts.sum(axis=1) >= FEWEST
+    told = counts[enough]
+    beta = np.full((len(told), 1 + z.shape[1]), np.nan)
+
+    def below(fourth_root: float) -> float:
+        at = np.array([fourth_root**4])
+        return -float(adjusted_profile(told, z, offset, at, beta).sum())
+
+    found = minimize_scalar(
+        below, bounds=(0.0, LARGEST**0.25), method="bounded", options={"xatol": 1e-5}
+    )
+    common = float(found.x) ** 4
+    dispersions = np.full(len(counts), common)
+    if own and enough.any():
+        found_own = np.empty(len(told))
+        for first in range(0, len(told), BLOCK):
+            rows = slice(first, first + BLOCK)
+            profile = adjusted_profile(
+                told[rows], z, offset, common * 2**GRID, beta[rows]
+            )
+            found_own[rows] = common * 2 ** maximize_spline(profile)
+            if progress is not None:
+                progress(len(profile))
+        dispersions[enough] = found_own
+    return common, dispersions
