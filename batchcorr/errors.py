@@ -124,6 +124,10 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     known
         What there is.
 
+    Returns
+    -------
+    The sentence, for the end of a message.
+
     Examples
     --------
     >>> did_you_mean("bach", ["batch", "age"])
@@ -146,6 +150,15 @@ def warn(message: str, category: type[BatchCorrWarning]) -> None:
         What was met, and what to do about it.
     category
         Class of the warning.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("Mind the gap.", BatchCorrWarning)
+    >>> caught[0].category.__name__
+    'BatchCorrWarning'
     """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):

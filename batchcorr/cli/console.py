@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import re
-import signal
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ err = Console(stderr=True, highlight=False)
 def reporting() -> Iterator[None]:
     """Turn warnings into lines, and errors into a line and an exit code."""
     shown = set()
-    on_interrupt = signal.getsignal(signal.SIGINT)
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in shown:
@@ -46,7 +44,6 @@ def reporting() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, on_interrupt)  # ignored while cleaning up
             _say("Stopped", "bold red", "no file is half written.")
             raise typer.Exit(130) from None
         except (BatchCorrError, MemoryError, OSError) as error:

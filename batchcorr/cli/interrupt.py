@@ -23,7 +23,7 @@ __all__ = ["interruptible"]
 def interruptible() -> Iterator[None]:
     """Raise a dropped KeyboardInterrupt when the block ends, if it was not heard before.
 
-    From then on Ctrl-C is ignored, so that what was begun is cleaned up in peace.
+    From then on Ctrl-C is ignored, so that the process cleans up and ends in peace.
     """
     dropped: list[sys.UnraisableHookArgs] = []
     report = sys.unraisablehook

@@ -253,7 +253,23 @@ class LocationScaleMethod(FittedState):
     def fit_transform(
         self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
     ) -> Any:
-        """Learn the correction and correct the same samples."""
+        """Learn the correction and correct the same samples.
+
+        Parameters
+        ----------
+        X
+            Samples × features.
+        y
+            Ignored.
+        batch
+            Batch of each sample.
+        covariates
+            As in `fit`.
+
+        Returns
+        -------
+        Corrected values in the dtype of X; dense.
+        """
         return self.fit(X, y, batch=batch, covariates=covariates).transform(
             X, batch=batch, covariates=covariates
         )
@@ -261,7 +277,19 @@ class LocationScaleMethod(FittedState):
     def inverse_transform(
         self, X: Any, *, batch: Any = None, covariates: Any = None
     ) -> Any:
-        """Put the batch effects back: the inverse of `transform`."""
+        """Put the batch effects back: the inverse of `transform`.
+
+        Parameters
+        ----------
+        X
+            Corrected values, samples × features.
+        batch, covariates
+            As in `transform`.
+
+        Returns
+        -------
+        Values with their batch effects.
+        """
         return self._apply(X, batch, covariates, inverse=True)
 
     def _apply(

@@ -108,8 +108,8 @@ class ComBat(LocationScaleMethod):
     >>> x = rng.normal(size=(40, 100))
     >>> x[batch == "tuesday"] += 2
     >>> y = ComBat().fit_transform(x, batch=batch)
-    >>> float(abs(y[:20].mean() - y[20:].mean()).round(2))
-    0.0
+    >>> bool(abs(y[:20].mean() - y[20:].mean()) < 0.05)
+    True
     """
 
     method: ClassVar[str] = "combat"

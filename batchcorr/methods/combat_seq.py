@@ -203,7 +203,23 @@ class ComBatSeq(Corrector):
     def fit_transform(
         self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
     ) -> Any:
-        """Fit, and correct the same samples."""
+        """Fit, and correct the same samples.
+
+        Parameters
+        ----------
+        X
+            Samples × features.
+        y
+            Ignored.
+        batch
+            Batch of each sample.
+        covariates
+            As in `fit`.
+
+        Returns
+        -------
+        Corrected counts in the dtype and storage of X.
+        """
         self.fit(X, batch=batch, covariates=covariates)
         return self.transform(X, batch=batch, covariates=covariates)
 

@@ -80,7 +80,17 @@ class Corrector(TransformerMixin, BaseEstimator):
         return np.asarray(self._names, dtype=object)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Return the names of the features of the corrected matrix."""
+        """Return the names of the features of the corrected matrix.
+
+        Parameters
+        ----------
+        input_features
+            Ignored: the names are those of `fit`.
+
+        Returns
+        -------
+        Names, (G,).
+        """
         return self.feature_names_out_
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -77,9 +77,9 @@ class RemoveBatchEffect(LocationScaleMethod):
     Examples
     --------
     >>> import numpy as np
-    >>> x = np.array([[1.0], [3.0], [10.0], [14.0]])
-    >>> RemoveBatchEffect().fit_transform(x, batch=[1, 1, 2, 2]).T
-    array([[6., 8., 5., 9.]])
+    >>> x = np.array([[1.0], [2.0], [3.0], [10.0], [12.0], [14.0]])
+    >>> RemoveBatchEffect().fit_transform(x, batch=[1, 1, 1, 2, 2, 2]).T
+    array([[6., 7., 8., 5., 7., 9.]])
     """
 
     method: ClassVar[str] = "remove_batch_effect"
@@ -116,11 +116,15 @@ class RemoveBatchEffect(LocationScaleMethod):
 
         Parameters
         ----------
-        X, y, covariates
-            As for every method.
+        X
+            Values on a log scale, samples × features.
+        y
+            Ignored.
         batch
             Batch of each sample (n,); or several batch factors, as the columns of a
             DataFrame or 2-D array; or None to remove nuisances alone.
+        covariates
+            What is to be kept.
         nuisance
             Removed with batch: a DataFrame, a Series, or a 2-D array of columns.
         weights
@@ -143,7 +147,23 @@ class RemoveBatchEffect(LocationScaleMethod):
         covariates: Any = None,
         nuisance: Any = None,
     ) -> Any:
-        """Subtract the frozen batch part; covariates are not needed and not read."""
+        """Subtract the frozen batch part.
+
+        Parameters
+        ----------
+        X
+            Samples × features, the features of `fit`.
+        batch
+            Batch, or batch factors, of each sample.
+        covariates
+            Not needed and not read.
+        nuisance
+            Nuisances of each sample, if some were removed by `fit`.
+
+        Returns
+        -------
+        Corrected values in the dtype of X; dense.
+        """
         return self._apply(X, batch, covariates, nuisance)
 
     def fit_transform(
@@ -156,7 +176,21 @@ class RemoveBatchEffect(LocationScaleMethod):
         nuisance: Any = None,
         weights: Any = None,
     ) -> Any:
-        """Learn the batch part and subtract it from the same samples."""
+        """Learn the batch part and subtract it from the same samples.
+
+        Parameters
+        ----------
+        X
+            Samples × features.
+        y
+            Ignored.
+        batch, covariates, nuisance, weights
+            As in `fit`.
+
+        Returns
+        -------
+        Corrected values in the dtype of X; dense.
+        """
         self.fit(
             X,
             y,
@@ -175,13 +209,39 @@ class RemoveBatchEffect(LocationScaleMethod):
         covariates: Any = None,
         nuisance: Any = None,
     ) -> Any:
-        """Put the batch part back: the inverse of `transform`."""
+        """Put the batch part back: the inverse of `transform`.
+
+        Parameters
+        ----------
+        X
+            Corrected values, samples × features.
+        batch, covariates, nuisance
+            As in `transform`.
+
+        Returns
+        -------
+        Values with their batch effects.
+        """
         return self._apply(X, batch, covariates, nuisance, inverse=True)
 
     def add_batches(
         self, X: Any, *, batch: Any, covariates: Any = None, nuisance: Any = None
     ) -> Self:
-        """Return an estimator that also knows new batches, brought to the same mean."""
+        """Return an estimator that also knows new batches, brought to the same mean.
+
+        Parameters
+        ----------
+        X
+            Samples of the new batches.
+        batch
+            Their batches, none of which was seen before.
+        covariates, nuisance
+            As in `fit`.
+
+        Returns
+        -------
+        A new estimator; this one stays as it is.
+        """
         return self._add_batches(X, batch, covariates, nuisance)
 
     def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:

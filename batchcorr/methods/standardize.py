@@ -84,9 +84,9 @@ class Standardize(LocationScaleMethod):
     Examples
     --------
     >>> import numpy as np
-    >>> x = np.array([[1.0], [3.0], [10.0], [14.0]])
-    >>> Standardize(target="unit").fit_transform(x, batch=[1, 1, 2, 2]).round(3).T
-    array([[-0.707,  0.707, -0.707,  0.707]])
+    >>> x = np.array([[1.0], [2.0], [3.0], [10.0], [14.0], [18.0]])
+    >>> Standardize(target="unit").fit_transform(x, batch=[1, 1, 1, 2, 2, 2]).T
+    array([[-1.,  0.,  1., -1.,  0.,  1.]])
     """
 
     method: ClassVar[str] = "standardize"

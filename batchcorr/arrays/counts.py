@@ -1,0 +1,125 @@
+"""Counts, sample by sample: their totals, and what of a sample is not zero.
+
+One room for NumPy arrays and SciPy matrices of any real dtype: integers are read as
+they are, block by block in float64, and no copy of the matrix is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from batchcorr.arrays.blocks import cuts, dense_rows, row_blocks, spread
+from batchcorr.arrays.verbs import _unknown, verb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["CountRows", "canonical", "totals"]
+
+COLUMNS = 1 << 22
+"""Stored values of a CSC matrix that are added up together."""
+
+
+@verb
+def totals(x: Any) -> tuple[NDArray[np.float64], float]:
+    """Return the sum of every row, (n,), and the smallest stored value or 0.
+
+    A sum is not finite exactly when its row holds a value that is not (or, at 1e308, a
+    number that is no count).
+    """
+    raise _unknown(x)
+
+
+@totals.register(np.ndarray)
+def _dense_totals(x: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    found, lowest = np.zeros(x.shape[0]), [0.0]
+
+    def add(rows: slice) -> None:
+        block = dense_rows(x, rows)
+        if block.size:
+            found[rows] = block.sum(axis=1)
+            lowest.append(float(block.min()))
+
+    with np.errstate(all="ignore"):
+        spread(add, row_blocks(x.shape))
+    return found, min(lowest)
+
+
+def _csr_totals(x: Any) -> tuple[NDArray[np.float64], float]:
+    found, lowest = np.zeros(x.shape[0]), [0.0]
+
+    def add(rows: slice) -> None:
+        starts = x.indptr[rows.start : rows.stop + 1]
+        block = x.data[starts[0] : starts[-1]].astype(np.float64)
+        filled = starts[:-1] < starts[1:]
+        if block.size:
+            sums = np.add.reduceat(block, (starts[:-1] - starts[0])[filled])
+            found[rows][filled] = sums
+            lowest.append(float(block.min()))
+
+    with np.errstate(all="ignore"):
+        spread(add, cuts(x.indptr))
+    return found, min(lowest)
+
+
+def _csc_totals(x: Any) -> tuple[NDArray[np.float64], float]:
+    n, stored = x.shape[0], int(x.indptr[-1])
+    found, lowest = np.zeros(n), 0.0
+    for start in range(0, stored, COLUMNS):
+        part = slice(start, min(start + COLUMNS, stored))
+        found += np.bincount(x.indices[part], weights=x.data[part], minlength=n)
+        lowest = min(lowest, float(x.data[part].min()))
+    return found, lowest
+
+
+for _kinds, _rows in (
+    ((sp.csr_matrix, sp.csr_array), _csr_totals),
+    ((sp.csc_matrix, sp.csc_array), _csc_totals),
+):
+    for _kind in _kinds:
+        totals.register(_kind, _rows)
+
+
+def canonical(x: Any) -> Any:
+    """Return a matrix that stores no entry twice: `x` itself if possible."""
+    if not sp.issparse(x) or x.has_canonical_format:
+        return x
+    x = x.copy()
+    x.sum_duplicates()
+    return x
+
+
+class CountRows:
+    """The positive counts of one sample after the other, whatever the matrix.
+
+    Parameters
+    ----------
+    x
+        NumPy array, or SciPy CSR or CSC matrix in canonical format.
+    totals
+        Sum of each row: (n,).
+    """
+
+    def __init__(self, x: Any, totals: NDArray[np.float64]) -> None:
+        self._x = x.tocsr() if sp.issparse(x) else x
+        self.totals = totals
+        self.n_features = int(x.shape[1])
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.totals)
+
+    def __getitem__(self, i: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return where sample i has counts, in ascending order, and how many."""
+        if not sp.issparse(self._x):
+            row = np.asarray(self._x[i], dtype=np.float64)
+            features = np.flatnonzero(row)
+            return features, row[features]
+        part = slice(self._x.indptr[i], self._x.indptr[i + 1])
+        counts = self._x.data[part].astype(np.float64)
+        features = self._x.indices[part].astype(np.intp)
+        stored = counts != 0
+        return (features, counts) if stored.all() else (features[stored], counts[stored])

@@ -1,0 +1,169 @@
+r"""Scale samples and take logarithms, in one pass: block by block, in cache.
+
+    log_scale:    y = log(1 + k_i x) / log base              zeros stay zeros
+    log_shifted:  y = log(k_i (x + p_i)) / log base          dense
+
+NumPy's `log1p` works on eight values at a time and is many times faster than a call a
+value; on blocks in cache the product before it is nearly free.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from batchcorr.arrays.blocks import BLOCK, cuts, dense_rows, row_blocks, spread
+from batchcorr.arrays.verbs import _unknown, verb
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["log_scale", "log_shifted"]
+
+
+@verb
+def log_scale(
+    x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
+) -> Any:
+    """Return log(1 + scale x) / log(base), row by row; a sparse matrix stays sparse.
+
+    Parameters
+    ----------
+    x
+        Matrix, (n, G); CSR and CSC in canonical format.
+    scale
+        What each row is multiplied by: (n,).
+    base
+        Base of the logarithm.
+    out
+        `x` itself to write into its memory (C order, float), or None for a new matrix,
+        which is float64 for float64 and else float32, and shares nothing with `x`.
+    """
+    raise _unknown(x)
+
+
+@verb
+def log_shifted(
+    x: Any,
+    shift: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    *,
+    base: float = 2.0,
+    out: Any = None,
+) -> Any:
+    """Return log(scale (x + shift)) / log(base), row by row; dense.
+
+    Parameters
+    ----------
+    x
+        Matrix, (n, G).
+    shift, scale
+        What each row is added to, and then multiplied by: (n,).
+    base
+        Base of the logarithm.
+    out
+        `x` itself to write into its memory (dense, C order, float), or None.
+    """
+    raise _unknown(x)
+
+
+def _float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _take_logs(block: NDArray[Any], base: float) -> None:
+    np.log1p(block, out=block)
+    if base != math.e:
+        np.divide(block, math.log(base), out=block)
+
+
+@log_scale.register(np.ndarray)
+def _dense_log_scale(
+    x: NDArray[Any],
+    scale: NDArray[np.float64],
+    *,
+    base: float = math.e,
+    out: Any = None,
+) -> Any:
+    if out is None:
+        out = np.empty(x.shape, dtype=_float_of(x.dtype))
+    factors = scale.astype(out.dtype)[:, None]
+
+    def write(rows: slice) -> None:
+        block = out[rows]
+        np.multiply(x[rows], factors[rows], out=block, casting="same_kind")
+        _take_logs(block, base)
+
+    spread(write, row_blocks(x.shape))
+    return out
+
+
+def _sparse_log_scale(
+    x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
+) -> Any:
+    if out is None:
+        data = np.empty(x.data.shape, dtype=_float_of(x.dtype))
+    else:
+        data = out.data
+    factors = scale.astype(data.dtype)
+    by_row, lengths = x.format == "csr", np.diff(x.indptr)
+
+    def write(part: slice) -> None:
+        stored = slice(x.indptr[part.start], x.indptr[part.stop])
+        block = data[stored]
+        if by_row:
+            factor = np.repeat(factors[part], lengths[part])
+        else:
+            factor = factors[x.indices[stored]]
+        np.multiply(x.data[stored], factor, out=block, casting="same_kind")
+        _take_logs(block, base)
+
+    spread(write, cuts(x.indptr))
+    return _like(x, data) if out is None else out
+
+
+def _like(x: Any, data: NDArray[Any]) -> Any:
+    """Return a matrix with other values at the same places, sharing no memory."""
+    if x.format == "csr":
+        kind = sp.csr_matrix if isinstance(x, sp.spmatrix) else sp.csr_array
+    else:
+        kind = sp.csc_matrix if isinstance(x, sp.spmatrix) else sp.csc_array
+    made = kind((data, x.indices.copy(), x.indptr.copy()), shape=x.shape)
+    made.has_canonical_format = True
+    return made
+
+
+def _log_shifted(
+    x: Any,
+    shift: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    *,
+    base: float = 2.0,
+    out: Any = None,
+) -> Any:
+    x = x.tocsr() if sp.issparse(x) else x
+    if out is None:
+        out = np.empty(x.shape, dtype=_float_of(x.dtype))
+
+    def write(rows: slice) -> None:
+        block = dense_rows(x, rows)
+        block += shift[rows, None]
+        block *= scale[rows, None]
+        if base == 2:
+            np.log2(block, out=block)
+        else:
+            np.log(block, out=block)
+            block /= math.log(base)
+        out[rows] = block
+
+    spread(write, row_blocks(x.shape, BLOCK))
+    return out
+
+
+log_shifted.register(np.ndarray, _log_shifted)
+for _kind in (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
+    log_scale.register(_kind, _sparse_log_scale)
+    log_shifted.register(_kind, _log_shifted)

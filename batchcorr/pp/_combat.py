@@ -1,0 +1,115 @@
+"""ComBat on AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr import _correct
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["combat"]
+
+
+def combat(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    covariates: Any = None,
+    parametric: bool = True,
+    mean_only: bool = False,
+    reference: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Remove batch effects in location and scale, shrunk by empirical Bayes (ComBat).
+
+    .. math::
+        y = (x - α̂ - z β̂ - σ̂ γ^*_b) / δ^*_b + α̂ + z β̂
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch.
+    covariates
+        What to keep: columns of `obs`, a formula such as ``"~ cell_type + age"``, a
+        DataFrame, or a 2-D array of design columns.
+    parametric
+        Normal and inverse-gamma priors; False: the other features are the prior.
+    mean_only
+        Correct locations only.
+    reference
+        A batch that stays as it is, and that the others are brought to.
+    layer
+        Layer to correct; None: X.
+    key_added
+        Layer for the result; None: overwrite what was read.
+    dense
+        Whether a sparse matrix may become dense. None: with a warning if the result
+        takes under half of the free memory, otherwise not.
+    copy
+        Return a corrected copy and leave `adata` as it is.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
+    ``adata.layers[key_added]``, in the dtype of the input (integers become float32), and
+    the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If covariates are confounded with batch, labels are missing, or there is one
+        batch only.
+    InputError
+        If the data are infinite or not numbers.
+    TooLargeError
+        If the dense result would not fit.
+
+    Warns
+    -----
+    AssociationWarning
+        If a covariate is strongly associated with batch.
+    BatchSizeWarning
+        If a batch has under three samples.
+    CountsWarning
+        If the values look like raw counts.
+
+    Notes
+    -----
+    Two passes over the matrix, in place, O(batches × features) memory beside it. Not
+    for differential testing afterwards: see `batchcorr.ComBat`.
+
+    References
+    ----------
+    Johnson, Li & Rabinovic (2007), Biostatistics 8:118-127; R package sva, `ComBat`.
+
+    Examples
+    --------
+    >>> import warnings, batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> with warnings.catch_warnings(action="ignore"):  # cancer goes with batch here
+    ...     bc.pp.combat(adata, "batch", covariates="cancer", key_added="combat")
+    >>> adata.layers["combat"].shape
+    (57, 22283)
+    """
+    return _correct.correct(
+        adata,
+        batch_key,
+        method="combat",
+        covariates=covariates,
+        layer=layer,
+        key_added=key_added,
+        dense=dense,
+        copy=copy,
+        parametric=parametric,
+        mean_only=mean_only,
+        reference=reference,
+    )

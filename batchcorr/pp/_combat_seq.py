@@ -1,0 +1,107 @@
+"""ComBat-seq on AnnData: counts in, counts out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr import _correct
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["combat_seq"]
+
+
+def combat_seq(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    covariates: Any = None,
+    shrink: bool = False,
+    shrink_dispersion: bool = False,
+    gene_subset: int | None = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Remove batch effects from counts and give counts back (ComBat-seq).
+
+    .. math:: \log μ = \log N + α + zβ + γ_b, \quad
+        y^* = F_{μ e^{-γ^*}, φ^*}^{-1}(F_{μ, φ_b}(y))
+
+    Parameters
+    ----------
+    adata
+        Raw counts, samples × features, dense or sparse.
+    batch_key
+        Column of `obs` with the batch.
+    covariates
+        What to keep, the biological group above all: columns of `obs`, a formula, a
+        DataFrame, or a 2-D array.
+    shrink
+        Draw batch effects towards those of features with similar counts: slow.
+    shrink_dispersion
+        With `shrink`: draw dispersions as well.
+    gene_subset
+        With `shrink`: look at this many random other features only.
+    layer
+        Layer to correct; None: X.
+    key_added
+        Layer for the result; None: overwrite what was read.
+    copy
+        Return a corrected copy and leave `adata` as it is.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
+    ``adata.layers[key_added]``, counts in the dtype and storage of the input, and the
+    record ``adata.uns["batchcorr"][…]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If covariates are confounded with batch, labels are missing, or a batch has one
+        sample.
+    InputError
+        If values are negative, fractional, missing or infinite, or a sample is empty.
+
+    Warns
+    -----
+    CappedWarning
+        If corrected counts were held at their bound.
+
+    Notes
+    -----
+    Features with only zeros in some batch stay as they are. See `batchcorr.ComBatSeq`.
+
+    References
+    ----------
+    Zhang, Parmigiani & Johnson (2020), NAR Genomics and Bioinformatics 2:lqaa078;
+    R package sva, `ComBat_seq`.
+
+    Examples
+    --------
+    >>> import anndata as ad, numpy as np, pandas as pd, batchcorr as bc
+    >>> counts = np.random.default_rng(0).negative_binomial(5, 0.1, size=(12, 50))
+    >>> obs = pd.DataFrame(
+    ...     {"batch": ["a", "b"] * 6}, index=[f"s{i}" for i in range(12)]
+    ... )
+    >>> adata = ad.AnnData(counts, obs=obs)
+    >>> bc.pp.combat_seq(adata, "batch", key_added="corrected")
+    >>> adata.layers["corrected"].dtype == counts.dtype
+    True
+    """
+    return _correct.correct(
+        adata,
+        batch_key,
+        method="combat_seq",
+        covariates=covariates,
+        layer=layer,
+        key_added=key_added,
+        copy=copy,
+        shrink=shrink,
+        shrink_dispersion=shrink_dispersion,
+        gene_subset=gene_subset,
+    )

@@ -1,0 +1,49 @@
+"""Any method on AnnData, by its name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr import _correct
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["correct"]
+
+
+def correct(
+    adata: AnnData, batch_key: str | None, method: str = "combat", **parameters: Any
+) -> AnnData | None:
+    """Correct with any method, by its name.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch.
+    method
+        Name of the method: ``batchcorr methods`` lists them.
+    **parameters
+        `covariates`, `layer`, `key_added`, `dense`, `copy`, and the parameters of the
+        method.
+
+    Returns
+    -------
+    As the method's own function.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such method.
+    InputError
+        If the method has no such parameter.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> bc.pp.correct(adata, "batch", "standardize", target="unit")
+    """
+    return _correct.correct(adata, batch_key, method=method, **parameters)

@@ -1,0 +1,98 @@
+"""Linear removal on AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr import _correct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+__all__ = ["remove_batch_effect"]
+
+
+def remove_batch_effect(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None,
+    *,
+    covariates: Any = None,
+    nuisance: Any = None,
+    weights: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Subtract batch and nuisance effects of a linear model (limma's way).
+
+    .. math:: y = x - c_b - w η, \qquad Σ_b c_b = 0
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch, or several batch factors, or None to remove
+        nuisances alone.
+    covariates
+        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+    nuisance
+        What to remove with batch: columns of `obs`, a DataFrame, or a 2-D array.
+    weights
+        Of each sample (n,) or each value (n, G).
+    layer
+        Layer to correct; None: X.
+    key_added
+        Layer for the result; None: overwrite what was read.
+    dense
+        Whether a sparse matrix may become dense; None: if it is small.
+    copy
+        Return a corrected copy and leave `adata` as it is.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
+    ``adata.layers[key_added]`` and the record ``adata.uns["batchcorr"][…]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If covariates are confounded with batch, or labels are missing.
+
+    Warns
+    -----
+    AssociationWarning, BatchSizeWarning, CountsWarning
+    CovariateWarning
+        If nuisances repeat each other or batch.
+
+    Notes
+    -----
+    Scale effects stay; see `combat` and `standardize` for those.
+
+    References
+    ----------
+    R package limma, `removeBatchEffect`.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
+    """
+    return _correct.correct(
+        adata,
+        batch_key,
+        method="remove_batch_effect",
+        covariates=covariates,
+        nuisance=nuisance,
+        weights=weights,
+        layer=layer,
+        key_added=key_added,
+        dense=dense,
+        copy=copy,
+    )

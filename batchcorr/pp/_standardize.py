@@ -1,0 +1,96 @@
+"""Per-batch standardization on AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr import _correct
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["standardize"]
+
+
+def standardize(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    covariates: Any = None,
+    reference: Any = None,
+    target: str = "pooled",
+    center: bool = True,
+    scale: bool = True,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Bring every batch to a common mean and standard deviation, feature by feature.
+
+    .. math:: y = σ (x - α_b - z β) / σ_b + α + z β
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch.
+    covariates
+        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+    reference
+        A batch whose mean and standard deviation the others take.
+    target
+        ``"pooled"``: the mean and pooled standard deviation of the batches.
+        ``"unit"``: mean 0 and standard deviation 1 in every batch.
+    center, scale
+        Whether to correct means and standard deviations.
+    layer
+        Layer to correct; None: X.
+    key_added
+        Layer for the result; None: overwrite what was read.
+    dense
+        Whether a sparse matrix may become dense; None: if it is small.
+    copy
+        Return a corrected copy and leave `adata` as it is.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
+    ``adata.layers[key_added]`` and the record ``adata.uns["batchcorr"][…]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If covariates are confounded with batch, or labels are missing.
+
+    Warns
+    -----
+    AssociationWarning, BatchSizeWarning, CountsWarning
+
+    Notes
+    -----
+    No shrinkage: in batches of few samples chance is "corrected" too; see `combat`.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> bc.pp.standardize(adata, "batch", reference="5")
+    """
+    return _correct.correct(
+        adata,
+        batch_key,
+        method="standardize",
+        covariates=covariates,
+        layer=layer,
+        key_added=key_added,
+        dense=dense,
+        copy=copy,
+        target=target,
+        center=center,
+        scale=scale,
+        reference=reference,
+    )
