@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from batchcorr.methods.combat import ComBat
     from batchcorr.methods.combat_seq import ComBatSeq
     from batchcorr.methods.linear import RemoveBatchEffect
+    from batchcorr.methods.log_normalize import LogNormalize
+    from batchcorr.methods.normalization_factors import normalization_factors
+    from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.saving import load
     from batchcorr.methods.standardize import Standardize
 
@@ -28,6 +31,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ComBat",
     "ComBatSeq",
+    "LogNormalize",
+    "QuantileNormalize",
     "RemoveBatchEffect",
     "Standardize",
     "__version__",
@@ -36,6 +41,7 @@ __all__ = [
     "fit",
     "load",
     "metrics",
+    "normalization_factors",
     "pp",
 ]
 
@@ -44,10 +50,13 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "ComBat": "batchcorr.methods.combat",
     "ComBatSeq": "batchcorr.methods.combat_seq",
+    "LogNormalize": "batchcorr.methods.log_normalize",
+    "QuantileNormalize": "batchcorr.methods.quantile_normalize",
     "RemoveBatchEffect": "batchcorr.methods.linear",
     "Standardize": "batchcorr.methods.standardize",
     "fit": "batchcorr._correct",
     "load": "batchcorr.methods.saving",
+    "normalization_factors": "batchcorr.methods.normalization_factors",
 }
 
 

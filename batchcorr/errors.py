@@ -28,9 +28,11 @@ __all__ = [
     "CovariateWarning",
     "DensifyWarning",
     "DesignError",
+    "EmptySampleWarning",
     "FeatureWarning",
     "FileError",
     "InputError",
+    "LogScaleWarning",
     "MissingKeyError",
     "RepeatWarning",
     "TooLargeError",
@@ -106,8 +108,16 @@ class DensifyWarning(BatchCorrWarning):
     """A sparse matrix becomes dense, and large."""
 
 
+class EmptySampleWarning(BatchCorrWarning):
+    """Some samples have no counts."""
+
+
 class FeatureWarning(BatchCorrWarning):
     """Some features of the data are not known to the correction."""
+
+
+class LogScaleWarning(BatchCorrWarning):
+    """A method for raw counts was given what look like logarithms."""
 
 
 class RepeatWarning(BatchCorrWarning):

@@ -43,7 +43,7 @@ class VarianceShare:
     Adjusted for the number of levels: where there is no effect the expected share is 0,
     so that shares under 0 occur, and are not clipped.
 
-    Attributes
+    Parameters
     ----------
     batch
         By batch alone.
@@ -110,14 +110,16 @@ def variance_explained(
     --------
     >>> import batchcorr as bc
     >>> adata = bc.datasets.bladder()
-    >>> bc.pp.remove_batch_effect(adata, "batch", covariates="cancer", key_added="new")
-    >>> for layer in (None, "new"):
+    >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
+    >>> for layer in (None, "centred"):
     ...     share = bc.metrics.variance_explained(
     ...         adata, "batch", covariates="cancer", layer=layer
     ...     )
-    ...     round(share.batch_beyond_covariates, 2), round(share.covariates, 2)
-    (0.23, 0.09)
-    (-0.08, 0.09)
+    ...     round(share.batch, 2), round(share.batch_beyond_covariates, 2)
+    (0.15, 0.16)
+    (-0.08, 0.08)
+
+    The batch means agree now, but they should not: the batches differ in cancer.
     """
     formula = None
     if hasattr(data, "obs"):

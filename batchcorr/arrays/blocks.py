@@ -66,7 +66,7 @@ def row_blocks(shape: tuple[int, int], size: int = BLOCK) -> Iterator[slice]:
         yield slice(start, min(start + step, shape[0]))
 
 
-def dense_rows(x: Any, rows: slice) -> NDArray[np.float64]:
+def dense_rows(x: Any, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
     """Return some rows of a NumPy or SciPy matrix as a new dense array in float64."""
     block = x[rows]
     if hasattr(block, "toarray"):

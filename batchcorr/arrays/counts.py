@@ -39,12 +39,11 @@ def _dense_totals(x: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
 
     def add(rows: slice) -> None:
         block = dense_rows(x, rows)
-        if block.size:
+        with np.errstate(all="ignore"):
             found[rows] = block.sum(axis=1)
-            lowest.append(float(block.min()))
+        lowest.append(float(block.min(initial=0.0)))
 
-    with np.errstate(all="ignore"):
-        spread(add, row_blocks(x.shape))
+    spread(add, row_blocks(x.shape))
     return found, min(lowest)
 
 
@@ -55,13 +54,12 @@ def _csr_totals(x: Any) -> tuple[NDArray[np.float64], float]:
         starts = x.indptr[rows.start : rows.stop + 1]
         block = x.data[starts[0] : starts[-1]].astype(np.float64)
         filled = starts[:-1] < starts[1:]
-        if block.size:
+        with np.errstate(all="ignore"):
             sums = np.add.reduceat(block, (starts[:-1] - starts[0])[filled])
-            found[rows][filled] = sums
-            lowest.append(float(block.min()))
+        found[rows][filled] = sums
+        lowest.append(float(block.min(initial=0.0)))
 
-    with np.errstate(all="ignore"):
-        spread(add, cuts(x.indptr))
+    spread(add, cuts(x.indptr))
     return found, min(lowest)
 
 
@@ -122,4 +120,6 @@ class CountRows:
         counts = self._x.data[part].astype(np.float64)
         features = self._x.indices[part].astype(np.intp)
         stored = counts != 0
-        return (features, counts) if stored.all() else (features[stored], counts[stored])
+        return (
+            (features, counts) if stored.all() else (features[stored], counts[stored])
+        )

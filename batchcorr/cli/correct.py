@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from batchcorr.cli import options
-from batchcorr.cli.console import out, reporting, working
+from batchcorr.cli.console import out, reporting
 from batchcorr.cli.files import check_kind, check_target, read, write, writing
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def correct(
         from batchcorr import pp
 
         adata = read(source)
-        with working("Correcting"):
-            pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
+        pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         write(adata, target, compress=compress)
         _tell(adata, target, key_added or layer or "X")
 
@@ -99,8 +98,7 @@ def fit(
         import batchcorr as bc
 
         adata = read(source)
-        with working("Learning"):
-            fitted = bc.fit(adata, layer=layer, **given)
+        fitted = bc.fit(adata, layer=layer, **given)
         with writing(correction):
             fitted.save(correction)
         text = f"Wrote {correction}: {method}, learned from {adata.n_obs:,} samples × "
@@ -133,15 +131,14 @@ def apply(
 
         learned = bc.load(correction)
         adata = read(source)
-        with working("Correcting"):
-            bc.pp.apply(
-                adata,
-                learned,
-                batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
-                layer=layer,
-                key_added=key_added,
-                dense=dense,
-            )
+        bc.pp.apply(
+            adata,
+            learned,
+            batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
+            layer=layer,
+            key_added=key_added,
+            dense=dense,
+        )
         write(adata, target, compress=compress)
         _tell(adata, target, key_added or layer or "X")
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from batchcorr._numba import Kernel, helper, prange
 
 __all__ = ["cdf", "log_pmf", "match_quantiles", "pmf", "quantile"]
@@ -25,6 +27,9 @@ LARGE_SIZE = 1e4
 
 FUZZ = 1e-10
 """Relative slack of a probability, above its rounding error: F maps onto itself."""
+
+NEAR = 32
+"""Counts walked one by one before F is computed anew."""
 
 TAIL = 1e-4
 """Counts whose upper tail is smaller than this stay: R's sva does the same."""
@@ -118,6 +123,8 @@ def cdf(k, mu, phi):
     r = 1 / max(phi, SMALLEST_DISPERSION)
     q, rest = r / (r + mu), mu / (r + mu)
     p = pmf(k, mu, phi)
+    if p == 0:
+        return 1.0 if k > mu else 0.0
     if rest < (k + 2) / (r + k + 3):
         return 1 - p * rest * (r + k) / (k + 1) * _beta_fraction(k + 1.0, r, rest)
     if r < LARGE_SIZE:
@@ -134,40 +141,47 @@ def cdf(k, mu, phi):
 def quantile(p, mu, phi, guess):
     """Return the smallest k with F(k) ≥ p, searched from a guess.
 
-    Newton steps as long as they are far, kept inside what is known to bracket the
-    answer; then one count at a time, F updated by P.
+    Newton steps while the answer is far, in log F below where F falls by orders of
+    magnitude, kept inside what is known to bracket the answer; near it one count at a
+    time, F updated by P as long as that loses no accuracy.
     """
     r = 1 / max(phi, SMALLEST_DISPERSION)
     p *= 1 - FUZZ
     low, high = -1.0, math.inf  # F(low) < p <= F(high)
     k = max(math.floor(guess), 0.0)
-    for _ in range(200):
+    for _ in range(500):
         f, density = cdf(k, mu, phi), pmf(k, mu, phi)
         if f >= p:
             high = min(high, k)
+            near = f - p < NEAR * density
+            for _ in range(NEAR if near and f < 2 * p else 0):
+                f -= density  # now F(k - 1)
+                if f < p:
+                    return high
+                density *= k / ((k - 1 + r) * (mu / (r + mu)))
+                k -= 1
+                high = k
+            if high - low <= 1:
+                return high
+            step = math.log(p / f) * f / density if p > 0 and density > 0 else -math.inf
         else:
             low = max(low, k)
+            near = p - f < NEAR * density
+            for _ in range(NEAR if near else 0):
+                density *= (k + r) / (k + 1) * (mu / (r + mu))
+                k += 1
+                f += density
+                if f >= p:
+                    return k
+                low = k
+            step = (p - f) / density if density > 0 else math.inf
         if high - low <= 1:
             return high
-        far = density <= 0 or abs(p - f) > 32 * density
-        if not far:
-            break
-        step = (p - f) / density if density > 0 else math.inf
-        following = math.floor(k + step)
+        following = math.floor(min(k + step, 4 * (k + mu) + 64))
         if not low < following < high:
             following = 2 * k + 16 if high == math.inf else math.floor((low + high) / 2)
         k = max(following, 0.0)
-    if f >= p:
-        while k > 0 and f - density >= p:
-            f -= density
-            density *= k / ((k - 1 + r) * (mu / (r + mu)))
-            k -= 1
-        return k
-    while f < p and k < high:
-        density *= (k + r) / (k + 1) * (mu / (r + mu))
-        k += 1
-        f += density
-    return k
+    return high
 
 
 @Kernel
@@ -190,7 +204,7 @@ def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
     Number of values that were held at their bound, of each feature: (G,).
     """
     n_features, n_rows = counts.shape
-    held = out[:, 0] * 0
+    held = np.zeros(n_features)
     for g in prange(n_features):
         for i in range(n_rows):
             y = counts[g, i]

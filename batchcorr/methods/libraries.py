@@ -1,0 +1,152 @@
+"""Effective libraries of samples: learned from some, frozen, measured in others.
+
+The state of `LogNormalize`, as `FittedState` is that of a location-scale method: what it
+shows, saves, and is made from.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from batchcorr.arrays.counts import CountRows
+from batchcorr.errors import InputError
+from batchcorr.methods import inputs
+from batchcorr.methods.corrector import Corrector
+from batchcorr.methods.raw_counts import checked_totals, raw_counts, warn_of_logs
+from batchcorr.models.size_factors import METHODS, Reference, learn, libraries, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from numpy.typing import NDArray
+
+__all__ = ["Libraries"]
+
+
+class Libraries(Corrector):
+    """The state of an estimator that measures how deeply samples were sequenced.
+
+    Its option `method` names the size factors: on an instance this hides the class's
+    own `method`, by which the registry knows it.
+    """
+
+    needs_batch: ClassVar[bool] = False
+
+    target_sum: float | None
+    prior_count: float | None
+
+    size_factors_: NDArray[np.float64] | None
+    target_sum_: float
+    mean_library_: float
+    reference_: Reference
+
+    def size_factors(self, X: Any) -> NDArray[np.float64]:
+        """Return what the counts of samples are divided by, (n,).
+
+        Parameters
+        ----------
+        X
+            Raw counts of the features of `fit`.
+        """
+        return self._divisors(self._measure(X)[1])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the frozen state to a file: plain arrays and JSON, no pickle.
+
+        Parameters
+        ----------
+        path
+            The file, by custom ``*.npz``; written beside and renamed when complete.
+        """
+        from batchcorr.methods.saving import save
+
+        self._require_fitted()
+        named = copy(self)
+        del named.method  # leaves the name that `load` finds the class by
+        save(named, path)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether `fit` was called."""
+        return hasattr(self, "reference_")
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that counts are positive and known."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = False
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _learn(self, X: Any) -> tuple[Any, NDArray[np.float64]]:
+        """Fit; return counts and effective libraries of the samples."""
+        self._check_parameters()
+        inputs.feature_names(X)
+        x = raw_counts(X)
+        if x.shape[0] == 0:
+            msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
+            raise InputError(msg)
+        totals = checked_totals(x)
+        warn_of_logs(x, type(self).__name__)
+        reference, factors = learn(CountRows(x, totals), self.method)
+        found = libraries(reference, totals, factors)
+        self._remember_features(X, X, x)
+        self.reference_ = reference
+        self.mean_library_ = float(found[totals > 0].mean())
+        if self.target_sum is not None:
+            self.target_sum_ = float(self.target_sum)
+        elif self.prior_count is not None:
+            self.target_sum_ = 1e6
+        elif METHODS[self.method].of_library:
+            self.target_sum_ = float(np.median(found[totals > 0]))
+        else:
+            self.target_sum_ = reference.library
+        self.size_factors_ = self._divisors(found)
+        return x, found
+
+    def _measure(self, X: Any) -> tuple[Any, NDArray[np.float64]]:
+        """Return counts and effective libraries of samples, fitted or new."""
+        self._require_fitted()
+        x = raw_counts(X)
+        self._check_features(X, x.shape[1])
+        totals = checked_totals(x)
+        factors = measure(CountRows(x, totals), self.reference_)
+        return x, libraries(self.reference_, totals, factors)
+
+    def _divisors(self, found: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(found > 0, found / self.target_sum_, 1.0)
+
+    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        plain = asdict(self.reference_)
+        arrays = {"profile": plain.pop("profile")}
+        return {
+            "reference": plain,
+            "target_sum": self.target_sum_,
+            "mean_library": self.mean_library_,
+        }, arrays
+
+    def _unpack(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        reference = Reference(profile=arrays["profile"], **plain["reference"])
+        if reference.method not in METHODS or reference.profile.shape not in {
+            (0,),
+            (self._n_features,),
+        }:
+            msg = f"its arrays are not those of {self._n_features} features"
+            raise InputError(msg)
+        self.method = reference.method  # type: ignore[misc]
+        self.reference_ = reference
+        self.target_sum_ = plain["target_sum"]
+        self.mean_library_ = plain["mean_library"]
+        self.size_factors_ = None
+
+    def _summary(self) -> dict[str, Any]:
+        return {
+            "target_sum": self.target_sum_,
+            "mean_library": self.mean_library_,
+            "library_factor_centre": self.reference_.centre,
+        }

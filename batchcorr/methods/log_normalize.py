@@ -1,0 +1,216 @@
+r"""Logarithms of counts, relative to how deeply each sample was sequenced.
+
+    y = log(1 + T x / L_i)                            zeros stay zeros
+    y = log2 (T (x + p_i) / (L_i + 2 p_i)),           p_i = prior · L_i / L̄
+
+L is the effective library of a sample, T the library that all are scaled to. On this
+scale batch effects that multiply counts have become shifts, which batch-effect
+correction removes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from batchcorr.arrays.log_scale import log_scale, log_shifted
+from batchcorr.errors import InputError, did_you_mean
+from batchcorr.methods.densify import allow_dense
+from batchcorr.methods.libraries import Libraries
+from batchcorr.methods.matrix import FLOATS, is_sparse
+from batchcorr.methods.raw_counts import warn_of_empty
+from batchcorr.models.size_factors import METHODS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["LogNormalize"]
+
+
+class LogNormalize(Libraries):
+    r"""Scale counts to a common library and take logarithms.
+
+    .. math:: y_{ij} = \log(1 + x_{ij} / s_i), \qquad s_i = L_i / T
+
+    With `prior_count` c, as edgeR's ``cpm(log=TRUE)``:
+
+    .. math::
+        y_{ij} = \log_2 \frac{T (x_{ij} + p_i)}{L_i + 2 p_i}, \qquad
+        p_i = c\, L_i / \bar L
+
+    Parameters
+    ----------
+    method
+        What the effective library L of a sample is: its total count (``"total"``);
+        total times the factor of ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or
+        ``"upperquartile"``; or in proportion to the size factor of
+        ``"median_of_ratios"`` or ``"poscounts"``. See `normalization_factors`.
+    target_sum
+        T. None: the median of L over the samples of `fit` that have counts, so that
+        totals are treated as scanpy does; for ``"median_of_ratios"`` and
+        ``"poscounts"`` what makes s DESeq's size factors; a million with `prior_count`.
+    base
+        Base of the logarithm. None: natural, and 2 with `prior_count`.
+    prior_count
+        None: 1 is added to the scaled counts, zeros stay zeros, sparse stays sparse.
+        A positive number: this is added to the counts of a sample with the mean library,
+        and in proportion to others'; the result is dense.
+    copy
+        False: `transform` may write into X.
+
+    Attributes
+    ----------
+    size_factors_ : ndarray or None
+        s of the samples of `fit`: what their counts are divided by, (n,); 1 for samples
+        without counts. Not saved.
+    target_sum_ : float
+        T.
+    mean_library_ : float
+        Mean of L over the samples of `fit` that have counts.
+    reference_ : Reference
+        What samples are measured against: the sample that TMM chose, the geometric means
+        of the features.
+
+    Raises
+    ------
+    InputError
+        For values that are no counts, or counts too sparse for the method.
+
+    Warns
+    -----
+    EmptySampleWarning
+        Samples without counts: they stay zeros, or with `prior_count` take the value
+        that a zero has in every sample.
+    LogScaleWarning
+        The values look like logarithms already.
+
+    Notes
+    -----
+    A step before batch-effect correction, alone or in a scikit-learn Pipeline; it needs
+    no batch. `fit` freezes T, L̄ and what factors are measured against, so that
+    `transform` treats a sample alike alone and beside others. One read for the totals,
+    and one pass in which blocks of rows are scaled and logged in cache.
+
+    float64 gives float64; float32 and integers of any width give float32, with totals in
+    float64. Features without counts stay zeros. Equal to scanpy's ``normalize_total``
+    and ``log1p`` to rounding, except that empty cells never take part in the median (in
+    scanpy 1.11 they do for CSR, and do not for dense matrices).
+
+    References
+    ----------
+    Robinson & Oshlack (2010), Genome Biology 11:R25; Wolf, Angerer & Theis (2018),
+    Genome Biology 19:15; R package edgeR, `calcNormFactors` and `cpm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> counts = np.array([[0, 1, 9], [0, 6, 14]])
+    >>> LogNormalize(target_sum=10).fit_transform(counts).round(2)
+    array([[0.  , 0.69, 2.3 ],
+           [0.  , 1.39, 2.08]], dtype=float32)
+    """
+
+    method: ClassVar[str] = "log_normalize"
+    for_testing: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        method: str = "total",
+        *,
+        target_sum: float | None = None,
+        base: float | None = None,
+        prior_count: float | None = None,
+        copy: bool = True,
+    ) -> None:
+        self.method = method  # type: ignore[misc]  # the class's is the registry's name
+        self.target_sum = target_sum
+        self.base = base
+        self.prior_count = prior_count
+        self.copy = copy
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from counts what new samples are to be measured against.
+
+        Parameters
+        ----------
+        X
+            Raw counts, samples × features: NumPy array, DataFrame, or SciPy sparse.
+        y
+            Ignored.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        self._learn(X)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Scale samples and take logarithms, each sample on its own.
+
+        Parameters
+        ----------
+        X
+            Raw counts of the features of `fit`.
+
+        Returns
+        -------
+        Logarithms, (n, G): sparse if X is and there is no `prior_count`.
+        """
+        x, found = self._measure(X)
+        return self._write(x, found, self._place(X, x))
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Learn from samples and transform the same samples."""
+        x, found = self._learn(X)
+        return self._write(x, found, self._place(X, x))
+
+    def _check_parameters(self) -> None:
+        if self.method not in METHODS:
+            msg = f"There is no size factor method {self.method!r}. "
+            raise InputError(msg + did_you_mean(self.method, METHODS))
+        for name in ("target_sum", "base", "prior_count"):
+            value = getattr(self, name)
+            if value is not None and not (
+                isinstance(value, int | float | np.number) and 0 < value < math.inf
+            ):
+                msg = f"{name} must be a positive number or None, not {value!r}."
+                raise InputError(msg)
+        if self.base == 1:
+            msg = "base must not be 1, to which there are no logarithms: try 2 or 10."
+            raise InputError(msg)
+
+    def _place(self, X: Any, x: Any) -> Any:
+        """Return where to write: X itself if it may and can be written to."""
+        if self.copy or x is not X or x.dtype not in FLOATS:
+            return None
+        if is_sparse(x):
+            fits = self.prior_count is None and x.data.flags.writeable
+        else:
+            fits = x.flags.c_contiguous and x.flags.writeable
+        return x if fits else None
+
+    def _write(
+        self,
+        x: Any,
+        found: NDArray[np.float64],
+        out: Any,
+        *,
+        dense: bool | None = None,
+    ) -> Any:
+        """Write the logarithms of counts with some effective libraries."""
+        if self.prior_count is None:
+            warn_of_empty(
+                found, "they stay 0 in every feature. Consider leaving them out."
+            )
+            scale = 1 / self._divisors(found)
+            return log_scale(x, scale, base=self.base or math.e, out=out)
+        if is_sparse(x):
+            allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
+        warn_of_empty(found, "they take the value of a 0. Consider leaving them out.")
+        used = np.where(found > 0, found, self.mean_library_)
+        prior = self.prior_count * used / self.mean_library_
+        scale = self.target_sum_ / (used + 2 * prior)
+        return log_shifted(x, prior, scale, base=self.base or 2.0, out=out)
