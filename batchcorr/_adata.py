@@ -7,6 +7,7 @@ layer, not `raw`, not an array that X is a piece of.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ __all__ = [
     "writable",
     "write_record",
 ]
+
+WRITTEN = (np.dtype(np.float32), np.dtype(np.float64))
+"""Dtypes that results have: in others they cannot be written in place."""
 
 RECORDS = "batchcorr"
 """Where records are kept: `adata.uns[RECORDS][key]`, one JSON string each."""
@@ -59,7 +63,10 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     if layer is None:
         matrix = adata.X
         if matrix is None:
-            msg = f"This AnnData has no X. {did_you_mean('X', adata.layers)} Name one."
+            msg = (
+                f"This AnnData has no X. {did_you_mean('', adata.layers)} Name a layer "
+                "with layer=."
+            )
             raise MissingKeyError(msg)
     elif layer in adata.layers:
         matrix = adata.layers[layer]
@@ -71,13 +78,13 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
 
 def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
     """Whether a matrix of `adata` may be overwritten: nobody else sees its memory."""
-    if not (isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.writeable):
+    if adata.is_view or not isinstance(x, np.ndarray) or x.base is not None:
         return False
-    own = x if x.base is None else x.base
-    if not (isinstance(own, np.ndarray) and own.base is None and own.shape == x.shape):
+    if not (x.flags.c_contiguous and x.flags.writeable and x.dtype in WRITTEN):
         return False
-    others = [value for key, value in adata.layers.items() if key != layer]
-    others += list(adata.obsm.values())
+    others: list[Any] = [value for key, value in adata.layers.items() if key != layer]
+    for mapping in (adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns):
+        others += mapping.values()
     others += [adata.X] if layer is not None else []
     others += [adata.raw.X] if adata.raw is not None else []
     return not any(
@@ -98,15 +105,40 @@ def set_matrix(
         adata.layers[target] = matrix
 
 
-def read_record(adata: AnnData, key: str) -> dict[str, Any] | None:
-    """Return the record of an earlier correction, None if there is none."""
-    records = adata.uns.get(RECORDS)
-    text = records.get(key) if hasattr(records, "get") else None
-    return json.loads(text) if isinstance(text, str) else None
+def read_record(adata: AnnData, layer: str | None) -> dict[str, Any] | None:
+    """Return the record of an earlier correction of X or a layer, None if there is none.
+
+    Raises
+    ------
+    InputError
+        If something else is kept where records are kept.
+    """
+    records = adata.uns.get(RECORDS, {})
+    text = records.get(_key(layer)) if isinstance(records, Mapping) else ""
+    if text is None:
+        return None
+    try:
+        record = json.loads(text)
+    except (TypeError, ValueError):
+        record = None
+    if not isinstance(record, dict):
+        msg = (
+            f"adata.uns[{RECORDS!r}] is kept by batchcorr for its records, and holds "
+            "something else: rename or delete it."
+        )
+        raise InputError(msg)
+    return record
 
 
-def write_record(adata: AnnData, key: str, record: dict[str, Any]) -> None:
+def write_record(adata: AnnData, layer: str | None, record: dict[str, Any]) -> None:
     """Keep a record as one JSON string: lists of dicts cannot be written to .h5ad."""
     records = dict(adata.uns.get(RECORDS, {}))
-    records[key] = json.dumps(record, ensure_ascii=False, default=str)
+    records[_key(layer)] = json.dumps(record, ensure_ascii=False, default=str)
     adata.uns[RECORDS] = records
+
+
+def _key(layer: str | None) -> str:
+    """Return the key of a record: a layer may have the name of X."""
+    if layer is None:
+        return "X"
+    return layer if layer != "X" else "layer X"

@@ -20,16 +20,15 @@ from batchcorr.errors import (
     warn,
 )
 from batchcorr.methods import get
+from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.matrix import as_matrix, is_sparse
 from batchcorr.methods.saving import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
-
-    from batchcorr.methods.corrector import Corrector
 
 __all__ = ["apply", "correct", "fit"]
 
@@ -132,22 +131,14 @@ def correct(
     """Fit a method on an AnnData and correct the same AnnData."""
     _adata.require_adata(adata)
     x = _adata.get_matrix(adata, layer)
-    _warn_if_repeated(adata, layer, key_added)
+    noting = _Noting()
+    noting(_warn_if_repeated, adata, layer, key_added)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = _estimator(method, parameters, labels.formula)
-    _allow_dense(x, estimator, dense)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        _fit(adata, estimator, labels, weights, layer)
-    noted = _pass_on(caught)
+    noting(_allow_dense, x, estimator, dense)
+    noting(_fit, adata, estimator, labels, weights, layer)
     return _write(
-        adata,
-        estimator,
-        labels,
-        layer=layer,
-        key_added=key_added,
-        copy=copy,
-        noted=noted,
+        adata, estimator, labels, noting, layer=layer, key_added=key_added, copy=copy
     )
 
 
@@ -165,25 +156,34 @@ def apply(
 ) -> AnnData | None:
     """Correct an AnnData with a correction learned elsewhere; see `pp.apply`."""
     _adata.require_adata(adata)
+    if not isinstance(correction, Corrector):
+        msg = (
+            f"The correction must be a fitted estimator, as batchcorr.fit or load "
+            f"returns it, not {correction!r:.60} of "
+            f"type {type(correction).__name__}."
+        )
+        raise InputError(msg)
     x = _adata.get_matrix(adata, layer)
-    _warn_if_repeated(adata, layer, key_added)
-    columns = correction.obs_columns_ or {}
+    noting = _Noting()
+    noting(_warn_if_repeated, adata, layer, key_added)
+    needs_covariates, columns = correction.needs_covariates_, correction.obs_columns_
+    columns = columns or {}
     if batch_key is None:
         batch_key = columns.get("batch")
-    if correction.needs_covariates_ and covariates is None:
+        if batch_key is None and correction.needs_batch and not columns:
+            msg = (
+                "The correction was not learned from an AnnData, so that it is not "
+                "known which column holds the batch: give batch_key=."
+            )
+            raise InputError(msg)
+    if needs_covariates and covariates is None:
         covariates = columns.get("covariates")
     if nuisance is None:
         nuisance = columns.get("nuisance")
-    _allow_dense(x, correction, dense)
+    noting(_allow_dense, x, correction, dense)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     return _write(
-        adata,
-        correction,
-        labels,
-        layer=layer,
-        key_added=key_added,
-        copy=copy,
-        noted=[],
+        adata, correction, labels, noting, layer=layer, key_added=key_added, copy=copy
     )
 
 
@@ -191,28 +191,28 @@ def _write(
     adata: AnnData,
     estimator: Corrector,
     labels: Labels,
+    noting: _Noting,
     *,
     layer: str | None,
     key_added: str | None,
     copy: bool,
-    noted: list[str],
 ) -> AnnData | None:
     """Apply a fitted correction and set result and record, all or nothing."""
     if copy:
         adata = adata.copy()
-    elif adata.is_view:
-        adata._init_as_actual(adata.copy())
     x = _adata.get_matrix(adata, layer)
-    positions = _positions(adata, estimator)
+    positions = noting(_positions, adata, estimator)
     if positions is None:
         here = key_added is None and _adata.writable(adata, x, layer)
-        result = _corrected(estimator, x, labels, x if here else None)
+        result = noting(_corrected, estimator, x, labels, x if here else None)
     else:
-        corrected = _corrected(estimator, x[:, positions], labels, None)
+        corrected = noting(_corrected, estimator, x[:, positions], labels, None)
         result = _replaced(x, positions, corrected)
+    record = _record(estimator, adata, labels, layer, noting.texts)
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
     _adata.set_matrix(adata, result, layer, key_added)
-    record = _record(estimator, adata, layer, noted)
-    _adata.write_record(adata, key_added or layer or "X", record)
+    _adata.write_record(adata, key_added or layer, record)
     return adata if copy else None
 
 
@@ -290,10 +290,10 @@ def _positions(adata: AnnData, estimator: Corrector) -> Any:
 def _record(
     estimator: Corrector,
     adata: AnnData,
+    labels: Labels,
     layer: str | None,
     noted: list[str],
 ) -> dict[str, Any]:
-    columns = estimator.obs_columns_ or {}
     parameters = {
         name: value
         for name, value in estimator.get_params(deep=False).items()
@@ -303,7 +303,8 @@ def _record(
         "method": estimator.method,
         "parameters": parameters,
         "source": layer or "X",
-        "batch": columns.get("batch"),
+        "batch": labels.keys["batch"],
+        "nuisance": labels.keys["nuisance"] or [],
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
         "warnings": noted,
@@ -314,7 +315,8 @@ def _record(
 
 
 def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) -> None:
-    earlier = _adata.read_record(adata, layer or "X")
+    earlier = _adata.read_record(adata, layer)
+    _adata.read_record(adata, key_added)  # says if what is there is no record
     if earlier is None:
         return
     what = f"layer {layer!r}" if layer else "X"
@@ -326,12 +328,23 @@ def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) 
     warn(msg, RepeatWarning)
 
 
-def _pass_on(caught: list[warnings.WarningMessage]) -> list[str]:
-    """Give collected warnings on to the caller; return their text for the record."""
-    for warning in caught:
-        message, category = str(warning.message), warning.category
-        if issubclass(category, BatchCorrWarning):
-            warn(message, category)
-        else:
-            warnings.warn_explicit(message, category, warning.filename, warning.lineno)
-    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]
+class _Noting:
+    """Call functions and note the warnings they give, then give them to the caller."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = function(*args)
+        for warning in caught:
+            text, category = str(warning.message), warning.category
+            self.texts.append(f"{category.__name__}: {text}")
+        for warning in caught:
+            text, category = str(warning.message), warning.category
+            if issubclass(category, BatchCorrWarning):
+                warn(text, category)
+            else:
+                warnings.warn_explicit(text, category, warning.filename, warning.lineno)
+        return result

@@ -32,6 +32,15 @@ def read_labels(
     """Read batch, covariates and nuisances from `obs`."""
     batch: Any = None
     keys: Sequence[str] = []
+    if isinstance(batch_key, list | tuple) and not batch_key:
+        batch_key = None
+    if batch_key is None and nuisance is None:
+        msg = (
+            "batch_key must name the column of adata.obs that holds the batch; only "
+            "remove_batch_effect can do without, with nuisance=. "
+            f"{did_you_mean('', adata.obs.columns)}"
+        )
+        raise InputError(msg)
     if batch_key is not None:
         keys = [batch_key] if isinstance(batch_key, str) else batch_key
         if not isinstance(keys, list | tuple) or not all(
@@ -105,7 +114,7 @@ def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str |
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list | tuple | pd.Index):
-        if not given:
+        if len(given) == 0:
             return None, None
         if all(isinstance(key, str) for key in given):
             return _columns(adata, list(given), what), None
@@ -116,7 +125,10 @@ def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str |
 
 def _aligned(adata: AnnData, table: Any, what: str) -> Any:
     """Return a table in the order of the samples, matched by name where it has names."""
-    if isinstance(table.index, pd.RangeIndex) or table.index.equals(adata.obs_names):
+    by_position = pd.RangeIndex(adata.n_obs)
+    if table.index.equals(adata.obs_names) or (
+        isinstance(table.index, pd.RangeIndex) and table.index.equals(by_position)
+    ):
         return table
     both_unique = table.index.is_unique and adata.obs_names.is_unique
     if both_unique and set(table.index) >= set(adata.obs_names):

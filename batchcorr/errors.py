@@ -34,6 +34,7 @@ __all__ = [
     "InputError",
     "LogScaleWarning",
     "MissingKeyError",
+    "NotFittedError",
     "RepeatWarning",
     "TooLargeError",
     "UnknownBatchError",
@@ -58,6 +59,10 @@ class DesignError(InputError):
 
 class UnknownBatchError(DesignError):
     """A batch that `fit` has never seen was met at `transform`."""
+
+
+class NotFittedError(BatchCorrError, ValueError, AttributeError):
+    """An estimator was used before `fit`."""
 
 
 class MissingKeyError(BatchCorrError, KeyError):
@@ -151,6 +156,11 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     return f"{guess}Available: {shown or 'none'}{more}."
 
 
+def _is_inner(filename: str) -> bool:
+    """Whether a file is of this package, or of scikit-learn's wrappers around it."""
+    return filename.startswith(_PACKAGE) or "sklearn" in Path(filename).parts
+
+
 def warn(message: str, category: type[BatchCorrWarning]) -> None:
     """Warn at the line of the caller's code, however deep in the package this is.
 
@@ -171,6 +181,6 @@ def warn(message: str, category: type[BatchCorrWarning]) -> None:
     'BatchCorrWarning'
     """
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and _is_inner(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

@@ -6,6 +6,7 @@ they are, block by block in float64, and no copy of the matrix is made.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ for _kinds, _rows in (
 
 def canonical(x: Any) -> Any:
     """Return a matrix that stores no entry twice: `x` itself if possible."""
-    if not sp.issparse(x) or x.has_canonical_format:
+    if isinstance(x, np.ndarray) or x.has_canonical_format:
         return x
     x = x.copy()
     x.sum_duplicates()
@@ -102,23 +103,24 @@ class CountRows:
     """
 
     def __init__(self, x: Any, totals: NDArray[np.float64]) -> None:
-        self._x = x.tocsr() if sp.issparse(x) else x
+        self._x = x
         self.totals = totals
         self.n_features = int(x.shape[1])
 
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.totals)
+    @cached_property
+    def _by_row(self) -> Any:
+        return self._x if isinstance(self._x, np.ndarray) else self._x.tocsr()
 
     def __getitem__(self, i: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return where sample i has counts, in ascending order, and how many."""
-        if not sp.issparse(self._x):
-            row = np.asarray(self._x[i], dtype=np.float64)
+        x = self._by_row
+        if isinstance(x, np.ndarray):
+            row = np.asarray(x[i], dtype=np.float64)
             features = np.flatnonzero(row)
             return features, row[features]
-        part = slice(self._x.indptr[i], self._x.indptr[i + 1])
-        counts = self._x.data[part].astype(np.float64)
-        features = self._x.indices[part].astype(np.intp)
+        part = slice(x.indptr[i], x.indptr[i + 1])
+        counts = x.data[part].astype(np.float64)
+        features = x.indices[part].astype(np.intp)
         stored = counts != 0
         return (
             (features, counts) if stored.all() else (features[stored], counts[stored])

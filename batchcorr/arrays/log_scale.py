@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["log_scale", "log_shifted"]
 
+KINDS: dict[str, Any] = {
+    "csr": (sp.csr_matrix, sp.csr_array),
+    "csc": (sp.csc_matrix, sp.csc_array),
+}
+
 
 @verb
 def log_scale(
@@ -104,10 +109,7 @@ def _dense_log_scale(
 def _sparse_log_scale(
     x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
 ) -> Any:
-    if out is None:
-        data = np.empty(x.data.shape, dtype=_float_of(x.dtype))
-    else:
-        data = out.data
+    data = np.empty(x.nnz, dtype=_float_of(x.dtype)) if out is None else out.data
     factors = scale.astype(data.dtype)
     by_row, lengths = x.format == "csr", np.diff(x.indptr)
 
@@ -127,11 +129,9 @@ def _sparse_log_scale(
 
 def _like(x: Any, data: NDArray[Any]) -> Any:
     """Return a matrix with other values at the same places, sharing no memory."""
-    if x.format == "csr":
-        kind = sp.csr_matrix if isinstance(x, sp.spmatrix) else sp.csr_array
-    else:
-        kind = sp.csc_matrix if isinstance(x, sp.spmatrix) else sp.csc_array
-    made = kind((data, x.indices.copy(), x.indptr.copy()), shape=x.shape)
+    kinds = KINDS[x.format]
+    places = x.indices[: len(data)].copy(), x.indptr.copy()
+    made = kinds[0 if isinstance(x, sp.spmatrix) else 1]((data, *places), shape=x.shape)
     made.has_canonical_format = True
     return made
 
@@ -144,7 +144,7 @@ def _log_shifted(
     base: float = 2.0,
     out: Any = None,
 ) -> Any:
-    x = x.tocsr() if sp.issparse(x) else x
+    x = x if isinstance(x, np.ndarray) else x.tocsr()
     if out is None:
         out = np.empty(x.shape, dtype=_float_of(x.dtype))
 

@@ -64,7 +64,8 @@ def moments(
     cells = Cells.of(design)
     column_means, centred = design.centred()
     slopes = np.ascontiguousarray(centred[:, cells.sloped])
-    mean, squares, cross = sums(x, cells, slopes)
+    with np.errstate(all="ignore"):  # what is not finite is told from its sums
+        mean, squares, cross = sums(x, cells, slopes)
     if not (np.isfinite(squares).all() and np.isfinite(cross).all()):
         return _by_feature(x, design, None)
     return _merge_cells(design, cells, column_means, centred, mean, squares, cross)

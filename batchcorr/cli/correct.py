@@ -61,7 +61,7 @@ def correct(
         adata = read(source)
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         write(adata, target, compress=compress)
-        _tell(adata, target, key_added or layer or "X")
+        _tell(adata, target, key_added or layer)
 
 
 def fit(
@@ -140,15 +140,15 @@ def apply(
             dense=dense,
         )
         write(adata, target, compress=compress)
-        _tell(adata, target, key_added or layer or "X")
+        _tell(adata, target, key_added or layer)
 
 
-def _tell(adata: AnnData, target: Path, key: str) -> None:
+def _tell(adata: AnnData, target: Path, layer: str | None) -> None:
     """Say what is in the file, from the record that is in it too."""
     from batchcorr._adata import read_record
 
-    record = read_record(adata, key) or {}
-    where = "X" if key == "X" else f"layer {key!r}"
+    record = read_record(adata, layer) or {}
+    where = "X" if layer is None else f"layer {layer!r}"
     text = f"Wrote {target}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
     text += f"{where} corrected by {record.get('method')}"
     if record.get("batches"):

@@ -64,7 +64,7 @@ def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
     with warnings.catch_warnings(action="ignore"):  # shown below, from the record
         bc.pp.combat(adata, "batch", covariates="cancer")
     after = bc.metrics.variance_explained(adata, "batch", covariates="cancer")
-    return adata, read_record(adata, "X") or {}, before, after
+    return adata, read_record(adata, None) or {}, before, after
 
 
 def _show_design(adata: AnnData) -> None:

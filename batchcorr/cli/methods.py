@@ -31,6 +31,8 @@ def methods() -> None:
                 f"{parameter.name}={_plain(parameter.default)}"
                 for parameter in parameters(kind).values()
             )
+            if not kind.needs_batch:
+                settings = f"a step before correction: batchcorr.pp.{name} in Python"
             table.add_row(name, kind.__name__, escape(summary))
             if settings:
                 table.add_row("", "", escape(settings), style="dim")

@@ -131,7 +131,10 @@ def arguments(
         kind = get(method)
     except MissingKeyError as error:
         raise typer.BadParameter(str(error), param_hint="--method") from error
-    if not batch and kind.needs_batch:
+    if not kind.needs_batch:
+        msg = f"{method} is a step before correction: batchcorr.pp.{method} in Python."
+        raise typer.BadParameter(msg, param_hint="--method")
+    if not batch:
         msg = f"{method} needs the column of obs that holds the batch."
         raise typer.BadParameter(msg, param_hint="--batch")
     if formula is not None and covariates:
@@ -142,14 +145,18 @@ def arguments(
     if reference is not None:
         settings = [*(settings or []), f"reference={reference}"]
     given: dict[str, Any] = {
-        "batch_key": batch[0] if batch and len(batch) == 1 else batch or None,
+        "batch_key": batch[0] if len(batch) == 1 else batch,
         "method": method,
     }
     if formula or covariates:
         given["covariates"] = formula or covariates
     if nuisances:
         given["nuisance"] = nuisances
-    return given | dict(_setting(kind, text) for text in settings or [])
+    chosen = dict(_setting(kind, text) for text in settings or [])
+    for name in chosen.keys() & given.keys():
+        msg = f"{name!r} means something else to this command and cannot be set."
+        raise typer.BadParameter(msg, param_hint="--set")
+    return given | chosen
 
 
 def _setting(kind: type[Corrector], text: str) -> tuple[str, Any]:

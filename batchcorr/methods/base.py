@@ -14,7 +14,8 @@ import numpy as np
 from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import DesignError, InputError, UnknownBatchError
+from batchcorr.methods import inputs
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.estimate import estimate, extend
 from batchcorr.methods.fitted import FittedState
@@ -40,6 +41,7 @@ class LocationScaleMethod(FittedState):
     """
 
     fewest_batches: ClassVar[int] = 2
+    several_factors: ClassVar[bool] = False
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__partial_fit: ClassVar = {"batch": True, "covariates": True}
@@ -93,9 +95,7 @@ class LocationScaleMethod(FittedState):
         nuisance: Any = None,
         weights: Any = None,
     ) -> Self:
-        self._check_parameters()
-        table, batch, covariates = self._take(X, batch, covariates)
-        x = self._matrix(table)
+        table, x, batch, covariates = self._read(X, batch, covariates)
         if nuisance is None:
             self._require_batch(batch)
         warn_of_counts(x, type(self).__name__)
@@ -141,9 +141,7 @@ class LocationScaleMethod(FittedState):
         The state is the moments, O(B p G); nothing of a block is kept. A formula's
         transforms (`center`, `poly`, …) take their state from the first block.
         """
-        self._check_parameters()
-        table, batch, covariates = self._take(X, batch, covariates)
-        x = self._matrix(table)
+        table, x, batch, covariates = self._read(X, batch, covariates)
         self._require_batch(batch)
         metadata = self._metadata
         if metadata is None:
@@ -169,7 +167,16 @@ class LocationScaleMethod(FittedState):
             raise InputError(msg)
         else:
             self._check_features(table, x.shape[1])
-        sums = moments(x, metadata.design(x.shape[0], batch, covariates))
+        try:
+            design = metadata.design(x.shape[0], batch, covariates)
+        except UnknownBatchError as error:
+            msg = (
+                f"{str(error).partition('.')[0]}. Declared on the first call were "
+                f"{', '.join(map(repr, metadata.levels))}: start anew and declare all "
+                "batches that will come, batches=[…]."
+            )
+            raise DesignError(msg) from error
+        sums = moments(x, design)
         if self.moments_ is not None:
             sums = self.moments_.merge(sums)
         self._remember_features(X, table, x)
@@ -201,8 +208,7 @@ class LocationScaleMethod(FittedState):
         self, X: Any, batch: Any, covariates: Any, nuisance: Any = None
     ) -> Self:
         fitted = self._ready()
-        table, batch, covariates = self._take(X, batch, covariates)
-        x = self._matrix(table)
+        table, x, batch, covariates = self._read(X, batch, covariates)
         self._check_features(table, x.shape[1])
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
         labels = BatchLabels.learn(first, n_rows=x.shape[0])
@@ -331,6 +337,14 @@ class LocationScaleMethod(FittedState):
         if x.shape[0] == 0:
             return np.empty(x.shape, dtype=x.dtype)
         return apply(x, design, correction, out=out)
+
+    def _read(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any, Any]:
+        """Return table, matrix, batch and covariates to learn from."""
+        self._check_parameters()
+        table, batch, covariates = self._take(X, batch, covariates)
+        if not self.several_factors:
+            inputs.check_one_factor(batch, type(self).__name__)
+        return table, self._matrix(table), batch, covariates
 
     def _remember(
         self, metadata: Metadata, sums: Moments, fitted: Fitted | None

@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from batchcorr.methods.metadata import Metadata
     from batchcorr.models.moments import Moments
 
-__all__ = ["check_batches", "drop_redundant", "spread_of", "warn_of_association"]
+__all__ = [
+    "check_batches",
+    "check_variance",
+    "drop_redundant",
+    "spread_of",
+    "warn_of_association",
+]
 
 STRONG = 0.5
 """Association of a covariate with batch from which on a warning is due."""
@@ -52,7 +58,7 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     if metadata.n_batches < at_least:
         msg = (
             f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
-            "batches, so there is nothing to correct. Is this the right column?"
+            "batches, so there is nothing to correct. Check that this is the right column."
         )
         raise DesignError(msg)
     rows = moments.rows[:, 0]
@@ -79,6 +85,29 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
         warn(msg, BatchSizeWarning)
 
 
+def check_spare(moments: Moments, n_columns: int) -> None:
+    """Refuse more coefficients than the samples can tell."""
+    rows = int(moments.rows.sum())
+    if rows - moments.n_batches < n_columns:
+        msg = (
+            f"{n_columns} covariate columns and {moments.n_batches} batches are more "
+            f"than {rows} samples can tell apart: keep fewer covariates."
+        )
+        raise DesignError(msg)
+
+
+def check_variance(moments: Moments) -> None:
+    """Refuse designs that leave nothing to estimate the variance from."""
+    rows = int(moments.rows.sum())
+    if rows - moments.n_batches - moments.n_columns < 1:
+        msg = (
+            f"{rows} samples in {moments.n_batches} batches with {moments.n_columns} "
+            "covariate columns leave nothing to estimate the variance from: use fewer "
+            "covariates or more samples, or remove_batch_effect, which scales nothing."
+        )
+        raise DesignError(msg)
+
+
 def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
     """Return the columns to fit: all but nuisances that say nothing new, with a warning.
 
@@ -90,6 +119,7 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
     names, kept = metadata.names, metadata.kept
     if not names:
         return []
+    check_spare(moments, len(names))
     spread = spread_of(moments)
     dropped = redundant_nuisances(spread, kept)
     if dropped:

@@ -15,8 +15,9 @@ import numpy as np
 
 from batchcorr.errors import BatchSizeWarning, DesignError, warn
 from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.checks import check_variance
 from batchcorr.methods.estimate import Adjustment, Aim, Fitted
-from batchcorr.methods.reference import reference_code
+from batchcorr.methods.reference import check_reference, reference_code
 from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
 from batchcorr.models.nonparametric import average_likely
 
@@ -134,18 +135,14 @@ class ComBat(LocationScaleMethod):
         self.copy = copy
 
     def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+        check_variance(sums)
         squares, observed = effects.residual_squares, effects.n
         rows = effects.rows
         weights = rows / rows.sum()
         if self.reference is not None:
             reference = reference_code(self.reference, metadata)
             pick = slice(reference, reference + 1)
-            if rows[reference, 0] < 2:
-                msg = (
-                    f"The reference batch {self.reference!r} has one sample, which has "
-                    "no variance to bring the others to: choose a larger one."
-                )
-                raise DesignError(msg)
+            check_reference(reference, effects, metadata)
             squares, observed, weights = squares[pick], observed[pick], np.ones((1, 1))
             location = effects.intercepts[reference]
         else:

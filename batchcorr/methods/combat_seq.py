@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from batchcorr.errors import CappedWarning, warn
-from batchcorr.methods import count_checks
+from batchcorr.methods import count_checks, inputs
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.count_model import CountModel, fit_count_model
 from batchcorr.methods.matrix import as_counts, is_sparse
@@ -164,6 +164,7 @@ class ComBatSeq(Corrector):
         count_checks.check_shrinkage(self)
         table, batch, covariates = self._take(X, batch, covariates)
         counts = as_counts(table)
+        inputs.check_one_factor(batch, type(self).__name__)
         self._require_batch(batch)
         metadata = Metadata.learn(
             counts.shape[0], batch, covariates, formula=self.formula

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, NotFittedError
 from batchcorr.methods import inputs
 from batchcorr.methods.matrix import as_matrix
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Corrector"]
+
+
+class _NotFittedError(NotFittedError, SklearnNotFittedError):
+    """Not fitted, in the terms of both packages."""
 
 
 class Corrector(TransformerMixin, BaseEstimator):
@@ -85,13 +89,27 @@ class Corrector(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features
-            Ignored: the names are those of `fit`.
+            None, or the features of `fit`.
 
         Returns
         -------
         Names, (G,).
         """
-        return self.feature_names_out_
+        names = self.feature_names_out_
+        if input_features is None:
+            return names
+        given = np.asarray(input_features, dtype=object)
+        seen = getattr(self, "feature_names_in_", None)
+        if seen is not None and not np.array_equal(given, seen):
+            msg = "input_features is not equal to feature_names_in_, those of fit."
+            raise InputError(msg)
+        if len(given) != self.n_features_in_:
+            msg = (
+                "input_features should have length equal to number of features "
+                f"({self.n_features_in_}), not {len(given)}."
+            )
+            raise InputError(msg)
+        return given if seen is None and self._names is None else names
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the frozen state to a file: plain arrays and JSON, no pickle.
@@ -120,7 +138,7 @@ class Corrector(TransformerMixin, BaseEstimator):
         if not self.__sklearn_is_fitted__():
             example = "fit(X, batch=…)" if self.needs_batch else "fit(X)"
             msg = f"This {type(self).__name__} is not fitted yet: call {example} first."
-            raise NotFittedError(msg)
+            raise _NotFittedError(msg)
 
     def _take(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any]:
         return inputs.take_columns(
@@ -165,5 +183,6 @@ class Corrector(TransformerMixin, BaseEstimator):
         self._names = inputs.feature_names(table)
         self._n_features = int(x.shape[1])
         self.n_features_in_ = int(X.shape[1]) if hasattr(X, "shape") else x.shape[1]
+        self.__dict__.pop("feature_names_in_", None)
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray(list(map(str, X.columns)), dtype=object)

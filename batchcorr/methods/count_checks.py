@@ -37,7 +37,7 @@ def check_design(design: Design, metadata: Metadata) -> None:
     if metadata.n_batches < 2:
         msg = (
             f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
-            "batches, so there is nothing to correct. Is this the right column?"
+            "batches, so there is nothing to correct. Check that this is the right column."
         )
         raise DesignError(msg)
     single = [

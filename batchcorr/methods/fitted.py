@@ -88,11 +88,23 @@ class FittedState(Corrector, LocationScaleSteps):
         metadata = Metadata.from_json(plain["metadata"])
         aim = Aim(**_part(arrays, "aim"))
         correction = LocationScale(**_part(arrays, "correction"))
-        shape = (metadata.n_batches, self._n_features)
-        if correction.scale.shape != shape or correction.shift.shape != shape:
-            msg = f"its arrays are not of {shape[0]} batches and {shape[1]} features"
+        details = _part(arrays, "details")
+        n_batches, n_features = metadata.n_batches, self._n_features
+        removed = len(metadata.names) - metadata.kept
+        expected = [
+            (correction.scale, (n_batches, n_features)),
+            (correction.shift, (n_batches, n_features)),
+            (correction.coefficients, (metadata.kept, n_features)),
+            (correction.nuisance, (removed, n_features)),
+            *((getattr(aim, f.name), (n_features,)) for f in fields(Aim)),
+        ]
+        if any(
+            array.shape != shape or array.dtype.kind not in "fb"
+            for array, shape in expected
+        ) or any(value.shape[:1] != (n_batches,) for value in details.values()):
+            msg = f"its arrays are not of {n_batches} batches and {n_features} features"
             raise InputError(msg)
-        self._fitted = Fitted(metadata, aim, correction, _part(arrays, "details"))
+        self._fitted = Fitted(metadata, aim, correction, details)
         self._metadata, self.moments_ = metadata, None
 
     def _summary(self) -> dict[str, Any]:

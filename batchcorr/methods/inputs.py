@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_features", "feature_names", "take_columns"]
+__all__ = ["check_features", "check_one_factor", "feature_names", "take_columns"]
 
 
 def take_columns(
@@ -33,6 +33,8 @@ def take_columns(
     names = [name for name in (batch_column,) if name is not None]
     names += list(covariate_columns or ())
     if not hasattr(x, "columns"):
+        if batch is not None and (covariates is not None or not covariate_columns):
+            return x, batch, covariates
         msg = (
             f"batch_column and covariate_columns name columns {names} of a DataFrame, "
             f"but X is a {type(x).__name__}. Give a DataFrame, or give batch= and "
@@ -48,6 +50,17 @@ def take_columns(
     if covariates is None and covariate_columns:
         covariates = x[list(covariate_columns)]
     return x.drop(columns=names), batch, covariates
+
+
+def check_one_factor(batch: Any, method: str) -> None:
+    """Refuse several batch factors where a method knows one only."""
+    shape: tuple[int, ...] = getattr(batch, "shape", ())
+    if len(shape) == 2 and shape[1] != 1:
+        msg = (
+            f"{method} takes one batch factor, not {shape[1]}: use remove_batch_effect "
+            "for several, or combine them into one column."
+        )
+        raise InputError(msg)
 
 
 def feature_names(x: Any) -> tuple[str, ...] | None:
@@ -88,15 +101,19 @@ def check_features(
     method
         Class of the estimator.
     """
+    given = None if table is None else feature_names(table)
+    if names is not None and given is not None and given != tuple(names):
+        _refuse_features(given, tuple(names))
     if n_given != n_features:
         msg = (
             f"X has {n_given} features, but {method} was fitted on {n_features}. "
-            "Samples must be rows: is X transposed, or are columns missing?"
+            "Samples must be rows: see whether X is transposed or columns are missing."
         )
         raise InputError(msg)
-    given = None if table is None else feature_names(table)
-    if names is None or given is None or given == tuple(names):
-        return
+
+
+def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn:
+    """Say how the features given differ from those of fit."""
     if set(given) == set(names):
         msg = (
             "The features are those of fit, but in another order: reorder them, for "
@@ -105,11 +122,12 @@ def check_features(
         raise InputError(msg)
     unknown = sorted(set(given) - set(names))
     missing = sorted(set(names) - set(given))
-    msg = (
-        f"The features are not those of fit: {len(missing)} missing "
-        f"({', '.join(missing[:5])}), {len(unknown)} never seen "
-        f"({', '.join(unknown[:5])})."
-    )
+    parts = [
+        f"{len(some)} {what} ({', '.join(some[:5])}{', …' if some[5:] else ''})"
+        for some, what in ((missing, "missing"), (unknown, "never seen"))
+        if some
+    ]
+    msg = f"The features are not those of fit: {' and '.join(parts)}."
     raise InputError(msg)
 
 

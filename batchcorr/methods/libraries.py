@@ -16,7 +16,12 @@ from batchcorr.arrays.counts import CountRows
 from batchcorr.errors import InputError
 from batchcorr.methods import inputs
 from batchcorr.methods.corrector import Corrector
-from batchcorr.methods.raw_counts import checked_totals, raw_counts, warn_of_logs
+from batchcorr.methods.raw_counts import (
+    checked_totals,
+    raw_counts,
+    warn_of_empty,
+    warn_of_logs,
+)
 from batchcorr.models.size_factors import METHODS, Reference, learn, libraries, measure
 
 if TYPE_CHECKING:
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Libraries"]
+
+LEAVE_OUT = (
+    "all of their values become that of a zero count. Consider leaving them out."
+)
 
 
 class Libraries(Corrector):
@@ -90,6 +99,7 @@ class Libraries(Corrector):
             msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
             raise InputError(msg)
         totals = checked_totals(x)
+        warn_of_empty(totals, LEAVE_OUT)
         warn_of_logs(x, type(self).__name__)
         reference, factors = learn(CountRows(x, totals), self.method)
         found = libraries(reference, totals, factors)
@@ -113,6 +123,7 @@ class Libraries(Corrector):
         x = raw_counts(X)
         self._check_features(X, x.shape[1])
         totals = checked_totals(x)
+        warn_of_empty(totals, LEAVE_OUT)
         factors = measure(CountRows(x, totals), self.reference_)
         return x, libraries(self.reference_, totals, factors)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr.errors import InputError
+from batchcorr.errors import DesignError, InputError
 from batchcorr.methods.base import LocationScaleMethod
 from batchcorr.methods.estimate import Adjustment, Aim, Fitted
 
@@ -84,6 +84,7 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     method: ClassVar[str] = "remove_batch_effect"
     fewest_batches: ClassVar[int] = 1
+    several_factors: ClassVar[bool] = True
 
     __metadata_request__fit: ClassVar = {"nuisance": True, "weights": True}
     __metadata_request__transform: ClassVar = {"nuisance": True}
@@ -269,14 +270,21 @@ class RemoveBatchEffect(LocationScaleMethod):
 
 def _checked(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return weights as float64, one per sample or per value."""
-    values: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
+    try:
+        values: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        msg = "weights must be numbers, one per sample or one per value."
+        raise InputError(msg) from error
     if values.shape not in {shape, shape[:1]}:
         msg = (
             f"weights must be one per sample {shape[:1]} or one per value {shape}, not "
             f"of shape {values.shape}."
         )
         raise InputError(msg)
-    if np.isnan(values).any():
-        msg = "weights hold NaN: give 0 to what should take no part."
+    if not np.isfinite(values).all():
+        msg = "weights hold NaN or infinite values: give 0 to what should take no part."
         raise InputError(msg)
+    if not (values > 0).any():
+        msg = "No weight is positive, so that there is nothing to learn from."
+        raise DesignError(msg)
     return values

@@ -20,7 +20,6 @@ from batchcorr.errors import InputError, did_you_mean
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.libraries import Libraries
 from batchcorr.methods.matrix import FLOATS, is_sparse
-from batchcorr.methods.raw_counts import warn_of_empty
 from batchcorr.models.size_factors import METHODS
 
 if TYPE_CHECKING:
@@ -167,6 +166,20 @@ class LogNormalize(Libraries):
         x, found = self._learn(X)
         return self._write(x, found, self._place(X, x))
 
+    def _apply(
+        self,
+        X: Any,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+        *,
+        dense: bool | None = None,
+        out: Any = None,
+    ) -> Any:
+        x, found = self._measure(X)
+        out = out if out is x and x.dtype in FLOATS else None
+        return self._write(x, found, out, dense=dense)
+
     def _check_parameters(self) -> None:
         if self.method not in METHODS:
             msg = f"There is no size factor method {self.method!r}. "
@@ -202,14 +215,10 @@ class LogNormalize(Libraries):
     ) -> Any:
         """Write the logarithms of counts with some effective libraries."""
         if self.prior_count is None:
-            warn_of_empty(
-                found, "they stay 0 in every feature. Consider leaving them out."
-            )
             scale = 1 / self._divisors(found)
             return log_scale(x, scale, base=self.base or math.e, out=out)
         if is_sparse(x):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
-        warn_of_empty(found, "they take the value of a 0. Consider leaving them out.")
         used = np.where(found > 0, found, self.mean_library_)
         prior = self.prior_count * used / self.mean_library_
         scale = self.target_sum_ / (used + 2 * prior)

@@ -48,7 +48,7 @@ def as_matrix(x: Any) -> Any:
         x = x.to_numpy()
     elif isinstance(x, np.ma.MaskedArray):
         x = as_matrix(x.data).copy() if x.mask is np.ma.nomask else _unmask(x)
-    elif isinstance(x, np.matrix) or not hasattr(x, "dtype"):
+    elif isinstance(x, np.matrix) or not hasattr(x, "dtype") or not hasattr(x, "ndim"):
         x = _from_sequence(x)
     if x.ndim != 2:
         msg = (
@@ -72,10 +72,27 @@ def as_matrix(x: Any) -> Any:
 
 
 def _from_sequence(x: Any) -> Any:
+    if type(x).__name__ == "AnnData":
+        msg = (
+            "The estimators take matrices, not an AnnData: use the functions of "
+            "batchcorr.pp, such as batchcorr.pp.combat, or give adata.X."
+        )
+        raise InputError(msg)
+    if isinstance(x, str | bytes | dict) or not (
+        np.iterable(x) or hasattr(x, "__array__")
+    ):
+        msg = (
+            "The data must be a matrix of samples × features: a NumPy array, a "
+            f"DataFrame or a SciPy sparse matrix, not {type(x).__name__}."
+        )
+        raise InputError(msg)
     try:
         return np.asarray(x)
     except (ValueError, TypeError) as error:
-        msg = f"The data are not a matrix of samples × features: {error}."
+        msg = (
+            "The data are not a matrix of samples × features: their rows are of "
+            "different lengths or kinds."
+        )
         raise InputError(msg) from error
 
 

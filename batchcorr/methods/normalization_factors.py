@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchcorr.arrays.counts import CountRows
 from batchcorr.errors import InputError, did_you_mean
 from batchcorr.methods.raw_counts import checked_totals, raw_counts, warn_of_empty
 from batchcorr.models.size_factors import METHODS, learn
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["normalization_factors"]

@@ -153,7 +153,16 @@ class QuantileNormalize(Corrector):
         """Learn the common distribution and give it to the same samples."""
         return self.fit(X, y, batch=batch).transform(X)
 
-    def _apply(self, X: Any, *, dense: bool | None = None, out: Any = None) -> Any:
+    def _apply(
+        self,
+        X: Any,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
+        *,
+        dense: bool | None = None,
+        out: Any = None,
+    ) -> Any:
         self._require_fitted()
         table, _, _ = self._take(X, None, None)
         x = as_matrix(table)
@@ -230,7 +239,7 @@ def _check_values(x: Any) -> None:
             )
             raise InputError(msg)
         return
-    empty = [i for i, row in enumerate(x) if np.isnan(row).all()]
+    empty = [i for i in np.flatnonzero(np.isnan(x[:, 0])) if np.isnan(x[i]).all()]
     if empty:
         msg = (
             f"{len(empty)} samples have no value at all (first: row {empty[0]}), and so "

@@ -95,10 +95,8 @@ def warn_of_empty(totals: NDArray[np.float64], becomes: str) -> None:
 
 def warn_of_logs(x: Any, method: str) -> None:
     """Warn if a method for counts was given what look like logarithms."""
-    if is_sparse(x):
-        values = x.data[:SAMPLED]
-    else:
-        values = x[: max(1, SAMPLED // x.shape[1])]
+    values = x.data if is_sparse(x) else x[: max(1, SAMPLED // x.shape[1])].ravel()
+    values = values[:SAMPLED]
     values = values[values > 0]
     if not values.size or values.dtype.kind != "f" or values.max() >= LARGE_LOG:
         return

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.errors import InputError, did_you_mean
+from batchcorr.errors import DesignError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from batchcorr.methods.metadata import Metadata
+    from batchcorr.models.linear_model import BatchEffects
 
-__all__ = ["reference_code"]
+__all__ = ["check_reference", "reference_code"]
 
 
 def reference_code(reference: Any, metadata: Metadata) -> int:
@@ -27,3 +28,13 @@ def reference_code(reference: Any, metadata: Metadata) -> int:
         )
         raise InputError(msg)
     return metadata.levels.index(known[0])
+
+
+def check_reference(code: int, effects: BatchEffects, metadata: Metadata) -> None:
+    """Refuse a reference batch whose variance cannot be known."""
+    if effects.rows[code, 0] < 2:
+        msg = (
+            f"The reference batch {metadata.levels[code]!r} has one sample, which has no "
+            "variance to bring the others to: choose a larger one."
+        )
+        raise DesignError(msg)

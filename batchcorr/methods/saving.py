@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,16 +94,21 @@ def load(path: str | PathLike[str]) -> Corrector:
         estimator._n_features = header["n_features"]
         estimator.n_features_in_ = header["n_features_in"]
         estimator.obs_columns_ = header["columns"]
+        if names is not None and len(names) != estimator._n_features:
+            raise InputError
         estimator._unpack(header, arrays)
-    except (KeyError, TypeError, InputError) as error:
-        msg = f"{path} is not a complete correction: {error}. Fit and save it again."
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"{path} is not a complete correction. Fit and save it again."
         raise FileError(msg) from error
     return estimator
 
 
 def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with (
+            Path(path).open("rb") as stream,
+            np.load(stream, allow_pickle=False) as file,
+        ):
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop("header")))
         schema = int(header["schema"])
@@ -116,9 +123,11 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         EOFError,
         AttributeError,
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         msg = (
-            f"{path} is not a correction saved by batchcorr, or it is damaged: {error}."
+            f"{path} is not a correction saved by batchcorr, or it is damaged. Save it "
+            "again with estimator.save(path)."
         )
         raise FileError(msg) from error
     if schema > SCHEMA:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import InputError
 from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.checks import check_variance
 from batchcorr.methods.estimate import Adjustment, Aim, Fitted
-from batchcorr.methods.reference import reference_code
+from batchcorr.methods.reference import check_reference, reference_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,16 +139,13 @@ class Standardize(LocationScaleMethod):
             return Aim(np.zeros(n_features), np.ones(n_features), everywhere)
         if self.reference is not None:
             b = reference_code(self.reference, metadata)
+            if self.scale:
+                check_reference(b, effects, metadata)
             return Aim(effects.intercepts[b], self._spread(effects)[b], everywhere)
         weights = effects.rows / effects.rows.sum()
         spare = effects.n.sum(axis=0) - metadata.n_batches - sums.n_columns
-        if self.scale and not (spare > 0).any():
-            msg = (
-                f"{int(effects.rows.sum())} samples in {metadata.n_batches} batches "
-                f"with {sums.n_columns} covariate columns leave nothing to estimate "
-                "the variance from: use scale=False, fewer covariates or more samples."
-            )
-            raise DesignError(msg)
+        if self.scale:
+            check_variance(sums)
         variance = effects.residual_squares.sum(axis=0) / np.maximum(spare, 1)
         location = (weights * effects.intercepts).sum(axis=0)
         return Aim(location, np.sqrt(variance), everywhere)

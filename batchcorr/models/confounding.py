@@ -128,10 +128,11 @@ def check_estimable(
     blamed = sorted({terms[k] for k in guilty})
     also = sorted(set(involved) - set(blamed))
     joint = f" together with {_listed(also)}" if also else ""
+    vary = "do not vary" if len(guilty) > 1 else "does not vary"
     verb = "are" if len(blamed) > 1 else "is"
     msg = (
         f"{_listed(blamed)} {verb} confounded with batch{joint}: "
-        f"{_listed([names[k] for k in guilty])} does not vary inside any batch beyond "
+        f"{_listed([names[k] for k in guilty])} {vary} inside any batch beyond "
         "what the other columns say, so no data can tell its effect from the batch "
         "effect. Leave it out, or merge or drop the batches that hold only one of its "
         "values; correcting without it removes its effect wherever it differs between "

@@ -7,7 +7,6 @@ that never varies says nothing and is dropped.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +17,7 @@ import pandas as pd
 from batchcorr.errors import (
     CovariateWarning,
     InputError,
+    warn,
 )
 from batchcorr.models.formula import Formula
 from batchcorr.models.formula_encoding import FormulaEncoding
@@ -330,4 +330,4 @@ class CovariateEncoding:
 def _warn_constant(name: str) -> None:
     """Warn of a covariate that never varies."""
     msg = f"{name} does not vary and is left out: it cannot tell samples apart."
-    warnings.warn(msg, CovariateWarning, stacklevel=2)
+    warn(msg, CovariateWarning)

@@ -81,7 +81,7 @@ def to_quantiles(
         places = np.broadcast_to(ranks, x.shape)
     values = np.interp(places, np.arange(n), target)
     values[missing] = np.nan
-    result = np.empty_like(values)
+    result: NDArray[np.float64] = np.empty(x.shape)
     np.put_along_axis(result, order, values, axis=1)
     return result
 
@@ -90,7 +90,7 @@ def _places(known: int, n: int) -> NDArray[np.float64]:
     """Return where the observed values lie among n places; the middle if it is one."""
     if known == 1:
         return np.array([(n - 1) / 2])
-    return np.arange(known) * ((n - 1) / (known - 1))
+    return np.linspace(0.0, n - 1, known)
 
 
 def _average_ranks(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -100,5 +100,6 @@ def _average_ranks(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
     np.not_equal(ordered[:, 1:], ordered[:, :-1], out=fresh[:, 1:])
     first = np.flatnonzero(fresh)
     length = np.diff(first, append=m * n)
-    middle = first % n + (length - 1) / 2
-    return np.repeat(middle, length).reshape(m, n)
+    middle = np.repeat(first % n + (length - 1) / 2, length)
+    ranks: NDArray[np.float64] = middle.reshape(m, n)
+    return ranks

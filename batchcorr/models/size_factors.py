@@ -1,46 +1,26 @@
-r"""Size factors: how deeply a sample was sequenced, robust to a few features that stand out.
+"""Size factors: how deeply samples were sequenced, measured against what is frozen.
 
-With x_ij the count of feature j in sample i, N_i its total and L_i = f_i N_i its
-effective library, the factors of edgeR are, up to a constant that makes their product 1,
-
-    tmm, tmmwsp      f_i = trimmed mean of log ratios to a reference sample
-    rle              f_i = median_j (x_ij / g_j) / N_i,       g_j = exp mean_i log x_ij
-    upperquartile    f_i = upper quartile of x_i / N_i
-
-and those of DESeq divide the counts themselves:
-
-    median_of_ratios   s_i = exp median_j (log x_ij - log g_j)
-    poscounts          the same over x_ij > 0, with zeros left out of Σ log (but not of
-                       n) in g, and the product made 1
-
-What they are measured against, the `Reference`, is frozen at `fit`.
+`learn` finds what samples are measured against, the `Reference`, and their factors;
+`measure` finds the factors of any samples, one by one; `libraries` turns factors into
+effective libraries. What the methods are is in `size_factor_methods`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.models.trimmed_mean import paired_trimmed_mean, trimmed_mean
+from batchcorr.models.size_factor_methods import METHODS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["METHODS", "Reference", "Samples", "learn", "libraries", "measure"]
+    from batchcorr.models.size_factor_methods import Samples
 
-
-class Samples(Protocol):
-    """Counts, one sample after the other: the columns and values that are positive."""
-
-    n_features: int
-    totals: NDArray[np.float64]
-
-    def __getitem__(self, i: int, /) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Return the features with counts of sample i, and the counts."""
+__all__ = ["METHODS", "Reference", "learn", "libraries", "measure"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +68,9 @@ def learn(samples: Samples, method: str) -> tuple[Reference, NDArray[np.float64]
     if not len(filled):
         msg = "All counts are 0: there is nothing to learn from."
         raise InputError(msg)
-    profile, library = rule.learn(samples, filled)
-    reference = Reference(method, profile, library)
+    reference = Reference(method, np.zeros(0))
+    if rule.learn is not None:
+        reference = Reference(method, *rule.learn(samples, filled.tolist()))
     factors = measure(samples, reference)
     if rule.centred:
         centre = float(np.exp(np.mean(np.log(factors[filled]))))
@@ -114,7 +95,7 @@ def measure(samples: Samples, reference: Reference) -> NDArray[np.float64]:
     if rule.factor is None:
         return factors
     filled = np.flatnonzero(totals)
-    for i in filled:
+    for i in filled.tolist():
         factors[i] = rule.factor(*samples[i], totals[i], reference)
     bad = filled[~(np.isfinite(factors[filled]) & (factors[filled] > 0))]
     if len(bad):
@@ -138,156 +119,3 @@ def libraries(
     if METHODS[reference.method].of_library:
         return totals * factors
     return np.where(totals > 0, factors * reference.library, 0.0)
-
-
-# -- what is learned ---------------------------------------------------------------
-
-
-def _nothing(samples: Samples, filled: NDArray[np.intp]) -> tuple[NDArray[Any], float]:
-    return np.zeros(0), 1.0
-
-
-def _counted(samples: Samples, filled: NDArray[np.intp]) -> tuple[NDArray[Any], float]:
-    """Features with a count in any sample."""
-    seen = np.zeros(samples.n_features, dtype=bool)
-    for i in filled:
-        seen[samples[i][0]] = True
-    return seen, 1.0
-
-
-def _typical_sample(
-    samples: Samples, filled: NDArray[np.intp]
-) -> tuple[NDArray[Any], float]:
-    """The sample whose upper quartile, relative to its total, is nearest to the mean."""
-    n = int(_counted(samples, filled)[0].sum())
-    upper = [_quantile(samples[i][1], n, 0.75) / samples.totals[i] for i in filled]
-    if np.median(upper) < 1e-20:
-        return _rich_sample(samples, filled)
-    return _sample(samples, filled[np.argmin(np.abs(upper - np.mean(upper)))])
-
-
-def _rich_sample(
-    samples: Samples, filled: NDArray[np.intp]
-) -> tuple[NDArray[Any], float]:
-    """The sample with the largest sum of square roots of counts."""
-    richness = [np.sqrt(samples[i][1]).sum() for i in filled]
-    return _sample(samples, filled[np.argmax(richness)])
-
-
-def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
-    profile = np.zeros(samples.n_features)
-    features, profile[features] = samples[i]
-    return profile, float(samples.totals[i])
-
-
-def _log_means(
-    samples: Samples, filled: NDArray[np.intp], fewest: int
-) -> tuple[NDArray[Any], float]:
-    """Mean over samples of the logarithms of positive counts; -inf if there are few."""
-    seen, logs = (np.zeros(samples.n_features) for _ in range(2))
-    for i in filled:
-        features, counts = samples[i]
-        seen[features] += 1
-        logs[features] += np.log(counts)
-    return np.where(seen >= fewest, logs / len(filled), -np.inf), 1.0
-
-
-def _everywhere(
-    samples: Samples, filled: NDArray[np.intp]
-) -> tuple[NDArray[Any], float]:
-    profile, _ = _log_means(samples, filled, len(filled))
-    if not np.isfinite(profile).any():
-        msg = (
-            "No feature has a count in every sample, so that there are no ratios to "
-            "take the median of. Use method='poscounts', which needs no such feature, "
-            "or 'tmmwsp', or leave out the samples with the fewest counts."
-        )
-        raise InputError(msg)
-    return profile, 1.0
-
-
-def _anywhere(samples: Samples, filled: NDArray[np.intp]) -> tuple[NDArray[Any], float]:
-    return _log_means(samples, filled, 1)
-
-
-# -- factors of one sample ---------------------------------------------------------
-
-
-def _tmm(features: Any, counts: Any, total: float, reference: Reference) -> float:
-    other = reference.profile[features]
-    both = other > 0
-    return trimmed_mean(counts[both], total, other[both], reference.library)
-
-
-def _tmmwsp(features: Any, counts: Any, total: float, reference: Reference) -> float:
-    row = np.zeros_like(reference.profile)
-    row[features] = counts
-    return paired_trimmed_mean(row, total, reference.profile, reference.library)
-
-
-def _upper(features: Any, counts: Any, total: float, reference: Reference) -> float:
-    known = reference.profile[features]
-    return _quantile(counts[known], int(reference.profile.sum()), 0.75) / total
-
-
-def _rle(features: Any, counts: Any, total: float, reference: Reference) -> float:
-    means = reference.profile[features]
-    known = np.isfinite(means)
-    n = int(np.isfinite(reference.profile).sum())
-    return _quantile(counts[known] / np.exp(means[known]), n, 0.5) / total
-
-
-def _ratios(features: Any, counts: Any, total: float, reference: Reference) -> float:
-    means = reference.profile[features]
-    known = np.isfinite(means)
-    ratios = np.log(counts[known]) - means[known]
-    if not len(ratios):
-        return 0.0
-    middle = np.partition(ratios, [(len(ratios) - 1) // 2, len(ratios) // 2])
-    return float(
-        np.exp((middle[(len(ratios) - 1) // 2] + middle[len(ratios) // 2]) / 2)
-    )
-
-
-def _quantile(positive: NDArray[np.float64], n: int, share: float) -> float:
-    """Return a quantile of n values, interpolated, of which all but these are 0."""
-    values = np.zeros(n)
-    values[: len(positive)] = positive
-    at = (n - 1) * share
-    low = int(at)
-    high = min(low + 1, n - 1)
-    values.partition([low, high])
-    return float(values[low] + (at - low) * (values[high] - values[low]))
-
-
-Learn: TypeAlias = Callable[[Samples, "NDArray[np.intp]"], "tuple[NDArray[Any], float]"]
-Factor: TypeAlias = Callable[[Any, Any, float, Reference], float]
-
-
-class Rule(NamedTuple):
-    """How a method learns and measures, and when it cannot."""
-
-    learn: Learn
-    factor: Factor | None
-    of_library: bool = True
-    centred: bool = True
-    trouble: str = ""
-
-
-FEW = "none of their counts is in a feature that takes part."
-METHODS = {
-    "total": Rule(_nothing, None, centred=False),
-    "tmm": Rule(_typical_sample, _tmm, trouble=FEW),
-    "tmmwsp": Rule(_rich_sample, _tmmwsp, trouble=FEW),
-    "rle": Rule(
-        _everywhere, _rle, trouble="they lack half of the features of the others."
-    ),
-    "upperquartile": Rule(
-        _counted, _upper, trouble="their upper quartile is 0, as most counts are."
-    ),
-    "median_of_ratios": Rule(
-        _everywhere, _ratios, of_library=False, centred=False, trouble=FEW
-    ),
-    "poscounts": Rule(_anywhere, _ratios, of_library=False, trouble=FEW),
-}
-"""The methods, by name."""

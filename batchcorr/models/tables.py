@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
     did_you_mean,
+    warn,
 )
 from batchcorr.models.labels import BatchLabels, Level
 
@@ -330,4 +330,4 @@ def _warn_few_values(numbers: Floats, name: str) -> None:
             "slope. If these are labels, make it a category: "
             'table[column].astype("category"), or C(column) in a formula.'
         )
-        warnings.warn(msg, CovariateWarning, stacklevel=2)
+        warn(msg, CovariateWarning)

@@ -130,7 +130,8 @@ def _central(values: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     lowest, highest = ordered[low - 1], ordered[high - 1]
     above = values >= lowest if _rank(ordered, lowest) >= low else values > lowest
     below = values <= highest if _rank(ordered, highest) <= high else values < highest
-    return above & below
+    both: NDArray[np.bool_] = above & below
+    return both
 
 
 def _rank(ordered: NDArray[np.float64], value: np.float64) -> float:

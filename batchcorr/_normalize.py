@@ -1,0 +1,165 @@
+"""From AnnData to AnnData for the steps before correction: logarithms and quantiles.
+
+Their records stand beside those of corrections, under a name of their own: a matrix is
+normalized first and corrected then, and both are told.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr import _adata
+from batchcorr._labels import read_labels
+from batchcorr.errors import BatchCorrWarning, warn
+from batchcorr.methods.densify import allow_dense
+from batchcorr.methods.log_normalize import LogNormalize
+from batchcorr.methods.matrix import FLOATS, is_sparse
+from batchcorr.methods.quantile_normalize import QuantileNormalize
+from batchcorr.methods.saving import versions
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["log_normalize", "quantile_normalize"]
+
+
+def log_normalize(
+    adata: AnnData,
+    *,
+    method: str = "total",
+    target_sum: float | None = None,
+    base: float | None = None,
+    prior_count: float | None = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Take logarithms of an AnnData's counts; see `pp.log_normalize`."""
+    _adata.require_adata(adata)
+    target = adata.copy() if copy else adata
+    x = _adata.get_matrix(target, layer)
+    if is_sparse(x) and prior_count is not None:
+        allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
+    estimator = LogNormalize(
+        method, target_sum=target_sum, base=base, prior_count=prior_count
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        counts, libraries = estimator._learn(x)
+    record = _record(target, estimator, layer, _pass_on(caught))
+    keeps_storage = prior_count is None or not is_sparse(x)
+    here = key_added is None and counts is x and keeps_storage
+    out = x if here and _owned(target, x, layer) else None
+    result = estimator._write(counts, libraries, out, dense=True)
+    _set(target, result, layer, key_added, record)
+    target.obs["size_factor"] = estimator.size_factors_
+    if prior_count is None and (key_added or layer) is None:
+        target.uns["log1p"] = {"base": base}
+    return target if copy else None
+
+
+def quantile_normalize(
+    adata: AnnData,
+    batch_key: str | None = None,
+    *,
+    ties: bool = True,
+    reference: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Give an AnnData's samples one distribution; see `pp.quantile_normalize`."""
+    _adata.require_adata(adata)
+    target = adata.copy() if copy else adata
+    x = _adata.get_matrix(target, layer)
+    if is_sparse(x):
+        allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
+    estimator = QuantileNormalize(ties=ties, reference=reference)
+    batch = None
+    if batch_key is not None:
+        batch = read_labels(target, batch_key, None, None).batch
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(x, batch=batch)
+    estimator.obs_columns_ = {"batch": batch_key}
+    record = _record(target, estimator, layer, _pass_on(caught))
+    here = key_added is None and not is_sparse(x) and _owned(target, x, layer)
+    result = estimator._apply(x, dense=True, out=x if here else None)
+    _set(target, result, layer, key_added, record)
+    return target if copy else None
+
+
+def _set(
+    adata: AnnData,
+    result: Any,
+    layer: str | None,
+    key_added: str | None,
+    record: dict[str, Any],
+) -> None:
+    """Set result and record; the record stands beside that of a correction."""
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    _adata.set_matrix(adata, result, layer, key_added)
+    key = f"{key_added or layer or 'X'}.{record['method']}"
+    _adata.write_record(adata, key, record)
+
+
+def _owned(adata: AnnData, x: Any, layer: str | None) -> bool:
+    """Whether the values of a matrix may be overwritten: nobody else sees them."""
+    if adata.is_view:
+        return False
+    if not is_sparse(x):
+        return x.dtype in FLOATS and _adata.writable(adata, x, layer)
+    whole = x.data.base is None or x.data.base.shape == x.data.shape
+    if x.dtype not in FLOATS or not whole or not x.data.flags.writeable:
+        return False
+    others: list[Any] = [value for key, value in adata.layers.items() if key != layer]
+    for mapping in (adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns):
+        others += mapping.values()
+    others += [adata.X] if layer is not None else []
+    others += [adata.raw.X] if adata.raw is not None else []
+    values = [other.data if is_sparse(other) else other for other in others]
+    return not any(
+        isinstance(other, np.ndarray) and np.may_share_memory(x.data, other)
+        for other in values
+    )
+
+
+def _record(
+    adata: AnnData,
+    estimator: LogNormalize | QuantileNormalize,
+    layer: str | None,
+    noted: list[str],
+) -> dict[str, Any]:
+    """Return the record of what is done; refuse if records cannot be kept."""
+    _adata.read_record(adata, layer or "X")
+    parameters = estimator.get_params(deep=False)
+    hidden = {"copy", "batch_column"}
+    return {
+        "method": type(estimator).method,
+        "parameters": {k: v for k, v in parameters.items() if k not in hidden},
+        "source": layer or "X",
+        "batch": (estimator.obs_columns_ or {}).get("batch"),
+        "n_obs": adata.n_obs,
+        "n_vars": adata.n_vars,
+        "warnings": noted,
+        "for_testing": estimator.for_testing,
+        "note": "",
+        "versions": versions(),
+    } | estimator._summary()
+
+
+def _pass_on(caught: list[warnings.WarningMessage]) -> list[str]:
+    """Give collected warnings on to the caller; return their text for the record."""
+    for warning in caught:
+        message, category = str(warning.message), warning.category
+        if issubclass(category, BatchCorrWarning):
+            warn(message, category)
+        else:
+            warnings.warn_explicit(message, category, warning.filename, warning.lineno)
+    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]

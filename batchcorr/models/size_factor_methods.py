@@ -1,0 +1,187 @@
+r"""The methods of size factors: what each learns, and how it measures a sample by it.
+
+With x_ij the count of feature j in sample i, N_i its total and L_i = f_i N_i its
+effective library, the factors of edgeR are, up to a constant that makes their product 1,
+
+    tmm, tmmwsp      f_i = trimmed mean of log ratios to a reference sample
+    rle              f_i = median_j (x_ij / g_j) / N_i,       g_j = exp mean_i log x_ij
+    upperquartile    f_i = upper quartile of x_i / N_i
+
+and those of DESeq divide the counts themselves:
+
+    median_of_ratios   s_i = exp median_j (log x_ij - log g_j)
+    poscounts          the same over x_ij > 0, with zeros left out of Σ log (but not of
+                       n) in g, and the product made 1
+
+A few features that stand out hardly move a factor. Quantiles are over the features with
+a count in any sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from batchcorr.errors import InputError
+from batchcorr.models.trimmed_mean import paired_trimmed_mean, trimmed_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.size_factors import Reference
+
+__all__ = ["METHODS", "Samples"]
+
+
+class Samples(Protocol):
+    """Counts, one sample after the other: the columns and values that are positive."""
+
+    n_features: int
+    totals: NDArray[np.float64]
+
+    def __getitem__(self, i: int, /) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return the features with counts of sample i, and the counts."""
+
+
+# -- what is learned ---------------------------------------------------------------
+
+
+def _counted(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+    """Find the features with a count in any sample."""
+    seen = np.zeros(samples.n_features, dtype=bool)
+    for i in filled:
+        seen[samples[i][0]] = True
+    return seen, 1.0
+
+
+def _typical_sample(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+    """Take the sample whose upper quartile, as a share of its total, is most typical."""
+    n = int(_counted(samples, filled)[0].sum())
+    upper = [_quantile(samples[i][1], n, 0.75) / samples.totals[i] for i in filled]
+    if np.median(upper) < 1e-20:
+        return _rich_sample(samples, filled)
+    return _sample(samples, filled[int(np.argmin(np.abs(upper - np.mean(upper))))])
+
+
+def _rich_sample(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+    """Take the sample with the largest sum of square roots of counts."""
+    richness = [np.sqrt(samples[i][1]).sum() for i in filled]
+    return _sample(samples, filled[int(np.argmax(richness))])
+
+
+def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
+    profile = np.zeros(samples.n_features)
+    features, profile[features] = samples[i]
+    return profile, float(samples.totals[i])
+
+
+def _log_means(
+    samples: Samples, filled: list[int], fewest: int
+) -> tuple[NDArray[Any], float]:
+    """Average logarithms of positive counts over samples; -inf where few are positive."""
+    seen, logs = (np.zeros(samples.n_features) for _ in range(2))
+    for i in filled:
+        features, counts = samples[i]
+        seen[features] += 1
+        logs[features] += np.log(counts)
+    return np.where(seen >= fewest, logs / len(filled), -np.inf), 1.0
+
+
+def _everywhere(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+    profile, _ = _log_means(samples, filled, len(filled))
+    if not np.isfinite(profile).any():
+        msg = (
+            "No feature has a count in every sample, so that there are no ratios to "
+            "take the median of. Use method='poscounts', which needs no such feature, "
+            "or 'tmmwsp', or leave out the samples with the fewest counts."
+        )
+        raise InputError(msg)
+    return profile, 1.0
+
+
+def _anywhere(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+    return _log_means(samples, filled, 1)
+
+
+# -- factors of one sample ---------------------------------------------------------
+
+
+def _tmm(features: Any, counts: Any, total: float, reference: Reference) -> float:
+    other = reference.profile[features]
+    both = other > 0
+    return trimmed_mean(counts[both], total, other[both], reference.library)
+
+
+def _tmmwsp(features: Any, counts: Any, total: float, reference: Reference) -> float:
+    row = np.zeros_like(reference.profile)
+    row[features] = counts
+    return paired_trimmed_mean(row, total, reference.profile, reference.library)
+
+
+def _upper(features: Any, counts: Any, total: float, reference: Reference) -> float:
+    known = reference.profile[features]
+    return _quantile(counts[known], int(reference.profile.sum()), 0.75) / total
+
+
+def _rle(features: Any, counts: Any, total: float, reference: Reference) -> float:
+    means = reference.profile[features]
+    known = np.isfinite(means)
+    n = int(np.isfinite(reference.profile).sum())
+    return _quantile(counts[known] / np.exp(means[known]), n, 0.5) / total
+
+
+def _ratios(features: Any, counts: Any, _: float, reference: Reference) -> float:
+    means = reference.profile[features]
+    known = np.isfinite(means)
+    ratios = np.log(counts[known]) - means[known]
+    if not len(ratios):
+        return 0.0
+    lower, upper = (len(ratios) - 1) // 2, len(ratios) // 2
+    ratios.partition([lower, upper])
+    return float(np.exp((ratios[lower] + ratios[upper]) / 2))
+
+
+def _quantile(positive: NDArray[np.float64], n: int, share: float) -> float:
+    """Return a quantile of n values, interpolated, of which all but these are 0."""
+    values = np.zeros(n)
+    values[: len(positive)] = positive
+    at = (n - 1) * share
+    low = int(at)
+    high = min(low + 1, n - 1)
+    values.partition([low, high])
+    return float(values[low] + (at - low) * (values[high] - values[low]))
+
+
+Learn: TypeAlias = Callable[[Samples, list[int]], tuple[Any, float]]
+Factor: TypeAlias = Callable[[Any, Any, float, Any], float]
+
+
+class Rule(NamedTuple):
+    """How a method learns and measures, and when it cannot."""
+
+    learn: Learn | None
+    factor: Factor | None
+    of_library: bool = True
+    centred: bool = True
+    trouble: str = ""
+
+
+FEW = "none of their counts is in a feature that takes part."
+METHODS = {
+    "total": Rule(None, None, centred=False),
+    "tmm": Rule(_typical_sample, _tmm, trouble=FEW),
+    "tmmwsp": Rule(_rich_sample, _tmmwsp, trouble=FEW),
+    "rle": Rule(
+        _everywhere, _rle, trouble="they lack half of the features of the others."
+    ),
+    "upperquartile": Rule(
+        _counted, _upper, trouble="their upper quartile is 0, as most counts are."
+    ),
+    "median_of_ratios": Rule(
+        _everywhere, _ratios, of_library=False, centred=False, trouble=FEW
+    ),
+    "poscounts": Rule(_anywhere, _ratios, of_library=False, trouble=FEW),
+}
+"""The methods, by name."""

@@ -1,0 +1,225 @@
+"""Time, memory, the machine, and how much of it others were using meanwhile.
+
+Machines drift and are shared. So every time is taken beside a floor in the same process,
+turn by turn; a round of turns is repeated until the machine was quiet in one; and every
+figure is a median with its range.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MIB = 1 << 20
+QUIET = 0.03
+"""Share of the cores that others may use in a quiet round."""
+
+STEADY = 0.15
+"""Range of the floor's times, in parts of their median, that a quiet round may have."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    quick: bool = False
+    repetitions: int = 7
+    rounds: int = 4
+
+    def size(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+class Task(NamedTuple):
+    """What is timed, and what is done before it, untimed, each time."""
+
+    run: Callable[[], Any]
+    before: Callable[[], Any] = lambda: None
+
+
+@dataclass(frozen=True)
+class Round:
+    """Times of some tasks, taken turn by turn; and what the others did meanwhile."""
+
+    times: dict[str, list[float]]
+    others: float
+    number: int = 1
+
+    @property
+    def unsteadiness(self) -> float:
+        """Range of the floor's times in parts of their median, or the others' share."""
+        floor = self.times.get("floor")
+        if floor is None:
+            return self.others
+        return (max(floor) - min(floor)) / statistics.median(floor)
+
+    @property
+    def quiet(self) -> bool:
+        return self.others <= QUIET and self.unsteadiness <= STEADY
+
+    def ratio(self, name: str, to: str = "floor") -> list[float]:
+        """Return one task's times in parts of another's, turn by turn."""
+        pairs = zip(self.times[name], self.times[to], strict=True)
+        return [a / b for a, b in pairs]
+
+    def remark(self) -> str:
+        state = "quiet" if self.quiet else "NOT quiet"
+        return (
+            f"round {self.number}, {state}: others used {self.others:.0%} of the "
+            f"cores; range / median of the floor {self.unsteadiness:.0%}"
+        )
+
+
+class Others:
+    """The share of all cores that processes other than this one and its children use."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        times = psutil.cpu_times()._asdict()
+        idle = ("idle", "iowait", "guest", "guest_nice")
+        return (
+            time.perf_counter(),
+            sum(seconds for name, seconds in times.items() if name not in idle),
+            sum(os.times()[:4]),
+        )
+
+    def share(self) -> float:
+        wall, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        cores = psutil.cpu_count() or 1
+        return max(0.0, (busy - own) / (wall * cores))
+
+
+def wait_until_quiet(seconds: float = 60) -> None:
+    """Wait until the machine is idle, but not for ever."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        others = Others()
+        time.sleep(1)
+        if others.share() < QUIET:
+            return
+
+
+def compare(tasks: dict[str, Task], settings: Settings) -> Round:
+    """Run tasks turn by turn; return the first quiet round, else the steadiest."""
+    rounds: list[Round] = []
+    for task in tasks.values():  # compile, and touch all memory
+        task.before()
+        task.run()
+    for number in range(1, settings.rounds + 1):
+        if not settings.quick:
+            wait_until_quiet()
+        others = Others()
+        times: dict[str, list[float]] = {name: [] for name in tasks}
+        for _ in range(settings.repetitions):
+            for name, task in tasks.items():
+                task.before()
+                gc.collect()
+                start = time.perf_counter()
+                task.run()
+                times[name].append(time.perf_counter() - start)
+        rounds.append(Round(times, others.share(), number))
+        if rounds[-1].quiet:
+            break
+    return min(rounds, key=lambda r: (not r.quiet, r.unsteadiness))
+
+
+def seconds(values: Sequence[float]) -> str:
+    """Write times as median and range."""
+    low, mid, high = min(values), statistics.median(values), max(values)
+    if mid < 1:
+        return f"{mid * 1e3:.0f} ms ({low * 1e3:.0f}–{high * 1e3:.0f})"
+    return f"{mid:.2f} s ({low:.2f}–{high:.2f})"
+
+
+def times_floor(values: Sequence[float]) -> str:
+    """Write ratios as median and range."""
+    return (
+        f"{statistics.median(values):.2f}× ({min(values):.2f}–{max(values):.2f})"
+        if statistics.median(values) < 20
+        else f"{statistics.median(values):.0f}× ({min(values):.0f}–{max(values):.0f})"
+    )
+
+
+def verdict(values: Sequence[float], target: float) -> str:
+    """Say whether the median keeps a target."""
+    return "yes" if statistics.median(values) <= target else "**no**"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print()
+    print(f"| {' | '.join(header)} |")
+    print(f"|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+class Peak:
+    """Memory added since this was made, at its peak, in bytes.
+
+    Linux: the process's high-water mark, which is reset here. `ru_maxrss` would not do
+    there: a child starts with the mark of the parent it was forked from.
+    """
+
+    def __init__(self) -> None:
+        gc.collect()
+        clear = Path("/proc/self/clear_refs")
+        if clear.exists():
+            clear.write_text("5")
+        self._start = psutil.Process().memory_info().rss
+
+    def added(self) -> int:
+        return max(0, self._peak() - self._start)
+
+    @staticmethod
+    def _peak() -> int:
+        status = Path("/proc/self/status")
+        if status.exists():
+            mark = status.read_text().partition("VmHWM:")[2]
+            return int(mark.split()[0]) * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine(packages: Sequence[str]) -> str:
+    """Name the machine and the versions."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    memory = psutil.virtual_memory().total / 2**30
+    load = os.getloadavg()[0]
+    return (
+        f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
+        f"{platform.system()}; Python {platform.python_version()}, "
+        f"{', '.join(found)}; load average at the start {load:.2f}"
+    )
