@@ -42,7 +42,7 @@ class Cells:
     values
         Their values: (C, len(flat)).
     sloped
-        The other columns.
+        The other columns, binary ones first.
     """
 
     codes: NDArray[np.int32]
@@ -55,17 +55,23 @@ class Cells:
 
     @classmethod
     def of(cls, design: Design) -> Self:
-        """Split the batches of a design by as many two-valued columns as it pays."""
+        """Split the batches of a design by its binary columns, while that pays.
+
+        Binary columns come first, in their order, then the others: so that a sum over
+        columns has the same order whether they are flat or sloped.
+        """
         limit = max(design.n_batches, design.n_rows // ROWS_PER_CELL)
         codes, n_cells = design.codes, design.n_batches
-        flat, sloped = [], []
-        for column, values in enumerate(design.columns.T):
-            split = _split(codes, n_cells, values)
-            if split is not None and split[1] <= limit:
-                codes, n_cells = split
-                flat.append(column)
-            else:
-                sloped.append(column)
+        flat: list[int] = []
+        binary = np.flatnonzero(design.binary)
+        for column in binary.tolist():
+            split = _split(codes, n_cells, design.columns[:, column])
+            if split is None or split[1] > limit:
+                break
+            codes, n_cells = split
+            flat.append(column)
+        others = np.flatnonzero(~design.binary)
+        sloped = [*binary.tolist()[len(flat) :], *others.tolist()]
         first = np.zeros(n_cells, dtype=np.intp)
         first[codes[::-1]] = np.arange(design.n_rows)[::-1]
         batch = design.codes[first] if flat else np.arange(n_cells, dtype=np.int32)

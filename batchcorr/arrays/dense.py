@@ -41,12 +41,14 @@ def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cr
         first = tile * width
         size = min(width, n_features - first)
         total, total_squares = np.empty(size), np.empty(size)
+        rest = np.empty(size)  # what rounding took from the running mean
         for cell in range(len(starts) - 1):
             batch = cell_batch[cell]
             fixed = origin[batch, first : first + size]
             centre = mean[cell, first : first + size]
             merged = squares[cell, first : first + size]
             centre[:] = fixed
+            rest[:] = 0.0
             n = 0
             for start in range(starts[cell], starts[cell + 1], CHUNK):
                 stop = min(start + CHUNK, starts[cell + 1])
@@ -68,8 +70,12 @@ def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cr
                 for j in range(size):
                     off = total[j] / m
                     own = max(total_squares[j] - off * total[j], 0.0)
+                    off -= rest[j]
                     merged[j] += own + off * off * n * share
-                    centre[j] += off * share
+                    before = centre[j]
+                    move = rest[j] + off * share
+                    centre[j] += move
+                    rest[j] = (before - centre[j]) + move
                 n += m
 
 
@@ -145,7 +151,8 @@ def _dense_affine(
         out = np.empty_like(x)
     for part in _features(x, out):
         block = np.ascontiguousarray(x[:, part])
-        target = out[:, part] if out.flags.c_contiguous else block
+        in_place = out.flags.c_contiguous
+        target = out[:, part] if in_place else np.empty(block.shape, out.dtype)
         _affine(
             block,
             cells.codes,
@@ -156,8 +163,8 @@ def _dense_affine(
             tilt[:, :, part],
             target,
         )
-        if target is block:
-            out[:, part] = block
+        if not in_place:
+            out[:, part] = target
     return out
 
 

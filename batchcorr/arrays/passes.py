@@ -152,23 +152,21 @@ def apply(x: Any, design: Design, correction: LocationScale, *, out: Any = None)
     Corrected matrix in the dtype of `x`; dense, as zeros do not stay zeros.
     """
     cells = Cells.of(design)
-    flat = np.zeros(design.columns.shape[1], dtype=bool)
-    flat[list(cells.flat)] = True
-    keep = np.arange(len(flat)) < design.kept
-    sloped = np.asarray(cells.sloped, dtype=np.intp)
-
     effects = np.concatenate(
         [correction.coefficients[: design.kept], -correction.nuisance]
-    )  # what each column adds: kept ones in the share (1 - r), nuisances whole
+    )
+    # What a unit of each column adds, by batch: kept ones in the share 1 - r.
+    share = np.where(
+        np.arange(len(effects))[None, :, None] < design.kept,
+        1 - correction.scale[:, None, :],
+        1.0,
+    )
+    tilt = share * effects
     scale = correction.scale[cells.batch]
     shift = correction.shift[cells.batch]
-    values = np.zeros((cells.n_cells, len(flat)))
-    values[:, list(cells.flat)] = cells.values
-    if (flat & keep).any():
-        shift += (1 - scale) * (values[:, keep] @ effects[keep])
-    if (flat & ~keep).any():
-        shift += values[:, ~keep] @ effects[~keep]
-    share = np.where(keep[sloped][None, :, None], 1 - correction.scale[:, None, :], 1.0)
-    tilt = share * effects[sloped]
+    for column, values in zip(cells.flat, cells.values.T, strict=True):
+        shift += values[:, None] * tilt[cells.batch, column]
+    sloped = np.asarray(cells.sloped, dtype=np.intp)
+    tilt = np.ascontiguousarray(tilt[:, sloped])
     slopes = np.ascontiguousarray(design.columns[:, sloped])
-    return affine(x, cells, scale, shift, slopes, np.ascontiguousarray(tilt), out)
+    return affine(x, cells, scale, shift, slopes, tilt, out)

@@ -111,8 +111,15 @@ def _csr(
     rows = np.diff(bounds)
     mean, squares = _with_zeros(found, rows)
     n = rows[:, None].astype(np.float64)
-    none = np.zeros((len(rows), 0, 1))
-    stripes = Moments(n, n, mean, squares, none, none, none[:, :, None])
+    stripes = Moments(
+        rows=n,
+        n=n,
+        mean=mean,
+        squares=squares,
+        columns=np.zeros((len(rows), 0, 1)),
+        cross=np.zeros((len(rows), 0, x.shape[1])),
+        gram=np.zeros((len(rows), 0, 0, 1)),
+    )
     merged = stripes.collapse(parents.tolist(), cells.n_cells)
     by_batch = np.zeros((cells.n_batches, *cross.shape[1:]))
     np.add.at(by_batch, cells.batch[parents], cross)

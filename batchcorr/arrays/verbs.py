@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["affine", "has_infinite", "sums", "sums_by_feature", "verb"]
 
-ROOMS = {"numpy": "dense", "scipy": "sparse"}
+ROOMS = {"dask": "lazy", "numpy": "dense", "scipy": "sparse"}
 """Library a matrix's type is defined in: the file that knows it."""
 
 
@@ -49,8 +49,8 @@ def verb(default: Callable[..., Any]) -> Any:
 def _unknown(x: Any) -> InputError:
     msg = (
         f"A matrix of type {type(x).__module__}.{type(x).__qualname__} is not a kind "
-        "that can be corrected. Known are numpy.ndarray and SciPy CSR and CSC "
-        "matrices; convert to one of these."
+        "that can be corrected. Known are numpy.ndarray, SciPy CSR and CSC matrices, "
+        "and Dask arrays of these; convert to one of them."
     )
     return InputError(msg)
 

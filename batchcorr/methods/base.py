@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
 from batchcorr.errors import DesignError, InputError, UnknownBatchError
-from batchcorr.methods import inputs
+from batchcorr.methods import checks, inputs
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.estimate import estimate, extend
 from batchcorr.methods.fitted import FittedState
@@ -103,6 +103,7 @@ class LocationScaleMethod(FittedState):
             x.shape[0], batch, covariates, nuisance, formula=self.formula
         )
         design = metadata.design(x.shape[0], batch, covariates, nuisance)
+        metadata = metadata.settle(design)
         sums = moments(x, design, weights=weights)
         fitted = estimate(self, sums, metadata)
         self._remember_features(X, table, x)
@@ -176,6 +177,7 @@ class LocationScaleMethod(FittedState):
                 "batches that will come, batches=[…]."
             )
             raise DesignError(msg) from error
+        metadata = metadata.settle(design)
         sums = moments(x, design)
         if self.moments_ is not None:
             sums = self.moments_.merge(sums)
@@ -318,15 +320,13 @@ class LocationScaleMethod(FittedState):
         correction = fitted.correction.inverse() if inverse else fitted.correction
         keep = correction.needs_covariates
         if keep and covariates is None:
-            required = fitted.metadata.covariates.required or ("those of fit",)
-            msg = (
-                f"{type(self).__name__} kept covariates and scales, so a sample's "
-                "covariates are needed to correct it: give covariates= with "
-                f"{', '.join(required)}. If they are an outcome that is to be "
-                "predicted, this would leak it into the test samples: fit without "
-                "them, or with mean_only=True or RemoveBatchEffect, which need none."
+            checks.refuse_without_covariates(
+                fitted.metadata,
+                f"{type(self).__name__} kept covariates and scales, so that a sample's "
+                "covariates are needed to correct it",
+                "without them, or with mean_only=True or RemoveBatchEffect, which need "
+                "none",
             )
-            raise InputError(msg)
         design = fitted.metadata.design(
             x.shape[0], batch, covariates if keep else None, nuisance, keep=keep
         )

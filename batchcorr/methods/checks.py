@@ -6,7 +6,7 @@ Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced de
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from batchcorr.errors import (
     BatchSizeWarning,
     CovariateWarning,
     DesignError,
+    InputError,
     warn,
 )
 from batchcorr.models.confounding import (
@@ -139,6 +140,16 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
             )
             raise DesignError(msg)
     return columns
+
+
+def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoReturn:
+    """Say why covariates are needed to correct samples, and how to do without them."""
+    names = metadata.covariates.required or ("those of fit",)
+    msg = (
+        f"{why}: give covariates= with {', '.join(names)}. If they are an outcome that "
+        f"is to be predicted, this would leak it into the test samples: fit {instead}."
+    )
+    raise InputError(msg)
 
 
 def warn_of_association(moments: Moments, metadata: Metadata) -> None:

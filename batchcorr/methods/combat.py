@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ComBat"]
 
-PERFECT = 1e-20
+PERFECT = 1e-12
 """Share of a feature's squares under which its residuals are rounding errors."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from batchcorr.errors import CappedWarning, warn
-from batchcorr.methods import count_checks, inputs
+from batchcorr.methods import checks, count_checks, inputs
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.count_model import CountModel, fit_count_model
 from batchcorr.methods.matrix import as_counts, is_sparse
@@ -170,6 +170,7 @@ class ComBatSeq(Corrector):
             counts.shape[0], batch, covariates, formula=self.formula
         )
         design = metadata.design(counts.shape[0], batch, covariates)
+        metadata = metadata.settle(design)
         count_checks.check_design(design, metadata)
         with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
             model = fit_count_model(
@@ -241,7 +242,12 @@ class ComBatSeq(Corrector):
         self._check_features(table, counts.shape[1])
         self._require_batch(batch)
         if self._metadata.kept and covariates is None:
-            count_checks.refuse_without_covariates(self._metadata)
+            checks.refuse_without_covariates(
+                self._metadata,
+                "Covariates were kept, and they are part of the count that is expected "
+                "of a sample",
+                "without them",
+            )
         design = self._metadata.design(counts.shape[0], batch, covariates)
         if counts.shape[0] == 0:
             return counts.copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ __all__ = [
     "check_design",
     "check_shrinkage",
     "largest_of",
-    "refuse_without_covariates",
 ]
 
 
@@ -64,17 +63,6 @@ def check_design(design: Design, metadata: Metadata) -> None:
     )
     spread = Spread.of(design.counts.astype(np.float64), means, gram)
     check_estimable(spread, metadata.names, metadata.terms, metadata.kept)
-
-
-def refuse_without_covariates(metadata: Metadata) -> NoReturn:
-    """Say why covariates are needed to map counts."""
-    names = metadata.covariates.required or ("those of fit",)
-    msg = (
-        "Covariates were kept, and they are part of the count that is expected of a "
-        f"sample: give covariates= with {', '.join(names)}. If they are an outcome that "
-        "is to be predicted, this would leak it into the test samples: fit without."
-    )
-    raise InputError(msg)
 
 
 def largest_of(dtype: np.dtype[Any]) -> float:

@@ -36,12 +36,15 @@ class Metadata:
         Further batch factors: removed like nuisances, by sum-to-zero contrasts.
     covariates, nuisance
         Encodings of what is kept and of what is removed.
+    binary
+        Which design columns were zeros and ones; None: not known yet.
     """
 
     batch: BatchLabels | None
     factors: tuple[BatchLabels, ...]
     covariates: CovariateEncoding
     nuisance: CovariateEncoding
+    binary: tuple[bool, ...] | None = None
 
     @classmethod
     def learn(
@@ -150,7 +153,14 @@ class Metadata:
             raise InputError(msg)
         removed.append(self.nuisance.columns(nuisance, n_rows))
         kept = self.covariates.columns(covariates, n_rows) if keep else None
-        return Design.of(codes, self.n_batches, kept, np.hstack(removed))
+        binary = self.binary
+        if binary is not None and not keep:
+            binary = binary[self.kept :]
+        return Design.of(codes, self.n_batches, kept, np.hstack(removed), binary)
+
+    def settle(self, design: Design) -> Self:
+        """Return the metadata with what the design of `fit` tells of its columns."""
+        return replace(self, binary=tuple(design.binary.tolist()))
 
     def extend(self, other: Self) -> Self:
         """Return the metadata with the batches of `other` after its own."""
@@ -167,6 +177,7 @@ class Metadata:
             "factors": [factor.to_json() for factor in self.factors],
             "covariates": self.covariates.to_json(),
             "nuisance": self.nuisance.to_json(),
+            "binary": None if self.binary is None else list(self.binary),
         }
 
     @classmethod
@@ -177,6 +188,7 @@ class Metadata:
             factors=tuple(map(BatchLabels.from_json, saved["factors"])),
             covariates=CovariateEncoding.from_json(saved["covariates"]),
             nuisance=CovariateEncoding.from_json(saved["nuisance"]),
+            binary=None if saved["binary"] is None else tuple(saved["binary"]),
         )
 
     def _contrast_names(self) -> list[str]:

@@ -32,12 +32,17 @@ class Design:
         Kept covariates, then nuisances: (n, p + q) float64.
     kept
         p, the number of columns that are kept.
+    binary
+        Columns of zeros and ones in the rows of `fit`: (p + q,). They split batches
+        into cells; which they are is frozen, so that a row is computed in the same way
+        whatever rows are beside it.
     """
 
     codes: NDArray[np.int32]
     n_batches: int
     columns: NDArray[np.float64]
     kept: int
+    binary: NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -46,6 +51,7 @@ class Design:
         n_batches: int | None = None,
         covariates: NDArray[np.float64] | None = None,
         nuisance: NDArray[np.float64] | None = None,
+        binary: ArrayLike | None = None,
     ) -> Self:
         """Build a design from arrays; everything but the codes is optional.
 
@@ -64,7 +70,9 @@ class Design:
         if n_batches is None:
             n_batches = int(codes.max()) + 1
         columns = np.ascontiguousarray(np.hstack(blocks))
-        return cls(codes, n_batches, columns, blocks[0].shape[1])
+        if binary is None:
+            binary = ((columns == 0) | (columns == 1)).all(axis=0)
+        return cls(codes, n_batches, columns, blocks[0].shape[1], np.asarray(binary, bool))
 
     @property
     def n_rows(self) -> int:

@@ -1,0 +1,177 @@
+"""Dask arrays: moments by tree reduction, apply as lazy blocks; the scheduler is yours.
+
+The blocks are matrices of the other kinds, and each goes through its own room. `moments`
+reads every block once and holds none; `apply` computes nothing. Features may be cut
+into chunks as well as rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+from dask.delayed import delayed
+
+from batchcorr.arrays.passes import apply, moments
+from batchcorr.arrays.verbs import has_infinite
+from batchcorr.errors import InputError
+from batchcorr.models.design import Design
+from batchcorr.models.location_scale import LocationScale
+from batchcorr.models.moments import Moments
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FAN_IN = 8
+"""Moments merged at a time, so that no worker holds many."""
+
+SHARED = ("rows", "n", "columns", "gram")
+"""Moments that do not depend on the feature, unless values are missing or weighted."""
+
+
+@moments.register(da.Array)
+def _moments(
+    x: Any, design: Design, *, weights: NDArray[np.float64] | None = None
+) -> Moments:
+    _require_known_chunks(x)
+    blocks = x.to_delayed()
+    rows_of, features_of = _slices(x.chunks[0]), _slices(x.chunks[1])
+    gather, merge = delayed(_gather_block, pure=False), delayed(_merge_all)
+    totals = []
+    for column, features in enumerate(features_of):
+        parts = [
+            gather(
+                block,
+                replace(design, codes=design.codes[rows], columns=design.columns[rows]),
+                _part_of(weights, rows, features),
+            )
+            for block, rows in zip(blocks[:, column], rows_of, strict=True)
+        ]
+        while len(parts) > 1:
+            parts = [merge(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
+        totals.append(parts[0])
+    return _beside(da.compute(*totals))
+
+
+@apply.register(da.Array)
+def _apply(
+    x: Any, design: Design, correction: LocationScale, *, out: Any = None
+) -> Any:
+    _require_known_chunks(x)
+    if out is not None:
+        msg = "A Dask array cannot be written in place: leave out= at None."
+        raise InputError(msg)
+    rows, features = x.chunks
+    everything = {
+        field.name: da.from_array(
+            getattr(correction, field.name), chunks=(-1, features), name=False
+        )
+        for field in fields(LocationScale)
+    }
+    codes = da.from_array(design.codes, chunks=(rows,), name=False)
+    columns = da.from_array(design.columns, chunks=(rows, -1), name=False)
+    return da.blockwise(
+        _apply_block,
+        "ij",
+        x,
+        "ij",
+        codes,
+        "i",
+        columns,
+        "ik",
+        everything["scale"],
+        "bj",
+        everything["shift"],
+        "bj",
+        everything["coefficients"],
+        "pj",
+        everything["nuisance"],
+        "qj",
+        kept=design.kept,
+        binary=design.binary,
+        n_batches=design.n_batches,
+        concatenate=True,
+        dtype=x.dtype,
+        meta=np.empty((0, 0), dtype=x.dtype),
+    )
+
+
+@has_infinite.register(da.Array)
+def _has_infinite(x: Any) -> bool:
+    return bool(da.isinf(x).any().compute())
+
+
+def _gather_block(
+    block: Any, design: Design, weights: NDArray[np.float64] | None
+) -> Moments:
+    found: Moments = moments(block, design, weights=weights)
+    return found
+
+
+def _merge_all(parts: list[Moments]) -> Moments:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.merge(part)
+    return total
+
+
+def _apply_block(
+    block: Any,
+    codes: NDArray[np.int32],
+    columns: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    shift: NDArray[np.float64],
+    coefficients: NDArray[np.float64],
+    nuisance: NDArray[np.float64],
+    *,
+    kept: int,
+    binary: NDArray[np.bool_],
+    n_batches: int,
+) -> Any:
+    design = Design(codes, n_batches, np.ascontiguousarray(columns), kept, binary)
+    correction = LocationScale(scale, shift, coefficients, nuisance)
+    return apply(block, design, correction)
+
+
+def _beside(parts: tuple[Moments, ...]) -> Moments:
+    """Set moments of different features beside each other."""
+    if len(parts) == 1:
+        return parts[0]
+    by_feature = any(part.by_feature for part in parts)
+    merged = {}
+    for field in fields(Moments):
+        arrays = [getattr(part, field.name) for part in parts]
+        if field.name == "rows" or (field.name in SHARED and not by_feature):
+            merged[field.name] = arrays[0]
+            continue
+        widths = [part.n_features for part in parts]
+        merged[field.name] = np.concatenate(
+            [
+                np.broadcast_to(array, (*array.shape[:-1], width))
+                for array, width in zip(arrays, widths, strict=True)
+            ],
+            axis=-1,
+        )
+    return Moments(**merged)
+
+
+def _slices(chunks: tuple[int, ...]) -> list[slice]:
+    ends = np.cumsum(chunks).tolist()
+    return [slice(end - size, end) for end, size in zip(ends, chunks, strict=True)]
+
+
+def _part_of(weights: Any, rows: slice, features: slice) -> Any:
+    if weights is None:
+        return None
+    return weights[rows] if weights.ndim == 1 else weights[rows, features]
+
+
+def _require_known_chunks(x: Any) -> None:
+    if np.isnan(x.shape[0]):
+        msg = (
+            "The lengths of this Dask array's chunks are not known: call "
+            "x.compute_chunk_sizes() first."
+        )
+        raise InputError(msg)
