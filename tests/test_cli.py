@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from typer.testing import CliRunner
@@ -235,6 +236,35 @@ def test_apply_finds_batches_in_another_column(folder, bladder):
     done("apply", "c.npz", "other.h5ad", "out.h5ad", "--batch", "day")
     wanted = bc.pp.standardize(bladder, "batch", copy=True)
     np.testing.assert_allclose(read(folder / "out.h5ad").X, wanted.X, rtol=1e-12)
+
+
+def test_counts_are_logged_and_corrected_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    counts = rng.negative_binomial(4, 0.05, (24, 30)).astype(np.float32)
+    obs = pd.DataFrame(
+        {"batch": ["a", "b", "c"] * 8}, index=[f"s{i}" for i in range(24)]
+    )
+    adata = anndata.AnnData(counts, obs=obs)
+    adata.write_h5ad("in.h5ad")
+    done("correct", "in.h5ad", "out.h5ad", "--batch", "batch", "--log-normalize")
+    found = read(tmp_path / "out.h5ad")
+    bc.pp.log_normalize(adata)
+    bc.pp.combat(adata, "batch")
+    np.testing.assert_array_equal(found.X, adata.X)
+    done(
+        "correct",
+        "in.h5ad",
+        "k.h5ad",
+        "--batch",
+        "batch",
+        "--log-normalize",
+        "--key-added",
+        "corrected",
+    )
+    beside = read(tmp_path / "k.h5ad")
+    np.testing.assert_array_equal(beside.X, counts)
+    np.testing.assert_array_equal(beside.layers["corrected"], adata.X)
 
 
 def test_a_sparse_matrix_becomes_dense_only_when_told(folder, bladder):

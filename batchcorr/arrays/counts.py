@@ -84,11 +84,29 @@ for _kinds, _rows in (
 
 def canonical(x: Any) -> Any:
     """Return a matrix that stores no entry twice: `x` itself if possible."""
-    if isinstance(x, np.ndarray) or x.has_canonical_format:
+    if isinstance(x, np.ndarray) or _ascending(x.indices, x.indptr):
         return x
     x = x.copy()
+    x.has_canonical_format = False
     x.sum_duplicates()
     return x
+
+
+def _ascending(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
+    """Whether indices strictly ascend in every row (or column), on all threads."""
+    found: list[bool] = []
+
+    def check(part: slice) -> None:
+        starts = indptr[part.start : part.stop + 1]
+        first, last = starts[0], starts[-1]
+        block = indices[first:last]
+        up = block[1:] > block[:-1]
+        fresh = starts[(starts > first) & (starts < last)]
+        up[fresh - first - 1] = True
+        found.append(bool(up.all()))
+
+    spread(check, cuts(indptr))
+    return all(found)
 
 
 class CountRows:

@@ -7,7 +7,7 @@ into chunks as well as rows.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -44,7 +44,7 @@ def _moments(
         parts = [
             gather(
                 block,
-                replace(design, codes=design.codes[rows], columns=design.columns[rows]),
+                design.take(rows),
                 _part_of(weights, rows, features),
             )
             for block, rows in zip(blocks[:, column], rows_of, strict=True)

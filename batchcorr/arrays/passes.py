@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchcorr.models.design import Design
     from batchcorr.models.location_scale import LocationScale
 
-__all__ = ["apply", "moments"]
+__all__ = ["apply", "by_cell", "moments"]
 
 
 @verb
@@ -152,21 +152,31 @@ def apply(x: Any, design: Design, correction: LocationScale, *, out: Any = None)
     Corrected matrix in the dtype of `x`; dense, as zeros do not stay zeros.
     """
     cells = Cells.of(design)
-    effects = np.concatenate(
-        [correction.coefficients[: design.kept], -correction.nuisance]
-    )
-    # What a unit of each column adds, by batch: kept ones in the share 1 - r.
-    share = np.where(
-        np.arange(len(effects))[None, :, None] < design.kept,
-        1 - correction.scale[:, None, :],
-        1.0,
-    )
-    tilt = share * effects
+    scale, shift, slopes, tilt = by_cell(design, cells, correction)
+    return affine(x, cells, scale, shift, slopes, tilt, out)
+
+
+def by_cell(
+    design: Design, cells: Cells, correction: LocationScale
+) -> tuple[
+    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+]:
+    """Lay a correction out for the passes.
+
+    Returns
+    -------
+    scale, shift
+        r and s of each cell, flat columns included in s: (C, G).
+    slopes
+        The sloped columns: (n, q).
+    tilt
+        What a unit of each sloped column adds, by batch: (B, q, G).
+    """
+    added = correction.slopes(design.kept)
     scale = correction.scale[cells.batch]
     shift = correction.shift[cells.batch]
     for column, values in zip(cells.flat, cells.values.T, strict=True):
-        shift += values[:, None] * tilt[cells.batch, column]
+        shift += values[:, None] * added[cells.batch, column]
     sloped = np.asarray(cells.sloped, dtype=np.intp)
-    tilt = np.ascontiguousarray(tilt[:, sloped])
-    slopes = np.ascontiguousarray(design.columns[:, sloped])
-    return affine(x, cells, scale, shift, slopes, tilt, out)
+    tilt = np.ascontiguousarray(added[:, sloped])
+    return scale, shift, np.ascontiguousarray(design.columns[:, sloped]), tilt

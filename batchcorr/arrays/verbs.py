@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["affine", "has_infinite", "sums", "sums_by_feature", "verb"]
 
-ROOMS = {"dask": "lazy", "numpy": "dense", "scipy": "sparse"}
-"""Library a matrix's type is defined in: the file that knows it."""
+ROOMS = {
+    "dask": ["lazy"],
+    "numpy": ["dense"],
+    "scipy": ["sparse", "sparse_products"],
+}
+"""Library a matrix's type is defined in: the files that know it."""
 
 
 def verb(default: Callable[..., Any]) -> Any:
@@ -34,7 +38,8 @@ def verb(default: Callable[..., Any]) -> Any:
         for parent in type(x).__mro__:
             room = ROOMS.get(parent.__module__.partition(".")[0])
             if room is not None:
-                import_module(f"batchcorr.arrays.{room}")
+                for name in room:
+                    import_module(f"batchcorr.arrays.{name}")
                 break
         function = dispatcher.dispatch(type(x))
         if function is find:

@@ -35,6 +35,7 @@ def correct(
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
     settings: options.Settings = None,
+    log_normalize: options.LogNormalize = False,
     dense: options.Dense = None,
     compress: options.Compress = False,
     force: options.Force = False,
@@ -59,6 +60,9 @@ def correct(
         from batchcorr import pp
 
         adata = read(source)
+        if log_normalize:
+            pp.log_normalize(adata, layer=layer, key_added=key_added)
+            layer = key_added or layer
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         write(adata, target, compress=compress)
         _tell(adata, target, key_added or layer)

@@ -88,6 +88,13 @@ Settings = Annotated[
         help="Any parameter of the method, such as mean_only=true. Repeat.",
     ),
 ]
+LogNormalize = Annotated[
+    bool,
+    typer.Option(
+        "--log-normalize",
+        help="IN holds counts: scale them to a common total and take log1p first.",
+    ),
+]
 Dense = Annotated[
     bool | None,
     typer.Option(

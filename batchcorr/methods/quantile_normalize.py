@@ -18,6 +18,7 @@ from batchcorr.errors import InputError, did_you_mean
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.matrix import as_matrix, is_sparse
+from batchcorr.methods.raw_counts import in_memory
 from batchcorr.models.labels import BatchLabels
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class QuantileNormalize(Corrector):
         The estimator itself.
         """
         table, batch, _ = self._take(X, batch, None)
-        x = _by_rows(self._matrix(table))
+        x = _by_rows(in_memory(self._matrix(table)))
         _check_values(x)
         weights = self._weights(batch, x.shape[0])
         self._remember_features(X, table, x)
@@ -165,7 +166,7 @@ class QuantileNormalize(Corrector):
     ) -> Any:
         self._require_fitted()
         table, _, _ = self._take(X, None, None)
-        x = as_matrix(table)
+        x = in_memory(as_matrix(table))
         self._check_features(table, x.shape[1])
         if is_sparse(x):
             allow_dense(x.shape, x.dtype.itemsize, dense=dense)

@@ -18,7 +18,13 @@ from batchcorr.methods.matrix import SAMPLED, as_matrix, is_sparse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["checked_totals", "raw_counts", "warn_of_empty", "warn_of_logs"]
+__all__ = [
+    "checked_totals",
+    "in_memory",
+    "raw_counts",
+    "warn_of_empty",
+    "warn_of_logs",
+]
 
 LARGE_LOG = 20
 """Logarithms of counts do not reach this: the base-2 logarithm of a million is 19.9."""
@@ -42,11 +48,24 @@ def raw_counts(x: Any) -> Any:
     if is_sparse(x) and x.format not in {"csr", "csc"}:
         x = x.tocsr()
     if not _keeps_integers(x):
-        x = as_matrix(x)
+        x = in_memory(as_matrix(x))
     if x.shape[1] == 0:
         msg = f"There are no features: the data are {x.shape[0]} samples × 0."
         raise InputError(msg)
     return canonical(x)
+
+
+def in_memory(x: Any) -> Any:
+    """Return a matrix that is in memory, and say what to do about any other."""
+    if isinstance(x, np.ndarray) or is_sparse(x):
+        return x
+    msg = (
+        f"The data must be in memory, in a NumPy array or a SciPy matrix, not in a "
+        f"{type(x).__module__}.{type(x).__qualname__}: call .compute() on it; or fit on "
+        "a part of the samples and transform the blocks one by one, as samples are "
+        "transformed each on its own."
+    )
+    raise InputError(msg)
 
 
 def _keeps_integers(x: Any) -> bool:

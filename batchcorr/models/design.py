@@ -7,8 +7,8 @@ knows no names of levels and no tables; `labels` and `covariates` make it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -72,7 +72,9 @@ class Design:
         columns = np.ascontiguousarray(np.hstack(blocks))
         if binary is None:
             binary = ((columns == 0) | (columns == 1)).all(axis=0)
-        return cls(codes, n_batches, columns, blocks[0].shape[1], np.asarray(binary, bool))
+        return cls(
+            codes, n_batches, columns, blocks[0].shape[1], np.asarray(binary, bool)
+        )
 
     @property
     def n_rows(self) -> int:
@@ -83,6 +85,10 @@ class Design:
     def counts(self) -> NDArray[np.int64]:
         """Rows of each batch: (B,)."""
         return np.bincount(self.codes, minlength=self.n_batches)
+
+    def take(self, rows: Any) -> Self:
+        """Return the design of some rows."""
+        return replace(self, codes=self.codes[rows], columns=self.columns[rows])
 
     def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the columns' batch means (B, p) and the columns centred by them."""

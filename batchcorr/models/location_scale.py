@@ -54,6 +54,28 @@ class LocationScale:
         xp = namespace(self.scale)
         return self.coefficients.shape[0] > 0 and bool(xp.any(self.scale != 1))
 
+    def slopes(self, kept: int) -> Array:
+        """Return what a unit of each design column adds, by batch: (B, kept + q, G).
+
+        Kept columns add their coefficient in the share 1 - r, nuisances take theirs
+        away whole; `kept` is p, or 0 where the covariates are left out.
+        """
+        xp = namespace(self.scale)
+        share = (1 - self.scale)[:, None, :] * self.coefficients[None, :kept, :]
+        whole = xp.broadcast_to(
+            -self.nuisance[None, ...], (self.n_batches, *self.nuisance.shape)
+        )
+        return xp.concat([share, whole], axis=1)
+
+    def select(self, features: Array) -> Self:
+        """Return the correction of some features only."""
+        return type(self)(
+            scale=self.scale[:, features],
+            shift=self.shift[:, features],
+            coefficients=self.coefficients[:, features],
+            nuisance=self.nuisance[:, features],
+        )
+
     def inverse(self) -> Self:
         r"""Return the correction that undoes this one: scale 1/r, shift -s/r, η -η.
 

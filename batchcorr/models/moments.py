@@ -102,6 +102,16 @@ class Moments:
             gram=xp.take(rows, pick, axis=2),
         )
 
+    def select_features(self, features: Array) -> Self:
+        """Return the moments of some of the features only."""
+        return type(self)(
+            **{
+                field.name: value[..., features] if value.shape[-1] > 1 else value
+                for field in fields(self)
+                for value in (getattr(self, field.name),)
+            }
+        )
+
     def collapse(self, parents: list[int], n_batches: int) -> Self:
         """Merge groups into batches: group k belongs to batch `parents[k]`.
 

@@ -1,0 +1,218 @@
+r"""The corrected matrix C that is never formed: its rows, products and moments.
+
+    C = r_b ∘ X + s_b + (1 - r_b) ∘ Z β - W η        (row by row, b the batch of the row)
+
+so that a product with C is one with X, whose columns were scaled, and a few small ones:
+as BatchNorm is folded into the next layer. X stays as it is, sparse if it is sparse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse.linalg as spla
+
+from batchcorr.arrays.passes import apply
+from batchcorr.arrays.verbs import verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.design import Design
+    from batchcorr.models.location_scale import LocationScale
+    from batchcorr.models.moments import Moments
+
+__all__ = ["CorrectedMatrix", "gram_times", "times", "transposed_times"]
+
+BLOCK = 1 << 22
+"""Corrected values held at a time, where a kind of matrix has no products of its own."""
+
+
+def _blocks(x: Any, design: Design, correction: LocationScale) -> Iterator[Any]:
+    """Form the corrected matrix, some rows at a time."""
+    step = max(1, BLOCK // max(x.shape[1], 1))
+    for start in range(0, x.shape[0], step):
+        rows = slice(start, min(start + step, x.shape[0]))
+        yield rows, apply(x[rows], design.take(rows), correction)
+
+
+@verb
+def times(
+    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return C V, (n, k)."""
+    result = np.empty((x.shape[0], right.shape[1]))
+    for rows, block in _blocks(x, design, correction):
+        result[rows] = block @ right
+    return result
+
+
+@verb
+def transposed_times(
+    x: Any, design: Design, correction: LocationScale, left: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return Cᵀ U, (G, k)."""
+    result = np.zeros((x.shape[1], left.shape[1]))
+    for rows, block in _blocks(x, design, correction):
+        result += block.T @ left[rows]
+    return result
+
+
+@verb
+def gram_times(
+    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return Cᵀ C V, (G, k), in one read of the matrix."""
+    result = np.zeros(right.shape)
+    for _, block in _blocks(x, design, correction):
+        result += block.T @ (block @ right)
+    return result
+
+
+@dataclass(frozen=True)
+class CorrectedMatrix:
+    """A matrix, the batches of its rows, and a correction: together the corrected one.
+
+    Index it with rows and features to have that part made; multiply it; or hand it to
+    anything that takes a SciPy `LinearOperator`.
+
+    Attributes
+    ----------
+    x
+        The matrix, (n, G).
+    design
+        Batch and columns of each row.
+    correction
+        The frozen correction.
+    moments
+        Moments of the same rows, from which means and variances are told.
+
+    Examples
+    --------
+    >>> import numpy as np, batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> corrected = bc.corrected(adata, "batch", method="standardize")
+    >>> corrected.shape
+    (57, 22283)
+    >>> corrected[:3, [10, 20]].shape
+    (3, 2)
+    >>> (corrected @ np.ones((22283, 1))).shape
+    (57, 1)
+    """
+
+    x: Any
+    design: Design
+    correction: LocationScale
+    moments: Moments
+
+    __array_ufunc__ = None  # U @ C is for C to compute, not for U
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return int(self.x.shape[0]), int(self.x.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of values that are made."""
+        return np.dtype(self.x.dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Make a part: rows, or rows and features; always two-dimensional."""
+        rows, features = key if isinstance(key, tuple) else (key, slice(None))
+        rows, features = _listed(rows, self.shape[0]), _listed(features, self.shape[1])
+        part = self.x[rows][:, features]
+        return apply(part, self.design.take(rows), self.correction.select(features))
+
+    def __matmul__(self, right: Any) -> NDArray[np.float64]:
+        """Return C V for a vector or a matrix V."""
+        return _columns(times, self, right)
+
+    def __rmatmul__(self, left: Any) -> NDArray[np.float64]:
+        """Return U C for a vector or a matrix U."""
+        return _columns(transposed_times, self, np.asarray(left).T).T
+
+    def gram_times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return Cᵀ C V, reading the matrix once."""
+        return _columns(gram_times, self, right)
+
+    def mean(self) -> NDArray[np.float64]:
+        """Return the mean of each feature, (G,): from the moments, without a pass."""
+        by_batch, weights = self._batch_means()
+        total: NDArray[np.float64] = (weights * by_batch).sum(axis=0)
+        return total
+
+    def var(self) -> NDArray[np.float64]:
+        """Return the variance of each feature, divisor n - 1, (G,)."""
+        sums = self.moments
+        by_batch, weights = self._batch_means()
+        r, t = self.correction.scale, self._slopes()
+        inside = (
+            r**2 * sums.squares
+            + 2 * r * (t * sums.cross).sum(axis=1)
+            + ((sums.gram * t[:, None]).sum(axis=2) * t).sum(axis=1)
+        )
+        mean = (weights * by_batch).sum(axis=0)
+        between = sums.n * (by_batch - mean) ** 2
+        n = np.maximum(sums.n.sum(axis=0) - 1, 1)
+        variance: NDArray[np.float64] = (inside + between).sum(axis=0) / n
+        return variance
+
+    def centred(self) -> CorrectedMatrix:
+        """Return the matrix less the mean of each feature."""
+        shift = self.correction.shift - self.mean()
+        return replace(self, correction=replace(self.correction, shift=shift))
+
+    def select(self, features: Any) -> CorrectedMatrix:
+        """Return the matrix of some features only."""
+        features = _listed(features, self.shape[1])
+        return CorrectedMatrix(
+            self.x[:, features],
+            self.design,
+            self.correction.select(features),
+            self.moments.select_features(features),
+        )
+
+    def as_linear_operator(self) -> spla.LinearOperator:
+        """Return the matrix as SciPy's solvers take it."""
+        return spla.LinearOperator(
+            self.shape,
+            matvec=lambda v: self @ v,
+            matmat=lambda v: self @ v,
+            rmatvec=lambda u: u @ self,
+            rmatmat=lambda u: (u.T @ self).T,
+            dtype=np.float64,
+        )
+
+    def _slopes(self) -> NDArray[np.float64]:
+        """Return what a unit of each column adds, by batch: (B, p + q, G)."""
+        return self.correction.slopes(self.design.kept)
+
+    def _batch_means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        sums = self.moments
+        moved = (self._slopes() * sums.columns).sum(axis=1)
+        by_batch = self.correction.scale * sums.mean + self.correction.shift + moved
+        return by_batch, sums.n / np.maximum(sums.n.sum(axis=0), 1)
+
+
+def _columns(product: Any, matrix: CorrectedMatrix, right: Any) -> Any:
+    """Multiply a vector as a matrix of one column."""
+    right = np.asarray(right, dtype=np.float64)
+    wide = right[:, None] if right.ndim == 1 else right
+    result = product(
+        matrix.x, matrix.design, matrix.correction, np.ascontiguousarray(wide)
+    )
+    return result[:, 0] if right.ndim == 1 else result
+
+
+def _listed(key: Any, length: int) -> Any:
+    """Return positions for whatever an axis can be indexed with."""
+    if isinstance(key, slice) and key == slice(None):
+        return key
+    if np.isscalar(key):
+        return np.arange(length)[[key]]
+    return np.arange(length)[key]
