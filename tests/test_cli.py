@@ -245,7 +245,7 @@ def test_counts_are_logged_and_corrected_in_one_line(tmp_path, monkeypatch):
     obs = pd.DataFrame(
         {"batch": ["a", "b", "c"] * 8}, index=[f"s{i}" for i in range(24)]
     )
-    adata = anndata.AnnData(counts, obs=obs)
+    adata = anndata.AnnData(counts.copy(), obs=obs)
     adata.write_h5ad("in.h5ad")
     done("correct", "in.h5ad", "out.h5ad", "--batch", "batch", "--log-normalize")
     found = read(tmp_path / "out.h5ad")
