@@ -15,8 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchcorr import datasets, errors, metrics, pp
+    from batchcorr import datasets, errors, metrics, pp, tl
     from batchcorr._correct import fit
+    from batchcorr._corrected import corrected
     from batchcorr.methods.combat import ComBat
     from batchcorr.methods.combat_seq import ComBatSeq
     from batchcorr.methods.linear import RemoveBatchEffect
@@ -36,6 +37,7 @@ __all__ = [
     "RemoveBatchEffect",
     "Standardize",
     "__version__",
+    "corrected",
     "datasets",
     "errors",
     "fit",
@@ -43,6 +45,7 @@ __all__ = [
     "metrics",
     "normalization_factors",
     "pp",
+    "tl",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -54,6 +57,7 @@ _HOMES = {
     "QuantileNormalize": "batchcorr.methods.quantile_normalize",
     "RemoveBatchEffect": "batchcorr.methods.linear",
     "Standardize": "batchcorr.methods.standardize",
+    "corrected": "batchcorr._corrected",
     "fit": "batchcorr._correct",
     "load": "batchcorr.methods.saving",
     "normalization_factors": "batchcorr.methods.normalization_factors",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["apply", "correct", "fit"]
+__all__ = ["apply", "correct", "fit", "fit_labels", "make_estimator", "positions_of"]
 
 NOT_FOR_TESTING = (
     "Corrected values are for plots, clustering and prediction, not for differential "
@@ -88,17 +88,18 @@ def fit(
     """
     _adata.require_adata(adata)
     labels = read_labels(adata, batch_key, covariates, nuisance)
-    estimator = _estimator(method, parameters, labels.formula)
-    return _fit(adata, estimator, labels, weights, layer)
+    estimator = make_estimator(method, parameters, labels.formula)
+    return fit_labels(adata, estimator, labels, weights, layer)
 
 
-def _fit(
+def fit_labels(
     adata: AnnData,
     estimator: Corrector,
     labels: Labels,
     weights: Any,
     layer: str | None,
 ) -> Corrector:
+    """Fit an estimator on an AnnData whose labels were read."""
     given = {"nuisance": labels.nuisance, "weights": weights}
     given = {name: value for name, value in given.items() if value is not None}
     known = signature(estimator.fit).parameters
@@ -134,9 +135,9 @@ def correct(
     noting = _Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     labels = read_labels(adata, batch_key, covariates, nuisance)
-    estimator = _estimator(method, parameters, labels.formula)
+    estimator = make_estimator(method, parameters, labels.formula)
     noting(_allow_dense, x, estimator, dense)
-    noting(_fit, adata, estimator, labels, weights, layer)
+    noting(fit_labels, adata, estimator, labels, weights, layer)
     return _write(
         adata, estimator, labels, noting, layer=layer, key_added=key_added, copy=copy
     )
@@ -201,7 +202,7 @@ def _write(
     if copy:
         adata = adata.copy()
     x = _adata.get_matrix(adata, layer)
-    positions = noting(_positions, adata, estimator)
+    positions = noting(positions_of, adata, estimator)
     if positions is None:
         here = key_added is None and _adata.writable(adata, x, layer)
         result = noting(_corrected, estimator, x, labels, x if here else None)
@@ -243,9 +244,10 @@ def _replaced(x: Any, positions: Any, corrected: Any) -> Any:
     return result
 
 
-def _estimator(
+def make_estimator(
     method: str, parameters: dict[str, Any], formula: str | None
 ) -> Corrector:
+    """Return the estimator of a method, refusing parameters it does not have."""
     kind = get(method)
     known = kind._get_param_names()
     for name in parameters:
@@ -257,7 +259,7 @@ def _estimator(
     return kind(**parameters)
 
 
-def _positions(adata: AnnData, estimator: Corrector) -> Any:
+def positions_of(adata: AnnData, estimator: Corrector) -> Any:
     """Return where the correction's features are in `adata`; None: all, in order."""
     names = estimator._names
     if names is None or tuple(adata.var_names) == names:

@@ -119,7 +119,8 @@ class CorrectedMatrix:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of values that are made."""
-        return np.dtype(self.x.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.x.dtype)
+        return dtype
 
     def __getitem__(self, key: Any) -> Any:
         """Make a part: rows, or rows and features; always two-dimensional."""
@@ -128,15 +129,15 @@ class CorrectedMatrix:
         part = self.x[rows][:, features]
         return apply(part, self.design.take(rows), self.correction.select(features))
 
-    def __matmul__(self, right: Any) -> NDArray[np.float64]:
+    def __matmul__(self, right: Any) -> Any:
         """Return C V for a vector or a matrix V."""
         return _columns(times, self, right)
 
-    def __rmatmul__(self, left: Any) -> NDArray[np.float64]:
+    def __rmatmul__(self, left: Any) -> Any:
         """Return U C for a vector or a matrix U."""
         return _columns(transposed_times, self, np.asarray(left).T).T
 
-    def gram_times(self, right: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gram_times(self, right: NDArray[np.float64]) -> Any:
         """Return Cᵀ C V, reading the matrix once."""
         return _columns(gram_times, self, right)
 
@@ -190,7 +191,8 @@ class CorrectedMatrix:
 
     def _slopes(self) -> NDArray[np.float64]:
         """Return what a unit of each column adds, by batch: (B, p + q, G)."""
-        return self.correction.slopes(self.design.kept)
+        added: NDArray[np.float64] = self.correction.slopes(self.design.kept)
+        return added
 
     def _batch_means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         sums = self.moments
@@ -214,5 +216,5 @@ def _listed(key: Any, length: int) -> Any:
     if isinstance(key, slice) and key == slice(None):
         return key
     if np.isscalar(key):
-        return np.arange(length)[[key]]
+        key = [key]
     return np.arange(length)[key]

@@ -86,7 +86,7 @@ def _with_zeros(
     )
 
 
-def _canonical(x: Any) -> Any:
+def canonical(x: Any) -> Any:
     """Return a matrix in which no entry is stored twice: `x` itself if possible."""
     if x.has_canonical_format:
         return x
@@ -98,7 +98,7 @@ def _canonical(x: Any) -> Any:
 def _csr(
     x: Any, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    x = _canonical(x)
+    x = canonical(x)
     order, starts = cells.sorted_rows()
     length = max(1, -(-x.shape[0] // STRIPES))
     cuts = [np.arange(start, stop, length) for start, stop in pairwise(starts)]
@@ -129,7 +129,7 @@ def _csr(
 def _csc(
     x: Any, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    x = _canonical(x)
+    x = canonical(x)
     found = np.zeros((cells.n_cells, x.shape[1], 4))
     cross = np.zeros((cells.n_batches, slopes.shape[1], x.shape[1]))
     _csc_sums(

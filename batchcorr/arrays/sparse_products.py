@@ -20,6 +20,7 @@ from batchcorr._numba import Kernel, prange
 from batchcorr.arrays.cells import Cells
 from batchcorr.arrays.corrected import gram_times, times, transposed_times
 from batchcorr.arrays.passes import by_cell
+from batchcorr.arrays.sparse import canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from batchcorr.models.design import Design
     from batchcorr.models.location_scale import LocationScale
 
-STRIPE = 2048
+STRIPE = 256
 """Rows of a batch that one partial sum takes, at least."""
 
-STRIPES = 16
+STRIPES = 8
 """Partial sums of a batch at most: each is as large as the result."""
+
+TILE = 600_000
+"""Bytes of vectors that a tile of features takes, so that two of them stay in cache."""
 
 
 @Kernel
@@ -62,22 +66,41 @@ def _transposed(data, indices, indptr, rows, bounds, left, partial):
 
 
 @Kernel
-def _gram(data, indices, indptr, rows, bounds, scaled, constant, partial, product):
-    """Both of the above for each row in turn; leave the products in `product`."""
+def _tile_starts(indices, indptr, width, starts):
+    """Find where each row passes from one tile of features to the next."""
+    for row in prange(len(indptr) - 1):
+        position = indptr[row]
+        for tile in range(starts.shape[1]):
+            while position < indptr[row + 1] and indices[position] < tile * width:
+                position += 1
+            starts[row, tile] = position
+
+
+@Kernel
+def _gram(data, indices, starts, rows, bounds, scaled, constant, partial, product):
+    """Both of the above, stripe by stripe, tile by tile of features that stay in cache.
+
+    `product` takes C V of the rows, `partial` the sums of Xᵀ C V.
+    """
     for stripe in prange(len(bounds) - 1):
         own = partial[stripe]
-        for k in range(bounds[stripe], bounds[stripe + 1]):
-            row = rows[k]
-            line = product[k]
-            line[:] = constant[k]
-            for position in range(indptr[row], indptr[row + 1]):
-                value, from_row = data[position], scaled[indices[position]]
-                for m in range(len(line)):
-                    line[m] += value * from_row[m]
-            for position in range(indptr[row], indptr[row + 1]):
-                value, to_row = data[position], own[indices[position]]
-                for m in range(len(line)):
-                    to_row[m] += value * line[m]
+        mine = range(bounds[stripe], bounds[stripe + 1])
+        for k in mine:
+            product[k] = constant[k]
+        for tile in range(starts.shape[1] - 1):
+            for k in mine:
+                row, line = rows[k], product[k]
+                for position in range(starts[row, tile], starts[row, tile + 1]):
+                    value, from_row = data[position], scaled[indices[position]]
+                    for m in range(len(line)):
+                        line[m] += value * from_row[m]
+        for tile in range(starts.shape[1] - 1):
+            for k in mine:
+                row, line = rows[k], product[k]
+                for position in range(starts[row, tile], starts[row, tile + 1]):
+                    value, to_row = data[position], own[indices[position]]
+                    for m in range(len(line)):
+                        to_row[m] += value * line[m]
 
 
 @dataclass(frozen=True)
@@ -98,12 +121,14 @@ class _Parts:
         _, shift, slopes, tilt = by_cell(design, cells, correction)
         order = np.argsort(design.codes, kind="stable")
         rows = np.split(order, np.cumsum(design.counts)[:-1])
-        return cls(x.tocsr(), rows, cells, correction.scale, shift, slopes, tilt)
+        return cls(
+            canonical(x).tocsr(), rows, cells, correction.scale, shift, slopes, tilt
+        )
 
     def constant(self, b: int, right: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what the rows of batch b have beside X: (rows, k)."""
         rows = self.rows[b]
-        beside = (self.shift @ right)[self.cells.codes[rows]]
+        beside: NDArray[np.float64] = (self.shift @ right)[self.cells.codes[rows]]
         if self.slopes.shape[1]:
             beside += self.slopes[rows] @ (self.tilt[b] @ right)
         return np.ascontiguousarray(beside)
@@ -113,7 +138,7 @@ class _Parts:
     ) -> NDArray[np.float64]:
         """Return Cᵀ U of batch b from U of its rows and the partial sums of XᵀU."""
         rows = self.rows[b]
-        result = self.scale[b][:, None] * partial.sum(axis=0)
+        result: NDArray[np.float64] = self.scale[b][:, None] * partial.sum(axis=0)
         in_cell = np.zeros((self.cells.n_cells, left.shape[1]))
         np.add.at(in_cell, self.cells.codes[rows], left)
         mine = np.flatnonzero(self.cells.batch == b)
@@ -162,6 +187,11 @@ def _gram_times(
     parts = _Parts.of(x, design, correction)
     result = np.zeros(right.shape)
     csr = parts.x
+    width = max(TILE // (8 * right.shape[1]), 64)
+    tiles = -(-x.shape[1] // width)
+    starts = np.empty((x.shape[0], tiles + 1), dtype=csr.indptr.dtype)
+    _tile_starts(csr.indices, csr.indptr, width, starts)
+    starts[:, -1] = csr.indptr[1:]
     for b, rows in enumerate(parts.rows):
         scaled, bounds = parts.scale[b][:, None] * right, parts.stripes(b)
         constant = parts.constant(b, right)
@@ -170,7 +200,7 @@ def _gram_times(
         _gram(
             csr.data,
             csr.indices,
-            csr.indptr,
+            starts,
             rows,
             bounds,
             scaled,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchcorr.methods.estimate import Fitted
+    from batchcorr.models.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["LocationScaleMethod"]
@@ -311,14 +312,27 @@ class LocationScaleMethod(FittedState):
         dense: bool | None = None,
         out: Any = None,
     ) -> Any:
+        x, design = self._design(X, batch, covariates, nuisance)
+        correction = self.correction_.inverse() if inverse else self.correction_
+        if is_sparse(x):
+            allow_dense(x.shape, x.dtype.itemsize, dense=dense)
+        elif out is None and not self.copy and isinstance(X, np.ndarray):
+            out = x if x.flags.writeable else None
+        if x.shape[0] == 0:
+            return np.empty(x.shape, dtype=x.dtype)
+        return apply(x, design, correction, out=out)
+
+    def _design(
+        self, X: Any, batch: Any, covariates: Any, nuisance: Any
+    ) -> tuple[Any, Design]:
+        """Return the matrix to correct, and what is known of its rows."""
         fitted = self._ready()
         table, batch, covariates = self._take(X, batch, covariates)
         x = as_matrix(table)
         self._check_features(table, x.shape[1])
         if fitted.metadata.batch is not None:
             self._require_batch(batch)
-        correction = fitted.correction.inverse() if inverse else fitted.correction
-        keep = correction.needs_covariates
+        keep = fitted.correction.needs_covariates
         if keep and covariates is None:
             checks.refuse_without_covariates(
                 fitted.metadata,
@@ -330,13 +344,7 @@ class LocationScaleMethod(FittedState):
         design = fitted.metadata.design(
             x.shape[0], batch, covariates if keep else None, nuisance, keep=keep
         )
-        if is_sparse(x):
-            allow_dense(x.shape, x.dtype.itemsize, dense=dense)
-        elif out is None and not self.copy and isinstance(X, np.ndarray):
-            out = x if x.flags.writeable else None
-        if x.shape[0] == 0:
-            return np.empty(x.shape, dtype=x.dtype)
-        return apply(x, design, correction, out=out)
+        return x, design
 
     def _read(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any, Any]:
         """Return table, matrix, batch and covariates to learn from."""

@@ -61,6 +61,10 @@ class Libraries(Corrector):
         ----------
         X
             Raw counts of the features of `fit`.
+
+        Returns
+        -------
+        Size factors in float64, (n,); 1 for samples without counts.
         """
         return self._divisors(self._measure(X)[1])
 

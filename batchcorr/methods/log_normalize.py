@@ -162,7 +162,19 @@ class LogNormalize(Libraries):
         return self._write(x, found, self._place(X, x))
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Learn from samples and transform the same samples."""
+        """Learn from samples and transform the same samples.
+
+        Parameters
+        ----------
+        X
+            Raw counts, samples × features.
+        y
+            Ignored.
+
+        Returns
+        -------
+        Logarithms, (n, G): sparse if X is and there is no `prior_count`.
+        """
         x, found = self._learn(X)
         return self._write(x, found, self._place(X, x))
 

@@ -151,7 +151,17 @@ class QuantileNormalize(Corrector):
         return self._apply(X)
 
     def fit_transform(self, X: Any, y: Any = None, *, batch: Any = None) -> Any:
-        """Learn the common distribution and give it to the same samples."""
+        """Learn the common distribution and give it to the same samples.
+
+        Parameters
+        ----------
+        X, y, batch
+            As in `fit`.
+
+        Returns
+        -------
+        Values of the target, (n, G), in the dtype of X (integers become float32); dense.
+        """
         return self.fit(X, y, batch=batch).transform(X)
 
     def _apply(

@@ -1,0 +1,215 @@
+"""Principal components of the corrected matrix, which is never formed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._corrected import corrected
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.models.krylov import leading_eigenvectors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from batchcorr.methods.base import LocationScaleMethod
+
+__all__ = ["pca"]
+
+
+def pca(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None = None,
+    *,
+    method: str = "combat",
+    covariates: Any = None,
+    nuisance: Any = None,
+    correction: LocationScaleMethod | None = None,
+    n_comps: int = 50,
+    mask_var: Any = None,
+    layer: str | None = None,
+    key_added: str | None = None,
+    tolerance: float = 1e-3,
+    random_state: int = 0,
+    copy: bool = False,
+    **parameters: Any,
+) -> AnnData | None:
+    r"""Take principal components of the corrected matrix, while X stays as it is.
+
+    With C the corrected matrix and μ its column means, the components are the leading
+    eigenvectors of :math:`(C - 1μ)^T (C - 1μ)`; products with it are products with X
+    whose columns were scaled, and a few small ones.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale; sparse stays sparse.
+    batch_key
+        Column of `obs` with the batch; None with a `correction` that knows it.
+    method
+        Name of a location-scale method.
+    covariates, nuisance
+        What to keep and what to remove: as in the method's own function.
+    correction
+        A fitted estimator to use; None: fit one here, on all features.
+    n_comps
+        Number of components.
+    mask_var
+        Features to take components of: a column of `var` or a boolean array. None: the
+        column ``highly_variable`` if there is one, else all.
+    layer
+        Layer to use; None: X.
+    key_added
+        Name for the results instead of ``X_pca``, ``PCs`` and ``pca``.
+    tolerance
+        Largest residual |CᵀC v - σ² v| of a component, as a share of σ².
+    random_state
+        Seed of the first block of vectors.
+    copy
+        Return a copy with the results and leave `adata` as it is.
+    **parameters
+        Parameters of the method's estimator.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the AnnData. Sets, as scanpy does,
+    ``obsm["X_pca"]`` (n, n_comps), ``varm["PCs"]`` (G, n_comps; 0 for features not
+    taken) and ``uns["pca"]`` with ``variance`` and ``variance_ratio``.
+
+    Raises
+    ------
+    InputError
+        If there are fewer samples or features than components.
+    MissingKeyError
+        If a column or layer does not exist.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the tolerance was not reached.
+
+    Notes
+    -----
+    Block Lanczos: one read of X per block of 32 vectors, some ten to thirty blocks; the
+    memory is that of the vectors, O((n + 10 G) n_comps). Signs are such that the
+    largest loading of each component is positive.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> bc.tl.pca(adata, "batch", method="standardize", n_comps=5)
+    >>> adata.obsm["X_pca"].shape
+    (57, 5)
+    """
+    adata = adata.copy() if copy else adata
+    matrix = corrected(
+        adata,
+        batch_key,
+        method=method,
+        covariates=covariates,
+        nuisance=nuisance,
+        correction=correction,
+        layer=layer,
+        **parameters,
+    )
+    chosen, mask_name = _chosen(adata, mask_var)
+    if matrix.shape[1] != adata.n_vars:
+        msg = (
+            f"The correction knows {matrix.shape[1]} of {adata.n_vars} features: take "
+            "components of these only, adata[:, …], or fit a correction on all."
+        )
+        raise InputError(msg)
+    if chosen is not None:
+        matrix = matrix.select(np.flatnonzero(chosen))
+    if not 1 <= n_comps <= min(matrix.shape) - 1:
+        msg = (
+            f"n_comps={n_comps} must be at least 1 and less than the number of samples "
+            f"and of features ({matrix.shape[0]} and {matrix.shape[1]})."
+        )
+        raise InputError(msg)
+    centred = matrix.centred()
+    variances, loadings, _ = leading_eigenvectors(
+        centred.gram_times,
+        matrix.shape[1],
+        n_comps,
+        tolerance=tolerance,
+        random=np.random.default_rng(random_state),
+    )
+    largest = np.argmax(np.abs(loadings), axis=0)
+    loadings = loadings * np.sign(loadings[largest, np.arange(n_comps)])
+    n = matrix.shape[0]
+    _store(
+        adata,
+        key_added,
+        scores=centred @ loadings,
+        loadings=loadings if chosen is None else _spread(loadings, chosen),
+        variance=variances / (n - 1),
+        total=float(matrix.var().sum()),
+        about={
+            "method": method if correction is None else correction.method,
+            "mask_var": mask_name,
+            "layer": layer,
+            "zero_center": True,
+        },
+    )
+    return adata if copy else None
+
+
+def _chosen(
+    adata: AnnData, mask_var: Any
+) -> tuple[NDArray[np.bool_] | None, str | None]:
+    """Return which features to take, and the name of the column that says so."""
+    name = mask_var if isinstance(mask_var, str) else None
+    if mask_var is None:
+        if "highly_variable" not in adata.var.columns:
+            return None, None
+        name = "highly_variable"
+    if name is not None:
+        if name not in adata.var.columns:
+            msg = (
+                f"The mask {name!r} is not a column of adata.var. "
+                f"{did_you_mean(name, adata.var.columns)}"
+            )
+            raise MissingKeyError(msg)
+        mask_var = adata.var[name]
+    chosen = np.asarray(mask_var)
+    if chosen.shape != (adata.n_vars,) or chosen.dtype != bool:
+        msg = (
+            "mask_var must be a column of adata.var or an array of true and false, one "
+            f"for each of {adata.n_vars} features."
+        )
+        raise InputError(msg)
+    return chosen, name
+
+
+def _spread(
+    loadings: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    everywhere = np.zeros((len(chosen), loadings.shape[1]))
+    everywhere[chosen] = loadings
+    return everywhere
+
+
+def _store(
+    adata: AnnData,
+    key_added: str | None,
+    *,
+    scores: NDArray[np.float64],
+    loadings: NDArray[np.float64],
+    variance: NDArray[np.float64],
+    total: float,
+    about: dict[str, Any],
+) -> None:
+    """Write the results where scanpy looks for them."""
+    adata.obsm[key_added or "X_pca"] = scores
+    adata.varm[key_added or "PCs"] = loadings
+    adata.uns[key_added or "pca"] = {
+        "params": {name: value for name, value in about.items() if value is not None},
+        "variance": variance,
+        "variance_ratio": variance / total if total > 0 else np.zeros_like(variance),
+    }
