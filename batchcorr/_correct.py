@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from batchcorr import _adata
 from batchcorr._labels import Labels, read_labels
+from batchcorr._noting import Noting, uninterrupted
 from batchcorr.errors import (
-    BatchCorrWarning,
     FeatureWarning,
     InputError,
     MissingKeyError,
@@ -26,7 +25,7 @@ from batchcorr.methods.matrix import as_matrix, is_sparse
 from batchcorr.methods.saving import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
@@ -132,7 +131,7 @@ def correct(
     """Fit a method on an AnnData and correct the same AnnData."""
     _adata.require_adata(adata)
     x = _adata.get_matrix(adata, layer)
-    noting = _Noting()
+    noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = make_estimator(method, parameters, labels.formula)
@@ -165,7 +164,7 @@ def apply(
         )
         raise InputError(msg)
     x = _adata.get_matrix(adata, layer)
-    noting = _Noting()
+    noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     needs_covariates, columns = correction.needs_covariates_, correction.obs_columns_
     columns = columns or {}
@@ -182,7 +181,9 @@ def apply(
     if nuisance is None:
         nuisance = columns.get("nuisance")
     noting(_allow_dense, x, correction, dense)
-    labels = read_labels(adata, batch_key, covariates, nuisance)
+    labels = read_labels(
+        adata, batch_key, covariates, nuisance, needed=correction.needs_batch
+    )
     return _write(
         adata, correction, labels, noting, layer=layer, key_added=key_added, copy=copy
     )
@@ -192,7 +193,7 @@ def _write(
     adata: AnnData,
     estimator: Corrector,
     labels: Labels,
-    noting: _Noting,
+    noting: Noting,
     *,
     layer: str | None,
     key_added: str | None,
@@ -203,17 +204,18 @@ def _write(
         adata = adata.copy()
     x = _adata.get_matrix(adata, layer)
     positions = noting(positions_of, adata, estimator)
-    if positions is None:
-        here = key_added is None and _adata.writable(adata, x, layer)
-        result = noting(_corrected, estimator, x, labels, x if here else None)
-    else:
-        corrected = noting(_corrected, estimator, x[:, positions], labels, None)
-        result = _replaced(x, positions, corrected)
-    record = _record(estimator, adata, labels, layer, noting.texts)
-    if adata.is_view:
-        adata._init_as_actual(adata.copy())
-    _adata.set_matrix(adata, result, layer, key_added)
-    _adata.write_record(adata, key_added or layer, record)
+    here = positions is None and key_added is None and _adata.writable(adata, x, layer)
+    with uninterrupted():
+        if positions is None:
+            result = noting(_corrected, estimator, x, labels, x if here else None)
+        else:
+            corrected = noting(_corrected, estimator, x[:, positions], labels, None)
+            result = _replaced(x, positions, corrected)
+        record = _record(estimator, adata, labels, layer, noting.texts)
+        if adata.is_view:
+            adata._init_as_actual(adata.copy())
+        _adata.set_matrix(adata, result, layer, key_added)
+        _adata.write_record(adata, key_added or layer, record)
     return adata if copy else None
 
 
@@ -224,7 +226,7 @@ def _corrected(estimator: Corrector, x: Any, labels: Labels, out: Any) -> Any:
 
 
 def _allow_dense(x: Any, estimator: Corrector, dense: bool | None) -> None:  # noqa: FBT001
-    if is_sparse(x) and not estimator.keeps_counts:
+    if is_sparse(x) and not estimator.keeps_sparse_:
         allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
 
 
@@ -249,6 +251,12 @@ def make_estimator(
 ) -> Corrector:
     """Return the estimator of a method, refusing parameters it does not have."""
     kind = get(method)
+    if not kind.needs_batch:
+        msg = (
+            f"{method} normalizes and knows no batches to correct: use "
+            f"batchcorr.pp.{method}."
+        )
+        raise InputError(msg)
     known = kind._get_param_names()
     for name in parameters:
         if name not in known:
@@ -302,7 +310,7 @@ def _record(
         if name not in {"copy", "batch_column", "covariate_columns"}
     }
     return {
-        "method": estimator.method,
+        "method": type(estimator).method,
         "parameters": parameters,
         "source": layer or "X",
         "batch": labels.keys["batch"],
@@ -328,25 +336,3 @@ def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) 
         + ("." if key_added else ", and keep them with key_added=.")
     )
     warn(msg, RepeatWarning)
-
-
-class _Noting:
-    """Call functions and note the warnings they give, then give them to the caller."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            result = function(*args)
-        for warning in caught:
-            text, category = str(warning.message), warning.category
-            self.texts.append(f"{category.__name__}: {text}")
-        for warning in caught:
-            text, category = str(warning.message), warning.category
-            if issubclass(category, BatchCorrWarning):
-                warn(text, category)
-            else:
-                warnings.warn_explicit(text, category, warning.filename, warning.lineno)
-        return result

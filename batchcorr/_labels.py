@@ -27,14 +27,19 @@ class Labels(NamedTuple):
 
 
 def read_labels(
-    adata: AnnData, batch_key: Any, covariates: Any, nuisance: Any
+    adata: AnnData,
+    batch_key: Any,
+    covariates: Any,
+    nuisance: Any,
+    *,
+    needed: bool = True,
 ) -> Labels:
-    """Read batch, covariates and nuisances from `obs`."""
+    """Read batch, covariates and nuisances from `obs`; a batch may be not needed."""
     batch: Any = None
     keys: Sequence[str] = []
     if isinstance(batch_key, list | tuple) and not batch_key:
         batch_key = None
-    if batch_key is None and nuisance is None:
+    if batch_key is None and nuisance is None and needed:
         msg = (
             "batch_key must name the column of adata.obs that holds the batch; only "
             "remove_batch_effect can do without, with nuisance=. "

@@ -6,14 +6,13 @@ normalized first and corrected then, and both are told.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchcorr import _adata
 from batchcorr._labels import read_labels
-from batchcorr.errors import BatchCorrWarning, warn
+from batchcorr._noting import Noting, uninterrupted
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.log_normalize import LogNormalize
 from batchcorr.methods.matrix import FLOATS, is_sparse
@@ -47,18 +46,18 @@ def log_normalize(
     estimator = LogNormalize(
         method, target_sum=target_sum, base=base, prior_count=prior_count
     )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        counts, libraries = estimator._learn(x)
-    record = _record(target, estimator, layer, _pass_on(caught))
+    noting = Noting()
+    counts, libraries = noting(estimator._learn, x)
+    record = _record(target, estimator, layer, noting.texts)
     keeps_storage = prior_count is None or not is_sparse(x)
     here = key_added is None and counts is x and keeps_storage
     out = x if here and _owned(target, x, layer) else None
-    result = estimator._write(counts, libraries, out, dense=True)
-    _set(target, result, layer, key_added, record)
-    target.obs["size_factor"] = estimator.size_factors_
-    if prior_count is None and (key_added or layer) is None:
-        target.uns["log1p"] = {"base": base}
+    with uninterrupted():
+        result = estimator._write(counts, libraries, out, dense=True)
+        _set(target, result, layer, key_added, record)
+        target.obs["size_factor"] = estimator.size_factors_
+        if prior_count is None and (key_added or layer) is None:
+            target.uns["log1p"] = {"base": base}
     return target if copy else None
 
 
@@ -83,14 +82,14 @@ def quantile_normalize(
     batch = None
     if batch_key is not None:
         batch = read_labels(target, batch_key, None, None).batch
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        estimator.fit(x, batch=batch)
+    noting = Noting()
+    noting(estimator.fit, x, batch=batch)
     estimator.obs_columns_ = {"batch": batch_key}
-    record = _record(target, estimator, layer, _pass_on(caught))
+    record = _record(target, estimator, layer, noting.texts)
     here = key_added is None and not is_sparse(x) and _owned(target, x, layer)
-    result = estimator._apply(x, dense=True, out=x if here else None)
-    _set(target, result, layer, key_added, record)
+    with uninterrupted():
+        result = estimator._apply(x, dense=True, out=x if here else None)
+        _set(target, result, layer, key_added, record)
     return target if copy else None
 
 
@@ -152,14 +151,3 @@ def _record(
         "note": "",
         "versions": versions(),
     } | estimator._summary()
-
-
-def _pass_on(caught: list[warnings.WarningMessage]) -> list[str]:
-    """Give collected warnings on to the caller; return their text for the record."""
-    for warning in caught:
-        message, category = str(warning.message), warning.category
-        if issubclass(category, BatchCorrWarning):
-            warn(message, category)
-        else:
-            warnings.warn_explicit(message, category, warning.filename, warning.lineno)
-    return [f"{warning.category.__name__}: {warning.message}" for warning in caught]

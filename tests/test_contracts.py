@@ -620,6 +620,34 @@ def test_standardized_batches_have_one_mean_and_one_standard_deviation(small):
         close(part.std(axis=0, ddof=1), np.sqrt(pooled), 1e-12)
 
 
+@pytest.mark.parametrize("center", [True, False])
+def test_standardize_is_its_equation_on_an_explicit_design(small, center):
+    """y = σ (x - α_b - zβ) / σ_b + α + zβ, with α_b instead of α if not centred."""
+    x = small.x[:, 2:]
+    full = np.hstack(
+        [
+            small.batch[:, None] == [1, 2, 3],
+            small.table["cell_type"].to_numpy()[:, None] == ["NK", "T"],
+            small.table[["age"]],
+        ]
+    ).astype(float)
+    solution = np.linalg.lstsq(full, x)[0]
+    kept, squares = full[:, 3:] @ solution[3:], (x - full @ solution) ** 2
+    sigma = np.sqrt(squares.sum(axis=0) / (44 - 3 - 3))
+    common = np.bincount(small.batch)[1:] / 44 @ solution[:3]
+    expected = np.empty_like(x)
+    for b, n in ((1, 14), (2, 19), (3, 11)):
+        rows = small.batch == b
+        own = np.sqrt(squares[rows].sum(axis=0) / (n - 1))
+        residuals = (x - full @ solution)[rows]
+        level = common if center else solution[b - 1]
+        expected[rows] = sigma / own * residuals + level + kept[rows]
+    found = bc.Standardize(center=center).fit_transform(
+        x, batch=small.batch, covariates=small.table[["cell_type", "age"]]
+    )
+    close(found, expected)
+
+
 def test_standardized_batches_of_a_reference_look_like_it(small):
     y = bc.Standardize(reference=3).fit_transform(small.x, batch=small.batch)
     for b in (1, 2, 3):

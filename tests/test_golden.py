@@ -444,6 +444,16 @@ def test_a_gene_that_cannot_be_estimated_stays_where_r_fails(odd, d, name, rows)
     )
 
 
+def test_a_gene_constant_but_for_a_missing_value_is_adjusted_as_in_r(odd, d):
+    """R sees a gene as uniform only in a batch without missing values."""
+    x = missing_at(d, slice(6), 0, 5.0)
+    for gap, adjusted in ((x, False), (missing_at(x, 3, 0), True)):
+        model = bc.ComBat().fit(gap, batch=odd["batch"])
+        assert model.aim_.adjustable[0] == adjusted
+        assert np.isfinite(model.details_["delta_star"][0, 0]) == adjusted
+    assert model.details_["delta_hat"][0, 0] == 0
+
+
 def test_identical_genes_are_corrected_where_r_divides_0_by_0(odd, d):
     assert outcome(odd, "identical_genes")["status"] == "error"
     x = np.repeat(d[:, :1], 3, axis=1)

@@ -205,6 +205,9 @@ def constants(draw):
         x[row, 1] += 1 if abs(value) < 1e6 else abs(value)
     elif change == "huge":
         x[row, 1] = 1e10
+    if draw(st.booleans()):  # then late blocks have no rows of the constant batch
+        order = np.argsort(codes, kind="stable")
+        x, codes = x[order], codes[order]
     levels = rng.integers(0, 3, n + 5)
     z = np.c_[levels == 1, levels == 2, rng.normal(size=n + 5)][
         :, : draw(st.integers(0, 3))

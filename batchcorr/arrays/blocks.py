@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "cuts", "dense_rows", "row_blocks", "spread"]
 
-BLOCK = 1 << 16
-"""Values in a block: half a megabyte, which a core's own cache holds."""
+BLOCK = 1 << 17
+"""Values in a block: a megabyte at most, which a core's own cache holds."""
 
 
 def spread(work: Callable[[Any], None], blocks: Iterable[Any]) -> None:

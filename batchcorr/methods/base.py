@@ -120,6 +120,7 @@ class LocationScaleMethod(FittedState):
         covariates: Any = None,
         batches: Iterable[Any] | None = None,
         levels: Mapping[str, Iterable[Any]] | None = None,
+        decay: float | None = None,
     ) -> Self:
         """Learn from a block of samples; the blocks together are as one `fit`.
 
@@ -132,17 +133,28 @@ class LocationScaleMethod(FittedState):
         levels
             All levels of each categorical covariate, by name: needed on the first call
             if a block may lack some.
+        decay
+            λ, from 0 to 1: what earlier samples of a batch count, each time that new
+            ones of it come. None or 1: as much as the new ones; 0: nothing.
 
         Returns
         -------
-        The estimator itself. Whether the design can be estimated is checked, and the
-        correction computed, when it is first used.
+        The estimator itself. The design is checked, and the correction computed, when
+        it is first used.
 
         Notes
         -----
         The state is the moments, O(B p G); nothing of a block is kept. A formula's
         transforms (`center`, `poly`, …) take their state from the first block.
+
+        With λ < 1 and blocks of m samples of a batch, its mean tends to the running mean
+        of batch normalization with momentum 1 - λ, and its effective n, which is what
+        empirical Bayes sees, to m / (1 - λ). The variance is that around the running
+        mean: it also holds the drift between calls, unlike batch normalization's.
         """
+        if decay is not None and not (np.isreal(decay) and 0 <= decay <= 1):
+            msg = f"decay must be a number from 0 to 1, or None, not {decay!r}."
+            raise InputError(msg)
         table, x, batch, covariates = self._read(X, batch, covariates)
         self._require_batch(batch)
         metadata = self._metadata
@@ -181,7 +193,8 @@ class LocationScaleMethod(FittedState):
         metadata = metadata.settle(design)
         sums = moments(x, design)
         if self.moments_ is not None:
-            sums = self.moments_.merge(sums)
+            kept = np.where(sums.rows > 0, 1.0 if decay is None else decay, 1.0)
+            sums = self.moments_.decayed(kept).merge(sums)
         self._remember_features(X, table, x)
         self._remember(metadata, sums, None)
         return self
@@ -266,13 +279,7 @@ class LocationScaleMethod(FittedState):
 
         Parameters
         ----------
-        X
-            Samples × features.
-        y
-            Ignored.
-        batch
-            Batch of each sample.
-        covariates
+        X, y, batch, covariates
             As in `fit`.
 
         Returns

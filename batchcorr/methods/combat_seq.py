@@ -114,7 +114,6 @@ class ComBatSeq(Corrector):
 
     method: ClassVar[str] = "combat_seq"
     for_testing: ClassVar[bool] = True
-    keeps_counts: ClassVar[bool] = True
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
@@ -298,6 +297,11 @@ class ComBatSeq(Corrector):
         self._require_fitted()
         assert self._metadata is not None
         return self._metadata.levels
+
+    @property
+    def keeps_sparse_(self) -> bool:
+        """Counts come back in the storage they came in."""
+        return True
 
     @property
     def needs_covariates_(self) -> bool:

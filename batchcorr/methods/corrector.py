@@ -36,14 +36,12 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     A subclass sets `method`, the name it is known by, and implements `fit`,
     `transform`, `_pack`, `_unpack` and `__sklearn_is_fitted__`. `for_testing` says
-    whether corrected values may be tested, `keeps_counts` that counts come back as
-    counts, in the dtype and storage they had.
+    whether corrected values may be tested.
     """
 
     method: ClassVar[str]
     for_testing: ClassVar[bool] = False
     needs_batch: ClassVar[bool] = True
-    keeps_counts: ClassVar[bool] = False
 
     batch_column: str | None = None
     covariate_columns: list[str] | None = None
@@ -69,6 +67,11 @@ class Corrector(TransformerMixin, BaseEstimator):
     @abstractmethod
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether the estimator has learned anything."""
+
+    @property
+    def keeps_sparse_(self) -> bool:
+        """Whether a sparse matrix comes back sparse."""
+        return False
 
     @property
     def needs_covariates_(self) -> bool:

@@ -6,7 +6,6 @@ shows, saves, and is made from.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +25,6 @@ from batchcorr.models.size_factors import METHODS, Reference, learn, libraries, 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from os import PathLike
 
     from numpy.typing import NDArray
 
@@ -67,21 +65,6 @@ class Libraries(Corrector):
         Size factors in float64, (n,); 1 for samples without counts.
         """
         return self._divisors(self._measure(X)[1])
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the frozen state to a file: plain arrays and JSON, no pickle.
-
-        Parameters
-        ----------
-        path
-            The file, by custom ``*.npz``; written beside and renamed when complete.
-        """
-        from batchcorr.methods.saving import save
-
-        self._require_fitted()
-        named = copy(self)
-        del named.method  # leaves the name that `load` finds the class by
-        save(named, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether `fit` was called."""

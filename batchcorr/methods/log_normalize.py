@@ -129,6 +129,11 @@ class LogNormalize(Libraries):
         self.prior_count = prior_count
         self.copy = copy
 
+    @property
+    def keeps_sparse_(self) -> bool:
+        """Zeros stay zeros unless a prior count is added to them."""
+        return self.prior_count is None
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from counts what new samples are to be measured against.
 

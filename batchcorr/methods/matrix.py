@@ -176,7 +176,7 @@ def warn_of_counts(x: Any, method: str) -> None:
         msg = (
             f"{method} expects values on a log scale, and these look like raw counts "
             "(whole numbers up to large ones). Batch effects on counts multiply: take "
-            "logarithms first, for example scanpy.pp.normalize_total and "
-            "scanpy.pp.log1p."
+            "logarithms first, with batchcorr.pp.log_normalize or scanpy's normalize_total "
+            "and log1p, or correct the counts with combat_seq."
         )
         warn(msg, CountsWarning)

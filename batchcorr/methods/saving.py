@@ -46,7 +46,7 @@ def save(estimator: Corrector, path: str | PathLike[str]) -> None:
     names = estimator._names
     header = plain | {
         "schema": SCHEMA,
-        "method": estimator.method,
+        "method": type(estimator).method,
         "parameters": _plain(estimator.get_params(deep=False)),
         "features": None if names is None else list(names),
         "n_features": estimator._n_features,

@@ -147,6 +147,24 @@ class Moments:
         batches = list(range(self.n_batches))
         return self.concat(other).collapse(batches * 2, self.n_batches)
 
+    def decayed(self, factor: float | Array) -> Self:
+        """Return the moments as if every sample had counted `factor` times.
+
+        Counts and sums shrink, `rows` as well as n; means stay. `factor` is one number,
+        or one for each batch: (B, 1).
+        """
+        xp = namespace(self.mean)
+        factor = xp.asarray(factor, dtype=self.mean.dtype)
+        factor = xp.broadcast_to(factor, (self.n_batches, 1))
+        return replace(
+            self,
+            rows=self.rows * factor,
+            n=self.n * factor,
+            squares=self.squares * factor,
+            cross=self.cross * factor[:, :, None],
+            gram=self.gram * factor[:, :, None, None],
+        )
+
     def _pick(self, name: str, members: list[int]) -> Array:
         values = getattr(self, name)
         return namespace(values).stack([values[k, ...] for k in members])
