@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.methods.matrix import as_matrix, is_sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "get_matrix",
     "read_record",
+    "replace_features",
     "require_adata",
     "set_matrix",
     "writable",
@@ -91,6 +93,22 @@ def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
         isinstance(other, np.ndarray) and np.may_share_memory(x, other)
         for other in others
     )
+
+
+def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
+    """Return `x` with the columns at `positions` replaced."""
+    if is_sparse(corrected):
+        import scipy.sparse as sp
+
+        others = np.setdiff1d(np.arange(x.shape[1]), positions)
+        order = np.argsort(np.concatenate([positions, others]))
+        beside = sp.hstack([corrected, x[:, others]], format="csc")
+        return beside[:, order].asformat(x.format)
+    result = x.toarray() if is_sparse(x) else x.copy()
+    if result.dtype != corrected.dtype:
+        result = as_matrix(result)
+    result[:, positions] = corrected
+    return result
 
 
 def set_matrix(

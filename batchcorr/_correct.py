@@ -5,8 +5,6 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchcorr import _adata
 from batchcorr._labels import Labels, read_labels
 from batchcorr._noting import Noting, uninterrupted
@@ -29,7 +27,15 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["apply", "correct", "fit", "fit_labels", "make_estimator", "positions_of"]
+__all__ = [
+    "apply",
+    "correct",
+    "fit",
+    "fit_labels",
+    "fit_matrix",
+    "make_estimator",
+    "positions_of",
+]
 
 NOT_FOR_TESTING = (
     "Corrected values are for plots, clustering and prediction, not for differential "
@@ -99,6 +105,14 @@ def fit_labels(
     layer: str | None,
 ) -> Corrector:
     """Fit an estimator on an AnnData whose labels were read."""
+    x = _adata.get_matrix(adata, layer)
+    return fit_matrix(x, adata.var_names, estimator, labels, weights)
+
+
+def fit_matrix(
+    x: Any, names: Any, estimator: Corrector, labels: Labels, weights: Any = None
+) -> Corrector:
+    """Fit an estimator on a matrix whose labels and feature names were read."""
     given = {"nuisance": labels.nuisance, "weights": weights}
     given = {name: value for name, value in given.items() if value is not None}
     known = signature(estimator.fit).parameters
@@ -106,10 +120,9 @@ def fit_labels(
         if name not in known:
             msg = f"{estimator.method} has no {name}: use remove_batch_effect."
             raise InputError(msg)
-    x = _adata.get_matrix(adata, layer)
     estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
-    if adata.var_names.is_unique:
-        estimator._names = tuple(map(str, adata.var_names))
+    if names.is_unique:
+        estimator._names = tuple(map(str, names))
     estimator.obs_columns_ = labels.keys
     return estimator
 
@@ -210,7 +223,7 @@ def _write(
             result = noting(_corrected, estimator, x, labels, x if here else None)
         else:
             corrected = noting(_corrected, estimator, x[:, positions], labels, None)
-            result = _replaced(x, positions, corrected)
+            result = _adata.replace_features(x, positions, corrected)
         record = _record(estimator, adata, labels, layer, noting.texts)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
@@ -228,22 +241,6 @@ def _corrected(estimator: Corrector, x: Any, labels: Labels, out: Any) -> Any:
 def _allow_dense(x: Any, estimator: Corrector, dense: bool | None) -> None:  # noqa: FBT001
     if is_sparse(x) and not estimator.keeps_sparse_:
         allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
-
-
-def _replaced(x: Any, positions: Any, corrected: Any) -> Any:
-    """Return `x` with the columns at `positions` replaced."""
-    if is_sparse(corrected):
-        import scipy.sparse as sp
-
-        others = np.setdiff1d(np.arange(x.shape[1]), positions)
-        order = np.argsort(np.concatenate([positions, others]))
-        beside = sp.hstack([corrected, x[:, others]], format="csc")
-        return beside[:, order].asformat(x.format)
-    result = x.toarray() if is_sparse(x) else x.copy()
-    if result.dtype != corrected.dtype:
-        result = as_matrix(result)
-    result[:, positions] = corrected
-    return result
 
 
 def make_estimator(

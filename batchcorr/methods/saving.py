@@ -122,6 +122,7 @@ def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         TypeError,
         EOFError,
         AttributeError,
+        RuntimeError,  # zipfile: encrypted, or compressed in an unknown way
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

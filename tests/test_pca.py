@@ -1,0 +1,202 @@
+"""The corrected matrix that is never formed equals the one that is."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+import batchcorr as bc
+from batchcorr.errors import ConvergenceWarning, InputError, MissingKeyError
+from batchcorr.models.krylov import leading_eigenvectors
+
+DESIGNS = {
+    "batch alone": None,
+    "categories": ["cell_type"],
+    "numbers": ["age"],
+    "both": ["cell_type", "age"],
+}
+METHODS = ["combat", "standardize", "remove_batch_effect"]
+
+
+def make(kind=sp.csr_matrix, n=700, n_features=90, seed=0):
+    rng = np.random.default_rng(seed)
+    x = np.log1p(rng.poisson(0.6, (n, n_features)).astype(float))
+    obs = pd.DataFrame(
+        {
+            "batch": rng.choice(list("abc"), n),
+            "cell_type": rng.choice(["T", "B", "NK"], n),
+            "age": rng.normal(50, 10, n),
+        },
+        index=[f"c{i}" for i in range(n)],
+    )
+    x[obs["cell_type"] == "T", :30] *= 1.8
+    x[obs["batch"] == "a", 10:50] *= 1.5
+    return ad.AnnData(kind(x), obs=obs)
+
+
+def formed(adata, method, covariates):
+    """Return the corrected matrix, made by the method's own function."""
+    options = {"covariates": covariates, "dense": True, "copy": True}
+    return getattr(bc.pp, method)(adata, "batch", **options).X
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_array])
+def test_parts_products_and_moments_are_those_of_the_formed_matrix(
+    kind, method, design
+):
+    adata, covariates = make(kind), DESIGNS[design]
+    full = formed(adata, method, covariates)
+    lazy = bc.corrected(adata, "batch", method=method, covariates=covariates)
+    rng = np.random.default_rng(1)
+    right, left = rng.normal(size=(90, 5)), rng.normal(size=(700, 4))
+    close = {"rtol": 1e-10, "atol": 1e-9}
+    np.testing.assert_allclose(lazy @ right, full @ right, **close)
+    np.testing.assert_allclose(lazy @ right[:, 0], full @ right[:, 0], **close)
+    np.testing.assert_allclose(left.T @ lazy, left.T @ full, **close)
+    gram = full.T @ (full @ right)
+    np.testing.assert_allclose(lazy.gram_times(right), gram, rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(lazy.mean(), full.mean(axis=0), **close)
+    np.testing.assert_allclose(lazy.var(), full.var(axis=0, ddof=1), **close)
+    np.testing.assert_array_equal(lazy[[5, 600], 20:30], full[[5, 600], 20:30])
+    np.testing.assert_array_equal(lazy[7], full[[7]])
+    np.testing.assert_allclose(
+        lazy.centred() @ right, (full - full.mean(0)) @ right, **close
+    )
+    some = lazy.select(np.arange(90) % 3 == 0)
+    np.testing.assert_allclose(some @ right[::3], full[:, ::3] @ right[::3], **close)
+    assert lazy.as_linear_operator().shape == (700, 90)
+    largest = spla.svds(lazy.as_linear_operator(), k=1, return_singular_vectors=False)
+    np.testing.assert_allclose(largest, np.linalg.norm(full, 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("method", METHODS)
+def test_components_are_those_of_the_formed_matrix(kind, method):
+    adata = make(kind)
+    full = formed(adata, method, ["cell_type"])
+    before = adata.X.copy()
+    bc.tl.pca(
+        adata,
+        "batch",
+        method=method,
+        covariates=["cell_type"],
+        n_comps=8,
+        tolerance=1e-8,
+    )
+    assert abs(adata.X - before).sum() == 0
+    u, s, vt = np.linalg.svd(full - full.mean(axis=0), full_matrices=False)
+    found = adata.uns["pca"]
+    np.testing.assert_allclose(found["variance"], s[:8] ** 2 / 699, rtol=1e-9)
+    np.testing.assert_allclose(
+        found["variance_ratio"], s[:8] ** 2 / (s**2).sum(), rtol=1e-9
+    )
+    signs = np.sign(vt[np.arange(8), np.abs(vt[:8]).argmax(axis=1)])
+    np.testing.assert_allclose(
+        adata.varm["PCs"], (vt[:8] * signs[:, None]).T, atol=1e-6
+    )
+    np.testing.assert_allclose(adata.obsm["X_pca"], u[:, :8] * s[:8] * signs, atol=1e-5)
+
+
+def test_scanpy_goes_on_from_there():
+    import scanpy as sc
+
+    adata = make()
+    bc.tl.pca(adata, "batch", covariates=["cell_type"], n_comps=10)
+    sc.pp.neighbors(adata, n_neighbors=5)
+    assert adata.obsp["connectivities"].shape == (700, 700)
+
+
+def test_a_mask_selects_what_components_are_taken_of_and_not_what_is_fitted():
+    adata = make()
+    full = formed(adata, "combat", None)  # priors of all features
+    adata.var["highly_variable"] = np.arange(90) < 40
+    bc.tl.pca(adata, "batch", n_comps=4, tolerance=1e-8)
+    some = full[:, :40] - full[:, :40].mean(axis=0)
+    s = np.linalg.svd(some, compute_uv=False)[:4]
+    np.testing.assert_allclose(adata.uns["pca"]["variance"], s**2 / 699, rtol=1e-9)
+    assert (adata.varm["PCs"][40:] == 0).all()
+    assert adata.uns["pca"]["params"]["mask_var"] == "highly_variable"
+
+
+def test_a_frozen_correction_is_used_and_names_are_free():
+    adata = make()
+    correction = bc.fit(adata, "batch", covariates=["cell_type"])
+    one = bc.tl.pca(adata, correction=correction, n_comps=3, copy=True)
+    bc.tl.pca(adata, "batch", covariates=["cell_type"], n_comps=3, key_added="mine")
+    np.testing.assert_allclose(one.obsm["X_pca"], adata.obsm["mine"], atol=1e-12)
+    assert set(adata.varm) == {"mine"}
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-8])
+def test_residuals_are_within_the_tolerance_on_a_flat_spectrum(tolerance):
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(900, 400))
+    values, vectors, products = leading_eigenvectors(
+        lambda v: a.T @ (a @ v), 400, 20, tolerance=tolerance, random=rng
+    )
+    residual = a.T @ (a @ vectors) - vectors * values
+    assert (np.linalg.norm(residual, axis=0) <= 1.001 * tolerance * values).all()
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(20), atol=1e-10)
+    exact = np.linalg.svd(a, compute_uv=False)[:20]
+    np.testing.assert_allclose(np.sqrt(values), exact, rtol=tolerance)
+    assert products <= (8 if tolerance == 1e-3 else 13)
+
+
+def test_low_rank_and_repeated_eigenvalues_end_early():
+    rng = np.random.default_rng(4)
+    q = np.linalg.qr(rng.normal(size=(300, 5)))[0]
+    a = (q * [3.0, 3.0, 3.0, 1.0, 1.0]) @ q.T
+    values, _, _ = leading_eigenvectors(
+        lambda v: a @ v, 300, 7, tolerance=1e-6, random=rng
+    )
+    np.testing.assert_allclose(values, [3, 3, 3, 1, 1, 0, 0], atol=1e-9)
+
+
+def test_too_few_products_are_said():
+    a = np.diag(np.linspace(1, 1.001, 500))
+    with pytest.warns(ConvergenceWarning, match="did not converge"):
+        leading_eigenvectors(
+            lambda v: a @ v,
+            500,
+            50,
+            tolerance=1e-12,
+            random=np.random.default_rng(0),
+            max_products=3,
+        )
+
+
+def test_threads_do_not_change_components():
+    import numba
+
+    adata = make(n=3000)
+    both = []
+    for count in (1, numba.config.NUMBA_NUM_THREADS):
+        numba.set_num_threads(count)
+        both.append(bc.corrected(adata, "batch").gram_times(np.eye(90)[:, :6]))
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    np.testing.assert_array_equal(*both)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"n_comps": 90}, InputError, "n_comps=90"),
+        ({"n_comps": 0}, InputError, "n_comps=0"),
+        ({"mask_var": "nosuch"}, MissingKeyError, "'nosuch'"),
+        ({"mask_var": [True]}, InputError, "one for each of 90"),
+        ({"method": "combat_seq"}, InputError, "not a location-scale"),
+    ],
+)
+def test_refuses(options, error, says):
+    adata = make()
+    if options.get("method"):
+        adata.X = sp.csr_matrix(np.rint(adata.X.toarray()))
+    with pytest.raises(error, match=says):
+        bc.tl.pca(adata, "batch", **options)
+    assert not adata.obsm
