@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +84,12 @@ class Kind:
     values: Callable[[Any], np.ndarray] = np.asarray
 
 
+def computed(x: Any) -> np.ndarray:
+    """What a Dask array of sparse or dense blocks holds."""
+    x = x.compute() if hasattr(x, "compute") else x
+    return x.toarray() if sp.issparse(x) else np.asarray(x)
+
+
 def strided(x: np.ndarray) -> np.ndarray:
     """Every second column of a wider matrix: a view that owns nothing."""
     wide = np.full((x.shape[0], 2 * x.shape[1]), np.nan)
@@ -133,6 +140,12 @@ KINDS = [
     Kind("csc_matrix", sp.csc_matrix, _toarray),
     Kind("csc_array", sp.csc_array, _toarray),
     Kind("coo_matrix", sp.coo_matrix, _toarray),
+    Kind("dask", lambda x: da.from_array(x, chunks=(17, 9)), np.asarray),
+    Kind(
+        "dask_csr",
+        lambda x: da.from_array(x, chunks=(17, -1)).map_blocks(sp.csr_matrix),
+        computed,
+    ),
 ]
 
 

@@ -183,10 +183,8 @@ def test_missing_values_do_not_hide_it(method, x):
     assert message.startswith("'u' is confounded with batch")
 
 
-@every_method
+@pytest.mark.parametrize("method", METHODS[1:])  # ComBat needs more than one
 def test_one_feature_alone_does_not_hide_it(method, x):
-    if method is bc.ComBat:
-        pytest.skip("ComBat has nothing to learn from one feature")
     message = refusal(method, x[:, :1], table(u=np.where(BATCH == "a", "yes", "no")))
     assert message.startswith("'u' is confounded with batch")
 
@@ -203,6 +201,15 @@ def test_a_feature_confounded_by_its_missing_values_stays_as_it_is(method, x):
     np.testing.assert_array_equal(np.flatnonzero(~model.aim_.adjustable), [3])
     others = np.arange(15) != 3
     assert (corrected[:, others] != y[:, others]).any(axis=0).all()
+
+
+def test_a_feature_unseen_in_a_batch_keeps_its_nuisance_too(x, rng):
+    y = x.copy()
+    y[BATCH == "c", 3] = np.nan
+    age = table(age=rng.normal(50, 10, N))
+    corrected = bc.RemoveBatchEffect().fit_transform(y, batch=BATCH, nuisance=age)
+    np.testing.assert_array_equal(corrected[:, 3], y[:, 3])
+    assert (corrected[:, 4] != y[:, 4]).any()
 
 
 # -- not confounded, and hence not refused --------------------------------------------

@@ -22,7 +22,7 @@ from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
 from batchcorr.models.nonparametric import average_likely
 
-quick = settings(deadline=None, derandomize=True, max_examples=40)
+quick = settings(deadline=None, derandomize=True, max_examples=25)
 seeds = st.integers(0, 2**32 - 1)
 KINDS = {"dense": np.asarray, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
@@ -99,6 +99,9 @@ def test_merging_is_associative_and_commutative(data, cuts):
     forth = reduce(Moments.merge, parts)
     assert_same_moments(reduce(Moments.merge, parts[::-1]), forth)
     assert_same_moments(reduce(lambda a, b: b.merge(a), parts), forth)
+    batches = list(range(data[2])) * len(parts)
+    at_once = reduce(Moments.concat, parts).collapse(batches, data[2])
+    assert_same_moments(at_once, forth)
     assert_same_moments(forth, of_rows(data, slice(None)))
 
 
@@ -225,13 +228,28 @@ def is_constant(data):
 @given(data=constants(), cuts=cuts)
 def test_squares_are_0_exactly_where_a_batch_is_constant(make, data, cuts):
     whole = of_rows(data, slice(None), make)
-    merged = reduce(Moments.merge, in_blocks(data, cuts, make))
-    for found in (whole, merged):
+    parts = in_blocks(data, cuts, make)
+    merged = reduce(Moments.merge, parts)
+    at_once = reduce(Moments.concat, parts).collapse([0, 1] * len(parts), 2)
+    for found in (whole, merged, at_once):
         assert (found.squares[0, 1] == 0) == is_constant(data)
         assert found.squares[0, 0] > 0
         assert found.squares[0, 2] > 0
         if is_constant(data):
             assert found.mean[0, 1] == data[0][data[1] == 0, 1][0]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_parts_of_a_constant_batch_are_constant_when_merged_at_once(value):
+    """Also when some part, here the first and the last, has no rows of it."""
+    sizes, parts = [0, 3, 5, 7, 0], []
+    for size in sizes:
+        x = np.r_[np.full(size, value), [0.7, 2.9]][:, None]
+        parts.append(moments(x, Design.of(np.r_[np.zeros(size), [1, 1]], 2)))
+    found = reduce(Moments.concat, parts).collapse([0, 1] * len(parts), 2)
+    assert found.n[:, 0].tolist() == [15, 10]
+    assert found.mean[0, 0] == value
+    assert found.squares[0, 0] == 0 < found.squares[1, 0]
 
 
 @quick
@@ -280,8 +298,8 @@ def test_many_cells_of_one_value_are_one_constant_batch(seed, value):
 def test_cells_refine_batches_and_hold_what_is_flat(seed, n, n_batches, p):
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(n, p))
-    two_valued = rng.random(p) < 0.7
-    z[:, two_valued] = rng.choice([-1.5, 0.3], (n, two_valued.sum()))
+    binary = rng.random(p) < 0.7
+    z[:, binary] = rng.integers(0, 2, (n, binary.sum()))
     design = Design.of(rng.integers(0, n_batches, n), n_batches, z)
     cells = Cells.of(design)
     np.testing.assert_array_equal(cells.batch[cells.codes], design.codes)
