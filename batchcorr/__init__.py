@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchcorr import datasets, errors, metrics, pp, tl
     from batchcorr._correct import fit
     from batchcorr._corrected import corrected
+    from batchcorr._sites import fit_moments, make_schema, moments
     from batchcorr.methods.combat import ComBat
     from batchcorr.methods.combat_seq import ComBatSeq
     from batchcorr.methods.linear import RemoveBatchEffect
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from batchcorr.methods.normalization_factors import normalization_factors
     from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.saving import load
+    from batchcorr.methods.schema import Schema
+    from batchcorr.methods.site_moments import SiteMoments
     from batchcorr.methods.standardize import Standardize
 
 __version__ = "0.1.0"
@@ -35,14 +38,19 @@ __all__ = [
     "LogNormalize",
     "QuantileNormalize",
     "RemoveBatchEffect",
+    "Schema",
+    "SiteMoments",
     "Standardize",
     "__version__",
     "corrected",
     "datasets",
     "errors",
     "fit",
+    "fit_moments",
     "load",
+    "make_schema",
     "metrics",
+    "moments",
     "normalization_factors",
     "pp",
     "tl",
@@ -56,10 +64,15 @@ _HOMES = {
     "LogNormalize": "batchcorr.methods.log_normalize",
     "QuantileNormalize": "batchcorr.methods.quantile_normalize",
     "RemoveBatchEffect": "batchcorr.methods.linear",
+    "Schema": "batchcorr.methods.schema",
+    "SiteMoments": "batchcorr.methods.site_moments",
     "Standardize": "batchcorr.methods.standardize",
     "corrected": "batchcorr._corrected",
     "fit": "batchcorr._correct",
+    "fit_moments": "batchcorr._sites",
     "load": "batchcorr.methods.saving",
+    "make_schema": "batchcorr._sites",
+    "moments": "batchcorr._sites",
     "normalization_factors": "batchcorr.methods.normalization_factors",
 }
 

@@ -97,6 +97,10 @@ def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
 
 def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
     """Return `x` with the columns at `positions` replaced."""
+    if hasattr(x, "dask"):
+        from batchcorr.arrays import lazy
+
+        return lazy.replace_features(x, positions, corrected)
     if is_sparse(corrected):
         import scipy.sparse as sp
 

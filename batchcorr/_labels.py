@@ -95,8 +95,13 @@ def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
                 f"{did_you_mean(key, adata.obs.columns)}"
             )
             raise MissingKeyError(msg)
-    table: pd.DataFrame = adata.obs[list(keys)]
-    return table
+    return _in_memory(adata.obs[list(keys)])
+
+
+def _in_memory(table: Any) -> pd.DataFrame:
+    """Return a table that anndata may have read lazily."""
+    found: pd.DataFrame = table.to_memory() if hasattr(table, "to_memory") else table
+    return found
 
 
 def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
@@ -115,7 +120,7 @@ def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str |
     if given is None:
         return None, None
     if isinstance(given, str) and given.lstrip().startswith("~"):
-        return adata.obs, given
+        return _in_memory(adata.obs), given
     if isinstance(given, str):
         given = [given]
     if isinstance(given, list | tuple | pd.Index):

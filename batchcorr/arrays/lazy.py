@@ -48,6 +48,7 @@ def _moments(
                 _part_of(weights, rows, features),
             )
             for block, rows in zip(blocks[:, column], rows_of, strict=True)
+            if rows.stop > rows.start  # filtering leaves empty blocks
         ]
         while len(parts) > 1:
             parts = [merge(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
@@ -98,9 +99,24 @@ def _apply(
     )
 
 
+def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
+    """Return `x` with the features at `positions` replaced by those of `other`, dense."""
+    rest = np.setdiff1d(np.arange(x.shape[1]), positions)
+    order = np.argsort(np.concatenate([positions, rest]))
+    beside = x[:, rest].map_blocks(
+        _dense, other.dtype, dtype=other.dtype, meta=np.empty((0, 0), other.dtype)
+    )
+    return da.concatenate([other, beside], axis=1)[:, order]
+
+
+def _dense(block: Any, dtype: Any) -> Any:
+    return (block.toarray() if hasattr(block, "toarray") else block).astype(dtype)
+
+
 @has_infinite.register(da.Array)
 def _has_infinite(x: Any) -> bool:
-    return bool(da.isinf(x).any().compute())
+    found = [delayed(has_infinite)(block) for block in x.to_delayed().ravel()]
+    return any(da.compute(*found))
 
 
 def _gather_block(
@@ -130,6 +146,8 @@ def _apply_block(
     binary: NDArray[np.bool_],
     n_batches: int,
 ) -> Any:
+    if len(codes) == 0:
+        return np.empty(block.shape, dtype=block.dtype)
     design = Design(codes, n_batches, np.ascontiguousarray(columns), kept, binary)
     correction = LocationScale(scale, shift, coefficients, nuisance)
     return apply(block, design, correction)
@@ -139,14 +157,14 @@ def _beside(parts: tuple[Moments, ...]) -> Moments:
     """Set moments of different features beside each other."""
     if len(parts) == 1:
         return parts[0]
-    by_feature = any(part.by_feature for part in parts)
+    widths = [part.n_features for part in parts]
+    shared = all(_same_rows(parts[0], part) for part in parts)
     merged = {}
     for field in fields(Moments):
         arrays = [getattr(part, field.name) for part in parts]
-        if field.name == "rows" or (field.name in SHARED and not by_feature):
+        if field.name == "rows" or (field.name in SHARED and shared):
             merged[field.name] = arrays[0]
             continue
-        widths = [part.n_features for part in parts]
         merged[field.name] = np.concatenate(
             [
                 np.broadcast_to(array, (*array.shape[:-1], width))
@@ -155,6 +173,18 @@ def _beside(parts: tuple[Moments, ...]) -> Moments:
             axis=-1,
         )
     return Moments(**merged)
+
+
+def _same_rows(one: Moments, other: Moments) -> bool:
+    """Whether all features of both were observed in the same rows, as far as is known.
+
+    A chunk of one feature does not tell by its shape whether values are missing.
+    """
+    return all(
+        a.shape[-1] == 1 and np.array_equal(a, b)
+        for name in SHARED
+        for a, b in [(getattr(one, name), getattr(other, name))]
+    )
 
 
 def _slices(chunks: tuple[int, ...]) -> list[slice]:

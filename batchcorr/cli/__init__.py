@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from batchcorr import __version__
-from batchcorr.cli import correct, demo, methods
+from batchcorr.cli import correct, demo, methods, sites
 from batchcorr.cli.console import out
 
 __all__ = ["app"]
@@ -31,6 +31,9 @@ for command in (
     correct.correct,
     correct.fit,
     correct.apply,
+    sites.schema,
+    sites.moments,
+    sites.fit_moments,
     methods.methods,
 ):
     app.command()(command)

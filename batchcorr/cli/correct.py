@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from batchcorr._files import replacing, replacing_folder
 from batchcorr.cli import options
-from batchcorr.cli.console import out, reporting
+from batchcorr.cli.console import out, reporting, working
 from batchcorr.cli.files import check_kind, check_target, read, write, writing
+from batchcorr.cli.interrupt import interruptible
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["apply", "correct", "fit"]
+
+DEFAULT_MEMORY = "2GiB"
 
 Correction = Annotated[
     Path, typer.Argument(metavar="CORRECTION", help="The correction: .npz.")
@@ -37,6 +41,8 @@ def correct(
     settings: options.Settings = None,
     log_normalize: options.LogNormalize = False,
     dense: options.Dense = None,
+    memory: options.Memory = None,
+    scheduler: options.Scheduler = None,
     compress: options.Compress = False,
     force: options.Force = False,
 ) -> None:
@@ -46,6 +52,11 @@ def correct(
     """
     check_kind(source)
     check_kind(target)
+    stream = memory is not None or scheduler is not None
+    allowed = options.memory_bytes(DEFAULT_MEMORY if memory is None else memory)
+    if stream and log_normalize:
+        msg = "cannot be used with --memory: take logarithms in a step before."
+        raise typer.BadParameter(msg, param_hint="--log-normalize")
     with reporting():
         check_target(target, [source], force=force)
         given = options.arguments(
@@ -57,6 +68,12 @@ def correct(
             reference=reference,
             settings=settings,
         )
+        if stream:
+            given |= {"layer": layer, "key_added": key_added, "dense": dense}
+            given |= {"memory": allowed, "scheduler": scheduler}
+            adata = _stream(source, target, given, compress=compress)
+            _tell(adata, target, key_added or layer)
+            return
         from batchcorr import pp
 
         adata = read(source)
@@ -66,6 +83,28 @@ def correct(
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         write(adata, target, compress=compress)
         _tell(adata, target, key_added or layer)
+
+
+def _stream(
+    source: Path, target: Path, given: dict[str, Any], *, compress: bool
+) -> AnnData:
+    """Correct from file to file, and return what is in the new one but matrices."""
+    from batchcorr._stream import learn
+
+    with working(f"Learning from {source}"), interruptible():
+        learned = learn(source, **given)
+    replace = replacing_folder if target.suffix.lower() == ".zarr" else replacing
+    try:
+        with (
+            working(f"Writing {target}"),
+            writing(target),
+            replace(target) as part,
+            interruptible(),
+        ):
+            learned.write(part, compress=compress)
+    finally:
+        learned.close()
+    return learned.adata
 
 
 def fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,13 +23,16 @@ __all__ = [
     "Formula",
     "KeyAdded",
     "Layer",
+    "Memory",
     "Method",
     "Nuisances",
     "Reference",
+    "Scheduler",
     "Settings",
     "Source",
     "Target",
     "arguments",
+    "memory_bytes",
     "parameters",
 ]
 
@@ -103,10 +107,46 @@ Dense = Annotated[
         show_default="if it is small",
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Correct a file larger than memory, block by block, with no more memory "
+        "than this: 2GiB, 500MB.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Correct block by block on a Dask scheduler (tcp://…), or on [bold]"
+        "threads[/bold]; --memory is then each worker's.",
+    ),
+]
 Compress = Annotated[
     bool, typer.Option("--compress", help="Write gzip: smaller, and much slower.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+
+
+def memory_bytes(text: str) -> int:
+    """Read a size such as 2GiB, 500MB or 1.5 g: with i in powers of 1024.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is none.
+    """
+    match = re.fullmatch(r"([0-9.]+) *(?:([kmgt])(i?))?b?", text.strip().lower())
+    try:
+        value = float(match[1]) if match else 0.0
+    except ValueError:
+        value = 0.0
+    if match is None or value <= 0:
+        msg = f"{text!r} is no size of memory, such as 2GiB or 500MB."
+        raise typer.BadParameter(msg, param_hint="--memory")
+    power = " kmgt".index(match[2] or " ")
+    return int(value * (1024 if match[3] else 1000) ** power)
 
 
 def parameters(kind: type[Corrector]) -> dict[str, Parameter]:

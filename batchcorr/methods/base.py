@@ -1,13 +1,12 @@
 """The estimator that all location-scale methods are: scikit-learn's manners, two passes.
 
-Reading matrix and metadata, the pass that gathers moments, the pass that applies the
-correction; what lies between them is in `estimate`, and what is special to a method in
-the method's own file.
+What lies between the passes is in `estimate`, what is special to a method in its file.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LocationScaleMethod"]
 
+BESIDE = {"batch": True, "covariates": True}
+
 
 class LocationScaleMethod(FittedState):
     """Base of the methods that correct by one affine map per batch and feature.
@@ -44,18 +45,13 @@ class LocationScaleMethod(FittedState):
     fewest_batches: ClassVar[int] = 2
     several_factors: ClassVar[bool] = False
 
-    __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
-    __metadata_request__partial_fit: ClassVar = {"batch": True, "covariates": True}
-    __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
-    __metadata_request__inverse_transform: ClassVar = {
-        "batch": True,
-        "covariates": True,
-    }
+    __metadata_request__fit: ClassVar = BESIDE
+    __metadata_request__partial_fit: ClassVar = BESIDE
+    __metadata_request__transform: ClassVar = BESIDE
+    __metadata_request__inverse_transform: ClassVar = BESIDE
 
     formula: str | None
     copy: bool
-
-    # -- fitting ----------------------------------------------------------------
 
     def fit(
         self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
@@ -81,10 +77,9 @@ class LocationScaleMethod(FittedState):
 
         Raises
         ------
-        DesignError
-            If covariates are confounded with batch, or labels are missing.
-        InputError
-            If the data are infinite, not numeric or of wrong shape.
+        DesignError, InputError
+            If covariates are confounded with batch, or labels are missing; if the data
+            are infinite, not numeric or of wrong shape.
         """
         return self._fit(X, batch, covariates)
 
@@ -106,9 +101,8 @@ class LocationScaleMethod(FittedState):
         design = metadata.design(x.shape[0], batch, covariates, nuisance)
         metadata = metadata.settle(design)
         sums = moments(x, design, weights=weights)
-        fitted = estimate(self, sums, metadata)
+        self._remember(metadata, sums, estimate(self, sums, metadata))
         self._remember_features(X, table, x)
-        self._remember(metadata, sums, fitted)
         return self
 
     def partial_fit(
@@ -134,25 +128,24 @@ class LocationScaleMethod(FittedState):
             All levels of each categorical covariate, by name: needed on the first call
             if a block may lack some.
         decay
-            λ, from 0 to 1: what earlier samples of a batch count, each time that new
-            ones of it come. None or 1: as much as the new ones; 0: nothing.
+            What earlier samples of a batch count, once more for each call that brings
+            new ones: λ from 1 (as None: as much as these) down to 0 (nothing).
 
         Returns
         -------
-        The estimator itself. The design is checked, and the correction computed, when
-        it is first used.
+        The estimator itself; the correction is computed when it is first used.
 
         Notes
         -----
         The state is the moments, O(B p G); nothing of a block is kept. A formula's
         transforms (`center`, `poly`, …) take their state from the first block.
 
-        With λ < 1 and blocks of m samples of a batch, its mean tends to the running mean
-        of batch normalization with momentum 1 - λ, and its effective n, which is what
-        empirical Bayes sees, to m / (1 - λ). The variance is that around the running
-        mean: it also holds the drift between calls, unlike batch normalization's.
+        With blocks of m samples of a batch, its mean tends to batch normalization's
+        running mean with momentum 1 - λ, and its effective n, which empirical Bayes
+        uses, to m / (1 - λ). The variance is that around the running mean: it also holds
+        the drift between calls, unlike batch normalization's.
         """
-        if decay is not None and not (np.isreal(decay) and 0 <= decay <= 1):
+        if not (decay is None or (isinstance(decay, Real) and 0 <= decay <= 1)):
             msg = f"decay must be a number from 0 to 1, or None, not {decay!r}."
             raise InputError(msg)
         table, x, batch, covariates = self._read(X, batch, covariates)
@@ -193,8 +186,10 @@ class LocationScaleMethod(FittedState):
         metadata = metadata.settle(design)
         sums = moments(x, design)
         if self.moments_ is not None:
-            kept = np.where(sums.rows > 0, 1.0 if decay is None else decay, 1.0)
-            sums = self.moments_.decayed(kept).merge(sums)
+            before = self.moments_
+            if decay is not None:
+                before = before.decayed(np.where(sums.rows > 0, decay, 1.0))
+            sums = before.merge(sums)
         self._remember_features(X, table, x)
         self._remember(metadata, sums, None)
         return self
@@ -207,12 +202,8 @@ class LocationScaleMethod(FittedState):
 
         Parameters
         ----------
-        X
-            Samples of the new batches, the same features as in `fit`.
-        batch
-            Their batches, none of which was seen before.
-        covariates
-            As in `fit`.
+        X, batch, covariates
+            As in `fit`; of batches none of which was seen before.
 
         Returns
         -------
@@ -244,17 +235,13 @@ class LocationScaleMethod(FittedState):
         grown._metadata, grown.moments_ = grown._fitted.metadata, None
         return grown
 
-    # -- using ------------------------------------------------------------------
-
     def transform(self, X: Any, *, batch: Any = None, covariates: Any = None) -> Any:
         """Correct samples of known batches, each on its own: row by row.
 
         Parameters
         ----------
-        X
-            Samples × features, the features of `fit`.
-        batch
-            Batch of each sample.
+        X, batch
+            Samples × features, the features of `fit`, and the batch of each sample.
         covariates
             As in `fit`; needed only where values are scaled, because the protected
             part of a value is not.
@@ -265,10 +252,8 @@ class LocationScaleMethod(FittedState):
 
         Raises
         ------
-        UnknownBatchError
-            For a batch that `fit` has not seen.
-        InputError
-            If covariates are needed and not given.
+        UnknownBatchError, InputError
+            For a batch that `fit` has not seen; if covariates are needed and not given.
         """
         return self._apply(X, batch, covariates)
 
@@ -297,10 +282,8 @@ class LocationScaleMethod(FittedState):
 
         Parameters
         ----------
-        X
-            Corrected values, samples × features.
-        batch, covariates
-            As in `transform`.
+        X, batch, covariates
+            Corrected values, and what is beside them, as in `transform`.
 
         Returns
         -------

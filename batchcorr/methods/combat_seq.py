@@ -88,8 +88,9 @@ class ComBatSeq(Corrector):
 
     Give the biological group as a covariate: what is not given is removed as far as it
     differs between batches. Corrected counts carry no trace of how uncertain the batch
-    effects were, so that testing them is a little too sure; batch in the model of the
-    test is better. The fits are solved fully where R's edgeR stops early, so that up to
+    effects were: a test of them is too sure, the more so the less balanced the design
+    (docs/counts.md shows by how much). Test the counts as they were, with batch in the
+    model. The fits are solved fully where R's edgeR stops early, so that up to
     0.3 % of counts differ by 1 from those of R.
 
     Dispersions take about 25 fits of every feature in each batch: 20,000 features ×
@@ -113,7 +114,6 @@ class ComBatSeq(Corrector):
     """
 
     method: ClassVar[str] = "combat_seq"
-    for_testing: ClassVar[bool] = True
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}

@@ -57,6 +57,12 @@ def as_matrix(x: Any) -> Any:
             + (" Give one feature as x[:, None]." if x.ndim == 1 else "")
         )
         raise InputError(msg)
+    if any(size != size for size in x.shape):  # noqa: PLR0124 - NaN in Dask's shapes
+        msg = (
+            "The lengths of this Dask array's chunks are not known: call "
+            "x.compute_chunk_sizes() first."
+        )
+        raise InputError(msg)
     if x.dtype in FLOATS:
         return x if x.dtype.isnative or not hasattr(x, "byteswap") else x.astype("=f8")
     if x.dtype.kind in "buif":
@@ -120,6 +126,10 @@ def as_counts(x: Any) -> Any:
     """
     if is_sparse(x):
         x = x if x.format in {"csr", "csc"} else x.tocsr()
+    elif hasattr(x, "dask"):
+        from batchcorr.methods.raw_counts import in_memory
+
+        in_memory(x)  # says what to do
     else:
         x = x.to_numpy() if hasattr(x, "to_numpy") else _from_sequence(x)
     if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:

@@ -113,11 +113,14 @@ def fit_batches(moments: Moments, coefficients: Array) -> BatchEffects:
         - 2 * xp.sum(beta * moments.cross, axis=1)
         + xp.sum(beta * quadratic, axis=1)
     )
+    # Without variance in any batch there is none to explain: what is left is rounding.
+    varies = xp.any(moments.squares > 0, axis=0)
+    squares = xp.where(varies & (squares > 0), squares, xp.zeros_like(squares))
     constant = (moments.squares == 0) & (moments.rows > 1) & (moments.n == moments.rows)
     return BatchEffects(
         rows=moments.rows,
         n=moments.n,
         intercepts=moments.mean - fitted,
-        residual_squares=xp.where(squares > 0, squares, xp.zeros_like(squares)),
+        residual_squares=squares,
         constant=constant,
     )

@@ -1,0 +1,229 @@
+"""Matrices that lie in a file: read in blocks of rows, one in work and one on its way.
+
+Dense arrays and CSR, in HDF5 files and zarr stores. To the estimators this is one more
+kind of matrix: its `moments` are those of its blocks, merged. Blocks end where chunks
+of the file end, so that no chunk is unpacked twice.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from batchcorr.arrays import moments
+from batchcorr.errors import FileError, TooLargeError
+from batchcorr.methods.matrix import as_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.design import Design
+    from batchcorr.models.moments import Moments
+
+__all__ = ["StoredMatrix", "is_matrix", "most_bytes", "open_file", "read_rows"]
+
+NUMBERS = "biuf"
+
+SMALLEST = 8 << 20
+COPIES = 4
+"""Blocks in memory at a time, at most: read, corrected, being packed, being freed."""
+
+RESERVE = 160 << 20
+"""For compiled code, small arrays and what libraries keep."""
+
+
+def open_file(path: Path) -> Any:
+    """Open a file to read: its groups and arrays are used like mappings and arrays."""
+    if path.suffix.lower() == ".zarr":
+        import zarr
+
+        return zarr.open_group(str(path), mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
+
+
+def is_matrix(node: Any) -> bool:
+    """Whether this is a dense or sparse matrix of numbers, as AnnData writes them."""
+    if hasattr(node, "keys"):
+        return "indptr" in node and node["data"].dtype.kind in NUMBERS
+    return len(node.shape) == 2 and node.dtype.kind in NUMBERS
+
+
+class StoredMatrix:
+    """A matrix in an open file.
+
+    Parameters
+    ----------
+    path, name
+        The file, and where in it the matrix is.
+    file
+        The open file.
+    block_bytes, most_bytes
+        How large a block of rows should be in memory, and may be if chunks are larger.
+
+    Attributes
+    ----------
+    shape, ndim, dtype
+        As of an array; the dtype is that of the blocks, float32 or float64.
+    sparse
+        Whether it is stored as CSR.
+    unit
+        Rows in a chunk: blocks hold whole units.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        file: Any,
+        *,
+        block_bytes: int = 1,
+        most_bytes: int = 1,
+    ) -> None:
+        self.path, self.name, self.node = path, name, file[name]
+        self.block_bytes, self.most_bytes = block_bytes, most_bytes
+        self.sparse = hasattr(self.node, "keys")
+        self.unit = 1
+        if self.sparse:
+            self._open_sparse()
+            values = self.node["data"]
+        else:
+            values = self.node
+            self.shape: tuple[int, int] = tuple(map(int, values.shape))  # type: ignore[assignment]
+            chunks = getattr(values, "shards", None) or values.chunks
+            if chunks:
+                self.unit = min(int(chunks[0]), max(1, self.shape[0]))
+        self._stored = values.dtype
+        self.dtype = as_matrix(np.empty((1, 1), dtype=values.dtype)).dtype
+
+    def _open_sparse(self) -> None:
+        attributes = self.node.attrs
+        kind = str(attributes.get("encoding-type", attributes.get("h5sparse_format")))
+        if not kind.startswith("csr"):
+            msg = (
+                f"{self.name} of {self.path} is stored as {kind}, which cannot be read "
+                "by rows: save it as CSR first, or leave out --memory."
+            )
+            raise FileError(msg)
+        shape = attributes.get("shape", attributes.get("h5sparse_shape"))
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.indptr = np.asarray(self.node["indptr"][:], dtype=np.int64)
+
+    def read(self, rows: slice) -> Any:
+        """Return some rows: a new NumPy array or CSR matrix of floats."""
+        try:
+            return as_matrix(self._read(rows))
+        except MemoryError:
+            raise
+        except Exception as error:
+            line = next(iter(str(error).strip().splitlines()), "")
+            msg = (
+                f"{self.path} cannot be read: {self.name} is damaged or incomplete "
+                f"between the rows {rows.start:,} and {rows.stop:,} "
+                f"({type(error).__name__}: {line})."
+            )
+            raise FileError(msg) from error
+
+    def _read(self, rows: slice) -> Any:
+        if not self.sparse:
+            return np.ascontiguousarray(self.node[rows])
+        starts = self.indptr[rows.start : rows.stop + 1]
+        part = slice(int(starts[0]), int(starts[-1]))
+        arrays = self.node["data"][part], self.node["indices"][part], starts - starts[0]
+        block = sp.csr_matrix(arrays, shape=(len(starts) - 1, self.shape[1]))
+        block.check_format(full_check=True)  # what is read here goes to compiled code
+        return block
+
+    def slices(self, *, dense: bool = False, unit: int = 1) -> list[slice]:
+        """Cut the rows into blocks that are small enough, of whole units if they can be.
+
+        Parameters
+        ----------
+        dense
+            Whether blocks of a sparse matrix become dense.
+        unit
+            Rows that must stay together besides, as in the file that is written.
+        """
+        n = self.shape[0]
+        unit = max(1, min(unit, n))
+        together = int(np.lcm(self.unit, unit))
+        full = self.shape[1] * max(self.dtype.itemsize, self._stored.itemsize)
+        each = 0
+        if self.sparse:
+            index = self.node["indices"].dtype.itemsize
+            each = int(self.indptr[-1]) // max(n, 1) * (self._stored.itemsize + index)
+        size = max(1, each + (full if dense or not self.sparse else 0))
+        limit = max(1, self.block_bytes // size)
+        if limit < together:  # larger blocks, before a chunk is unpacked twice
+            limit = max(limit, min(together, self.most_bytes // size))
+        whole = next(rows for rows in (together, unit, 1) if rows <= limit)
+        step = limit // whole * whole
+        return [slice(k, min(k + step, n)) for k in range(0, n, step)]
+
+    def blocks(self, slices: list[slice]) -> Iterator[tuple[slice, Any]]:
+        """Read blocks in order, the next one while the caller works on this one."""
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.read, slices[0])
+            for rows, following in zip(slices, [*slices[1:], None], strict=True):
+                block = coming.result()
+                if following is not None:
+                    coming = reader.submit(self.read, following)
+                yield rows, block
+                del block  # before the next but one is read
+
+
+def read_rows(path: str, name: str, start: int, stop: int) -> Any:
+    """Read some rows, in whatever process this is called."""
+    file = open_file(Path(path))
+    try:
+        return StoredMatrix(Path(path), name, file).read(slice(start, stop))
+    finally:
+        if hasattr(file, "close"):
+            file.close()
+
+
+@moments.register(StoredMatrix)
+def _moments(
+    x: StoredMatrix, design: Design, *, weights: NDArray[np.float64] | None = None
+) -> Moments:
+    total: Moments | None = None
+    for rows, block in x.blocks(x.slices()):
+        beside = None if weights is None else weights[rows]
+        part = moments(block, design.take(rows), weights=beside)
+        total = part if total is None else total.merge(part)
+    assert total is not None
+    return total
+
+
+def most_bytes(memory: int, parallel: int) -> int:
+    """Return how large a block may be, with what this process takes already."""
+    taken = _taken()
+    block = (memory - taken - RESERVE) // (COPIES * parallel)
+    if block < SMALLEST:
+        least = (taken + RESERVE + COPIES * parallel * SMALLEST) / 2**20
+        msg = (
+            f"{memory / 2**20:,.0f} MiB of memory are too few: {least:,.0f} MiB are the"
+            " least that this file can be corrected with."
+        )
+        raise TooLargeError(msg)
+    return block
+
+
+def _taken() -> int:
+    """Return the bytes this process takes; the kernel's mark begins with its parent's."""
+    pages = Path("/proc/self/statm")
+    if pages.exists():
+        return int(pages.read_text().split()[1]) * resource.getpagesize()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,198 @@
+"""Sites that cannot share rows: `schema` for all, `moments` at each, `fit-moments`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from batchcorr.cli import options
+from batchcorr.cli.console import out, reporting
+from batchcorr.cli.files import check_kind, check_target, read, writing
+
+if TYPE_CHECKING:
+    from batchcorr.methods.schema import Schema
+
+__all__ = ["fit_moments", "moments", "schema"]
+
+Sites = Annotated[
+    list[Path], typer.Argument(metavar="SITE", help="Moments of every site: .npz.")
+]
+SchemaFile = Annotated[
+    Path,
+    typer.Option("--schema", metavar="FILE", help="What the sites agreed on: .json."),
+]
+Key = Annotated[
+    str, typer.Option("--batch", metavar="KEY", help="Column of obs with the batch.")
+]
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option("--covariate", metavar="KEY", help="Column of obs to keep. Repeat."),
+]
+
+
+def _output(kind: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        "--output", "-o", metavar="FILE", help=f"File to write: {kind}."
+    )
+    return option
+
+
+def schema(
+    source: options.Source,
+    *,
+    output: Annotated[Path, _output(".json")],
+    batch: Key,
+    units: Annotated[
+        str, typer.Option(metavar="TEXT", help='Of the values, such as "log2 CPM".')
+    ],
+    covariates: Covariates = None,
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--level",
+            metavar="KEY=LABEL",
+            help="A batch or level of a covariate that IN lacks and other sites have. "
+            "Repeat.",
+        ),
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Write down what sites that cannot share rows must agree on.
+
+    Example: batchcorr schema in.h5ad -o schema.json --batch run --covariate sex
+    --units "log2 CPM" --level run=oslo
+    """
+    check_kind(source)
+    check_kind(output, (".json",))
+    with reporting():
+        check_target(output, [source], force=force)
+        import batchcorr as bc
+
+        made = bc.make_schema(read(source), batch, units=units, covariates=covariates)
+        made = _with_levels(made, levels or [])
+        with writing(output):
+            made.save(output)
+        text = f"Wrote {output}: {len(made.features):,} features in {made.units}; "
+        text += f"batches {', '.join(map(str, made.batches))}"
+        if made.covariates:
+            kept = (
+                f"{name} ({given if isinstance(given, str) else ', '.join(map(str, given))})"
+                for name, given in made.covariates.items()
+            )
+            text += f"; keeping {', '.join(kept)}"
+        out.print(Text(f"{text}."), soft_wrap=True)
+        out.print("All sites need this file, and the labels of all must be in it.")
+
+
+def moments(
+    source: options.Source,
+    *,
+    schema: SchemaFile,
+    output: Annotated[Path, _output(".npz")],
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Column of obs, if not that of the schema."),
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Layer to read, not X.")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Gather the sums of one site, which may leave it.
+
+    No row does; refused where fewer than 5 samples share a batch and levels.
+    Example: batchcorr moments in.h5ad --schema schema.json -o oslo.npz
+    """
+    check_kind(source)
+    check_kind(schema, (".json",))
+    check_kind(output, (".npz",))
+    with reporting():
+        check_target(output, [source, schema], force=force)
+        import batchcorr as bc
+
+        known = bc.Schema.load(schema)
+        site = bc.moments(read(source), known, batch_key=batch, layer=layer)
+        with writing(output):
+            site.save(output)
+        held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
+        text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
+        text += f"{len(known.features):,} features, of batches {held}."
+        out.print(Text(text), soft_wrap=True)
+
+
+def fit_moments(
+    sites: Sites,
+    *,
+    output: Annotated[Path, _output(".npz")],
+    method: options.Method = "combat",
+    reference: options.Reference = None,
+    settings: options.Settings = None,
+    force: options.Force = False,
+) -> None:
+    """Learn a correction from the moments of all sites.
+
+    Each site then corrects its own samples with apply.
+    Example: batchcorr fit-moments oslo.npz lyon.npz -o correction.npz
+    """
+    for path in [*sites, output]:
+        check_kind(path, (".npz",))
+    with reporting():
+        check_target(output, sites, force=force)
+        given = options.arguments(
+            method,
+            batch=["batch"],  # the schema knows it
+            covariates=None,
+            formula=None,
+            nuisances=None,
+            reference=reference,
+            settings=settings,
+        )
+        del given["batch_key"]
+        import batchcorr as bc
+
+        fitted = bc.fit_moments(sites, **given)
+        with writing(output):
+            fitted.save(output)
+        rows = int(fitted.moments_.rows.sum()) if fitted.moments_ else 0
+        text = f"Wrote {output}: {method}, learned from the sums of {len(sites)} sites "
+        text += f"over {rows:,} samples × {fitted.n_features_in_:,} features."
+        out.print(Text(text), soft_wrap=True)
+
+
+def _with_levels(schema: Schema, given: list[str]) -> Schema:
+    """Add batches and levels of other sites after those that were found."""
+    from batchcorr.methods.schema import NUMERIC, Schema
+
+    batches, covariates = list(schema.batches), dict(schema.covariates)
+    for text in given:
+        key, equals, label = (part.strip() for part in text.partition("="))
+        if not equals or not label or key not in {schema.batch_key, *covariates}:
+            msg = f"{text!r} must be KEY=LABEL, KEY the batch or a covariate."
+            raise typer.BadParameter(msg, param_hint="--level")
+        known = batches if key == schema.batch_key else covariates[key]
+        if known == NUMERIC:
+            msg = f"{key!r} holds numbers, which have no levels."
+            raise typer.BadParameter(msg, param_hint="--level")
+        level = _like(label, list(known))
+        if level in known:
+            continue
+        if key == schema.batch_key:
+            batches.append(level)
+        else:
+            covariates[key] = (*known, level)
+    return Schema(
+        schema.features,
+        batches,
+        units=schema.units,
+        covariates=covariates,
+        batch_key=schema.batch_key,
+    )
+
+
+def _like(label: str, known: list[object]) -> str | int:
+    """Read a label as a whole number where all others are."""
+    whole = all(type(level) is int for level in known)
+    return int(label) if whole and label.lstrip("-").isdecimal() else label

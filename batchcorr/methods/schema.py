@@ -1,0 +1,331 @@
+"""What sites that cannot share rows must agree on beforehand: a schema, one JSON file.
+
+Moments can be added only where features, batches, levels and units are the same ones in
+the same order. Every site gathers by the same schema, and the fit compares them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchcorr._files import replacing
+from batchcorr.errors import DesignError, FileError, InputError
+from batchcorr.methods.metadata import Metadata
+from batchcorr.models.covariates import CovariateEncoding
+from batchcorr.models.labels import BatchLabels, Level
+from batchcorr.models.tables import Variable, read_table, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from os import PathLike
+
+    from batchcorr.models.design import Design
+    from batchcorr.models.tables import Table
+
+__all__ = ["NUMERIC", "Schema"]
+
+VERSION = 1
+
+NUMERIC = "numeric"
+"""What stands for the levels of a covariate that holds numbers."""
+
+
+@dataclass(frozen=True, init=False)
+class Schema:
+    """Features, batches, covariates and units that all sites have in common.
+
+    Parameters
+    ----------
+    features
+        Names of the features, in the order of the moments.
+    batches
+        Labels of the batches of all sites.
+    units
+        What the values are, such as ``"log2 CPM"``: free text, the same everywhere.
+    covariates
+        The levels of each covariate that is kept, by the name of its column, or
+        ``"numeric"``.
+    batch_key
+        The column of `obs` that holds the batch.
+
+    Raises
+    ------
+    InputError
+        If names or levels are missing, or occur twice.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> schema = bc.Schema(
+    ...     features=["TP53", "MYC"],
+    ...     batches=["lyon", "oslo 1", "oslo 2"],
+    ...     units="log2 CPM",
+    ...     covariates={"sex": ["f", "m"], "age": "numeric"},
+    ... )
+    >>> schema.columns
+    ('sex[m]', 'age')
+    """
+
+    features: tuple[str, ...]
+    batches: tuple[Level, ...]
+    units: str
+    covariates: Mapping[str, tuple[Level, ...] | str]
+    batch_key: str
+
+    def __init__(
+        self,
+        features: Iterable[str],
+        batches: Iterable[Any],
+        *,
+        units: str,
+        covariates: Mapping[str, Iterable[Any] | str] | None = None,
+        batch_key: str = "batch",
+    ) -> None:
+        covariates = {} if covariates is None else covariates
+        if isinstance(features, str) or not isinstance(covariates, Mapping):
+            msg = (
+                "A schema needs a list of feature names, and for each covariate a list "
+                f"of its levels or {NUMERIC!r}: covariates={{'sex': ['f', 'm']}}."
+            )
+            raise InputError(msg)
+        names = tuple(map(str, features))
+        if not names or len(set(names)) < len(names):
+            twice = [name for name in names if names.count(name) > 1][:1]
+            what = f"{twice[0]!r} occurs more than once" if twice else "there are none"
+            msg = f"A schema needs features of different names: {what}."
+            raise InputError(msg)
+        for what, text in (("units", units), ("batch_key", batch_key)):
+            if not isinstance(text, str) or not text.strip():
+                msg = f'{what} must be a text, such as units="log2 CPM", not {text!r}.'
+                raise InputError(msg)
+        if batch_key in covariates:
+            msg = f"{batch_key!r} is the batch and cannot be a covariate as well."
+            raise DesignError(msg)
+        known = {
+            str(name): _levels(given, f"covariate {name!r}")
+            for name, given in covariates.items()
+        }
+        self.__dict__.update(
+            features=names,
+            batches=_levels(batches, "batch"),
+            units=units.strip(),
+            covariates=known,
+            batch_key=batch_key,
+        )
+
+    @property
+    def metadata(self) -> Metadata:
+        """How labels become codes and columns, the same at every site."""
+        variables = tuple(
+            Variable(
+                name,
+                None
+                if isinstance(levels, str)
+                else BatchLabels(levels, f"covariate {name!r}"),
+            )
+            for name, levels in self.covariates.items()
+        )
+        bare = CovariateEncoding(required=tuple(self.covariates), variables=variables)
+        names, terms = bare._all_names()
+        encoding = CovariateEncoding(
+            names=tuple(names),
+            terms=tuple(terms),
+            required=bare.required,
+            variables=variables,
+            kept=tuple(range(len(names))),
+        )
+        return Metadata(
+            batch=BatchLabels(self.batches),
+            factors=(),
+            covariates=encoding,
+            nuisance=CovariateEncoding(role="nuisance"),
+            binary=tuple(self.covariates[term] != NUMERIC for term in terms),
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the design columns: p of them."""
+        return self.metadata.names
+
+    def design(self, n_rows: int, batch: Any, covariates: Any) -> tuple[Design, Table]:
+        """Return the design of some rows, and the table of their covariates.
+
+        Parameters
+        ----------
+        n_rows
+            Number of rows.
+        batch
+            Batch of each row.
+        covariates
+            A table with the covariates of the schema.
+
+        Returns
+        -------
+        The design, and the covariates' columns by name.
+
+        Raises
+        ------
+        DesignError
+            If a batch or level is not in the schema, or labels are missing.
+        """
+        labels = {"batch": (batch, self.batches)}
+        table: Table = {}
+        if self.covariates:
+            table = read_table(covariates, n_rows, "covariate", tuple(self.covariates))
+            require(self.covariates, table, "covariate")
+        for name, levels in self.covariates.items():
+            if not isinstance(levels, str):
+                labels[f"covariate {name!r}"] = (table[name], levels)
+        for name, (values, levels) in labels.items():  # says what was not declared
+            BatchLabels.learn(values, name=name, levels=levels, n_rows=n_rows)
+        given = covariates if self.covariates else None
+        return self.metadata.design(n_rows, batch, given), table
+
+    def differences(self, other: Schema) -> list[str]:
+        """Return what another schema has otherwise: nothing if they are the same.
+
+        Parameters
+        ----------
+        other
+            The other schema.
+
+        Returns
+        -------
+        One phrase for each difference.
+        """
+        found = []
+        if self.features != other.features:
+            apart = sorted({*self.features} ^ {*other.features})
+            some = ", ".join(apart[:3]) + (", …" if apart[3:] else "")
+            what = f"{len(apart)} in one only: {some}" if apart else "in another order"
+            found.append(f"features ({what})")
+        for what in ("batches", "units", "batch_key"):
+            one, two = getattr(self, what), getattr(other, what)
+            if one != two:
+                found.append(f"{what} ({_short(one)} and {_short(two)})")
+        if list(self.covariates) != list(other.covariates):
+            one, two = list(self.covariates), list(other.covariates)
+            found.append(f"covariates ({_short(one)} and {_short(two)})")
+        for name in self.covariates:
+            one, two = self.covariates[name], other.covariates.get(name)
+            if two is not None and one != two:
+                found.append(f"levels of {name!r} ({_short(one)} and {_short(two)})")
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that differs where schemas differ."""
+        text = json.dumps(self.to_json(), ensure_ascii=False)
+        return sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values that `from_json` reads.
+
+        Returns
+        -------
+        The values.
+        """
+        return {
+            "batchcorr_schema": VERSION,
+            "units": self.units,
+            "batch_key": self.batch_key,
+            "batches": list(self.batches),
+            "covariates": {
+                name: given if isinstance(given, str) else list(given)
+                for name, given in self.covariates.items()
+            },
+            "features": list(self.features),
+        }
+
+    @classmethod
+    def from_json(cls, saved: Any) -> Schema:
+        """Read what `to_json` wrote, or a person, and check it.
+
+        Parameters
+        ----------
+        saved
+            The values.
+
+        Returns
+        -------
+        The schema.
+
+        Raises
+        ------
+        InputError
+            If something is missing or of the wrong kind.
+        """
+        wanted = ("features", "batches", "units", "covariates", "batch_key")
+        try:
+            version, given = saved["batchcorr_schema"], {k: saved[k] for k in wanted}
+            lists = [given["features"], given["batches"], *given["covariates"].values()]
+        except (AttributeError, KeyError, TypeError) as error:
+            msg = f"A schema needs {', '.join(wanted)}, and {error} is wrong."
+            raise InputError(msg) from error
+        if version != VERSION:
+            msg = f"It is of version {version!r}, and this batchcorr reads {VERSION}."
+            raise InputError(msg)
+        texts = isinstance(given["features"], list) and all(
+            isinstance(name, str) for name in given["features"]
+        )
+        if not texts or not all(isinstance(x, list) or x == NUMERIC for x in lists):
+            msg = f"Features, batches and levels must be lists, or {NUMERIC!r}."
+            raise InputError(msg)
+        return cls(**given)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the schema as JSON, to be read by sites and by people.
+
+        Parameters
+        ----------
+        path
+            The file, by custom ``*.json``; written beside and renamed when complete.
+        """
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
+        with replacing(path) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Schema:
+        """Read a schema.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Returns
+        -------
+        The schema.
+
+        Raises
+        ------
+        FileError
+            If there is no such file, or it is no schema.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            msg = f"There is no file {path}."
+            raise FileError(msg) from error
+        except (OSError, ValueError, RecursionError) as error:
+            msg = f"{path} is not a schema of batchcorr, or it is damaged: {error}"
+            raise FileError(msg) from error
+
+
+def _levels(given: Iterable[Any] | str, name: str) -> Any:
+    """Return levels as plain values, each once, in the order given."""
+    if isinstance(given, str) and given == NUMERIC and name != "batch":
+        return NUMERIC
+    levels = given if isinstance(given, str) else list(given)
+    return BatchLabels.learn(levels, name=name, levels=levels).levels
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

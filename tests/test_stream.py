@@ -1,0 +1,565 @@
+"""From file to file in blocks: the same file as in memory, or none at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import zarr
+from typer.testing import CliRunner
+
+from batchcorr import _stream
+from batchcorr._adata import read_record
+from batchcorr.cli import app
+from batchcorr.cli.options import memory_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+MEMORY = "8GiB"  # blocks are made small below; this is more than any test process takes
+
+# anndata writes zarr 2 stores and says that it will not do so for ever.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::batchcorr.errors.DensifyWarning"),
+    pytest.mark.filterwarnings("ignore:Writing zarr v2"),
+    pytest.mark.filterwarnings("ignore:.*zarr.*:FutureWarning"),
+]
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals differ")
+
+needs_linux = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="reads the peak from /proc"
+)
+
+KINDS = ("h5ad", "zarr")
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 8 KiB: 40 rows of 24 floats of 8 bytes."""
+    monkeypatch.setattr(_stream, "LARGEST", 1 << 13)
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """500 samples with all that an AnnData can hold."""
+    rng = np.random.default_rng(3)
+    n, g = 500, 24
+    x = np.round(rng.gamma(2, 1, (n, g)) * (rng.random((n, g)) < 0.6) * 1024) / 1024
+    batch = rng.choice(["a", "b", "c"], n)
+    x[batch == "b"] += 0.5 * (x[batch == "b"] > 0)
+    obs = pd.DataFrame(
+        {
+            "batch": pd.Categorical(batch),
+            "type": rng.choice(["T", "B"], n),
+            "age": rng.normal(50, 9, n),
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    adata = anndata.AnnData(x, obs=obs)
+    adata.var["long"] = [f"gene {i}" for i in range(g)]
+    adata.layers["log"] = x + 1
+    adata.layers["counts"] = sp.csr_matrix(x)
+    adata.obsm["X_pca"] = rng.normal(size=(n, 3))
+    adata.obsm["table"] = obs[["age"]].copy()
+    adata.obsp["near"] = sp.csr_matrix(sp.random(n, n, 0.01, random_state=1))
+    adata.varm["PCs"] = rng.normal(size=(g, 3))
+    adata.uns["title"], adata.uns["nested"] = "ours", {"a": np.arange(3)}
+    adata.raw = adata
+    return adata
+
+
+def put(adata, path, *, sparse=False, dtype=np.float64, **options):
+    adata = adata.copy()
+    x = adata.X.astype(dtype)
+    adata.X = sp.csr_matrix(x) if sparse else x
+    if path.suffix == ".zarr":
+        adata.write_zarr(path, **options)
+    else:
+        adata.write_h5ad(path, **options)
+    return path
+
+
+def read(path):
+    return (anndata.read_zarr if path.suffix == ".zarr" else anndata.read_h5ad)(path)
+
+
+def batchcorr(*arguments):
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def done(*arguments):
+    result = batchcorr(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments):
+    result = batchcorr(*arguments)
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if "Warning" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    return lines[0]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def same(found, expected, tolerance=1e-12):
+    """Both files hold the same, corrected values to rounding."""
+    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    pd.testing.assert_frame_equal(found.var, expected.var)
+    assert set(found.uns) == set(expected.uns)
+    assert found.uns["title"] == expected.uns["title"]
+    for one, other in [
+        (found.X, expected.X),
+        *((found.layers[k], expected.layers[k]) for k in expected.layers),
+        *((found.obsp[k], expected.obsp[k]) for k in expected.obsp),
+        *((found.varm[k], expected.varm[k]) for k in expected.varm),
+        (found.obsm["X_pca"], expected.obsm["X_pca"]),
+        (found.raw.X, expected.raw.X),
+    ]:
+        assert one.dtype == other.dtype
+        assert sp.issparse(one) == sp.issparse(other)
+        np.testing.assert_allclose(
+            *(part.toarray() if sp.issparse(part) else part for part in (one, other)),
+            rtol=tolerance,
+            atol=tolerance,
+        )
+    pd.testing.assert_frame_equal(found.obsm["table"], expected.obsm["table"])
+    assert set(found.layers) == set(expected.layers)
+
+
+# -- equal to the road through memory ---------------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("source", KINDS)
+def test_the_file_is_the_same_as_through_memory(
+    samples, tmp_path, source, target, sparse
+):
+    given = put(samples, tmp_path / f"in.{source}", sparse=sparse)
+    out, memory = tmp_path / f"out.{target}", tmp_path / f"memory.{target}"
+    options = ["--batch", "batch", "--covariate", "type", "--covariate", "age"]
+    done("correct", given, memory, *options, "--dense")
+    told = done("correct", given, out, *options, "--dense", "--memory", MEMORY)
+    assert "X corrected by combat for 3 batches, keeping type, age" in told.stdout
+    found, expected = read(out), read(memory)
+    same(found, expected)
+    assert read_record(found, None) == read_record(expected, None)
+    assert names_in(tmp_path) == sorted([given.name, out.name, memory.name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "standardize", "--reference", "b"],
+        ["--method", "remove_batch_effect", "--nuisance", "age"],
+        ["--formula", "~ type + age", "--set", "mean_only=true"],
+        ["--layer", "log"],
+        ["--layer", "log", "--key-added", "corrected"],
+        ["--key-added", "corrected"],
+        ["--layer", "counts", "--dense"],
+    ],
+    ids=lambda options: " ".join(options).replace("--", ""),
+)
+def test_every_option_means_the_same(samples, tmp_path, options):
+    given = put(samples, tmp_path / "in.h5ad")
+    for out, more in (("memory.h5ad", []), ("out.h5ad", ["--memory", MEMORY])):
+        done("correct", given, tmp_path / out, "--batch", "batch", *options, *more)
+    same(read(tmp_path / "out.h5ad"), read(tmp_path / "memory.h5ad"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_dtypes_are_those_of_the_road_through_memory(samples, tmp_path, dtype):
+    given = put(samples, tmp_path / "in.zarr", dtype=dtype)
+    out, memory = tmp_path / "out.zarr", tmp_path / "memory.zarr"
+    done("correct", given, memory, "--batch", "batch")
+    done("correct", given, out, "--batch", "batch", "--memory", MEMORY)
+    same(read(out), read(memory), 1e-6)
+
+
+def test_missing_values_stay_missing(samples, tmp_path):
+    samples = samples.copy()
+    samples.X[np.random.default_rng(0).random(samples.shape) < 0.1] = np.nan
+    given = put(samples, tmp_path / "in.zarr")
+    out, memory = tmp_path / "out.zarr", tmp_path / "memory.zarr"
+    done("correct", given, memory, "--batch", "batch")
+    done("correct", given, out, "--batch", "batch", "--memory", MEMORY)
+    same(read(out), read(memory), 1e-11)
+
+
+def test_chunks_and_compressor_are_kept(samples, tmp_path):
+    path = put(samples, tmp_path / "in.zarr", chunks=(64, 10))
+    done("correct", path, tmp_path / "out.zarr", "--batch", "batch", "--memory", MEMORY)
+    one, other = (
+        zarr.open_group(str(p), mode="r")["X"] for p in (path, tmp_path / "out.zarr")
+    )
+    assert other.chunks == one.chunks == (64, 10)
+    assert other.metadata.zarr_format == one.metadata.zarr_format
+    assert other.compressors == one.compressors
+    path = put(samples, tmp_path / "in.h5ad", compression="gzip")
+    done("correct", path, tmp_path / "out.h5ad", "--batch", "batch", "--memory", MEMORY)
+    with h5py.File(path) as one, h5py.File(tmp_path / "out.h5ad") as other:
+        assert other["X"].compression == "gzip"
+        assert other["X"].chunks == one["X"].chunks
+
+
+def test_compress_and_force(samples, tmp_path):
+    path, out = put(samples, tmp_path / "in.h5ad"), tmp_path / "out.h5ad"
+    options = [path, out, "--batch", "batch", "--memory", MEMORY]
+    done("correct", *options)
+    assert "exists already" in refused("correct", *options)
+    done("correct", *options, "--force", "--compress")
+    with h5py.File(out) as file:
+        assert file["X"].compression == "gzip"
+
+
+def test_correcting_twice_warns(samples, tmp_path):
+    path, once = put(samples, tmp_path / "in.zarr"), tmp_path / "once.zarr"
+    done("correct", path, once, "--batch", "batch", "--memory", MEMORY)
+    told = done(
+        "correct", once, tmp_path / "twice.zarr", "--batch", "batch", "--memory", MEMORY
+    )
+    assert "was corrected before" in told.stderr
+
+
+# -- memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 << 30),
+        ("500MB", 500_000_000),
+        (" 1.5 gib ", 3 << 29),
+        ("800M", 800_000_000),
+        ("4096", 4096),
+        ("1TiB", 1 << 40),
+    ],
+)
+def test_sizes(text, size):
+    assert memory_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "", "-2GiB", "1.2.3GB", "GiB"])
+def test_what_is_no_size_is_wrong_usage(samples, tmp_path, text):
+    path = put(samples, tmp_path / "in.zarr")
+    result = batchcorr(
+        "correct", path, tmp_path / "o.zarr", "--batch", "batch", f"--memory={text}"
+    )
+    assert result.exit_code == 2
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+    assert "is no size of memory, such as 2GiB or 500MB" in told
+
+
+def test_too_little_memory_says_the_least(samples, tmp_path):
+    path = put(samples, tmp_path / "in.zarr")
+    told = refused(
+        "correct", path, tmp_path / "o.zarr", "--batch", "batch", "--memory", "64MiB"
+    )
+    assert re.search(r"64 MiB of memory are too few: \d[\d,]* MiB are the least", told)
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+def test_chunks_taller_than_blocks_are_read_in_parts(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(_stream, "most_bytes", lambda *_: 1 << 13)
+    path, out = (
+        put(samples, tmp_path / "in.zarr", chunks=(500, 24)),
+        tmp_path / "o.zarr",
+    )
+    done("correct", path, out, "--batch", "batch", "--memory", MEMORY)
+    done("correct", path, tmp_path / "memory.zarr", "--batch", "batch")
+    same(read(out), read(tmp_path / "memory.zarr"))
+    assert zarr.open_group(str(out), mode="r")["X"].chunks == (42, 24)
+
+
+@needs_linux
+@pytest.mark.slow
+def test_peak_memory_stays_under_the_bound(tmp_path):
+    rows, features = 40_000, 2_000  # 320 MB
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"batch": rng.choice(["a", "b"], rows)})
+    file = zarr.open_group(str(tmp_path / "in.zarr"), mode="w", zarr_format=2)
+    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+    anndata.io.write_elem(file, "obs", obs.set_index(obs.index.astype(str)))
+    var = pd.DataFrame(index=np.arange(features).astype(str))
+    anndata.io.write_elem(file, "var", var)
+    x = file.create_array(
+        "X", shape=(rows, features), chunks=(1000, 500), dtype=np.float32
+    )
+    x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for start in range(0, rows, 1000):
+        x[start : start + 1000] = rng.integers(0, 9, (1000, features))
+    code = (
+        "from pathlib import Path; from batchcorr.cli import app\n"
+        "app(standalone_mode=False)\n"
+        "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    )
+    found = {}
+    for name, more in (("bound", ["--memory", "640MiB"]), ("free", [])):
+        process = shell(
+            "correct", "in.zarr", f"{name}.zarr", "--batch", "batch", *more,
+            cwd=tmp_path, code=code,
+        )  # fmt: skip
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == 0, err
+        assert "X corrected by combat for 2 batches" in out, err
+        found[name] = int(out.split()[-1]) / 1024
+    assert found["bound"] < 640
+    assert found["bound"] < found["free"]
+
+
+# -- refusals ---------------------------------------------------------------------------
+
+
+def test_sparse_becomes_dense_only_when_told(samples, tmp_path):
+    path = put(samples, tmp_path / "in.h5ad", sparse=True)
+    told = refused(
+        "correct", path, tmp_path / "o.h5ad", "--batch", "batch", "--memory", MEMORY
+    )
+    assert "500 × 24 values take 0.0 GiB in the file. --dense writes it." in told
+    csc = samples.copy()
+    csc.X = sp.csc_matrix(csc.X)
+    csc.write_h5ad(tmp_path / "csc.h5ad")
+    told = refused(
+        "correct", tmp_path / "csc.h5ad", tmp_path / "o.h5ad", "--batch", "batch",
+        "--memory", MEMORY, "--dense",
+    )  # fmt: skip
+    assert "is stored as csc_matrix, which cannot be read by rows" in told
+    assert names_in(tmp_path) == ["csc.h5ad", "in.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "combat_seq"], "needs the whole matrix in memory"),
+        (["--layer", "lag"], "There is no layer 'lag'"),
+        (["--batch", "bach"], "Did you mean"),
+        (["--covariate", "batch"], "is the batch and cannot be a covariate"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_explained_and_leave_nothing(samples, tmp_path, options, message):
+    path = put(samples, tmp_path / "in.zarr")
+    batch = [] if "--batch" in options else ["--batch", "batch"]
+    told = refused(
+        "correct", path, tmp_path / "o.zarr", *batch, *options, "--memory", MEMORY
+    )
+    assert message in told
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+def test_logarithms_are_a_step_before(samples, tmp_path):
+    path = put(samples, tmp_path / "in.zarr")
+    result = batchcorr(
+        "correct", path, tmp_path / "o.zarr", "--batch", "batch", "--log-normalize",
+        "--memory", MEMORY,
+    )  # fmt: skip
+    assert result.exit_code == 2
+
+
+# -- faults -----------------------------------------------------------------------------
+
+
+def damage(path, kind):
+    """Cut a chunk of X short, near the end; return what the damaged file holds."""
+    if kind == "zarr":
+        chunk = max(
+            (p for p in (path / "X").rglob("*") if p.is_file() and p.name[0] != "."),
+            key=lambda p: (p.stat().st_size > 200, p.name),
+        )
+        chunk.write_bytes(chunk.read_bytes()[:-100])
+        return
+    with h5py.File(path) as file:
+        x = file["X"]
+        chunk = x.id.get_chunk_info(x.id.get_num_chunks() - 1)
+    with path.open("r+b") as file:
+        file.seek(chunk.byte_offset + 10)
+        file.write(bytes(200))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_chunk_is_one_error_and_no_file(samples, tmp_path, kind):
+    options = {"chunks": (50, 24)} if kind == "zarr" else {"compression": "gzip"}
+    path = put(samples, tmp_path / f"in.{kind}", **options)
+    damage(path, kind)
+    told = refused(
+        "correct", path, tmp_path / "out.zarr", "--batch", "batch", "--memory", MEMORY
+    )
+    assert "cannot be read: X is damaged or incomplete between the rows" in told
+    assert names_in(tmp_path) == [path.name]
+
+
+def test_what_is_no_anndata_is_one_error(tmp_path):
+    (tmp_path / "in.h5ad").write_text("nothing")
+    (tmp_path / "in.zarr").mkdir()
+    for name in ("in.h5ad", "in.zarr", "none.zarr"):
+        refused(
+            "correct", tmp_path / name, tmp_path / "out.zarr", "--batch", "batch",
+            "--memory", MEMORY,
+        )  # fmt: skip
+    assert names_in(tmp_path) == ["in.h5ad", "in.zarr"]
+
+
+def test_a_full_disk_is_one_error_and_no_file(samples, tmp_path, monkeypatch):
+    path = put(samples, tmp_path / "in.zarr")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_stream, "create_dense", full)
+    told = refused(
+        "correct", path, tmp_path / "out.zarr", "--batch", "batch", "--memory", MEMORY
+    )
+    assert "could not be written, and is as it was before: No space left" in told
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+def shell(*arguments, cwd, code, **options):
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": search},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+SERVER = """
+import os, sys, time
+import anndata.io, h5py, numba, zarr
+from batchcorr import _stored, _stream, pp
+from batchcorr.cli import app
+_stream.LARGEST = 1 << 13
+read = _stored.StoredMatrix.read
+def slow(self, rows):
+    time.sleep(0.01)
+    return read(self, rows)
+_stored.StoredMatrix.read = slow
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        sys.argv[1:] = line.split()
+        try:
+            app()
+        finally:
+            os._exit(0)
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+"""Runs commands in processes of their own that need not import anything."""
+
+
+def stop_at_random(samples, folder, times, how):
+    """Stop runs at random moments; whatever the moment, the target is whole or absent."""
+    rng = np.random.default_rng(11)
+    path, expected = (
+        put(samples, folder / "in.zarr", chunks=(40, 24)),
+        folder / "all.zarr",
+    )
+    source = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    server = shell(cwd=folder, code=SERVER, stdin=subprocess.PIPE)
+
+    def run(out, stop_after=None):
+        command = f"correct {path} {out} --batch batch --memory {MEMORY}"
+        print(command, file=server.stdin, flush=True)
+        child, start = int(server.stdout.readline()), time.monotonic()
+        if stop_after is not None:
+            time.sleep(stop_after)
+            with contextlib.suppress(ProcessLookupError):  # it was faster
+                os.kill(child, how)
+        while server.stdout.readline() != "ended\n":
+            assert server.poll() is None
+        return time.monotonic() - start
+
+    run(expected)
+    took = run(folder / "again.zarr")
+    whole, complete = read(expected), 0
+    for k in range(times):
+        out = folder / f"out{k}.{KINDS[k % 2]}"
+        run(out, stop_after=took * rng.uniform(0.05, 0.95))
+        if out.exists():
+            complete += 1
+            same(read(out), whole)
+        if how != signal.SIGKILL:
+            assert [name for name in names_in(folder) if name[0] == "."] == []
+    server.communicate(timeout=60)
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == source
+    return complete
+
+
+@needs_posix
+def test_killed_the_target_is_absent_or_complete(samples, tmp_path):
+    stop_at_random(samples, tmp_path, 5, signal.SIGKILL)
+
+
+@needs_posix
+def test_interrupted_nothing_is_left(samples, tmp_path):
+    stop_at_random(samples, tmp_path, 2, signal.SIGINT)
+
+
+@needs_posix
+@pytest.mark.slow
+def test_killed_twenty_times(samples, tmp_path):
+    stop_at_random(samples, tmp_path, 20, signal.SIGKILL)
+
+
+# -- Dask -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+def test_on_dask_threads(samples, tmp_path, sparse, target):
+    pytest.importorskip("distributed")
+    given = put(samples, tmp_path / "in.zarr", sparse=sparse)
+    out, memory = tmp_path / f"out.{target}", tmp_path / f"memory.{target}"
+    options = ["--batch", "batch", "--covariate", "type", "--dense"]
+    done("correct", given, memory, *options)
+    done("correct", given, out, *options, "--memory", MEMORY, "--scheduler", "threads")
+    same(read(out), read(memory))
+
+
+def test_no_scheduler_is_one_error(samples, tmp_path):
+    pytest.importorskip("distributed")
+    given = put(samples, tmp_path / "in.zarr")
+    told = refused(
+        "correct", given, tmp_path / "out.zarr", "--batch", "batch", "--scheduler", "nowhere",
+    )  # fmt: skip
+    assert "The Dask scheduler nowhere cannot be reached" in told
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("target", KINDS)
+def test_on_a_cluster(samples, tmp_path, target):
+    distributed = pytest.importorskip("distributed")
+    given = put(samples, tmp_path / "in.zarr")
+    out, memory = tmp_path / f"out.{target}", tmp_path / f"memory.{target}"
+    options = ["--batch", "batch", "--covariate", "type"]
+    done("correct", given, memory, *options)
+    with distributed.LocalCluster(
+        n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        done(
+            "correct", given, out, *options, "--memory", MEMORY, "--scheduler", address
+        )
+    same(read(out), read(memory))
