@@ -54,7 +54,28 @@ def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cr
                 stop = min(start + CHUNK, starts[cell + 1])
                 total[:] = 0.0
                 total_squares[:] = 0.0
-                for k in range(start, stop):
+                whole = stop - (stop - start) % 4
+                for k in range(start, whole, 4):  # four at a time: fewer sums to load
+                    i0, i1, i2, i3 = order[k], order[k + 1], order[k + 2], order[k + 3]
+                    v0 = x[i0, first : first + size]
+                    v1 = x[i1, first : first + size]
+                    v2 = x[i2, first : first + size]
+                    v3 = x[i3, first : first + size]
+                    for j in range(size):
+                        c = centre[j]
+                        d0, d1, d2, d3 = v0[j] - c, v1[j] - c, v2[j] - c, v3[j] - c
+                        total[j] += (d0 + d1) + (d2 + d3)
+                        total_squares[j] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+                    for slope in range(n_slopes):
+                        z0, z1 = slopes[i0, slope], slopes[i1, slope]
+                        z2, z3 = slopes[i2, slope], slopes[i3, slope]
+                        product = cross[batch, slope, first : first + size]
+                        for j in range(size):
+                            f = fixed[j]
+                            product[j] += (z0 * (v0[j] - f) + z1 * (v1[j] - f)) + (
+                                z2 * (v2[j] - f) + z3 * (v3[j] - f)
+                            )
+                for k in range(whole, stop):
                     values = x[order[k], first : first + size]
                     for j in range(size):
                         d = values[j] - centre[j]
@@ -119,22 +140,30 @@ def _features(*matrices: NDArray[Any]) -> Iterator[slice]:
 
 
 @Kernel
-def _affine(x, codes, cell_batch, scale, shift, slopes, tilt, out):
+def _affine(x, codes, cell_batch, scale, shift, slopes, tilt, out, in_place):
     for row in prange(x.shape[0]):
         cell = codes[row]
-        values, result = x[row], out[row]
-        r, s = scale[cell], shift[cell]
+        result = out[row]
+        if not in_place:
+            result[:] = x[row]
+        # Only `result` from here on: a loop over two arrays that may overlap, as they
+        # do in place, would not be vectorized.
+        r, s = scale[cell_batch[cell]], shift[cell]
         if slopes.shape[1] == 0:
-            for j in range(x.shape[1]):
-                result[j] = r[j] * values[j] + s[j]
+            for j in range(len(result)):
+                result[j] = r[j] * result[j] + s[j]
+        elif slopes.shape[1] == 1:
+            slope, t = slopes[row, 0], tilt[cell_batch[cell], 0]
+            for j in range(len(result)):
+                result[j] = r[j] * result[j] + (s[j] + slope * t[j])
         else:
             line = s.copy()
             for k in range(slopes.shape[1]):
                 slope, t = slopes[row, k], tilt[cell_batch[cell], k]
-                for j in range(x.shape[1]):
+                for j in range(len(line)):
                     line[j] += slope * t[j]
-            for j in range(x.shape[1]):
-                result[j] = r[j] * values[j] + line[j]
+            for j in range(len(result)):
+                result[j] = r[j] * result[j] + line[j]
 
 
 @affine.register(np.ndarray)
@@ -162,6 +191,7 @@ def _dense_affine(
             slopes,
             tilt[:, :, part],
             target,
+            out is x and in_place,
         )
         if not in_place:
             out[:, part] = target

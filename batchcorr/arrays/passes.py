@@ -165,18 +165,20 @@ def by_cell(
 
     Returns
     -------
-    scale, shift
-        r and s of each cell, flat columns included in s: (C, G).
+    scale
+        r of each batch: (B, G).
+    shift
+        s of each cell, flat columns included: (C, G).
     slopes
         The sloped columns: (n, q).
     tilt
         What a unit of each sloped column adds, by batch: (B, q, G).
     """
     added = correction.slopes(design.kept)
-    scale = correction.scale[cells.batch]
     shift = correction.shift[cells.batch]
     for column, values in zip(cells.flat, cells.values.T, strict=True):
         shift += values[:, None] * added[cells.batch, column]
     sloped = np.asarray(cells.sloped, dtype=np.intp)
     tilt = np.ascontiguousarray(added[:, sloped])
-    return scale, shift, np.ascontiguousarray(design.columns[:, sloped]), tilt
+    slopes = np.ascontiguousarray(design.columns[:, sloped])
+    return np.ascontiguousarray(correction.scale), shift, slopes, tilt

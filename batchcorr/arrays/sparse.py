@@ -169,7 +169,7 @@ def _csr_affine(
                 line[g] += slope * t[g]
         for position in range(indptr[row], indptr[row + 1]):
             g = indices[position]
-            line[g] += scale[cell, g] * data[position]
+            line[g] += scale[cell_batch[cell], g] * data[position]
         out[row] = line
 
 

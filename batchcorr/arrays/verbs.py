@@ -114,7 +114,7 @@ def affine(
     tilt: NDArray[Any],
     out: Any,
 ) -> Any:
-    """Write scale x + shift + slopes tilt: scale and shift per cell, tilt per batch.
+    """Write scale x + shift + slopes tilt: shift per cell, scale and tilt per batch.
 
     `out` is a matrix to write to (it may be `x`), or None for a new dense one.
     """

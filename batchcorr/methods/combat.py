@@ -212,7 +212,7 @@ class ComBat(LocationScaleMethod):
         sigma = aim.scale[pick]
         gamma = (effects.intercepts[:, pick] - aim.location[pick]) / sigma
         squares = effects.residual_squares[:, pick] / sigma**2
-        n = np.broadcast_to(effects.n, effects.intercepts.shape)[:, pick]
+        n = effects.n if effects.n.shape[1] == 1 else effects.n[:, pick]
         delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
         found = _blank(len(gamma), len(pick))
         found["mean_only"][:] = by_location

@@ -47,22 +47,24 @@ def average_likely(
     """
     xp = namespace(gamma)
     size = int(gamma.shape[0])
-    index = xp.arange(size)
-    n = xp.broadcast_to(n, (size,))
+    shared = n.shape[0] == 1
     possible = delta2 > 0  # a feature without spread makes no other one likely
     variance = xp.where(possible, delta2, xp.ones_like(delta2))
-    log_scale = 0.5 * xp.log(2 * math.pi * variance)
-    inverse = 0.5 / variance
+    log_scale = xp.where(possible, 0.5 * xp.log(2 * math.pi * variance), math.inf)
+    inverse = -0.5 / variance
     new_gamma, new_delta2 = [], []
     step = max(1, BLOCK // max(size, 1))
     for start in range(0, size, step):
         rows = slice(start, min(start + step, size))
-        distance = gamma[rows, None] - gamma[None, :]
-        count = n[rows, None]
-        log_likelihood = -(squares[rows, None] + count * distance**2) * inverse
+        count = n if shared else n[rows, None]
+        log_likelihood = gamma[rows, None] - gamma[None, :]
+        log_likelihood *= log_likelihood
+        log_likelihood *= count
+        log_likelihood += squares[rows, None]
+        log_likelihood *= inverse
         log_likelihood -= count * log_scale
-        never = (index[rows, None] == index[None, :]) | ~possible[None, :]
-        log_likelihood = xp.where(never, -math.inf, log_likelihood)
+        for g in range(start, rows.stop):  # no feature is its own prior
+            log_likelihood[g - start, g] = -math.inf
         log_likelihood -= xp.max(log_likelihood, axis=1, keepdims=True)
         weight = xp.exp(log_likelihood)
         total = xp.sum(weight, axis=1)
