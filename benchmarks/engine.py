@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anndata as ad
@@ -82,8 +83,8 @@ def dense(settings: Settings) -> None:
         rows += [
             [
                 f"{name}, {np.dtype(dtype)}",
-                seconds(found.times[name]),
-                seconds(found.times["floor"]),
+                seconds(found.times(name)),
+                seconds(found.times("floor")),
                 times_floor(found.ratio(name)),
                 "2×",
                 verdict(found.ratio(name), 2),
@@ -143,7 +144,7 @@ def covariates(settings: Settings) -> None:
             rows.append(
                 [
                     f"{name}, {np.dtype(dtype)}",
-                    seconds(found.times[name]),
+                    seconds(found.times(name)),
                     times_floor(found.ratio(name)),
                     times_floor(ratio),
                     "2×",
@@ -192,16 +193,16 @@ def sparse(settings: Settings) -> None:
             },
             settings,
         )
-        for name in list(found.times)[1:]:
+        for name in ("fit", "fit, order known", "SciPy's check of the order"):
             aim = name.startswith("fit")
             rows.append(
                 [
                     f"{kind}: {name}",
-                    seconds(found.times[name]),
-                    seconds(found.times["floor"]),
+                    seconds(found.times(name)),
+                    seconds(found.times("floor")),
                     times_floor(found.ratio(name)),
                     "1.5 s" if aim else "",
-                    verdict(found.times[name], 1.5) if aim else "",
+                    verdict(found.times(name), 1.5) if aim else "",
                 ]
             )
         print(f"{kind}: {found.remark()}")
@@ -226,67 +227,57 @@ def nonparametric(settings: Settings) -> None:
     print(found.remark())
     row = [
         f"{n_features} × 60",
-        seconds(found.times["ours"]),
-        seconds(found.times["floor"]),
+        seconds(found.times("ours")),
+        seconds(found.times("floor")),
         times_floor(found.ratio("ours")),
         "150 ms",
-        verdict(found.times["ours"], 0.15),
+        verdict(found.times("ours"), 0.15),
     ]
     table(["non-parametric", "time", "floor", "time / floor", "target", "kept"], [row])
 
 
-def start(settings: Settings) -> None:
-    """From the shell: the demo with no compiled code and again, and the import."""
-    times: dict[str, list[float]] = {
-        name: [] for name in ("first", "again", "anndata", "both")
+def imports(settings: Settings) -> None:
+    """What `import batchcorr` costs beyond `import anndata`, from the shell."""
+    tasks = {
+        what: Task(partial(python, "-c", f"import {what}"))
+        for what in ("anndata", "anndata, batchcorr")
     }
-    if not settings.quick:
-        measure.wait_until_quiet()
-    others = measure.Others()
-    for _ in range(max(5, settings.repetitions)):
-        with tempfile.TemporaryDirectory() as folder:
-            cache = {"NUMBA_CACHE_DIR": f"{folder}/numba"}
-            for name in ("first", "again"):
-                demo = _timed(["-m", "batchcorr", "demo"], folder, cache)
-                times[name].append(demo)
-        for name, what in (("anndata", "anndata"), ("both", "anndata, batchcorr")):
-            times[name].append(_timed(["-c", f"import {what}"], None, {}))
-    more = [b - a for a, b in zip(times["anndata"], times["both"], strict=True)]
+    found = compare(tasks, settings)
+    more = found.more("anndata, batchcorr", "anndata")
+    print(found.remark())
     rows = [
-        ["import anndata", seconds(times["anndata"]), "", ""],
+        ["import anndata", seconds(found.times("anndata")), "", ""],
         ["import batchcorr after it", seconds(more), "300 ms", verdict(more, 0.3)],
     ]
-    for name, target in (("first", 15), ("again", 6)):
-        if any(np.isnan(times[name])):
-            rows.append([f"demo, {name}", "failed", f"{target} s", "**no**"])
-        else:
-            rows.append(
-                [
-                    f"demo, {name}",
-                    seconds(times[name]),
-                    f"{target} s",
-                    verdict(times[name], target),
-                ]
-            )
-    print(f"others used {others.share():.0%} of the cores")
     table(["from the shell", "time", "target", "kept"], rows)
 
 
-def _timed(arguments: list[str], folder: str | None, more: dict[str, str]) -> float:
-    began = time.perf_counter()
+def demo(settings: Settings) -> None:
+    """`python -m batchcorr demo` with no compiled kernels, and again."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder, "numba")
+        run = partial(python, "-m", "batchcorr", "demo", folder=folder, cache=cache)
+        forget = partial(shutil.rmtree, cache, ignore_errors=True)
+        found = compare({"first": Task(run, forget), "again": Task(run)}, settings)
+    print(found.remark())
+    rows = [
+        [name, seconds(found.times(name)), f"{aim} s", verdict(found.times(name), aim)]
+        for name, aim in (("first", 15), ("again", 6))
+    ]
+    table(["demo, from the shell", "time", "target", "kept"], rows)
+
+
+def python(*arguments: str, folder: str | None = None, cache: Path | None = None):
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=os.environ | more,
+        env=os.environ | ({"NUMBA_CACHE_DIR": str(cache)} if cache else {}),
         capture_output=True,
         text=True,
         check=False,
     )
-    took = time.perf_counter() - began
     if done.returncode:
-        print(f"{' '.join(arguments)}: {done.stderr.strip().splitlines()[-1:]}")
-        return float("nan")
-    return took
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stderr}")
 
 
 ITEMS = {
@@ -295,22 +286,30 @@ ITEMS = {
     "covariates": covariates,
     "sparse": sparse,
     "nonparametric": nonparametric,
-    "start": start,
+    "imports": imports,
+    "demo": demo,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small inputs, one round")
+    parser.add_argument("--quick", action="store_true", help="small inputs, no waiting")
     parser.add_argument("--peers", action="store_true", help="other packages as well")
     parser.add_argument(
         "--only", action="append", choices=[*ITEMS, "peers"], help="these items alone"
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=120,
+        metavar="SECONDS",
+        help="how long each comparison may wait for a quiet machine (120)",
+    )
     options = parser.parse_args()
     settings = (
-        measure.Settings(quick=True, repetitions=5, rounds=1)
+        measure.Settings(quick=True, repetitions=5, patience=0)
         if options.quick
-        else measure.Settings()
+        else measure.Settings(patience=options.patience)
     )
     chosen = options.only or [*ITEMS, *(["peers"] if options.peers else [])]
     print(measure.machine(PACKAGES))

@@ -25,20 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MIB = 1 << 20
-QUIET = 0.03
-"""Share of the cores that others may use in a quiet round."""
-
-STEADY = 0.15
-"""Range of the floor's times, in parts of their median, that a quiet round may have."""
+QUIET = 0.05
+"""Share of the cores that others may use in a turn that counts."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured."""
+    """How much is measured, and how many seconds to wait for quiet turns."""
 
     quick: bool = False
     repetitions: int = 7
-    rounds: int = 4
+    patience: float = 120
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -51,36 +48,37 @@ class Task(NamedTuple):
     before: Callable[[], Any] = lambda: None
 
 
-@dataclass(frozen=True)
-class Round:
-    """Times of some tasks, taken turn by turn; and what the others did meanwhile."""
+class Turn(NamedTuple):
+    """Seconds of each task, run one after the other, and what others used meanwhile."""
 
-    times: dict[str, list[float]]
+    seconds: dict[str, float]
     others: float
-    number: int = 1
 
-    @property
-    def unsteadiness(self) -> float:
-        """Range of the floor's times in parts of their median, or the others' share."""
-        floor = self.times.get("floor")
-        if floor is None:
-            return self.others
-        return (max(floor) - min(floor)) / statistics.median(floor)
 
-    @property
-    def quiet(self) -> bool:
-        return self.others <= QUIET and self.unsteadiness <= STEADY
+@dataclass(frozen=True)
+class Comparison:
+    """The turns that count, of all that were taken."""
+
+    turns: list[Turn]
+    taken: int
+
+    def times(self, name: str) -> list[float]:
+        return [turn.seconds[name] for turn in self.turns]
 
     def ratio(self, name: str, to: str = "floor") -> list[float]:
         """Return one task's times in parts of another's, turn by turn."""
-        pairs = zip(self.times[name], self.times[to], strict=True)
-        return [a / b for a, b in pairs]
+        return [turn.seconds[name] / turn.seconds[to] for turn in self.turns]
+
+    def more(self, name: str, than: str) -> list[float]:
+        """Return what one task took beyond another, turn by turn."""
+        return [turn.seconds[name] - turn.seconds[than] for turn in self.turns]
 
     def remark(self) -> str:
-        state = "quiet" if self.quiet else "NOT quiet"
+        worst = max(turn.others for turn in self.turns)
+        state = "" if worst <= QUIET else ", which is NOT quiet"
         return (
-            f"round {self.number}, {state}: others used {self.others:.0%} of the "
-            f"cores; range / median of the floor {self.unsteadiness:.0%}"
+            f"{len(self.turns)} of {self.taken} turns count; in them other processes "
+            f"used at most {worst:.0%} of the cores{state}"
         )
 
 
@@ -106,38 +104,49 @@ class Others:
         return max(0.0, (busy - own) / (wall * cores))
 
 
-def wait_until_quiet(seconds: float = 60) -> None:
-    """Wait until the machine is idle, but not for ever."""
-    end = time.monotonic() + seconds
+def wait_until_quiet(limit: float) -> None:
+    """Wait until others leave the machine alone, but not for ever."""
+    end = time.monotonic() + limit
     while time.monotonic() < end:
         others = Others()
-        time.sleep(1)
+        time.sleep(0.5)
         if others.share() < QUIET:
             return
 
 
-def compare(tasks: dict[str, Task], settings: Settings) -> Round:
-    """Run tasks turn by turn; return the first quiet round, else the steadiest."""
-    rounds: list[Round] = []
+def compare(tasks: dict[str, Task], settings: Settings) -> Comparison:
+    """Run tasks turn by turn until enough turns were quiet.
+
+    If patience ends before that, the quietest turns count. The choice looks at what
+    other processes did and never at the times.
+    """
     for task in tasks.values():  # compile, and touch all memory
         task.before()
         task.run()
-    for number in range(1, settings.rounds + 1):
-        if not settings.quick:
-            wait_until_quiet()
-        others = Others()
-        times: dict[str, list[float]] = {name: [] for name in tasks}
-        for _ in range(settings.repetitions):
-            for name, task in tasks.items():
-                task.before()
-                gc.collect()
-                start = time.perf_counter()
-                task.run()
-                times[name].append(time.perf_counter() - start)
-        rounds.append(Round(times, others.share(), number))
-        if rounds[-1].quiet:
-            break
-    return min(rounds, key=lambda r: (not r.quiet, r.unsteadiness))
+    turns: list[Turn] = []
+    end = time.monotonic() + settings.patience
+    while True:
+        turns.append(_turn(tasks))
+        quiet = [turn for turn in turns if turn.others <= QUIET]
+        if len(quiet) == settings.repetitions:
+            return Comparison(quiet, len(turns))
+        if len(turns) >= settings.repetitions and time.monotonic() > end:
+            turns.sort(key=lambda turn: turn.others)
+            return Comparison(turns[: settings.repetitions], len(turns))
+        if turns[-1].others > QUIET:
+            wait_until_quiet(min(20, end - time.monotonic()))
+
+
+def _turn(tasks: dict[str, Task]) -> Turn:
+    found = {}
+    others = Others()
+    for name, task in tasks.items():
+        task.before()
+        gc.collect()
+        start = time.perf_counter()
+        task.run()
+        found[name] = time.perf_counter() - start
+    return Turn(found, others.share())
 
 
 def seconds(values: Sequence[float]) -> str:

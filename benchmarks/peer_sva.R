@@ -23,5 +23,5 @@ while (length(took) < 5 && sum(took) < budget) {
   took <- c(took, call[["elapsed"]])
   if (peak == 0) peak <- status("VmHWM")
 }
-write(c(before, peak, took), file_of("cost"))
+cat(before, peak, took, file = file_of("cost"))
 writeBin(as.vector(y), file_of("y"))

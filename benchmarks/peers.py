@@ -154,29 +154,24 @@ def _table(kind: str, names: list[str], sizes: list[tuple[int, int]]) -> None:
             found = _child(name, kind, n, n_features)
             size = f"{n:,} × {n_features:,}"
             if "failed" not in found:
+                rows.append(_row(PEERS[name], kind, size, found))
                 break
             print(f"{PEERS[name].title}, {size}: {found['failed']}", flush=True)
-        else:
-            rows.append([PEERS[name].title, size, found["failed"], "", "", "", "", ""])
-            continue
-        ratios = [t / f for t, f in zip(found["times"], found["floor"], strict=True)]
-        rows.append(
-            [
-                PEERS[name].title,
-                size,
-                f"{measure.seconds(found['times'])}, n = {len(ratios)}",
-                measure.times_floor(ratios),
-                f"{found['added'] / measure.MIB:,.0f} MiB",
-                f"{found['added'] / found['x']:.0%}",
-                f"{found['difference']:.1g}",
-                PEERS[name].why,
-            ]
-        )
-    header = [
-        kind, "input", "time", "time / floor", "added memory", "of X",
-        "max difference (SD)", "because",
-    ]  # fmt: skip
-    measure.table(header, rows)
+    header = [kind, "input", "time", "added memory", "max difference", "because"]
+    if kind == "parametric":
+        header[3:3] = ["time / floor"]
+    measure.table([*header, "others' share"], rows)
+
+
+def _row(peer: Peer, kind: str, size: str, found: dict[str, Any]) -> list[str]:
+    times, added = found["times"], f"{found['added'] / measure.MIB:,.0f} MiB"
+    row = [peer.title, size, f"{measure.seconds(times)}, n = {len(times)}"]
+    if kind == "parametric":
+        ratios = [t / f for t, f in zip(times, found["floor"], strict=True)]
+        row.append(measure.times_floor(ratios))
+        added += f", {found['added'] / found['x']:.0%} of X"
+    off = f"{found['difference']:.1g} SD"
+    return [*row, added, off, peer.why, f"{found['others']:.0%}"]
 
 
 def _child(name: str, kind: str, n: int, n_features: int) -> dict[str, Any]:
@@ -216,13 +211,14 @@ def _in_r(x: NDArray[Any], obs: pd.DataFrame, kind: str) -> dict[str, Any]:
 def _measure(name: str, x: NDArray[Any], obs: Any, kind: str) -> dict[str, Any]:
     run = PEERS[name].run
     if run is None:
-        found = _in_r(x, obs, kind)
+        others = measure.Others()
+        found = _in_r(x, obs, kind) | {"others": others.share()}
         return found | {"floor": [_floor(x) for _ in found["times"]]}
     small = inputs.labels(200, obs["batch"].nunique())
     run(inputs.dense(small, 50, np.float64), small, kind)
     original = x.copy() if name == "ours" else x
     floors, times, peak, added, result = [], [], measure.Peak(), 0, None
-    began = time.perf_counter()
+    began, others = time.perf_counter(), measure.Others()
     while len(times) < 5 and time.perf_counter() - began < BUDGET:
         if name == "ours":
             np.copyto(x, original)
@@ -232,7 +228,8 @@ def _measure(name: str, x: NDArray[Any], obs: Any, kind: str) -> dict[str, Any]:
         result = run(x, obs, kind)
         times.append(time.perf_counter() - start)
         added = added or peak.added()
-    return {"floor": floors, "times": times, "added": added, "result": result}
+    found = {"floor": floors, "times": times, "added": added, "result": result}
+    return found | {"others": others.share()}
 
 
 def _floor(x: NDArray[Any]) -> float:
