@@ -124,7 +124,7 @@ def _toarray(x: Any) -> np.ndarray:
 
 
 # The one place where a kind of matrix is added: Dask, CuPy, …
-KINDS = [
+IN_MEMORY = [
     Kind("c", np.ascontiguousarray),
     Kind("fortran", np.asfortranarray),
     Kind("float32", lambda x: x.astype(np.float32)),
@@ -140,6 +140,9 @@ KINDS = [
     Kind("csc_matrix", sp.csc_matrix, _toarray),
     Kind("csc_array", sp.csc_array, _toarray),
     Kind("coo_matrix", sp.coo_matrix, _toarray),
+]
+KINDS = [
+    *IN_MEMORY,
     Kind("dask", lambda x: da.from_array(x, chunks=(17, 9)), np.asarray),
     Kind(
         "dask_csr",
@@ -151,6 +154,12 @@ KINDS = [
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request) -> Kind:
+    return request.param
+
+
+@pytest.fixture(params=IN_MEMORY, ids=lambda kind: kind.name)
+def stored(request) -> Kind:
+    """A kind of matrix that is in memory: what counts and quantiles need."""
     return request.param
 
 

@@ -65,9 +65,9 @@ def values(x):
     ("method", "expected"), [("total", "logcpm_prior2"), ("tmm", "logcpm_tmm_prior2")]
 )
 @quiet_dense
-def test_logarithms_are_edger_s(golden, kind, name, method, expected):
+def test_logarithms_are_edger_s(golden, stored, name, method, expected):
     case = golden(name)
-    x = kind.of(case["counts"].astype(np.float64))
+    x = stored.of(case["counts"].astype(np.float64))
     found = bc.LogNormalize(method, prior_count=2).fit_transform(x)
     assert not sp.issparse(found)
     tolerance = 1e-12 if found.dtype == np.float64 else 1e-6
@@ -147,15 +147,15 @@ def test_empty_cells_take_no_part_in_the_median_as_in_scanpy():
 @each_method
 @each_prior
 @quiet_dense
-def test_every_kind_of_matrix(kind, method, prior_count):
+def test_every_kind_of_matrix(stored, method, prior_count):
     counts = make_counts()
-    x = kind.of(counts)
-    before = kind.values(x).copy()
+    x = stored.of(counts)
+    before = stored.values(x).copy()
     found = bc.LogNormalize(method, prior_count=prior_count).fit_transform(x)
     expected = bc.LogNormalize(method, prior_count=prior_count).fit_transform(counts)
     tolerance = 2e-6 if found.dtype == np.float32 else 1e-12
     np.testing.assert_allclose(values(found), expected, rtol=tolerance, atol=1e-12)
-    np.testing.assert_array_equal(kind.values(x), before)
+    np.testing.assert_array_equal(stored.values(x), before)
     sparse = sp.issparse(x) and prior_count is None
     assert sp.issparse(found) == sparse
     if sparse:

@@ -74,9 +74,9 @@ def test_ties_take_neighbouring_ranks_as_in_limma(golden, given, expected):
 
 @pytest.mark.parametrize("suffix", ["", "_rounded"])
 @quiet_dense
-def test_real_arrays_as_in_limma(golden, kind, suffix):
+def test_real_arrays_as_in_limma(golden, stored, suffix):
     case = golden("quantile_02_bladder")
-    found = bc.QuantileNormalize().fit_transform(kind.of(case[f"input{suffix}"]))
+    found = bc.QuantileNormalize().fit_transform(stored.of(case[f"input{suffix}"]))
     expected = case[f"expected{suffix}"]
     if found.dtype == np.float64:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -172,15 +172,15 @@ def test_one_feature():
 
 
 @quiet_dense
-def test_every_kind_of_matrix(kind):
-    x = kind.of(make_values())
-    before = kind.values(x).copy()
+def test_every_kind_of_matrix(stored):
+    x = stored.of(make_values())
+    before = stored.values(x).copy()
     found = bc.QuantileNormalize().fit_transform(x, batch=BATCH)
     expected = bc.QuantileNormalize().fit_transform(make_values(), batch=BATCH)
     assert found.dtype == np.dtype(getattr(x, "dtype", np.float64))
     tolerance = 1e-14 if found.dtype == np.float64 else 1e-6
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-14)
-    np.testing.assert_array_equal(kind.values(x), before)
+    np.testing.assert_array_equal(stored.values(x), before)
 
 
 def test_integers_become_float32():

@@ -88,9 +88,9 @@ def make_counts(n=12, n_features=400, seed=0):
 
 @each_method
 @pytest.mark.parametrize("name", ["norm_01_bulk", "norm_02_sparse"])
-def test_factors_are_those_of_r(golden, kind, name, method):
+def test_factors_are_those_of_r(golden, stored, name, method):
     case = golden(name)
-    x = kind.of(case["counts"].astype(np.float64))
+    x = stored.of(case["counts"].astype(np.float64))
     found = bc.normalization_factors(x, method)
     np.testing.assert_allclose(found, case[method], rtol=1e-12)
 
@@ -212,11 +212,11 @@ def test_features_without_counts_take_no_part(method):
 
 
 @each_method
-def test_samples_without_counts_take_no_part(kind, method):
+def test_samples_without_counts_take_no_part(stored, method):
     counts = np.insert(make_counts(), [0, 5, 12], 0, axis=0)
     filled = counts.any(axis=1)
     with pytest.warns(EmptySampleWarning, match="3 of 15 samples have no counts"):
-        found = bc.normalization_factors(kind.of(counts.astype(np.float64)), method)
+        found = bc.normalization_factors(stored.of(counts.astype(np.float64)), method)
     expected = bc.normalization_factors(counts[filled].astype(np.float64), method)
     np.testing.assert_array_equal(found[filled], expected)
     np.testing.assert_array_equal(found[~filled], 1)
