@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import gammaln
 
 from batchcorr._numba import Kernel, helper, prange
-from batchcorr.models.nb_regression import fit_feature, start
+from batchcorr.models.nb_regression import cells_of, fit_feature, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,9 @@ FEWEST = 5
 LARGEST = 4.0
 """Largest common dispersion looked for."""
 
+TABLE = 4096
+"""Counts up to which log Γ(y + r) - log Γ(r) - y log r is looked up."""
+
 BLOCK = 1024
 """Features profiled between two signs of progress."""
 
@@ -44,22 +48,13 @@ FLOOR = 1e-10
 
 @helper
 def _rising(y, r, log_gamma_r):
-    """Return log Γ(y + r) - log Γ(r), without cancellation for large r."""
-    if y == 0:
+    """Return log Γ(y + r) - log Γ(r) - y log r, without cancellation for large r."""
+    if r == math.inf:
         return 0.0
     if r < 1e4:
-        return math.lgamma(y + r) - log_gamma_r
-    total = y * (math.log(r) - 1) + (y + r - 0.5) * math.log1p(y / r)
+        return math.lgamma(y + r) - log_gamma_r - y * math.log(r)
+    total = (y + r - 0.5) * math.log1p(y / r) - y
     return total + 1 / (12 * (y + r)) - 1 / (12 * r)
-
-
-@helper
-def _log_likelihood(y, eta, mu, r, log_r, log_gamma_r):
-    """Return log P(y) + log y!, from log μ, μ, and r = 1/φ (infinite for Poisson)."""
-    if r == math.inf:
-        return y * eta - mu
-    total = _rising(y, r, log_gamma_r) - (y + r) * math.log1p(mu / r)
-    return total + (y * (eta - log_r) if y > 0 else 0.0)
 
 
 @helper
@@ -78,39 +73,54 @@ def _log_determinant(information, p):
 
 
 @Kernel
-def _profiles(counts, z, offset, dispersions, beta, result):
+def _profiles(counts, cells, offset, dispersions, rising, beta, result):
     n_features, n_rows = counts.shape
-    p = z.shape[1]
-    codes = np.zeros(n_rows, dtype=np.int32)
+    cell, batch, z = cells
+    p, n_cells = z.shape[1], len(batch)
+    library = np.exp(offset)
     for g in prange(n_features):
         work, schur = np.empty((2 + p, 1 + p)), np.empty((p, p))
         information = np.empty((1 + p, 1 + p))
-        phi = np.empty(1)
+        phi, eta, weights = np.empty(1), np.empty(n_cells), np.empty(n_cells)
+        rate, total_of = np.empty(n_cells), np.zeros(n_cells)
         y = counts[g]
-        factorials = 0.0
+        constant = 0.0
         for i in range(n_rows):
-            factorials += math.lgamma(y[i] + 1)
+            constant += y[i] * offset[i]
+            total_of[cell[i]] += y[i]
         if not np.isfinite(beta[g, 0]):
-            start(y, codes, offset, beta[g], 1)
+            start(y, library, cells, beta[g], 1)
         for t in range(len(dispersions)):
             phi[0] = dispersions[t]
-            fit_feature(y, codes, z, offset, phi, beta[g], work, schur)
+            fit_feature(y, library, cells, phi, beta[g], work, schur)
             r = 1 / phi[0] if phi[0] > 0 else math.inf
-            log_r, log_gamma_r = math.log(r), math.lgamma(r)
-            total = -factorials
-            information[:] = 0.0
+            log_gamma_r = math.lgamma(r)
+            total = constant
+            for c in range(n_cells):
+                eta[c] = beta[g, 0]
+                for j in range(p):
+                    eta[c] += z[c, j] * beta[g, 1 + j]
+                total += total_of[c] * eta[c] if total_of[c] > 0 else 0.0
+                rate[c] = math.exp(eta[c])
+                weights[c] = 0.0
             for i in range(n_rows):
-                eta = offset[i] + beta[g, 0]
+                mu = library[i] * rate[cell[i]]
+                if y[i] < rising.shape[1]:
+                    total += rising[t, int(y[i])]
+                else:
+                    total += _rising(y[i], r, log_gamma_r)
+                if phi[0] > 0:
+                    total -= (y[i] + r) * math.log1p(phi[0] * mu)
+                else:
+                    total -= mu
+                weights[cell[i]] += mu / (1 + phi[0] * mu)
+            information[:] = 0.0
+            for c in range(n_cells):
+                information[0, 0] += weights[c]
                 for j in range(p):
-                    eta += z[i, j] * beta[g, 1 + j]
-                mu = math.exp(eta)
-                total += _log_likelihood(y[i], eta, mu, r, log_r, log_gamma_r)
-                weight = mu / (1 + phi[0] * mu)
-                information[0, 0] += weight
-                for j in range(p):
-                    information[1 + j, 0] += weight * z[i, j]
+                    information[1 + j, 0] += weights[c] * z[c, j]
                     for k in range(j + 1):
-                        information[1 + j, 1 + k] += weight * z[i, j] * z[i, k]
+                        information[1 + j, 1 + k] += weights[c] * z[c, j] * z[c, k]
             result[g, t] = total - 0.5 * _log_determinant(information, 1 + p)
 
 
@@ -135,10 +145,27 @@ def adjusted_profile(
         Where to start from and where to leave the last fit, NaN where unknown:
         (G, 1 + p).
     """
+    found = _likelihoods(counts, z, offset, dispersions, beta)
+    return found - gammaln(counts + 1).sum(axis=1)[:, None]
+
+
+def _likelihoods(
+    counts: NDArray[np.float64],
+    z: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    dispersions: NDArray[np.float64],
+    beta: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return APL but for its constant, Σ log y!, that dispersions do not change."""
     if beta is None:
         beta = np.full((len(counts), 1 + z.shape[1]), np.nan)
     result = np.empty((len(counts), len(dispersions)))
-    _profiles(counts, z, offset, dispersions, beta, result)
+    size = int(min(TABLE, counts.max(initial=0) + 1))
+    terms = np.log1p(np.arange(size - 1) * dispersions[:, None])
+    rising = np.zeros((len(dispersions), size))
+    np.cumsum(terms, axis=1, out=rising[:, 1:])
+    cells = cells_of(np.zeros(len(offset), np.int32), z)
+    _profiles(counts, cells, offset, dispersions, rising, beta, result)
     return result
 
 
@@ -226,7 +253,7 @@ def batch_dispersions(
 
     def below(fourth_root: float) -> float:
         at = np.array([fourth_root**4])
-        return -float(adjusted_profile(told, z, offset, at, beta).sum())
+        return -float(_likelihoods(told, z, offset, at, beta).sum())
 
     found = minimize_scalar(
         below, bounds=(0.0, LARGEST**0.25), method="bounded", options={"xatol": 1e-5}
@@ -237,9 +264,7 @@ def batch_dispersions(
         found_own = np.empty(len(told))
         for first in range(0, len(told), BLOCK):
             rows = slice(first, first + BLOCK)
-            profile = adjusted_profile(
-                told[rows], z, offset, common * 2**GRID, beta[rows]
-            )
+            profile = _likelihoods(told[rows], z, offset, common * 2**GRID, beta[rows])
             found_own[rows] = common * 2 ** maximize_spline(profile)
             if progress is not None:
                 progress(len(profile))

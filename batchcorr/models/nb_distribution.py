@@ -87,6 +87,31 @@ def pmf(k, mu, phi):
     return math.exp(log_pmf(k, mu, phi))
 
 
+SHORT = 256
+"""Counts up to which F is summed from 0: a product a count, no fraction to expand."""
+
+INVERSE = 1 / np.arange(1.0, SHORT + 2)
+
+
+@helper
+def _walk(p, last, mu, phi):
+    """Sum P from 0 on until it is at least p, or to `last`; return where, and the sum.
+
+    -1 where P(0) is no normal number.
+    """
+    r = 1 / max(phi, SMALLEST_DISPERSION)
+    exponent = r * math.log1p(mu / r)
+    if exponent > 600:
+        return -1, 0.0
+    term, ratio = math.exp(-exponent), mu / (r + mu)
+    total, k = term, 0
+    while total < p and k < last:
+        term *= (k + r) * ratio * INVERSE[k]
+        total += term
+        k += 1
+    return k, total
+
+
 @helper
 def _beta_fraction(a, b, x):
     """Return the continued fraction of I_x(a, b), by the method of Lentz."""
@@ -120,6 +145,10 @@ def cdf(k, mu, phi):
         return 0.0
     if mu <= 0:
         return 1.0
+    if k < SHORT:
+        found, total = _walk(2.0, int(k), mu, phi)
+        if found >= 0:
+            return min(total, 1.0)
     r = 1 / max(phi, SMALLEST_DISPERSION)
     q, rest = r / (r + mu), mu / (r + mu)
     p = pmf(k, mu, phi)
@@ -147,6 +176,10 @@ def quantile(p, mu, phi, guess):
     """
     r = 1 / max(phi, SMALLEST_DISPERSION)
     p *= 1 - FUZZ
+    if guess < SHORT and mu > 0:
+        found, total = _walk(p, SHORT, mu, phi)
+        if found >= 0 and total >= p:
+            return float(found)
     low, high = -1.0, math.inf  # F(low) < p <= F(high)
     k = max(math.floor(guess), 0.0)
     for _ in range(500):

@@ -20,7 +20,7 @@ from batchcorr._numba import Kernel, helper, prange
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["fit_feature", "fit_features", "prior_counts"]
+__all__ = ["cells_of", "fit_feature", "fit_features", "prior_counts"]
 
 DECREMENT = 1e-14
 """Newton's decrement, twice the gain in log-likelihood still to be had, at the end."""
@@ -54,43 +54,56 @@ def solve_spd(a, b, p):
 
 
 @helper
-def _gather(y, codes, z, offset, phi, beta, n_batches, work):
-    """Sum score and information at beta: D, E, F and the gradient, laid out in `work`."""
+def _gather(y, library, cells, at, phi, beta, n_batches, sums, work):
+    """Sum score and information at beta: D, E, F and the gradient, laid out in `work`.
+
+    Samples of a cell share their rate e^η, so that exponentials are taken by cell.
+    """
+    cell, batch, z = cells
     p = z.shape[1]
+    sums[:] = 0.0
+    for c in range(len(batch)):
+        eta = beta[batch[c]]
+        for j in range(p):
+            eta += z[c, j] * beta[n_batches + j]
+        at[c] = math.exp(eta)
+    for i in range(len(y)):
+        c = cell[i]
+        mu = library[i] * at[c]
+        spread = phi[batch[c]]
+        q = 1 / (1 + spread * mu)
+        sums[0, c] += (y[i] - mu) * q
+        sums[1, c] += mu * (1 + spread * y[i]) * q * q
     work[:] = 0.0
     gradient = work[0]
-    for i in range(len(y)):
-        b = codes[i]
-        eta = offset[i] + beta[b]
-        for j in range(p):
-            eta += z[i, j] * beta[n_batches + j]
-        mu = math.exp(eta)
-        q = 1 / (1 + phi[b] * mu)
-        residual = (y[i] - mu) * q
-        weight = mu * (1 + phi[b] * y[i]) * q * q
-        gradient[b] += residual
+    for c in range(len(batch)):
+        b = batch[c]
+        score, weight = sums[0, c], sums[1, c]
+        gradient[b] += score
         work[1, b] += weight
         for j in range(p):
-            gradient[n_batches + j] += residual * z[i, j]
-            work[2 + j, b] += weight * z[i, j]
+            gradient[n_batches + j] += score * z[c, j]
+            work[2 + j, b] += weight * z[c, j]
             for k in range(j + 1):
-                work[2 + j, n_batches + k] += weight * z[i, j] * z[i, k]
+                work[2 + j, n_batches + k] += weight * z[c, j] * z[c, k]
 
 
 @helper
-def fit_feature(y, codes, z, offset, phi, beta, work, schur):
+def fit_feature(y, library, cells, phi, beta, work, schur):
     """Iterate beta (α of each batch, then β) of one feature to the maximum, in place.
 
     `work` is (2 + p, B + p), `schur` (p, p); a feature with zeros only in a group
     drifts towards minus infinity until what is left to gain is rounding.
     """
+    _, batch, z = cells
     p = z.shape[1]
     n_batches = len(beta) - p
     step = np.empty(len(beta))
+    at, sums = np.empty(len(batch)), np.empty((2, len(batch)))
     last = math.inf
     damping = 1.0
     for _ in range(MAX_STEPS):
-        _gather(y, codes, z, offset, phi, beta, n_batches, work)
+        _gather(y, library, cells, at, phi, beta, n_batches, sums, work)
         gradient = work[0]
         for j in range(p):
             step[n_batches + j] = gradient[n_batches + j]
@@ -113,10 +126,10 @@ def fit_feature(y, codes, z, offset, phi, beta, work, schur):
             step[b] /= max(work[1, b], 1e-300)
         for j in range(len(beta)):
             decrement += gradient[j] * step[j]
-        for i in range(len(y)):
-            change = step[codes[i]]
+        for c in range(len(batch)):
+            change = step[batch[c]]
             for j in range(p):
-                change += z[i, j] * step[n_batches + j]
+                change += z[c, j] * step[n_batches + j]
             largest = max(largest, abs(change))
         before, last = last, decrement
         if decrement > before and damping > 1e-3:
@@ -130,33 +143,46 @@ def fit_feature(y, codes, z, offset, phi, beta, work, schur):
 
 
 @helper
-def start(y, codes, offset, beta, n_batches):
+def start(y, library, cells, beta, n_batches):
     """Start from the rate of each batch, a little above 0, and no covariate effects."""
     total = np.zeros(n_batches)
-    library = np.zeros(n_batches)
+    depth = np.zeros(n_batches)
+    cell, batch, _ = cells
     for i in range(len(y)):
-        total[codes[i]] += y[i]
-        library[codes[i]] += math.exp(offset[i])
+        total[batch[cell[i]]] += y[i]
+        depth[batch[cell[i]]] += library[i]
     beta[:] = 0.0
     for b in range(n_batches):
-        if library[b] > 0:
-            beta[b] = math.log(max(total[b], 0.1) / library[b])
+        if depth[b] > 0:
+            beta[b] = math.log(max(total[b], 0.1) / depth[b])
 
 
 @Kernel
-def _fit_all(counts, codes, z, offset, phi, prior, doubled, shift, beta):
+def _fit_all(counts, cells, library, phi, prior, doubled, shift, beta):
     n_features, n_rows = counts.shape
-    p = z.shape[1]
+    p = cells[2].shape[1]
     for g in prange(n_features):
         n_batches = beta.shape[1] - p
         own = np.empty(n_rows)
         y = np.empty(n_rows)
+        times = math.exp(shift[g])
         for i in range(n_rows):
             y[i] = counts[g, i] + prior[i]
-            own[i] = math.log(math.exp(offset[i] + shift[g]) + doubled[i])
-        start(y, codes, own, beta[g], n_batches)
+            own[i] = library[i] * times + doubled[i]
+        start(y, own, cells, beta[g], n_batches)
         work, schur = np.empty((2 + p, n_batches + p)), np.empty((p, p))
-        fit_feature(y, codes, z, own, phi[g], beta[g], work, schur)
+        fit_feature(y, own, cells, phi[g], beta[g], work, schur)
+
+
+def cells_of(codes, z):
+    """Return the cell of each sample, and batch and covariates of each cell."""
+    rows = np.column_stack([codes, z])
+    found, cell = np.unique(rows, axis=0, return_inverse=True)
+    return (
+        cell.ravel().astype(np.int32),
+        found[:, 0].astype(np.int32),
+        np.ascontiguousarray(found[:, 1:]),
+    )
 
 
 def fit_features(
@@ -193,7 +219,8 @@ def fit_features(
     added = prior_counts(offset, prior)
     beta = np.zeros((len(counts), phi.shape[1] + z.shape[1]))
     moved = np.zeros(len(counts)) if shift is None else shift
-    _fit_all(counts, codes, z, offset, phi, added, 2 * added, moved, beta)
+    cells, library = cells_of(codes, z), np.exp(offset)
+    _fit_all(counts, cells, library, phi, added, 2 * added, moved, beta)
     return beta
 
 
