@@ -114,13 +114,16 @@ def wait_until_quiet(limit: float) -> None:
             return
 
 
-def compare(tasks: dict[str, Task], settings: Settings) -> Comparison:
+def compare(
+    tasks: dict[str, Task], settings: Settings, *, warm: bool = False
+) -> Comparison:
     """Run tasks turn by turn until enough turns were quiet.
 
     If patience ends before that, the quietest turns count. The choice looks at what
-    other processes did and never at the times.
+    other processes did and never at the times. Unless `warm`, all tasks run once
+    before, untimed.
     """
-    for task in tasks.values():  # compile, and touch all memory
+    for task in () if warm else tasks.values():  # compile, and touch all memory
         task.before()
         task.run()
     turns: list[Turn] = []

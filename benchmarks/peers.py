@@ -1,6 +1,6 @@
 """Other packages on the same input: time, memory, and how far from ours.
 
-Each runs in a process of its own and is stopped after 120 s; it is called on a small
+Each runs in a process of its own and is stopped after 300 s; it is called on a small
 matrix first, so that imports and compilation do not count. If it is stopped, it runs on
 fewer rows, and the table says so.
 """
@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,7 @@ import inputs
 import measure
 import numpy as np
 import pandas as pd
+from measure import Settings, Task
 
 import batchcorr as bc
 
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LIMIT = 120
+LIMIT = 300
 """Seconds a peer's process may take, making the input included."""
 
-BUDGET = 60
-"""Seconds after which a call is not repeated."""
+PATIENCE = 60
+"""Seconds after which five turns are enough, quiet or not."""
 
 
 def ours(x: NDArray[Any], obs: pd.DataFrame, kind: str) -> Any:
@@ -125,7 +126,7 @@ PEERS = {
 }
 
 
-def compare_all(settings: measure.Settings) -> None:
+def compare_all(settings: Settings) -> None:
     """The same matrix through other packages, and the non-parametric form."""
     sizes = [(50_000, 2000), (10_000, 2000), (2000, 2000)]
     sizes = sizes[2:] if settings.quick else sizes
@@ -195,7 +196,7 @@ def _in_r(x: NDArray[Any], obs: pd.DataFrame, kind: str) -> dict[str, Any]:
         x.tofile(f"{folder}/x")
         obs["batch"].cat.codes.to_numpy(dtype=np.int32).tofile(f"{folder}/batch")
         script = Path(__file__).with_name("peer_sva.R")
-        arguments = [folder, *map(str, x.shape), kind, str(BUDGET)]
+        arguments = [folder, *map(str, x.shape), kind, "150"]
         subprocess.run(
             ["Rscript", str(script), *arguments],
             check=True,
@@ -213,31 +214,35 @@ def _measure(name: str, x: NDArray[Any], obs: Any, kind: str) -> dict[str, Any]:
     if run is None:
         others = measure.Others()
         found = _in_r(x, obs, kind) | {"others": others.share()}
-        return found | {"floor": [_floor(x) for _ in found["times"]]}
+        floor = Settings(repetitions=len(found["times"]), patience=0)
+        turns = measure.compare({"floor": Task(partial(_floor, x))}, floor)
+        return found | {"floor": turns.times("floor")}
     small = inputs.labels(200, obs["batch"].nunique())
     run(inputs.dense(small, 50, np.float64), small, kind)
     original = x.copy() if name == "ours" else x
-    floors, times, peak, added, result = [], [], measure.Peak(), 0, None
-    began, others = time.perf_counter(), measure.Others()
-    while len(times) < 5 and time.perf_counter() - began < BUDGET:
+    peak, held = measure.Peak(), {}
+
+    def before() -> None:
+        held.pop("result", None)
         if name == "ours":
             np.copyto(x, original)
-        result = None
-        floors.append(_floor(x))
-        start = time.perf_counter()
-        result = run(x, obs, kind)
-        times.append(time.perf_counter() - start)
-        added = added or peak.added()
-    found = {"floor": floors, "times": times, "added": added, "result": result}
-    return found | {"others": others.share()}
+
+    def call() -> None:
+        held["result"] = run(x, obs, kind)
+        held.setdefault("added", peak.added())
+
+    tasks = {"floor": Task(partial(_floor, x)), name: Task(call, before)}
+    found = measure.compare(
+        tasks, Settings(repetitions=5, patience=PATIENCE), warm=True
+    )
+    times = {"floor": found.times("floor"), "times": found.times(name)}
+    return held | times | {"others": max(turn.others for turn in found.turns)}
 
 
-def _floor(x: NDArray[Any]) -> float:
-    """Time one read and one write that changes nothing."""
-    start = time.perf_counter()
+def _floor(x: NDArray[Any]) -> None:
+    """One read, and one write that changes nothing."""
     x.sum()
     np.multiply(x, 1.0, out=x)
-    return time.perf_counter() - start
 
 
 def _difference(result: NDArray[Any], x: NDArray[Any], obs: Any, est: Any) -> float:

@@ -276,6 +276,7 @@ class ComBatSeq(Corrector):
             )
             mapped[~self.model_.adjusted[part]] = block[~self.model_.adjusted[part]]
             _store(result, part, mapped)
+        del columns, block  # a copy less while the storage is changed back
         self._report(held * self.model_.adjusted)
         return result.asformat(counts.format) if sparse else result
 

@@ -118,9 +118,10 @@ def fit_count_model(
         raise DesignError(msg)
     kept = counts[:, np.flatnonzero(adjusted)]
     offset = _log_library(kept)
-    y = np.ascontiguousarray(
-        (kept.toarray() if is_sparse(kept) else kept).T, dtype=np.float64
-    )
+    if is_sparse(kept):
+        kept = kept.toarray()
+    y = np.ascontiguousarray(kept.T, dtype=np.float64)
+    del kept
     z = design.columns
     phi = np.empty((len(y), design.n_batches))
     for b, rows in enumerate(rows_of):

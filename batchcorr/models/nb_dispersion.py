@@ -146,7 +146,8 @@ def adjusted_profile(
         (G, 1 + p).
     """
     found = _likelihoods(counts, z, offset, dispersions, beta)
-    return found - gammaln(counts + 1).sum(axis=1)[:, None]
+    profile: NDArray[np.float64] = found - gammaln(counts + 1).sum(axis=1)[:, None]
+    return profile
 
 
 def _likelihoods(
