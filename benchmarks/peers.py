@@ -106,7 +106,7 @@ PEERS = {
     "combat": Peer(
         combat,
         "combat (pyComBat)",
-        "as inmoose; and its iteration takes the first gene's location for all genes",
+        "ddof 0 where sva has ddof 1; parametric: one gene's location for all genes",
     ),
     "inmoose": Peer(inmoose, "inmoose", "variances with ddof 0 where sva has ddof 1"),
     "combatlearn": Peer(
