@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchcorr import datasets, errors, metrics, pp, tl
+    from batchcorr import bridge, datasets, errors, metrics, pp, tl
     from batchcorr._correct import fit
     from batchcorr._corrected import corrected
     from batchcorr._sites import fit_moments, make_schema, moments
@@ -42,6 +42,7 @@ __all__ = [
     "SiteMoments",
     "Standardize",
     "__version__",
+    "bridge",
     "corrected",
     "datasets",
     "errors",

@@ -34,6 +34,7 @@ __all__ = [
     "InputError",
     "LogScaleWarning",
     "MissingKeyError",
+    "MissingPackageError",
     "NotFittedError",
     "RepeatWarning",
     "TooLargeError",
@@ -71,6 +72,10 @@ class MissingKeyError(BatchCorrError, KeyError):
     def __str__(self) -> str:
         """Return the message as written: `KeyError` would show it in quotes."""
         return str(self.args[0]) if self.args else ""
+
+
+class MissingPackageError(BatchCorrError, ImportError):
+    """A library that is only needed for this is not installed."""
 
 
 class TooLargeError(BatchCorrError, MemoryError):

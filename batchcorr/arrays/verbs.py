@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["affine", "has_infinite", "sums", "sums_by_feature", "verb"]
 
 ROOMS = {
+    "array_api_strict": ["generic"],
+    "cupy": ["generic"],
     "dask": ["lazy"],
     "numpy": ["dense"],
     "scipy": ["sparse", "sparse_products"],
+    "torch": ["generic"],
 }
 """Library a matrix's type is defined in: the files that know it."""
 
@@ -55,7 +58,8 @@ def _unknown(x: Any) -> InputError:
     msg = (
         f"A matrix of type {type(x).__module__}.{type(x).__qualname__} is not a kind "
         "that can be corrected. Known are numpy.ndarray, SciPy CSR and CSC matrices, "
-        "and Dask arrays of these; convert to one of them."
+        "Dask arrays of these, torch tensors and other arrays that follow the array API "
+        "standard; convert to one of them."
     )
     return InputError(msg)
 

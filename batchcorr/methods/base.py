@@ -309,7 +309,7 @@ class LocationScaleMethod(FittedState):
         elif out is None and not self.copy and isinstance(X, np.ndarray):
             out = x if x.flags.writeable else None
         if x.shape[0] == 0:
-            return np.empty(x.shape, dtype=x.dtype)
+            return x.toarray() if is_sparse(x) else x
         return apply(x, design, correction, out=out)
 
     def _design(

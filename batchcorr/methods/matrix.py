@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from batchcorr.errors import CountsWarning, InputError, warn
+from batchcorr.models.namespace import is_foreign, namespace, to_numpy
 
 __all__ = ["as_counts", "as_matrix", "is_sparse", "looks_like_counts", "warn_of_counts"]
 
@@ -63,6 +64,8 @@ def as_matrix(x: Any) -> Any:
             "x.compute_chunk_sizes() first."
         )
         raise InputError(msg)
+    if is_foreign(x):
+        return _as_floats(x)
     if x.dtype in FLOATS:
         return x if x.dtype.isnative or not hasattr(x, "byteswap") else x.astype("=f8")
     if x.dtype.kind in "buif":
@@ -74,6 +77,17 @@ def as_matrix(x: Any) -> Any:
         if x.dtype.kind in "OUST"
         else "Convert them to float first."
     )
+    raise InputError(msg)
+
+
+def _as_floats(x: Any) -> Any:
+    """Return an array of a library other than NumPy in a dtype that is known."""
+    xp = namespace(x)
+    if x.dtype in (xp.float32, xp.float64):
+        return x
+    if xp.isdtype(x.dtype, ("bool", "integral", "real floating")):
+        return xp.astype(x, xp.float32)
+    msg = f"The data must be real numbers, not {x.dtype}: convert them to float first."
     raise InputError(msg)
 
 
@@ -167,9 +181,11 @@ def looks_like_counts(x: Any) -> bool:
     """Whether the values look like raw counts: whole, not negative, and some large."""
     if is_sparse(x):
         values = x.data[:SAMPLED]
-    elif isinstance(x, np.ndarray) and x.size:
-        step = max(1, x.size // SAMPLED // max(x.shape[1], 1))
-        values = x[::step][: max(1, SAMPLED // x.shape[1] + 1)]
+    elif (isinstance(x, np.ndarray) or is_foreign(x)) and 0 not in x.shape:
+        n_rows, width = x.shape
+        step = max(1, n_rows * width // SAMPLED // width)
+        rows = min(n_rows, step * max(1, SAMPLED // width + 1))
+        values = to_numpy(x[:rows:step, :])
     else:
         return False
     return bool(

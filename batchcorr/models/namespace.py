@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from typing import Any, TypeAlias
 
-__all__ = ["Array", "namespace"]
+import numpy as np
+
+__all__ = ["Array", "beside", "is_foreign", "namespace", "to_numpy"]
 
 Array: TypeAlias = Any
 """An array of any library that follows the array API standard."""
@@ -24,9 +26,62 @@ def namespace(array: Array) -> Any:
     >>> namespace(np.ones(3)) is np
     True
     """
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
+    if is_tensor(array):
         import array_api_compat.torch
 
         return array_api_compat.torch
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        import array_api_compat.cupy
+
+        return array_api_compat.cupy
     return array.__array_namespace__()
+
+
+def is_foreign(x: Any) -> bool:
+    """Whether `x` is an array on the standard that is not NumPy's: a tensor, say.
+
+    Examples
+    --------
+    >>> is_foreign(np.ones(3)), is_foreign([1.0])
+    (False, False)
+    """
+    if isinstance(x, np.ndarray) or hasattr(x, "dask"):
+        return False
+    return hasattr(type(x), "__array_namespace__") or is_tensor(x)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a tensor of torch, which need not be installed."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def beside(array: Array, values: Any, dtype: Any = None) -> Array:
+    """Return values as an array of the library and on the device of another.
+
+    Examples
+    --------
+    >>> beside(np.ones(2), [1, 2])
+    array([1, 2])
+    """
+    if isinstance(array, np.ndarray):
+        return np.asarray(values, dtype=dtype)
+    from array_api_compat import device
+
+    return namespace(array).asarray(values, dtype=dtype, device=device(array))
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, Any]:
+    """Return an array of any library and device as a NumPy array, without its history.
+
+    Examples
+    --------
+    >>> to_numpy(np.ones(2))
+    array([1., 1.])
+    """
+    if is_tensor(array):
+        return np.asarray(array.detach().cpu().numpy())
+    if hasattr(array, "get") and not isinstance(array, np.ndarray):  # CuPy
+        return np.asarray(array.get())
+    return np.asarray(array)

@@ -1,0 +1,322 @@
+r"""Arrays of any library that follows the array API standard: torch, array-api-strict.
+
+The sums are written once, on the standard, without a branch that depends on values: so
+they run on the device of the array, and torch differentiates through them. Per group
+of rows, with v = 1 for a value that is there and 0 for a missing one,
+
+    x̄ = o + Σ v (x - o) / Σ v,     M = Σ v (x - x̄)²,     C = Σ v (z - z̄)(x - x̄)
+
+where o is the group's first value: a constant group gives M = 0 exactly. Whole groups
+are taken in blocks of rows and merged by `Moments.collapse`.
+
+`tensor_moments` and `tensor_affine` take and give arrays of the library itself: models
+of neural networks are built on them. The verbs of `arrays.verbs` are the same sums with
+small NumPy arrays around them, so that every method knows these matrices.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.models.moments import Moments
+from batchcorr.models.namespace import Array, beside, namespace, to_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.arrays.cells import Cells
+    from batchcorr.models.location_scale import LocationScale
+
+__all__ = ["Generic", "tensor_affine", "tensor_moments"]
+
+BLOCK = 2**24
+"""Values that are worked on at a time."""
+
+
+class Generic(ABC):  # noqa: B024 - only ever asked, never inherited
+    """Any array that follows the standard and has no room of its own."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        """Whether a type is one: torch's tensors follow it through a wrapper."""
+        return hasattr(kind, "__array_namespace__") or (
+            kind.__module__.partition(".")[0] == "torch" and hasattr(kind, "new_zeros")
+        )
+
+
+def accumulator(x: Array) -> Any:
+    """Return the dtype to sum in: float64, but float32 for half precision."""
+    xp = namespace(x)
+    return xp.float64 if x.dtype in (xp.float32, xp.float64) else xp.float32
+
+
+def tensor_moments(
+    x: Array,
+    codes: NDArray[np.integer[Any]] | None = None,
+    n_batches: int = 1,
+    columns: NDArray[np.float64] | Array | None = None,
+    weights: NDArray[np.float64] | Array | None = None,
+    *,
+    missing: bool = False,
+) -> Moments:
+    """Return the moments of a matrix per batch, as arrays of its library.
+
+    Parameters
+    ----------
+    x
+        Matrix of n rows and G features.
+    codes
+        Batch of each row, 0 … B-1: (n,), on the CPU; None: all are one batch.
+    n_batches
+        B; a batch without rows has n = 0.
+    columns
+        Design columns: (n, p).
+    weights
+        Weight of each value, (n, G); statistics are then by feature.
+    missing
+        Whether NaN stands for a missing value; statistics are then by feature.
+
+    Returns
+    -------
+    Moments
+        In float64; in float32 for half precision.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = tensor_moments(np.array([[1.0], [3.0], [9.0]]), np.array([0, 0, 1]), 2)
+    >>> found.mean.ravel().tolist(), found.squares.ravel().tolist()
+    ([2.0, 9.0], [2.0, 0.0])
+    """
+    xp, n_rows = namespace(x), x.shape[0]
+    if columns is None:
+        columns = np.empty((n_rows, 0))
+    columns = beside(x, columns, accumulator(x))
+    codes = np.zeros(n_rows, dtype=np.intp) if codes is None else codes
+    parents, parts = [], []
+    for batch, rows in _blocks(codes, n_batches, max(int(x.shape[1]), 1)):
+        block, z = x, columns
+        if rows is not None:
+            pick = beside(x, rows)
+            block, z = xp.take(x, pick, axis=0), xp.take(columns, pick, axis=0)
+        block = xp.astype(block, accumulator(x))
+        if missing or weights is not None:
+            v = xp.astype(~xp.isnan(block), block.dtype)
+            if weights is not None:
+                w = beside(x, weights, block.dtype)
+                w = w if rows is None else xp.take(w, pick, axis=0)
+                v = xp.where(w > 0, v * w, xp.zeros_like(v))
+            parts.append(_by_feature(block, z, v))
+        else:
+            parts.append(_shared(block, z))
+        parents.append(batch)
+    one_each = parents == list(range(n_batches))
+    together = parts[0] if len(parts) == 1 else _stack(parts)
+    return together if one_each else together.collapse(parents, n_batches)
+
+
+def _stack(parts: list[Moments]) -> Moments:
+    """Set the groups of several moments after each other."""
+    xp = namespace(parts[0].mean)
+    return Moments(
+        **{
+            name: xp.concat([getattr(part, name) for part in parts], axis=0)
+            for name in Moments.__dataclass_fields__
+        }
+    )
+
+
+def _blocks(
+    codes: NDArray[np.integer[Any]], n_batches: int, width: int
+) -> Iterator[tuple[int, NDArray[np.int64] | None]]:
+    """Yield the batch and the rows of each block; None stands for all rows."""
+    size = max(1, BLOCK // width)
+    if n_batches == 1 and len(codes) <= size:
+        yield 0, None
+        return
+    order = np.argsort(codes, kind="stable").astype(np.int64)
+    ends = np.cumsum(np.bincount(codes, minlength=n_batches))
+    for batch, rows in enumerate(np.split(order, ends[:-1])):
+        for start in range(0, len(rows), size):
+            yield batch, rows[start : start + size]
+
+
+def _shared(x: Array, z: Array) -> Moments:
+    """Return the moments of rows in which nothing is missing: one group."""
+    xp, n = namespace(x), int(x.shape[0])
+    origin, z_origin = x[:1, :], xp.mean(z, axis=0, keepdims=True)
+    off = x - origin
+    shift = xp.mean(off, axis=0, keepdims=True)
+    d, z = off - shift, z - z_origin
+    count = xp.full_like(x[:1, :1], float(n))
+    return Moments(
+        rows=count,
+        n=count,
+        mean=origin + shift,
+        squares=xp.sum(d * d, axis=0, keepdims=True),
+        columns=z_origin[:, :, None],
+        cross=xp.matmul(z.T, d)[None, ...],
+        gram=xp.matmul(z.T, z)[None, :, :, None],
+    )
+
+
+def _by_feature(x: Array, z: Array, v: Array) -> Moments:
+    """Return the moments of rows with missing or weighted values: one group."""
+    xp = namespace(x)
+    there = v > 0
+    x = xp.where(there, x, xp.zeros_like(x))
+    first = xp.argmax(xp.astype(there, xp.int32), axis=0, keepdims=True)
+    origin = xp.take_along_axis(x, first, axis=0)
+    n = xp.sum(v, axis=0, keepdims=True)
+    safe = xp.where(n > 0, n, xp.ones_like(n))
+    off = xp.where(there, x - origin, xp.zeros_like(x))
+    shift = xp.sum(v * off, axis=0, keepdims=True) / safe
+    d = v * xp.where(there, off - shift, xp.zeros_like(x))
+    centre = xp.mean(z, axis=0)
+    z = z - centre
+    z_shift = xp.matmul(z.T, v) / safe  # (p, G)
+    p = int(z.shape[1])
+    products = xp.reshape(z[:, :, None] * z[:, None, :], (z.shape[0], p * p))
+    gram = xp.reshape(xp.matmul(products.T, v), (p, p, v.shape[1]))
+    gram = gram - n * z_shift[:, None, :] * z_shift[None, :, :]
+    seen = xp.astype(n > 0, n.dtype)
+    return Moments(
+        rows=xp.full_like(x[:1, :1], float(x.shape[0])),
+        n=n,
+        mean=origin + shift,
+        squares=xp.sum(d * (off - shift), axis=0, keepdims=True),
+        columns=((centre[:, None] + z_shift) * seen)[None, ...],
+        cross=xp.matmul(z.T, d)[None, ...],
+        gram=gram[None, ...],
+    )
+
+
+def tensor_affine(
+    x: Array,
+    correction: LocationScale,
+    codes: NDArray[np.integer[Any]] | None = None,
+    columns: NDArray[np.float64] | Array | None = None,
+) -> Array:
+    """Return r x + s + (1 - r) z β for arrays of one library, differentiably.
+
+    Parameters
+    ----------
+    x
+        Matrix of n rows and G features.
+    correction
+        The frozen correction, of arrays of the same library and device.
+    codes
+        Batch of each row: (n,); None: all are of batch 0.
+    columns
+        Protected covariates: (n, p).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from batchcorr.models.location_scale import LocationScale
+    >>> none = np.empty((0, 1))
+    >>> halve = LocationScale(np.full((1, 1), 0.5), np.ones((1, 1)), none, none)
+    >>> tensor_affine(np.array([[2.0], [4.0]]), halve).ravel().tolist()
+    [2.0, 3.0]
+    """
+    pick = None
+    if codes is not None and correction.n_batches > 1:
+        pick = beside(x, np.asarray(codes, dtype=np.int64))
+    kept = 0 if columns is None else int(columns.shape[1])
+    return _map(
+        x,
+        _rows(correction.scale, pick),
+        _rows(correction.shift, pick),
+        columns,
+        _rows(correction.slopes(kept), pick) if kept else None,
+    )
+
+
+def _rows(values: Array, pick: Array | None) -> Array:
+    """Return the values of each row's batch; of the only batch where none is picked."""
+    return values if pick is None else namespace(values).take(values, pick, axis=0)
+
+
+def _map(x: Array, scale: Array, shift: Array, columns: Any, tilt: Array) -> Array:
+    """Return scale x + shift + columns tilt, each laid out for the rows of x."""
+    xp = namespace(x)
+    y = xp.astype(x, scale.dtype) * scale + shift
+    if tilt is not None:
+        z = beside(x, columns, y.dtype)
+        for k in range(int(z.shape[1])):
+            y = y + z[:, k : k + 1] * tilt[:, k, :]
+    return xp.astype(y, x.dtype)
+
+
+# -- the verbs: small NumPy arrays in, small NumPy arrays out ----------------------
+
+
+@sums.register(Generic)
+def _sums(
+    x: Array, cells: Cells, slopes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    own = tensor_moments(x, cells.codes, cells.n_cells, slopes)
+    whole = own
+    if cells.flat:
+        whole = own.collapse(cells.batch.tolist(), cells.n_batches)
+    return to_numpy(own.mean), to_numpy(own.squares), to_numpy(whole.cross)
+
+
+@sums_by_feature.register(Generic)
+def _sums_by_feature(
+    x: Array,
+    codes: NDArray[Any],
+    n_batches: int,
+    columns: NDArray[Any],
+    weights: NDArray[Any] | None,
+) -> Moments:
+    if weights is not None and weights.ndim == 1:
+        weights = np.broadcast_to(weights[:, None], x.shape)
+    found = tensor_moments(x, codes, n_batches, columns, weights, missing=True)
+    return Moments(
+        **{
+            name: to_numpy(getattr(found, name))
+            for name in Moments.__dataclass_fields__
+        }
+    )
+
+
+@has_infinite.register(Generic)
+def _has_infinite(x: Array) -> bool:
+    xp = namespace(x)
+    return bool(xp.any(xp.isinf(x)))
+
+
+@affine.register(Generic)
+def _affine(
+    x: Array,
+    cells: Cells,
+    scale: NDArray[Any],
+    shift: NDArray[Any],
+    slopes: NDArray[Any],
+    tilt: NDArray[Any],
+    out: Any,
+) -> Any:
+    xp, wide = namespace(x), accumulator(x)
+    n_rows, width = int(x.shape[0]), max(int(x.shape[1]), 1)
+    scale, shift, tilt = (beside(x, a, wide) for a in (scale, shift, tilt))
+    out = xp.empty_like(x) if out is None else out
+    size = max(1, BLOCK // width)
+    for start in range(0, n_rows, size):
+        rows = slice(start, min(start + size, n_rows))
+        cell = cells.codes[rows].astype(np.int64)
+        batch = beside(x, cells.batch[cell].astype(np.int64))
+        out[rows, :] = _map(
+            x[rows, :],
+            _rows(scale, batch),
+            _rows(shift, beside(x, cell)),
+            slopes[rows],
+            _rows(tilt, batch) if slopes.shape[1] else None,
+        )
+    return out

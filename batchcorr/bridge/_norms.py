@@ -1,0 +1,103 @@
+r"""The BatchNorm layers of a model: which there are, and what correction each applies.
+
+In evaluation mode a BatchNorm is a frozen correction with one batch,
+
+    r = γ / √(running variance + ε),      s = β - r · running mean
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError
+from batchcorr.models.location_scale import LocationScale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["batch_norms", "correction_of", "require_model", "statistics_of"]
+
+
+def require_model(model: object) -> nn.Module:
+    """Return `model` if it is one whose layers all have their shapes.
+
+    Raises
+    ------
+    InputError
+        If it is no module, or has lazy layers that have not met data yet.
+    """
+    if not isinstance(model, nn.Module):
+        msg = f"The model must be a torch.nn.Module, not a {type(model).__name__}."
+        raise InputError(msg)
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+            msg = (
+                f"{name} has no shape yet: the model has lazy layers. Run one batch "
+                "through it first, model(inputs)."
+            )
+            raise InputError(msg)
+    return model
+
+
+def batch_norms(model: nn.Module, *, needed: bool = True) -> dict[str, _BatchNorm]:
+    """Return the BatchNorm layers of a model by name, each once, in module order.
+
+    Raises
+    ------
+    InputError
+        If there is none and one is needed.
+    """
+    found = {
+        name: module
+        for name, module in require_model(model).named_modules()
+        if isinstance(module, _BatchNorm)
+    }
+    if needed and not found:
+        kinds = sorted({type(module).__name__ for module in model.modules()})
+        msg = (
+            f"The model has no BatchNorm layer, so there is nothing to do. Its layers "
+            f"are {', '.join(kinds)}."
+        )
+        raise InputError(msg)
+    return found
+
+
+def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return the running mean and variance of a layer, in float64.
+
+    Raises
+    ------
+    InputError
+        If it keeps none.
+    """
+    if norm.running_mean is None or norm.running_var is None:
+        msg = (
+            "A BatchNorm layer with track_running_stats=False has no frozen "
+            "statistics: it normalizes each batch by itself, in evaluation too."
+        )
+        raise InputError(msg)
+    return norm.running_mean.double(), norm.running_var.double()
+
+
+def correction_of(norm: _BatchNorm) -> LocationScale:
+    """Return what a BatchNorm layer does in evaluation mode, as a frozen correction.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> correction = correction_of(nn.BatchNorm1d(2, eps=3.0).eval())
+    >>> correction.scale.tolist()
+    [[0.5, 0.5]]
+    """
+    mean, variance = statistics_of(norm)
+    weight = norm.weight if norm.weight is not None else torch.ones_like(mean)
+    bias = norm.bias if norm.bias is not None else torch.zeros_like(mean)
+    scale = weight.double() / torch.sqrt(variance + norm.eps)
+    none = scale.new_empty((0, scale.shape[0]))
+    shift = bias.double() - scale * mean
+    return LocationScale(scale[None, :], shift[None, :], none, none)
