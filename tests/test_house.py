@@ -35,15 +35,14 @@ def run_python(code):
     )
 
 
-def public_objects():
-    """Yield (dotted name, object) of all that `__all__` offers, one level down."""
-    for name in bc.__all__:
-        thing = getattr(bc, name)
+def public_objects(module=bc, prefix=""):
+    """Yield (dotted name, object) of all that `__all__` offers, modules opened."""
+    for name in module.__all__:
+        thing = getattr(module, name)
         if isinstance(thing, ModuleType):
-            for inner in thing.__all__:
-                yield f"{name}.{inner}", getattr(thing, inner)
+            yield from public_objects(thing, f"{prefix}{name}.")
         else:
-            yield name, thing
+            yield f"{prefix}{name}", thing
 
 
 def needs_docs(thing):

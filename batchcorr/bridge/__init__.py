@@ -12,9 +12,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__: list[str] = []
+__all__ = [
+    "capture",
+    "nn",
+]
 
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "capture": "_capture",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,361 @@
+"""Layers: what they compute is what the package's methods compute, on tensors."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import batchcorr as bc
+from batchcorr.bridge.nn import (
+    ComBatNorm1d,
+    ComBatNorm2d,
+    ComBatNorm3d,
+    DomainBatchNorm1d,
+    DomainBatchNorm2d,
+    DomainBatchNorm3d,
+    at_domain,
+    domains,
+)
+from batchcorr.errors import InputError, UnknownBatchError
+
+DOUBLE = torch.float64
+SHAPES = {1: (12, 5), 2: (12, 5, 3, 4), 3: (12, 5, 2, 3, 2)}
+DAYS = ["mon", "tue", "mon", "tue"] * 3
+DOMAIN_LAYERS = {1: DomainBatchNorm1d, 2: DomainBatchNorm2d, 3: DomainBatchNorm3d}
+COMBAT_LAYERS = {1: ComBatNorm1d, 2: ComBatNorm2d, 3: ComBatNorm3d}
+
+dimension = pytest.mark.parametrize("dimensions", [1, 2, 3])
+
+
+def sample(shape, seed=0, dtype=DOUBLE):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=DOUBLE)
+    return (3 * x + torch.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2))).to(
+        dtype
+    )
+
+
+def batch_norm(dimensions, **options):
+    return getattr(nn, f"BatchNorm{dimensions}d")(5, dtype=DOUBLE, **options)
+
+
+def randomised(layer, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(5, generator=generator, dtype=DOUBLE))
+        layer.bias.copy_(torch.randn(5, generator=generator, dtype=DOUBLE))
+    return layer
+
+
+def relative(a, b):
+    a, b = a.detach(), b.detach()
+    return float((a - b).abs().max() / b.abs().max())
+
+
+# -- DomainBatchNorm ---------------------------------------------------------------
+
+
+@dimension
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_each_domain_has_a_batch_norm_of_its_own(dimensions, momentum):
+    layer = randomised(
+        DOMAIN_LAYERS[dimensions](5, ["mon", "tue"], momentum=momentum, dtype=DOUBLE)
+    )
+    apart = {
+        day: randomised(batch_norm(dimensions, momentum=momentum))
+        for day in ("mon", "tue")
+    }
+    days = np.asarray(DAYS)
+    for seed in range(3):
+        x = sample(SHAPES[dimensions], seed)
+        y = layer(x, DAYS)
+        for day, norm in apart.items():
+            assert relative(y[days == day], norm(x[days == day])) < 1e-12
+    for norm in (layer, *apart.values()):
+        norm.eval()
+    y = layer(x, DAYS)
+    for code, (day, norm) in enumerate(apart.items()):
+        assert relative(layer.running_mean[code], norm.running_mean) < 1e-12
+        assert relative(layer.running_var[code], norm.running_var) < 1e-12
+        assert relative(y[days == day], norm(x[days == day])) < 1e-12
+
+
+def test_gradients_are_those_of_separate_batch_norms():
+    layer = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
+    norm = randomised(batch_norm(1))
+    days = np.asarray(DAYS)
+    x = sample((12, 5)).requires_grad_()
+    z = x.detach().clone().requires_grad_()
+    (layer(x, DAYS) ** 3).sum().backward()
+    for day in ("mon", "tue"):
+        (norm(z[days == day]) ** 3).sum().backward()
+    assert relative(x.grad, z.grad) < 1e-10
+    assert relative(layer.weight.grad, norm.weight.grad) < 1e-12
+
+
+def test_bladder_by_a_layer_in_evaluation_is_pp_standardize():
+    adata = bc.datasets.bladder()[:, :200].copy()
+    bc.pp.standardize(adata, "batch", target="unit", key_added="unit")
+    bc.pp.standardize(adata, "batch", key_added="pooled")
+    batches = adata.obs["batch"].tolist()
+    x = torch.tensor(np.asarray(adata.X), dtype=DOUBLE)
+    layer = DomainBatchNorm1d(
+        200, sorted(set(batches)), eps=0.0, momentum=None, dtype=DOUBLE
+    )
+    layer(x, batches)  # one pass: the running statistics are those of the data
+    layer.eval()
+    unit = torch.tensor(np.asarray(adata.layers["unit"]), dtype=DOUBLE)
+    exact = bc.Standardize(target="unit").fit_transform(x, batch=batches)
+    assert relative(layer(x, batches), exact) < 1e-12
+    assert relative(exact, unit) < 1e-5  # the data set is stored in float32
+    pooled = bc.Standardize().fit(x, batch=batches)
+    aim = pooled._fitted.aim
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(aim.scale))
+        layer.bias.copy_(torch.from_numpy(aim.location))
+    assert relative(layer(x, batches), pooled.transform(x, batch=batches)) < 1e-12
+
+
+def test_labels_may_stand_around_the_model():
+    model = nn.Sequential(
+        nn.Linear(5, 5, dtype=DOUBLE), DomainBatchNorm1d(5, [7, 8], dtype=DOUBLE)
+    )
+    x = sample((12, 5))
+    labels = torch.tensor([7, 8] * 6)
+    with domains(labels):
+        inside = model(x)
+    assert torch.equal(inside, model[1](model[0](x), labels.tolist()))
+    with pytest.raises(InputError, match="Which domain"):
+        model(x)
+
+
+def test_one_label_may_stand_for_all_samples():
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    x = sample((12, 5))
+    assert torch.equal(layer(x, "tue"), layer(x, ["tue"] * 12))
+
+
+def test_an_unseen_domain_falls_back_as_told():
+    x, other = sample((12, 5)), sample((6, 5), seed=9) + 4
+    layers = {
+        unseen: DomainBatchNorm1d(
+            5, ["mon", "tue"], momentum=None, unseen=unseen, dtype=DOUBLE
+        )
+        for unseen in ("error", "global", "shrink")
+    }
+    for layer in layers.values():
+        layer(x, DAYS)
+        layer.eval()
+    with pytest.raises(UnknownBatchError, match=r"'wed'.*unseen='global'"):
+        layers["error"](other, "wed")
+    # all domains together: the moments of all rows
+    overall = (other - x.mean(0)) / torch.sqrt(x.var(0) + 1e-5)
+    assert relative(layers["global"](other, "wed"), overall) < 1e-12
+    # shrunken: ComBat's batch effect of the new rows against all rows
+    y = layers["shrink"](other, "wed").detach()
+    own = (other - other.mean(0)) / other.std(0)
+    assert float((y - own).abs().max()) < float((overall - own).abs().max())
+    assert float(y.mean().abs()) < 0.1
+    # and each sample of a known domain is as before
+    mixed = layers["shrink"](torch.cat([x, other]), [*DAYS, *["wed"] * 6])
+    assert torch.equal(mixed[:12], layers["error"](x, DAYS))
+    assert torch.equal(mixed[12:].detach(), y)
+
+
+def test_a_domain_never_met_in_training_has_no_statistics():
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    layer(sample((12, 5)), "mon")
+    layer.eval()
+    with pytest.raises(UnknownBatchError, match="'tue' was never met"):
+        layer(sample((12, 5)), DAYS)
+
+
+def test_a_state_dict_keeps_the_domains():
+    layer = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
+    layer(sample((12, 5)), DAYS)
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    again = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    again.load_state_dict(state)
+    x = sample((12, 5), seed=3)
+    assert torch.equal(again.eval()(x, DAYS), layer.eval()(x, DAYS))
+    swapped = DomainBatchNorm1d(5, ["tue", "mon"], dtype=DOUBLE)
+    with pytest.raises(InputError, match="same domains in the same order"):
+        swapped.load_state_dict(state)
+
+
+def test_a_model_at_one_domain_is_ordinary():
+    norm = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
+    model = nn.Sequential(nn.Linear(5, 5, dtype=DOUBLE), norm, nn.ReLU(), norm)
+    x = sample((12, 5))
+    with domains(DAYS):
+        model(x)
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    plain = at_domain(model, "tue")
+    assert plain[1] is plain[3]
+    assert isinstance(plain[1], nn.BatchNorm1d)
+    with domains("tue"):
+        assert relative(plain(x), model(x)) < 1e-12
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in model.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    )
+    with pytest.raises(UnknownBatchError, match="'wed'"):
+        at_domain(model, "wed")
+    with pytest.raises(InputError, match="no DomainBatchNorm"):
+        at_domain(plain, "mon")
+
+
+# -- ComBatNorm --------------------------------------------------------------------
+
+
+@dimension
+def test_training_is_combat_against_the_running_statistics(dimensions):
+    """A reference of many rows makes sva's aim the running statistics."""
+    layer = randomised(COMBAT_LAYERS[dimensions](5, eps=0.0, dtype=DOUBLE))
+    reference = sample((400, 5), seed=5)
+    mean, variance = reference.mean(0), reference.var(0, correction=0)
+    with torch.no_grad():
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+    x = sample(SHAPES[dimensions], seed=6) * 1.7 + 2
+    y = layer(x)
+    rows = x.movedim(1, -1).reshape(-1, 5)
+    combat = bc.ComBat(reference="source").fit(
+        torch.cat([reference, rows]),
+        batch=["source"] * 400 + ["target"] * len(rows),
+    )
+    corrected = combat.transform(rows, batch=["target"] * len(rows))
+    expected = (corrected - mean) / torch.sqrt(variance) * layer.weight + layer.bias
+    assert relative(y.movedim(1, -1).reshape(-1, 5), expected) < 1e-10
+
+
+@dimension
+def test_many_rows_leave_nothing_to_shrink(dimensions):
+    layer, norm = COMBAT_LAYERS[dimensions](5, dtype=DOUBLE), batch_norm(dimensions)
+    shape = (4000, *SHAPES[dimensions][1:])
+    x = sample(shape) * torch.arange(1, 6).reshape(-1, *[1] * (len(shape) - 2))
+    assert relative(layer(x), norm(x)) < 6e-3
+    assert relative(layer.running_mean, norm.running_mean) < 1e-12
+    assert relative(layer.running_var, norm.running_var) < 1e-12
+    layer.eval()
+    norm.eval()
+    assert relative(layer(x), norm(x)) < 1e-12
+
+
+def test_few_rows_are_drawn_together():
+    """The error of the statistics of 3 samples is smaller than BatchNorm's."""
+    generator = torch.Generator().manual_seed(0)
+    channels, n = 64, 3
+    layer = ComBatNorm1d(channels, dtype=DOUBLE)
+    shift = 1 + 0.2 * torch.randn(channels, generator=generator, dtype=DOUBLE)
+    x = torch.randn((n, channels), generator=generator, dtype=DOUBLE) + shift
+    y = layer(x).detach()
+    scale = (y[0] - y[1]) / (x[0] - x[1])
+    mean = x[0] - y[0] / scale
+    assert float(((mean - shift) ** 2).mean()) < 0.5 / n
+    spread = torch.log(1 / scale**2)
+    assert float((spread**2).mean()) < 0.5 * float((torch.log(x.var(0)) ** 2).mean())
+
+
+def test_one_sample_is_enough():
+    layer = ComBatNorm1d(5, dtype=DOUBLE)
+    y = layer(sample((1, 5)))
+    assert torch.isfinite(y).all()
+    assert torch.equal(layer.running_var, torch.ones(5, dtype=DOUBLE))
+
+
+def test_gradients_are_right():
+    layer = randomised(ComBatNorm1d(5, dtype=DOUBLE))
+    x = sample((6, 5)).requires_grad_()
+
+    def call(x):
+        fresh = copy.deepcopy(layer)
+        return fresh(x)
+
+    assert torch.autograd.gradcheck(call, (x,), eps=1e-7, atol=1e-3, rtol=1e-3)
+
+
+def test_constant_channels_are_no_trouble():
+    layer = ComBatNorm1d(5, dtype=DOUBLE)
+    x = sample((6, 5))
+    x[:, 2] = 3.0
+    assert torch.isfinite(layer(x)).all()
+
+
+# -- both --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype):
+    x = (sample((4000, 5)) / 4 + 8).to(dtype)
+    exact = batch_norm(1)(x.double())
+    layer = DomainBatchNorm1d(5, ["mon"], dtype=dtype)
+    y = layer(x, "mon")
+    assert y.dtype == dtype
+    step = torch.finfo(dtype).eps
+    assert float((y.detach().double() - exact.detach()).abs().max()) < 4 * step
+    combat = ComBatNorm1d(5, dtype=dtype)(x)
+    assert combat.dtype == dtype
+    exact = ComBatNorm1d(5, dtype=DOUBLE)(x.double())
+    assert float((combat.detach().double() - exact.detach()).abs().max()) < 4 * step
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (["mon"] * 11, "11 domain labels for 12 samples"),
+        ([*["mon"] * 11, None], "Sample 11 has no domain"),
+        ([*["mon"] * 11, float("nan")], "Sample 11 has no domain"),
+        ([["mon"]] * 12, "cannot be looked up"),
+        ([*["mon"] * 11, "wed"], "Name all domains"),
+        ([*["mon"] * 11, "tue"], "'tue' has one row"),
+    ],
+)
+def test_bad_labels_change_nothing(labels, match):
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(InputError, match=match):
+        layer(sample((12, 5)), labels)
+    after = layer.state_dict()
+    assert all(
+        torch.equal(after[name], value)
+        for name, value in before.items()
+        if isinstance(value, torch.Tensor)
+    )
+
+
+@pytest.mark.parametrize("layer", [ComBatNorm1d(5), DomainBatchNorm1d(5, ["mon"])])
+@pytest.mark.parametrize(
+    ("shape", "match"),
+    [((12, 4), "5 channels, the input 4"), ((12, 5, 2, 2), "4-dimensional")],
+)
+def test_bad_shapes(layer, shape, match):
+    call = layer if isinstance(layer, ComBatNorm1d) else lambda x: layer(x, "mon")
+    with pytest.raises(InputError, match=match):
+        call(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: DomainBatchNorm1d(5, "monday"), "list of labels"),
+        (lambda: DomainBatchNorm1d(5, ["mon", "mon"]), "named once"),
+        (lambda: DomainBatchNorm1d(5, []), "there must be one"),
+        (lambda: DomainBatchNorm1d(5, [["mon"]]), "cannot be looked up"),
+        (lambda: DomainBatchNorm1d(5, ["mon"], unseen="any"), "unseen must be one of"),
+        (lambda: ComBatNorm1d(1), "learns from many channels"),
+    ],
+)
+def test_bad_options(make, match):
+    with pytest.raises(InputError, match=match):
+        make()
