@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
-from batchcorr.methods.matrix import as_matrix, is_sparse
+from batchcorr.methods.matrix import as_matrix, becomes_dense, is_sparse, is_writable
+from batchcorr.models.namespace import beside, is_foreign, namespace
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +25,7 @@ __all__ = [
     "replace_features",
     "require_adata",
     "set_matrix",
+    "take_features",
     "writable",
     "write_record",
 ]
@@ -80,19 +82,25 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
 
 def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
     """Whether a matrix of `adata` may be overwritten: nobody else sees its memory."""
-    if adata.is_view or not isinstance(x, np.ndarray) or x.base is not None:
+    if adata.is_view or not is_writable(x) or x.base is not None:
         return False
-    if not (x.flags.c_contiguous and x.flags.writeable and x.dtype in WRITTEN):
+    if not (x.flags.c_contiguous and x.dtype in WRITTEN):
         return False
     others: list[Any] = [value for key, value in adata.layers.items() if key != layer]
     for mapping in (adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns):
         others += mapping.values()
     others += [adata.X] if layer is not None else []
     others += [adata.raw.X] if adata.raw is not None else []
-    return not any(
-        isinstance(other, np.ndarray) and np.may_share_memory(x, other)
-        for other in others
-    )
+    kind = np.ndarray if isinstance(x, np.ndarray) else type(x)
+    may_share = namespace(x).may_share_memory
+    return not any(isinstance(other, kind) and may_share(x, other) for other in others)
+
+
+def take_features(x: Any, positions: Any) -> Any:
+    """Return the columns of `x` at `positions`."""
+    if is_foreign(x):
+        return namespace(x).take(x, beside(x, positions), axis=1)
+    return x[:, positions]
 
 
 def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
@@ -106,8 +114,14 @@ def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
 
         others = np.setdiff1d(np.arange(x.shape[1]), positions)
         order = np.argsort(np.concatenate([positions, others]))
-        beside = sp.hstack([corrected, x[:, others]], format="csc")
-        return beside[:, order].asformat(x.format)
+        both = sp.hstack([corrected, x[:, others]], format="csc")
+        return both[:, order].asformat(x.format)
+    if is_foreign(corrected):
+        x = x.toarray() if becomes_dense(x) else x
+        xp, others = namespace(x), np.setdiff1d(np.arange(x.shape[1]), positions)
+        rest = xp.astype(take_features(x, others), corrected.dtype)
+        order = np.argsort(np.concatenate([positions, others]))
+        return take_features(xp.concat([corrected, rest], axis=1), order)
     result = x.toarray() if is_sparse(x) else x.copy()
     if result.dtype != corrected.dtype:
         result = as_matrix(result)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchcorr import _adata
 from batchcorr._labels import Labels, read_labels
 from batchcorr._noting import Noting, uninterrupted
@@ -19,7 +21,7 @@ from batchcorr.errors import (
 from batchcorr.methods import get
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.matrix import as_matrix, is_sparse
+from batchcorr.methods.matrix import as_matrix, becomes_dense, is_sparse
 from batchcorr.methods.saving import versions
 
 if TYPE_CHECKING:
@@ -222,7 +224,8 @@ def _write(
         if positions is None:
             result = noting(_corrected, estimator, x, labels, x if here else None)
         else:
-            corrected = noting(_corrected, estimator, x[:, positions], labels, None)
+            part = _adata.take_features(x, positions)
+            corrected = noting(_corrected, estimator, part, labels, None)
             result = _adata.replace_features(x, positions, corrected)
         record = _record(estimator, adata, labels, layer, noting.texts)
         if adata.is_view:
@@ -239,8 +242,9 @@ def _corrected(estimator: Corrector, x: Any, labels: Labels, out: Any) -> Any:
 
 
 def _allow_dense(x: Any, estimator: Corrector, dense: bool | None) -> None:  # noqa: FBT001
-    if is_sparse(x) and not estimator.keeps_sparse_:
-        allow_dense(x.shape, as_matrix(x[:0]).dtype.itemsize, dense=dense)
+    if becomes_dense(x) and not estimator.keeps_sparse_:
+        itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
+        allow_dense(x.shape, itemsize, dense=dense, device=not is_sparse(x))
 
 
 def make_estimator(

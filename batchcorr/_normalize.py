@@ -55,7 +55,8 @@ def log_normalize(
     with uninterrupted():
         result = estimator._write(counts, libraries, out, dense=True)
         _set(target, result, layer, key_added, record)
-        target.obs["size_factor"] = estimator.size_factors_
+        if estimator.size_factors_ is not None:
+            target.obs["size_factor"] = estimator.size_factors_
         if prior_count is None and (key_added or layer) is None:
             target.uns["log1p"] = {"base": base}
     return target if copy else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from batchcorr._hdf5 import new_hdf5
 from batchcorr._stored import is_matrix
+from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -41,9 +43,7 @@ def create_file(target: Path, like: Any) -> Iterator[Any]:
         group.attrs.update(root)
         yield group
         return
-    import h5py
-
-    with h5py.File(target, "w") as file:
+    with new_hdf5(target) as file:
         file.attrs.update(root)
         yield file
 
@@ -69,7 +69,7 @@ def copy_element(node: Any, new: Any, name: str, *, leave_out: str = "") -> None
             inner = leave_out.removeprefix(f"{name}/") if "/" in leave_out else ""
             copy_element(node[key], group, key, leave_out=inner)
     else:
-        write_elem(new, name, read_elem(node))
+        write_elem(new, name, _read(node, read_elem, node))
 
 
 def create_dense(
@@ -172,4 +172,19 @@ def _copy_array(node: Any, group: Any, name: str) -> None:
     step = max(1, PIECE // max(unit * size, 1)) * unit
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        made[rows] = node[rows]
+        made[rows] = _read(node, node.__getitem__, rows)
+
+
+def _read(node: Any, how: Callable[[Any], Any], what: Any) -> Any:
+    """Read from the source, so that what is wrong with it is not said of the target."""
+    try:
+        return how(what)
+    except MemoryError:
+        raise
+    except Exception as error:
+        line = next(iter(str(error).strip().splitlines()), "")
+        msg = (
+            f"The input cannot be read: {node.name.strip('/')} is damaged or incomplete "
+            f"({type(error).__name__}: {line})."
+        )
+        raise FileError(msg) from error

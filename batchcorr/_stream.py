@@ -17,6 +17,7 @@ from batchcorr._correct import _record, _warn_if_repeated, fit_matrix, make_esti
 from batchcorr._labels import read_labels
 from batchcorr._noting import Noting
 from batchcorr._stored import StoredMatrix, most_bytes, open_file
+from batchcorr._stored_chunks import require_whole_chunks
 from batchcorr._stored_copy import copy_element, create_dense, create_file
 from batchcorr._stored_dask import as_dask, scheduled, write_array, write_store
 from batchcorr.arrays import apply
@@ -228,7 +229,10 @@ def _open(source: Path) -> Any:
         msg = f"There is no file {source}."
         raise FileError(msg)
     with _reading(source):
-        return open_file(source)
+        file = open_file(source)
+    if source.suffix.lower() == ".zarr":
+        require_whole_chunks(source, file)
+    return file
 
 
 def _read_small(source: Path, file: Any) -> AnnData:

@@ -31,6 +31,7 @@ __all__ = [
     "EmptySampleWarning",
     "FeatureWarning",
     "FileError",
+    "FoldError",
     "InputError",
     "LogScaleWarning",
     "MissingKeyError",
@@ -84,6 +85,10 @@ class TooLargeError(BatchCorrError, MemoryError):
 
 class FileError(BatchCorrError, OSError):
     """A file cannot be read as what it should be, or cannot be written."""
+
+
+class FoldError(BatchCorrError, ArithmeticError):
+    """A folded network does not compute what the given one does."""
 
 
 class BatchCorrWarning(UserWarning):

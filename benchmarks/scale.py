@@ -3,6 +3,7 @@
 python benchmarks/scale.py --only file                 1,000,000 × 2,000, about 20 GB of disk
 python benchmarks/scale.py --only cluster              the same by two worker processes
 python benchmarks/scale.py --only file --rows 50000    smaller: does it run?
+python benchmarks/scale.py --only make --folder F      the files alone, kept in F for later runs
 
 Every run is a process of its own; its peak is what the kernel says of that process. The
 copy reads and writes the matrix by rows of chunks, with the same chunks and compressor.
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,7 +230,13 @@ def by_cluster(folder: Path, options: Any) -> None:
     print(f"largest difference {worst:.1e}, {verdict([worst], 1e-6)}")
 
 
-ITEMS = {"file": file, "cluster": by_cluster}
+def make_files(folder: Path, options: Any) -> None:
+    """Only make the files, for later runs with the same --folder."""
+    for rows in (1000, options.rows // 10, options.rows):
+        prepared(folder, rows, options)
+
+
+ITEMS = {"make": make_files, "file": file, "cluster": by_cluster}
 
 
 def main() -> None:
@@ -238,12 +246,11 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=2_000)
     parser.add_argument("--memory", default="2GiB")
     parser.add_argument("--turns", type=int, default=3, help="of copy and correction")
-    parser.add_argument(
-        "--folder", help="where to write; a temporary folder by default"
-    )
+    parser.add_argument("--folder", help="keep the files here; else they are removed")
     options = parser.parse_args()
     print(machine(PACKAGES))
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    with ExitStack() as stack:
+        folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
         for name in options.only or ITEMS:
             print(f"\n## {name}: {(ITEMS[name].__doc__ or '').partition(chr(10))[0]}\n")
             ITEMS[name](Path(folder), options)

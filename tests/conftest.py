@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+
+from batchcorr.models.namespace import to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,19 +79,63 @@ def tall() -> Data:
 # -- kinds of matrix ---------------------------------------------------------------
 
 
+def values(x: Any) -> np.ndarray:
+    """What a matrix of any kind holds, as NumPy sees it."""
+    x = x.compute() if hasattr(x, "compute") else x
+    return to_numpy(x.toarray() if hasattr(x, "toarray") else x)
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of matrix: how it is made from a NumPy array, and what NumPy sees in it."""
+    """A kind of matrix: how it is made from a NumPy array, and whose results are."""
 
     name: str
     of: Callable[[np.ndarray], Any]
-    values: Callable[[Any], np.ndarray] = np.asarray
+    library: str = "numpy"
+
+    @staticmethod
+    def values(x: Any) -> np.ndarray:
+        return values(x)
 
 
-def computed(x: Any) -> np.ndarray:
-    """What a Dask array of sparse or dense blocks holds."""
-    x = x.compute() if hasattr(x, "compute") else x
-    return x.toarray() if sp.issparse(x) else np.asarray(x)
+def strict(x: np.ndarray) -> Any:
+    """An array that can do what the array API standard says, and nothing else."""
+    with warnings.catch_warnings():  # of a standard that is newer than the library
+        warnings.simplefilter("ignore")
+        import array_api_strict
+    return array_api_strict.asarray(x.copy())
+
+
+def tensor(x: np.ndarray) -> Any:
+    import torch
+
+    return torch.tensor(x)
+
+
+def on_device(x: np.ndarray) -> Any:
+    import cupy
+
+    return cupy.asarray(x)
+
+
+def sparse_on_device(x: np.ndarray) -> Any:
+    import cupyx.scipy.sparse
+
+    return cupyx.scipy.sparse.csr_matrix(sp.csr_matrix(x))
+
+
+def has_cuda() -> bool:
+    """Whether CuPy is installed and sees a device."""
+    if find_spec("cupy") is None:
+        return False
+    import cupy
+
+    return bool(cupy.cuda.is_available())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not has_cuda():
+        pytest.skip("no CUDA device, or no CuPy (the extra `gpu`)")
 
 
 def strided(x: np.ndarray) -> np.ndarray:
@@ -119,11 +167,7 @@ def written_twice(x: np.ndarray) -> sp.csr_matrix:
     return sp.csr_matrix((data, indices, indptr), shape=x.shape)
 
 
-def _toarray(x: Any) -> np.ndarray:
-    return x.toarray() if sp.issparse(x) else np.asarray(x)
-
-
-# The one place where a kind of matrix is added: Dask, CuPy, …
+# The one place where a kind of matrix is added.
 IN_MEMORY = [
     Kind("c", np.ascontiguousarray),
     Kind("fortran", np.asfortranarray),
@@ -133,26 +177,46 @@ IN_MEMORY = [
     Kind("reversed", lambda x: x[::-1].copy()[::-1]),
     Kind("readonly", frozen),
     Kind("table", pd.DataFrame),
-    Kind("csr_matrix", sp.csr_matrix, _toarray),
-    Kind("csr32", lambda x: sp.csr_matrix(x.astype(np.float32)), _toarray),
-    Kind("csr_array", sp.csr_array, _toarray),
-    Kind("csr_unsorted", written_twice, _toarray),
-    Kind("csc_matrix", sp.csc_matrix, _toarray),
-    Kind("csc_array", sp.csc_array, _toarray),
-    Kind("coo_matrix", sp.coo_matrix, _toarray),
+    Kind("csr_matrix", sp.csr_matrix),
+    Kind("csr32", lambda x: sp.csr_matrix(x.astype(np.float32))),
+    Kind("csr_array", sp.csr_array),
+    Kind("csr_unsorted", written_twice),
+    Kind("csc_matrix", sp.csc_matrix),
+    Kind("csc_array", sp.csc_array),
+    Kind("coo_matrix", sp.coo_matrix),
 ]
-KINDS = [
-    *IN_MEMORY,
-    Kind("dask", lambda x: da.from_array(x, chunks=(17, 9)), np.asarray),
+LAZY = [
+    Kind("dask", lambda x: da.from_array(x, chunks=(17, 9)), "dask"),
     Kind(
         "dask_csr",
         lambda x: da.from_array(x, chunks=(17, -1)).map_blocks(sp.csr_matrix),
-        computed,
+        "dask",
     ),
+]
+FOREIGN = [
+    Kind("torch", tensor, "torch"),
+    Kind("torch32", lambda x: tensor(x.astype(np.float32)), "torch"),
+    Kind("torch_strided", lambda x: tensor(np.ascontiguousarray(x.T)).T, "torch"),
+    Kind("strict", strict, "array_api_strict"),
+]
+ON_DEVICE = [
+    Kind("cupy", on_device, "cupy"),
+    Kind("cupy32", lambda x: on_device(x.astype(np.float32)), "cupy"),
+    Kind("cupy_fortran", lambda x: on_device(np.asfortranarray(x)), "cupy"),
+    Kind("cupy_csr", sparse_on_device, "cupy"),
+    Kind(
+        "dask_cupy",
+        lambda x: da.from_array(x, chunks=(17, 9)).map_blocks(on_device),
+        "dask",
+    ),
+]
+KINDS = [
+    *(IN_MEMORY + LAZY + FOREIGN),
+    *(pytest.param(kind, marks=pytest.mark.gpu, id=kind.name) for kind in ON_DEVICE),
 ]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(params=KINDS, ids=lambda kind: getattr(kind, "name", None))
 def kind(request) -> Kind:
     return request.param
 
@@ -160,6 +224,12 @@ def kind(request) -> Kind:
 @pytest.fixture(params=IN_MEMORY, ids=lambda kind: kind.name)
 def stored(request) -> Kind:
     """A kind of matrix that is in memory: what counts and quantiles need."""
+    return request.param
+
+
+@pytest.fixture(params=FOREIGN, ids=lambda kind: kind.name)
+def foreign(request) -> Kind:
+    """A kind of matrix of another library, on the array API standard."""
     return request.param
 
 

@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr.errors import InputError
+from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning
 from batchcorr.methods import registry
 from batchcorr.methods.base import LocationScaleMethod
 
@@ -36,6 +36,15 @@ OPTIONS = {
     "standardize": [{}, {"reference": 2}, {"center": False}],
 }
 CASES = [(name, options) for name in METHODS for options in OPTIONS.get(name, [{}])]
+LIBRARIES = [
+    "total",
+    "tmm",
+    "tmmwsp",
+    "rle",
+    "upperquartile",
+    "median_of_ratios",
+    "poscounts",
+]
 CHUNKS = {
     "whole": (-1, -1),
     "regular": (10, -1),
@@ -45,6 +54,7 @@ CHUNKS = {
 }
 
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+every_library = pytest.mark.parametrize("method", LIBRARIES)
 every_chunking = pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
 
 
@@ -291,6 +301,226 @@ def test_what_needs_memory_says_so(data):
     assert not reads
 
 
+# -- counts and their logarithms --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """44 samples whose depths differ; three features in all of them, ten in none."""
+    rng = np.random.default_rng(0)
+    level = rng.gamma(0.6, 12, 31) * rng.gamma(9, 0.1, (44, 1))
+    found = rng.poisson(level * rng.gamma(4, 0.25, (44, 31))).astype(float)
+    found[:, :3] += 1
+    found[:, -10:] = 0
+    return found
+
+
+def filled(x):
+    """Return what a Dask array of whatever blocks holds, and whether it is sparse."""
+    assert isinstance(x, da.Array)
+    found = x.compute()
+    return (found.toarray(), True) if sp.issparse(found) else (found, False)
+
+
+@every_library
+@every_chunking
+@pytest.mark.parametrize("prior_count", [None, 0.5])
+@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+def test_logarithms_are_those_of_memory(counts, method, prior_count, chunks, storage):
+    memory = bc.LogNormalize(method, prior_count=prior_count).fit(counts)
+    x = as_blocks(counts, chunks, storage)
+    lazy = bc.LogNormalize(method, prior_count=prior_count)
+    for logs in (lazy.fit_transform(x), lazy.transform(x)):
+        found, sparse = filled(logs)
+        assert sparse == (storage is sp.csr_matrix and prior_count is None)
+        assert sp.issparse(logs._meta) == sparse
+        assert logs.chunks == x.chunks
+        close(found, memory.transform(counts), 1e-12)
+    assert lazy.target_sum_ == pytest.approx(memory.target_sum_, rel=1e-12)
+    assert lazy.mean_library_ == pytest.approx(memory.mean_library_, rel=1e-12)
+    close(lazy.size_factors_, memory.size_factors_, 1e-12)
+    close(lazy.size_factors(x[5:9]), memory.size_factors_[5:9], 1e-12)
+    if method != "total":
+        factors = bc.normalization_factors(counts, method)
+        close(bc.normalization_factors(x, method), factors, 1e-12)
+
+
+@every_library
+@pytest.mark.parametrize("storage", [sp.csr_array, sp.csc_matrix, sp.coo_matrix])
+def test_kinds_of_sparse_blocks(counts, method, storage):
+    x = da.from_array(counts, chunks=(11, 13)).map_blocks(storage, dtype=float)
+    found, sparse = filled(bc.LogNormalize(method).fit_transform(x))
+    assert sparse
+    close(found, bc.LogNormalize(method).fit_transform(counts), 1e-12)
+
+
+@pytest.mark.parametrize("prior_count", [None, 2])
+@pytest.mark.parametrize("given", ["float32", "float16", "int64", "uint8", "bool"])
+def test_dtypes_of_counts(counts, prior_count, given):
+    values = np.minimum(counts, 200).astype(given)
+    step = bc.LogNormalize(prior_count=prior_count, base=10)
+    found = step.fit_transform(as_blocks(values, (9, 7)))
+    assert found.dtype == np.float32
+    close(found, step.fit_transform(values), 1e-6)
+
+
+def test_counts_beyond_32_bits_have_exact_totals():
+    values = np.array([[2**40, 2**33, 1], [2**35, 0, 2**31 + 5]])
+    step = bc.LogNormalize().fit(as_blocks(values, (1, 2)))
+    assert step.target_sum_ == np.median(values.sum(axis=1))
+
+
+def test_counts_with_entries_stored_twice(counts):
+    def in_two_parts(block):
+        x = sp.csr_matrix(block)
+        halves = np.repeat(x.data / 2, 2), np.repeat(x.indices, 2), x.indptr * 2
+        return sp.csr_matrix(halves, shape=x.shape)
+
+    for chunks in ((9, -1), (9, 7)):
+        x = as_blocks(counts, chunks, in_two_parts)
+        found, _ = filled(bc.LogNormalize("rle").fit_transform(x))
+        close(found, bc.LogNormalize("rle").fit_transform(counts), 1e-12)
+
+
+@every_library
+@pytest.mark.parametrize("chunks", [(10, -1), (15, 7)], ids=["rows", "both"])
+@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+def test_counts_are_read_as_often_as_promised(counts, method, chunks, storage):
+    x, reads = counted(counts, chunks, storage)
+    step = bc.LogNormalize(method).fit(x)
+    promised = {"total": 1, "tmm": 3}.get(method, 2)
+    again = [n for n in reads.values() if n == promised + 1]
+    blocks_of_a_row = x.numblocks[1] if method in {"tmm", "tmmwsp"} else 0
+    assert len(again) == blocks_of_a_row  # those of the sample of reference
+    assert set(reads.values()) - {promised + 1} == {promised}
+    assert len(reads) == x.npartitions
+    reads.clear()
+    logs = step.transform(x)
+    assert not reads
+    logs.compute()
+    assert set(reads.values()) == {1}
+    reads.clear()
+    step.size_factors(x)
+    assert set(reads.values()) == {1}
+
+
+def test_totals_against_a_number_need_no_read(counts, tmp_path):
+    x, reads = counted(counts, (10, 7))
+    step = bc.LogNormalize(target_sum=1e4)
+    logs = step.fit_transform(x)
+    assert not reads
+    assert step.size_factors_ is step.mean_library_ is None
+    close(logs, bc.LogNormalize(target_sum=1e4).fit_transform(counts), 1e-12)
+    assert set(reads.values()) == {1}
+    step.save(tmp_path / "step.npz")
+    loaded = bc.load(tmp_path / "step.npz")
+    close(loaded.transform(counts), step.transform(counts), 0)
+    with pytest.raises(InputError, match=r"mean library is not known.*Call it again"):
+        step.set_params(prior_count=2).transform(counts)
+    reads.clear()
+    prior = bc.LogNormalize(target_sum=1e4, prior_count=2)
+    close(prior.fit(x).transform(counts), prior.fit_transform(counts), 1e-12)
+    assert set(reads.values()) == {1}
+
+
+@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize(
+    "scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)]
+)
+def test_counts_on_schedulers(counts, storage, scheduler):
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        x = da.from_array(counts, chunks=(20, 16)).map_blocks(storage, dtype=float)
+        found, _ = filled(bc.LogNormalize("tmm").fit_transform(x))
+    close(found, bc.LogNormalize("tmm").fit_transform(counts), 1e-12)
+
+
+def test_samples_without_counts_in_blocks(counts):
+    values = np.insert(counts, [0, 9, 9], 0, axis=0)
+    x = as_blocks(values, (3, 40))
+    step = bc.LogNormalize("tmmwsp")
+    with pytest.warns(
+        EmptySampleWarning, match=r"3 of 47 samples .*\(rows 0, 10, 11\)"
+    ):
+        step.fit(x)
+    found = step.transform(x).compute()
+    empty = ~values.any(axis=1)
+    np.testing.assert_array_equal(found[empty], 0)
+    close(found[~empty], bc.LogNormalize("tmmwsp").fit_transform(counts), 1e-12)
+    with pytest.warns(EmptySampleWarning, match="1 of 3 samples"):
+        np.testing.assert_array_equal(step.size_factors(x[:3])[[0]], 1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (-1.0, "negative values, down to -1"),
+        (np.nan, r"first: row 23\) hold missing or infinite"),
+        (np.inf, r"first: row 23\) hold missing or infinite"),
+    ],
+)
+@every_library
+def test_what_is_no_count_is_refused_when_it_is_read(counts, method, bad, message):
+    values = counts.copy()
+    values[23, 5] = bad
+    x, step = as_blocks(values, (10, 7)), bc.LogNormalize(method)
+    for read in (step.fit, step.fit_transform):
+        with pytest.raises(InputError, match=message):
+            read(x)
+    step.fit(counts)
+    for logs in (step.transform(x), bc.LogNormalize(target_sum=9).fit_transform(x)):
+        with pytest.raises(InputError, match=message):
+            logs.compute()
+        assert np.isfinite(logs[:20].compute()).all()  # rows of other blocks are fine
+
+
+def test_a_sample_that_cannot_be_measured_is_named(counts):
+    values = counts.copy()
+    values[31] = 0
+    values[31, 30] = 4  # a feature that no other sample has
+    step = bc.LogNormalize("poscounts").fit(counts)
+    logs = step.transform(as_blocks(values, (10, -1)))
+    with pytest.raises(InputError, match=r"1 of 10 samples \(rows 31\) have no size"):
+        logs.compute()
+
+
+def test_counts_that_are_none(counts):
+    with pytest.warns(LogScaleWarning, match="look like logarithms"):
+        bc.LogNormalize().fit(as_blocks(np.log1p(counts), (10, 7)))
+    with pytest.raises(InputError, match="All counts are 0"):
+        bc.LogNormalize("tmm").fit(as_blocks(counts * 0, (10, 7)))
+    with pytest.raises(InputError, match="nothing to learn from: 0 samples"):
+        bc.LogNormalize().fit(as_blocks(counts[:0], (10, 7)))
+    x = as_blocks(counts.astype(int), (10, -1))
+    with pytest.raises(InputError, match="chunks are not known"):
+        bc.LogNormalize().fit(x[x[:, 2] > 3])
+
+
+@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize(
+    "options", [{}, {"target_sum": 1e4}, {"method": "tmm"}], ids=str
+)
+def test_anndata_from_counts_to_corrected(counts, storage, options):
+    obs = pd.DataFrame({"batch": ["a", "b"] * 22}).set_index(np.arange(44).astype(str))
+    memory = anndata.AnnData(counts.copy(), obs=obs)
+    x, reads = counted(counts, (10, -1), storage)
+    lazy = anndata.AnnData(x, obs=obs, layers={"counts": x})
+    reads.clear()
+    bc.pp.log_normalize(memory, **options)
+    bc.pp.log_normalize(lazy, **options)
+    assert bool(reads) == ("target_sum" not in options)
+    close(filled(lazy.X)[0], memory.X)
+    assert lazy.uns["log1p"] == memory.uns["log1p"]
+    if "target_sum" in options:
+        assert list(lazy.obs) == ["batch"]
+    else:
+        close(lazy.obs["size_factor"].to_numpy(), memory.obs["size_factor"].to_numpy())
+    bc.pp.combat(memory, "batch")
+    bc.pp.combat(lazy, "batch")
+    close(lazy.X, memory.X)
+    close(filled(lazy.layers["counts"])[0], counts)
+    assert set(lazy.uns["batchcorr"]) == {"X", "X.log_normalize"}
+
+
 # -- lazily read files ------------------------------------------------------------------
 
 
@@ -319,6 +549,25 @@ def test_from_file_to_file(data, tmp_path, kind, sparse):
     found = (anndata.read_zarr if kind == "zarr" else anndata.read_h5ad)(out)
     close(found.X, memory.X)
     assert "batchcorr" in found.uns
+
+
+@pytest.mark.parametrize("kind", ["zarr", "h5ad"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+def test_counts_from_file_to_file(counts, tmp_path, kind, sparse):
+    pytest.importorskip("xarray")
+    memory = anndata.AnnData(sp.csr_matrix(counts) if sparse else counts.copy())
+    path, out = tmp_path / f"in.{kind}", tmp_path / f"out.{kind}"
+    (memory.write_zarr if kind == "zarr" else memory.write_h5ad)(path)
+    lazy = anndata.experimental.read_lazy(path)
+    lazy.obs, lazy.var = lazy.obs.to_memory(), lazy.var.to_memory()
+    bc.pp.log_normalize(lazy, method="tmm")
+    (lazy.write_zarr if kind == "zarr" else lazy.write_h5ad)(out)
+    found = (anndata.read_zarr if kind == "zarr" else anndata.read_h5ad)(out)
+    bc.pp.log_normalize(memory, method="tmm")
+    assert sp.issparse(found.X) == sparse
+    one, other = (x.toarray() if sparse else x for x in (found.X, memory.X))
+    close(one, other, 1e-12)
+    close(found.obs["size_factor"].to_numpy(), memory.obs["size_factor"].to_numpy())
 
 
 def test_columns_that_are_lazy_too(data, tmp_path):

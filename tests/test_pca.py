@@ -103,6 +103,92 @@ def test_components_are_those_of_the_formed_matrix(kind, method):
     np.testing.assert_allclose(adata.obsm["X_pca"], u[:, :8] * s[:8] * signs, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("first", "searches"), [(1.0, 1), (1e4, 2)], ids=["alike", "one far larger"]
+)
+def test_float32_is_checked_in_float64(first, searches, monkeypatch):
+    rng = np.random.default_rng(5)
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return leading_eigenvectors(*args, **kwargs)
+
+    monkeypatch.setattr("batchcorr.tl._pca.leading_eigenvectors", counted)
+    adata = make(n=900, n_features=120)
+    adata.X = sp.csr_matrix(adata.X.toarray().astype(np.float32))
+    adata.X.data[adata.X.indices < 3] *= first  # the rest is small beside these
+    bc.tl.pca(adata, "batch", covariates=["cell_type"], n_comps=12, tolerance=1e-4)
+    exact = adata.copy()
+    exact.X = adata.X.astype(np.float64)
+    lazy = bc.corrected(exact, "batch", covariates=["cell_type"])
+    assert len(calls) == searches
+    vectors, found = adata.varm["PCs"], adata.uns["pca"]["variance"] * 899
+    residuals = lazy.centred().gram_times(vectors) - vectors * found
+    # moments of float32 and float64 are the same numbers, corrections too
+    assert (np.linalg.norm(residuals, axis=0) <= 1.01e-4 * found).all()
+    assert adata.obsm["X_pca"].dtype == np.float64
+    some = rng.normal(size=(120, 3)).astype(np.float32)
+    narrow = bc.corrected(adata, "batch").gram_times(some)
+    wide = bc.corrected(adata, "batch").gram_times(some.astype(np.float64))
+    assert 0 < abs(narrow - wide).max() < 1e-5 * abs(wide).max()
+
+
+def test_components_beyond_the_rank_have_no_variance():
+    adata = make()
+    values = np.random.default_rng(6).normal(size=(700, 4))
+    low = np.maximum(values, 0) @ np.eye(4, 90)
+    adata.X = sp.csr_matrix(low.astype(np.float32))
+    bc.tl.pca(adata, "batch", method="remove_batch_effect", n_comps=8)
+    variance = adata.uns["pca"]["variance"]
+    assert (variance[:4] > 0.1).all()
+    assert (variance[4:] < 1e-7).all()
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("chunks", [(200, 90), ((1, 400, 299), (60, 30))])
+def test_dask_blocks_are_multiplied_where_they_are(kind, chunks):
+    da = pytest.importorskip("dask.array")
+    adata = make(kind)
+    lazy = adata.copy()
+    array = adata.X if kind is np.asarray else adata.X.toarray()
+    lazy.X = da.from_array(array, chunks=chunks).map_blocks(kind, dtype=array.dtype)
+    options = {"covariates": ["cell_type", "age"], "n_comps": 6, "tolerance": 1e-8}
+    bc.tl.pca(adata, "batch", **options)
+    bc.tl.pca(lazy, "batch", **options)
+    assert isinstance(lazy.X, da.Array)
+    np.testing.assert_allclose(lazy.obsm["X_pca"], adata.obsm["X_pca"], atol=1e-6)
+    here, there = (
+        bc.corrected(each, "batch", covariates=["age"]) for each in (adata, lazy)
+    )
+    right, left = np.eye(90)[:, :4], np.eye(700)[:3]
+    close = {"rtol": 1e-9, "atol": 1e-9}
+    np.testing.assert_allclose(there @ right, here @ right, **close)
+    np.testing.assert_allclose(left @ there, left @ here, **close)
+
+
+def test_csc_is_rearranged_once_and_stays_as_it_is():
+    adata = make(sp.csc_matrix)
+    lazy = bc.corrected(adata, "batch")
+    vector = np.ones((90, 1))
+    once, arranged = lazy @ vector, lazy._arranged
+    np.testing.assert_array_equal(lazy @ vector, once)
+    assert lazy._arranged is arranged
+    assert (arranged.format, adata.X.format) == ("csr", "csc")
+
+
+def test_a_start_that_is_nearly_right_needs_few_products():
+    rng = np.random.default_rng(7)
+    a = rng.normal(size=(700, 500))
+    values, vectors = np.linalg.eigh(a.T @ a)
+    near = vectors[:, -20:] + 1e-4 * rng.normal(size=(500, 20))
+    found, _, products = leading_eigenvectors(
+        lambda v: a.T @ (a @ v), 500, 20, tolerance=1e-3, random=rng, start=near
+    )
+    assert products <= 4
+    np.testing.assert_allclose(found, values[::-1][:20], rtol=1e-6)
+
+
 def test_scanpy_goes_on_from_there():
     import scanpy as sc
 

@@ -345,7 +345,12 @@ def test_tables_of_counts():
     np.testing.assert_allclose(found, SAID_OF_TOY["tmm"], rtol=1e-14)
 
 
-def test_counts_that_are_not_in_memory():
+@each_method
+def test_counts_in_dask_arrays(method):
     array = pytest.importorskip("dask.array")
-    with pytest.raises(InputError, match=r"must be in memory.*compute\(\)"):
-        bc.normalization_factors(array.from_array(TOY.astype(float)))
+    counts = make_counts()
+    x = array.from_array(counts, chunks=(5, 70))
+    for given in (x, x.map_blocks(sp.csr_matrix), x.astype(np.float32)):
+        found = bc.normalization_factors(given, method)
+        expected = bc.normalization_factors(counts, method)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import anndata
 import h5py
+import numcodecs
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +26,10 @@ from typer.testing import CliRunner
 
 from batchcorr import _stream
 from batchcorr._adata import read_record
+from batchcorr._stored_chunks import require_whole_chunks
 from batchcorr.cli import app
 from batchcorr.cli.options import memory_bytes
+from batchcorr.errors import FileError
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = "8GiB"  # blocks are made small below; this is more than any test process takes
@@ -369,38 +375,91 @@ def test_logarithms_are_a_step_before(samples, tmp_path):
         "--memory", MEMORY,
     )  # fmt: skip
     assert result.exit_code == 2
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+    assert "take logarithms in a step before" in told
+    assert "batchcorr.pp.log_normalize on anndata.experimental.read_lazy" in told
 
 
 # -- faults -----------------------------------------------------------------------------
 
 
-def damage(path, kind):
-    """Cut a chunk of X short, near the end; return what the damaged file holds."""
-    if kind == "zarr":
-        chunk = max(
-            (p for p in (path / "X").rglob("*") if p.is_file() and p.name[0] != "."),
-            key=lambda p: (p.stat().st_size > 200, p.name),
-        )
-        chunk.write_bytes(chunk.read_bytes()[:-100])
+def spoil(path, name, how):
+    """Cut a chunk of an array short, near the end, or write rubbish into it."""
+    if path.suffix == ".zarr":
+        chunks = [p for p in (path / name).iterdir() if p.name[0] in "0123456789"]
+        chunk = max(chunks, key=lambda p: (p.stat().st_size > 200, p.name))
+        bytes_ = chunk.read_bytes()
+        rubbish = bytes_[:20] + bytes([171] * 60) + bytes_[80:]
+        chunk.write_bytes(bytes_[:-100] if how == "cut" else rubbish)
+        return
+    if how == "cut":
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 100)
         return
     with h5py.File(path) as file:
-        x = file["X"]
+        x = file[name]
         chunk = x.id.get_chunk_info(x.id.get_num_chunks() - 1)
     with path.open("r+b") as file:
         file.seek(chunk.byte_offset + 10)
         file.write(bytes(200))
 
 
+@pytest.mark.parametrize("name", ["X", "layers/log"])
+@pytest.mark.parametrize("how", ["cut", "rubbish"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_chunk_is_one_error_and_no_file(samples, tmp_path, kind):
+def test_a_damaged_chunk_is_one_error_and_no_file(samples, tmp_path, kind, how, name):
     options = {"chunks": (50, 24)} if kind == "zarr" else {"compression": "gzip"}
-    path = put(samples, tmp_path / f"in.{kind}", **options)
-    damage(path, kind)
-    told = refused(
-        "correct", path, tmp_path / "out.zarr", "--batch", "batch", "--memory", MEMORY
-    )
-    assert "cannot be read: X is damaged or incomplete between the rows" in told
+    path, out = put(samples, tmp_path / f"in.{kind}", **options), tmp_path / "out.zarr"
+    spoil(path, name, how)
+    whole = refused("correct", path, out, "--batch", "batch")
+    blocks = refused("correct", path, out, "--batch", "batch", "--memory", MEMORY)
+    for told in (whole, blocks):
+        assert "cannot be read" in told
+        assert "damaged or incomplete" in told
+        if (kind, how) == ("zarr", "cut"):
+            assert f"{name} is damaged" in told
+            assert "is of another length than it says" in told
+    if how == "rubbish":
+        assert f"{name} is damaged" in blocks
+        assert ("between the rows" in blocks) == (name == "X")
     assert names_in(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("packer", ["blosc", "zstd", None])
+@pytest.mark.parametrize("nested", [False, True])
+def test_whole_chunks_of_every_kind_are_welcome(tmp_path, version, packer, nested):
+    if not hasattr(zarr, "create_array"):
+        pytest.skip("zarr 2 writes one kind of store")
+    codecs = {
+        (2, "blosc"): numcodecs.Blosc(),
+        (2, "zstd"): numcodecs.Zstd(),
+        (3, "blosc"): zarr.codecs.BloscCodec(),
+        (3, "zstd"): zarr.codecs.ZstdCodec(),
+    }
+    group = zarr.open_group(str(tmp_path / "in.zarr"), mode="w", zarr_format=version)
+    encoding = {"name": "v2" if version == 2 else "default"}
+    encoding["separator"] = "/" if nested else "."
+    values = np.random.default_rng(0).random((30, 20))
+    x = group.create_array(
+        "layers/x",
+        data=values,
+        chunks=(7, 20),
+        compressors=codecs.get((version, packer)),
+        chunk_key_encoding=encoding,
+    )
+    group.create_array("number", shape=(), dtype=float)[()] = 3.0
+    require_whole_chunks(tmp_path / "in.zarr", group)
+    chunks = [p for p in (tmp_path / "in.zarr" / x.path).rglob("*") if p.is_file()]
+    chunk = max(chunks, key=lambda p: p.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    if packer == "blosc":
+        with pytest.raises(FileError, match=r"layers/x is damaged .* another length"):
+            require_whole_chunks(tmp_path / "in.zarr", group)
+    else:
+        require_whole_chunks(tmp_path / "in.zarr", group)
+        with pytest.raises((RuntimeError, ValueError)):
+            x[:]
 
 
 def test_what_is_no_anndata_is_one_error(tmp_path):
@@ -414,20 +473,6 @@ def test_what_is_no_anndata_is_one_error(tmp_path):
     assert names_in(tmp_path) == ["in.h5ad", "in.zarr"]
 
 
-def test_a_full_disk_is_one_error_and_no_file(samples, tmp_path, monkeypatch):
-    path = put(samples, tmp_path / "in.zarr")
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(_stream, "create_dense", full)
-    told = refused(
-        "correct", path, tmp_path / "out.zarr", "--batch", "batch", "--memory", MEMORY
-    )
-    assert "could not be written, and is as it was before: No space left" in told
-    assert names_in(tmp_path) == ["in.zarr"]
-
-
 def shell(*arguments, cwd, code, **options):
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
@@ -439,6 +484,106 @@ def shell(*arguments, cwd, code, **options):
         text=True,
         **options,
     )
+
+
+LIMITED = """
+import os, resource, sys
+import anndata.io, h5py, numba, zarr
+from batchcorr import _stored, _stream, pp
+from batchcorr.cli import app
+_stream.LARGEST = 1 << 13
+for limit in map(int, sys.argv.pop(1).split(",")):
+    child = os.fork()
+    if child == 0:
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        app()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f"== {code}", file=sys.stderr, flush=True)
+"""
+"""Runs a command again and again, each time with a limit to the size of files."""
+
+
+def contents(path):
+    return {p: p.read_bytes() for p in [path, *path.rglob("*")] if p.is_file()}
+
+
+def ends(process):
+    """What runs of `LIMITED` said, and how they ended."""
+    lines = process.communicate(timeout=300)[1].splitlines()
+    while lines:
+        end = next(k for k, line in enumerate(lines) if line.startswith("== "))
+        yield lines[:end], int(lines[end].removeprefix("== "))
+        lines = lines[end + 1 :]
+
+
+ROADS = [
+    pytest.param(*kinds, memory, marks=[] if quick else [pytest.mark.slow])
+    for memory in ([], ["--memory", MEMORY])
+    for kinds in itertools.product(KINDS, KINDS)
+    for quick in [memory and kinds[0] == kinds[1]]
+]
+
+
+@needs_posix
+@pytest.mark.parametrize(("source", "target", "memory"), ROADS)
+def test_what_cannot_be_written_is_one_error_and_no_file(
+    samples, tmp_path, source, target, memory
+):
+    path, out = put(samples, tmp_path / f"in.{source}"), tmp_path / f"out.{target}"
+    options = [path, out, "--batch", "batch", "--force", *memory]
+    done("correct", *options)
+    given, made = contents(path), read(out)
+    size = max(map(len, contents(out).values()))
+    limits = [int(size * share) for share in (0.002, 0.02, 0.2, 0.5, 0.99)]
+    listed = ",".join(map(str, [*limits, 0]))
+    process = shell(listed, "correct", *options, cwd=tmp_path, code=LIMITED)
+    *failed, complete = ends(process)
+    assert len(failed) == len(limits)
+    for told, code in failed:
+        assert code == 1
+        reason = "could not be written, and is as it was before: File too large."
+        assert told == [f"Error: {out} {reason}"]
+    assert complete == ([], 0)
+    assert contents(path) == given
+    same(read(out), made)
+    assert names_in(tmp_path) == [path.name, out.name]
+
+
+@needs_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("target", KINDS)
+def test_a_full_disk_is_one_error_and_no_file(samples, tmp_path, target):
+    """On a disk of its own, of each size, as far as this system lends one."""
+    path, disk = put(samples, tmp_path / "in.h5ad"), tmp_path / "disk"
+    disk.mkdir()
+    given, out = contents(path), disk / f"out.{target}"
+    code = f"""
+import os, subprocess, sys
+for size in (8, 24, 60, 150, 300):
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", f"size={{size}}k", "none", "disk"]):
+        sys.exit("no disk")
+    child = subprocess.run([sys.executable, "-c", {LIMITED!r}, "0", *sys.argv[1:]])
+    left = os.listdir("disk")
+    subprocess.check_call(["umount", "disk"])
+    assert not left, left
+"""
+    search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    arguments = ["correct", path, out, "--batch", "batch", "--memory", MEMORY]
+    process = subprocess.Popen(
+        ["unshare", "-rm", sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": search},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told = process.communicate(timeout=300)[1]
+    if "no disk" in told or "unshare" in told:
+        pytest.skip("disks cannot be mounted here")
+    assert process.returncode == 0, told
+    reason = "could not be written, and is as it was before: No space left on device."
+    assert told.splitlines() == [f"Error: {out} {reason}", "== 1"] * 5
+    assert contents(path) == given
 
 
 SERVER = """
@@ -543,6 +688,67 @@ def test_no_scheduler_is_one_error(samples, tmp_path):
         "correct", given, tmp_path / "out.zarr", "--batch", "batch", "--scheduler", "nowhere",
     )  # fmt: skip
     assert "The Dask scheduler nowhere cannot be reached" in told
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+CLUSTER = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as it:
+        print(it.scheduler_address, flush=True)
+        input()
+"""
+
+
+@needs_posix
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["closed", "killed"])
+@pytest.mark.parametrize("target", KINDS)
+def test_a_scheduler_lost_in_mid_run_is_one_error(samples, tmp_path, target, how):
+    pytest.importorskip("distributed")
+    long = anndata.concat([samples] * 40, index_unique="-")
+    path, out = put(long, tmp_path / "in.zarr"), tmp_path / f"out.{target}"
+    given = contents(path)
+    cluster = shell(cwd=tmp_path, code=CLUSTER, stdin=subprocess.PIPE)
+    address = cluster.stdout.readline().strip()
+
+    def lose():
+        """Wait until the matrix is being written."""
+        while not any(
+            p.stat().st_blocks > 1000 or (p / "X" / "3.0").exists()
+            for p in tmp_path.glob(".out-*")
+        ):
+            time.sleep(0.001)
+        if how == "killed":
+            cluster.kill()
+        else:
+            print(file=cluster.stdin, flush=True)
+
+    waiting = threading.Thread(target=lose, daemon=True)
+    waiting.start()
+    told = refused(
+        "correct", path, out, "--batch", "batch", "--memory", MEMORY, "--scheduler", address
+    )  # fmt: skip
+    waiting.join(timeout=1)
+    assert not waiting.is_alive()
+    cluster.communicate(timeout=60)
+    assert f"The Dask scheduler {address} cannot be reached, was lost" in told
+    assert contents(path) == given
+    assert names_in(tmp_path) == ["in.zarr"]
+
+
+@pytest.mark.slow
+def test_an_address_nobody_listens_at_is_one_error(samples, tmp_path):
+    pytest.importorskip("distributed")
+    given = put(samples, tmp_path / "in.zarr")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
+    told = refused(
+        "correct", given, tmp_path / "out.zarr", "--batch", "batch", "--scheduler", address,
+    )  # fmt: skip
+    assert f"The Dask scheduler {address} cannot be reached" in told
     assert names_in(tmp_path) == ["in.zarr"]
 
 

@@ -8,7 +8,8 @@ row by row. Cells are kept few, so that their sums stay small beside the matrix.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.design import Design
 
-__all__ = ["Cells"]
+__all__ = ["Cells", "order_of"]
 
 ROWS_PER_CELL = 256
 """Cells may be as many as batches, or as rows divided by this."""
@@ -72,16 +73,18 @@ class Cells:
             flat.append(column)
         others = np.flatnonzero(~design.binary)
         sloped = [*binary.tolist()[len(flat) :], *others.tolist()]
-        first = np.zeros(n_cells, dtype=np.intp)
-        first[codes[::-1]] = np.arange(design.n_rows)[::-1]
-        batch = design.codes[first] if flat else np.arange(n_cells, dtype=np.int32)
+        batch, values = np.arange(n_cells, dtype=np.int32), np.empty((n_cells, 0))
+        if flat:
+            first = np.zeros(n_cells, dtype=np.intp)
+            first[codes[::-1]] = np.arange(design.n_rows)[::-1]
+            batch, values = design.codes[first], design.columns[first][:, flat]
         return cls(
             codes=codes,
             batch=batch,
             n_batches=design.n_batches,
             counts=np.bincount(codes, minlength=n_cells),
             flat=tuple(flat),
-            values=np.ascontiguousarray(design.columns[first][:, flat]),
+            values=np.ascontiguousarray(values),
             sloped=tuple(sloped),
         )
 
@@ -92,8 +95,30 @@ class Cells:
 
     def sorted_rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the rows in the order of their cells, and where each cell starts."""
-        order = np.argsort(self.codes, kind="stable")
-        return order, np.concatenate([[0], np.cumsum(self.counts)])
+        return order_of(self.codes, self.n_cells), self.starts()
+
+    def starts(self) -> NDArray[np.intp]:
+        """Return where each cell starts in the order of cells, and where all end."""
+        return np.concatenate([[0], np.cumsum(self.counts)])
+
+    def stripes(self, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Cut the rows, in the order of their cells, into runs of one cell each.
+
+        Returns
+        -------
+        The cell of each stripe, (S,), and where stripes start and all end, (S + 1,); none
+        is empty or has more than `length` rows.
+        """
+        starts = self.starts()
+        cuts = [np.arange(start, stop, length) for start, stop in pairwise(starts)]
+        cell = np.repeat(np.arange(self.n_cells), [len(cut) for cut in cuts])
+        return cell, np.concatenate([*cuts, starts[-1:]]).astype(np.intp)
+
+
+def order_of(codes: NDArray[np.integer[Any]], n_codes: int) -> NDArray[np.intp]:
+    """Return the rows in the order of their codes, 0 … n - 1; few sort in linear time."""
+    narrow = codes.astype(np.uint16) if n_codes <= 1 << 16 else codes
+    return np.argsort(narrow, kind="stable")
 
 
 def _split(

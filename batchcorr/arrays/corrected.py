@@ -9,6 +9,7 @@ as BatchNorm is folded into the next layer. X stays as it is, sparse if it is sp
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.moments import Moments
 
-__all__ = ["CorrectedMatrix", "gram_times", "times", "transposed_times"]
+__all__ = ["CorrectedMatrix", "arranged", "gram_times", "times", "transposed_times"]
 
 BLOCK = 1 << 22
 """Corrected values held at a time, where a kind of matrix has no products of its own."""
@@ -38,6 +39,12 @@ def _blocks(x: Any, design: Design, correction: LocationScale) -> Iterator[Any]:
     for start in range(0, x.shape[0], step):
         rows = slice(start, min(start + step, x.shape[0]))
         yield rows, apply(x[rows], design.take(rows), correction)
+
+
+@verb
+def arranged(x: Any) -> Any:
+    """Return the matrix as the products take it: rearranged once, not at each."""
+    return x
 
 
 @verb
@@ -137,9 +144,14 @@ class CorrectedMatrix:
         """Return U C for a vector or a matrix U."""
         return _columns(transposed_times, self, np.asarray(left).T).T
 
-    def gram_times(self, right: NDArray[np.float64]) -> Any:
-        """Return Cᵀ C V, reading the matrix once."""
-        return _columns(gram_times, self, right)
+    def gram_times(self, right: NDArray[Any]) -> Any:
+        """Return Cᵀ C V, reading the matrix once.
+
+        Vectors and matrix in float32 are multiplied in float32, in less time; the sums
+        of many rows are added up in float64 all the same.
+        """
+        narrow = np.asarray(right).dtype == self.dtype == np.float32
+        return _columns(gram_times, self, right, np.float32 if narrow else np.float64)
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean of each feature, (G,): from the moments, without a pass."""
@@ -189,6 +201,10 @@ class CorrectedMatrix:
             dtype=np.float64,
         )
 
+    @cached_property
+    def _arranged(self) -> Any:
+        return arranged(self.x)
+
     def _slopes(self) -> NDArray[np.float64]:
         """Return what a unit of each column adds, by batch: (B, p + q, G)."""
         added: NDArray[np.float64] = self.correction.slopes(self.design.kept)
@@ -201,12 +217,14 @@ class CorrectedMatrix:
         return by_batch, sums.n / np.maximum(sums.n.sum(axis=0), 1)
 
 
-def _columns(product: Any, matrix: CorrectedMatrix, right: Any) -> Any:
+def _columns(
+    product: Any, matrix: CorrectedMatrix, right: Any, dtype: Any = np.float64
+) -> Any:
     """Multiply a vector as a matrix of one column."""
-    right = np.asarray(right, dtype=np.float64)
+    right = np.asarray(right, dtype=dtype)
     wide = right[:, None] if right.ndim == 1 else right
     result = product(
-        matrix.x, matrix.design, matrix.correction, np.ascontiguousarray(wide)
+        matrix._arranged, matrix.design, matrix.correction, np.ascontiguousarray(wide)
     )
     return result[:, 0] if right.ndim == 1 else result
 

@@ -1,7 +1,8 @@
 """Counts, sample by sample: their totals, and what of a sample is not zero.
 
 One room for NumPy arrays and SciPy matrices of any real dtype: integers are read as
-they are, block by block in float64, and no copy of the matrix is made.
+they are, block by block in float64, and no copy of the matrix is made. Dask arrays have
+theirs in `lazy_counts`, which brings their blocks here.
 """
 
 from __future__ import annotations
@@ -14,14 +15,41 @@ import scipy.sparse as sp
 
 from batchcorr.arrays.blocks import cuts, dense_rows, row_blocks, spread
 from batchcorr.arrays.verbs import _unknown, verb
+from batchcorr.errors import InputError
+from batchcorr.models.size_factors import libraries, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-__all__ = ["CountRows", "canonical", "totals"]
+    from batchcorr.models.size_factors import Reference
+
+__all__ = ["CountRows", "canonical", "count_rows", "effective_libraries", "totals"]
 
 COLUMNS = 1 << 22
 """Stored values of a CSC matrix that are added up together."""
+
+SAMPLED = 200_000
+"""Values looked at to tell counts from logarithms."""
+
+LARGE_LOG = 20
+"""Logarithms of counts do not reach this: the base-2 logarithm of a million is 19.9."""
+
+
+@verb
+def count_rows(x: Any) -> Any:
+    """Return the counts of one sample after the other, as `models.size_factors` reads."""
+    raise _unknown(x)
+
+
+@verb
+def effective_libraries(x: Any, reference: Reference) -> Any:
+    """Return the effective libraries of samples, (n,), each measured on its own.
+
+    0 for samples without counts; for a Dask array a Dask array, with nothing computed.
+    """
+    raise _unknown(x)
 
 
 @verb
@@ -82,9 +110,47 @@ for _kinds, _rows in (
         totals.register(_kind, _rows)
 
 
+def checked_totals(x: Any, first: int = 0) -> NDArray[np.float64]:
+    """Return the sum of every row, (n,).
+
+    Parameters
+    ----------
+    x
+        Counts in memory.
+    first
+        Which of all rows the first one is, for messages.
+
+    Raises
+    ------
+    InputError
+        If any value is missing, infinite or negative.
+    """
+    found: NDArray[np.float64]
+    found, smallest = totals(x)
+    if not np.isfinite(found).all():
+        rows = np.flatnonzero(~np.isfinite(found))
+        msg = (
+            f"The counts of {len(rows)} samples (first: row {first + rows[0]}) hold "
+            "missing or infinite values: a count is known, or it is 0. Leave out those "
+            "samples or features, or fill in what is missing."
+        )
+        raise InputError(msg)
+    if smallest < 0:
+        msg = (
+            f"The counts hold negative values, down to {smallest:g}. Values that were "
+            "logged, scaled or corrected are not counts: give the raw ones, which many "
+            "AnnData keep in layers['counts'] or raw."
+        )
+        raise InputError(msg)
+    return found
+
+
 def canonical(x: Any) -> Any:
-    """Return a matrix that stores no entry twice: `x` itself if possible."""
-    if isinstance(x, np.ndarray) or _ascending(x.indices, x.indptr):
+    """Return a NumPy array, or CSR or CSC that stores no entry twice: `x` if it is one."""
+    if isinstance(x, np.ndarray):
+        return x
+    x = x if x.format in {"csr", "csc"} else x.tocsr()
+    if _ascending(x.indices, x.indptr):
         return x
     x = x.copy()
     x.has_canonical_format = False
@@ -117,13 +183,40 @@ class CountRows:
     x
         NumPy array, or SciPy CSR or CSC matrix in canonical format.
     totals
-        Sum of each row: (n,).
+        Sum of each row, (n,), if known.
+    first
+        Which of all rows the first one is, for messages.
+
+    Raises
+    ------
+    InputError
+        If any value is missing, infinite or negative.
     """
 
-    def __init__(self, x: Any, totals: NDArray[np.float64]) -> None:
+    def __init__(
+        self, x: Any, totals: NDArray[np.float64] | None = None, first: int = 0
+    ) -> None:
         self._x = x
-        self.totals = totals
+        self.first = first
+        self.totals = checked_totals(x, first) if totals is None else totals
         self.n_features = int(x.shape[1])
+
+    @property
+    def logged(self) -> float:
+        """The largest of the first values if they look like logarithms, else 0."""
+        x = self._x
+        dense = isinstance(x, np.ndarray)
+        values = x[: max(1, SAMPLED // x.shape[1])].ravel() if dense else x.data
+        values = values[:SAMPLED]
+        values = values[values > 0]
+        if not values.size or values.dtype.kind != "f" or values.max() >= LARGE_LOG:
+            return 0.0
+        fractions = np.mean(values == np.floor(values)) < 0.5
+        return float(values.max()) if fractions else 0.0
+
+    def gather(self, work: Callable[[Any], Any], _: Any) -> Any:
+        """Work on all samples: they are one block."""
+        return work(self)
 
     @cached_property
     def _by_row(self) -> Any:
@@ -143,3 +236,15 @@ class CountRows:
         return (
             (features, counts) if stored.all() else (features[stored], counts[stored])
         )
+
+
+def _effective_libraries(
+    x: Any, reference: Reference, first: int = 0
+) -> NDArray[np.float64]:
+    rows = CountRows(x, first=first)
+    return libraries(reference, rows.totals, measure(rows, reference))
+
+
+for _room in (np.ndarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
+    count_rows.register(_room, CountRows)
+    effective_libraries.register(_room, _effective_libraries)

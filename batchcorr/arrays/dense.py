@@ -127,6 +127,7 @@ def _dense_sums(
             squares[:, part],
             cross[:, :, part],
         )
+    mean[~filled] = 0  # and not the origin, which is some row of another batch
     return mean, squares, cross
 
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr.arrays.cells import order_of
 from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
 from batchcorr.models.moments import Moments
-from batchcorr.models.namespace import Array, beside, namespace, to_numpy
+from batchcorr.models.namespace import Array, beside, libraries, namespace, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
     from batchcorr.arrays.cells import Cells
     from batchcorr.models.location_scale import LocationScale
 
-__all__ = ["Generic", "tensor_affine", "tensor_moments"]
+__all__ = [
+    "Generic",
+    "generic_has_infinite",
+    "generic_sums_by_feature",
+    "tensor_affine",
+    "tensor_moments",
+]
 
 BLOCK = 2**24
 """Values that are worked on at a time."""
@@ -45,9 +52,10 @@ class Generic(ABC):  # noqa: B024 - only ever asked, never inherited
     @classmethod
     def __subclasshook__(cls, kind: type) -> bool:
         """Whether a type is one: torch's tensors follow it through a wrapper."""
-        return hasattr(kind, "__array_namespace__") or (
-            kind.__module__.partition(".")[0] == "torch" and hasattr(kind, "new_zeros")
-        )
+        if "torch" in libraries(kind):
+            return hasattr(kind, "new_zeros")
+        own = {"cupy", "dask", "numpy"} & libraries(kind)
+        return not own and hasattr(kind, "__array_namespace__")
 
 
 def accumulator(x: Array) -> Any:
@@ -78,7 +86,7 @@ def tensor_moments(
     columns
         Design columns: (n, p).
     weights
-        Weight of each value, (n, G); statistics are then by feature.
+        Weight of each value, (n, G), or row, (n, 1); statistics are then by feature.
     missing
         Whether NaN stands for a missing value; statistics are then by feature.
 
@@ -140,7 +148,7 @@ def _blocks(
     if n_batches == 1 and len(codes) <= size:
         yield 0, None
         return
-    order = np.argsort(codes, kind="stable").astype(np.int64)
+    order = order_of(codes, n_batches).astype(np.int64)
     ends = np.cumsum(np.bincount(codes, minlength=n_batches))
     for batch, rows in enumerate(np.split(order, ends[:-1])):
         for start in range(0, len(rows), size):
@@ -244,14 +252,23 @@ def _rows(values: Array, pick: Array | None) -> Array:
 
 
 def _map(x: Array, scale: Array, shift: Array, columns: Any, tilt: Array) -> Array:
-    """Return scale x + shift + columns tilt, each laid out for the rows of x."""
-    xp = namespace(x)
-    y = xp.astype(x, scale.dtype) * scale + shift
+    """Return scale x + shift + columns tilt, each laid out for the rows of x.
+
+    In this order, so that it is the same whether a column is in the shift or beside it.
+    """
+    xp, line = namespace(x), shift
     if tilt is not None:
-        z = beside(x, columns, y.dtype)
+        z = beside(x, columns, scale.dtype)
         for k in range(int(z.shape[1])):
-            y = y + z[:, k : k + 1] * tilt[:, k, :]
-    return xp.astype(y, x.dtype)
+            line = line + z[:, k : k + 1] * tilt[:, k, :]
+    return xp.astype(xp.astype(x, scale.dtype) * scale + line, x.dtype)
+
+
+def _slices(x: Array) -> Iterator[slice]:
+    """Cut the rows into blocks that are worked on at a time."""
+    n_rows, size = int(x.shape[0]), max(1, BLOCK // max(int(x.shape[1]), 1))
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
 
 
 # -- the verbs: small NumPy arrays in, small NumPy arrays out ----------------------
@@ -269,15 +286,16 @@ def _sums(
 
 
 @sums_by_feature.register(Generic)
-def _sums_by_feature(
+def generic_sums_by_feature(
     x: Array,
     codes: NDArray[Any],
     n_batches: int,
     columns: NDArray[Any],
     weights: NDArray[Any] | None,
 ) -> Moments:
+    """Gather moments feature by feature: values may be missing or weighted."""
     if weights is not None and weights.ndim == 1:
-        weights = np.broadcast_to(weights[:, None], x.shape)
+        weights = weights[:, None]
     found = tensor_moments(x, codes, n_batches, columns, weights, missing=True)
     return Moments(
         **{
@@ -288,9 +306,10 @@ def _sums_by_feature(
 
 
 @has_infinite.register(Generic)
-def _has_infinite(x: Array) -> bool:
+def generic_has_infinite(x: Array) -> bool:
+    """Whether any value is infinite."""
     xp = namespace(x)
-    return bool(xp.any(xp.isinf(x)))
+    return any(bool(xp.any(xp.isinf(x[rows, :]))) for rows in _slices(x))
 
 
 @affine.register(Generic)
@@ -304,12 +323,9 @@ def _affine(
     out: Any,
 ) -> Any:
     xp, wide = namespace(x), accumulator(x)
-    n_rows, width = int(x.shape[0]), max(int(x.shape[1]), 1)
     scale, shift, tilt = (beside(x, a, wide) for a in (scale, shift, tilt))
     out = xp.empty_like(x) if out is None else out
-    size = max(1, BLOCK // width)
-    for start in range(0, n_rows, size):
-        rows = slice(start, min(start + size, n_rows))
+    for rows in _slices(x):
         cell = cells.codes[rows].astype(np.int64)
         batch = beside(x, cells.batch[cell].astype(np.int64))
         out[rows, :] = _map(

@@ -20,12 +20,17 @@ from batchcorr.errors import InputError
 from batchcorr.models.design import Design
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
+from batchcorr.models.namespace import libraries
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+__all__ = ["merge_tree", "replace_features", "require_no_place", "slices_of"]
+
 FAN_IN = 8
-"""Moments merged at a time, so that no worker holds many."""
+"""Results merged at a time."""
 
 SHARED = ("rows", "n", "columns", "gram")
 """Moments that do not depend on the feature, unless values are missing or weighted."""
@@ -37,8 +42,8 @@ def _moments(
 ) -> Moments:
     _require_known_chunks(x)
     blocks = x.to_delayed()
-    rows_of, features_of = _slices(x.chunks[0]), _slices(x.chunks[1])
-    gather, merge = delayed(_gather_block, pure=False), delayed(_merge_all)
+    rows_of, features_of = slices_of(x.chunks[0]), slices_of(x.chunks[1])
+    gather = delayed(_gather_block, pure=False)
     totals = []
     for column, features in enumerate(features_of):
         parts = [
@@ -50,9 +55,7 @@ def _moments(
             for block, rows in zip(blocks[:, column], rows_of, strict=True)
             if rows.stop > rows.start  # filtering leaves empty blocks
         ]
-        while len(parts) > 1:
-            parts = [merge(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
-        totals.append(parts[0])
+        totals.append(merge_tree(parts, _merge_all))
     return _beside(da.compute(*totals))
 
 
@@ -61,9 +64,7 @@ def _apply(
     x: Any, design: Design, correction: LocationScale, *, out: Any = None
 ) -> Any:
     _require_known_chunks(x)
-    if out is not None:
-        msg = "A Dask array cannot be written in place: leave out= at None."
-        raise InputError(msg)
+    require_no_place(out)
     rows, features = x.chunks
     everything = {
         field.name: da.from_array(
@@ -95,8 +96,23 @@ def _apply(
         n_batches=design.n_batches,
         concatenate=True,
         dtype=x.dtype,
-        meta=np.empty((0, 0), dtype=x.dtype),
+        meta=_empty(x, x.dtype),
     )
+
+
+def merge_tree(parts: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
+    """Merge neighbours, a few at a time: so no worker holds many."""
+    step = delayed(merge, pure=False)
+    while len(parts) > 1:
+        parts = [step(parts[k : k + FAN_IN]) for k in range(0, len(parts), FAN_IN)]
+    return parts[0]
+
+
+def require_no_place(out: Any) -> None:
+    """Refuse to write into a Dask array, or any other place."""
+    if out is not None:
+        msg = "A Dask array cannot be written in place: leave out= at None."
+        raise InputError(msg)
 
 
 def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
@@ -104,9 +120,18 @@ def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
     rest = np.setdiff1d(np.arange(x.shape[1]), positions)
     order = np.argsort(np.concatenate([positions, rest]))
     beside = x[:, rest].map_blocks(
-        _dense, other.dtype, dtype=other.dtype, meta=np.empty((0, 0), other.dtype)
+        _dense, other.dtype, dtype=other.dtype, meta=_empty(x, other.dtype)
     )
     return da.concatenate([other, beside], axis=1)[:, order]
+
+
+def _empty(x: Any, dtype: Any) -> Any:
+    """Return what the blocks of a corrected Dask array are: dense, NumPy's or CuPy's."""
+    if libraries(type(x._meta)) & {"cupy", "cupyx"}:
+        import cupy
+
+        return cupy.empty((0, 0), dtype)
+    return np.empty((0, 0), dtype)
 
 
 def _dense(block: Any, dtype: Any) -> Any:
@@ -147,7 +172,7 @@ def _apply_block(
     n_batches: int,
 ) -> Any:
     if len(codes) == 0:
-        return np.empty(block.shape, dtype=block.dtype)
+        return block.toarray() if hasattr(block, "toarray") else block
     design = Design(codes, n_batches, np.ascontiguousarray(columns), kept, binary)
     correction = LocationScale(scale, shift, coefficients, nuisance)
     return apply(block, design, correction)
@@ -187,7 +212,8 @@ def _same_rows(one: Moments, other: Moments) -> bool:
     )
 
 
-def _slices(chunks: tuple[int, ...]) -> list[slice]:
+def slices_of(chunks: tuple[int, ...]) -> list[slice]:
+    """Return where along an axis the blocks are."""
     ends = np.cumsum(chunks).tolist()
     return [slice(end - size, end) for end, size in zip(ends, chunks, strict=True)]
 

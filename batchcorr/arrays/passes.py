@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays.cells import Cells
+from batchcorr.arrays.cells import Cells, order_of
 from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature, verb
 from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
@@ -106,9 +106,10 @@ def _merge_cells(
     full = np.zeros((n_batches, n_columns, mean.shape[1]))
     full[:, list(cells.sloped)] = cross
     gram = np.zeros((n_batches, n_columns, n_columns))
-    order = np.argsort(design.codes, kind="stable")
-    for batch, rows in enumerate(np.split(order, np.cumsum(design.counts)[:-1])):
-        gram[batch] = centred[rows].T @ centred[rows]
+    if n_columns:
+        order = order_of(design.codes, n_batches)
+        for batch, rows in enumerate(np.split(order, np.cumsum(design.counts)[:-1])):
+            gram[batch] = centred[rows].T @ centred[rows]
     own = Moments(
         rows=cells.counts[:, None].astype(np.float64),
         n=cells.counts[:, None].astype(np.float64),

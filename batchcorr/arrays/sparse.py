@@ -11,7 +11,6 @@ centred, so that zeros add nothing to their products. O(nonzeros + C G).
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from batchcorr.arrays.by_feature import dense_sums_by_feature
 from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
 from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
+from batchcorr.models.namespace import Array, namespace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,17 +71,16 @@ def _csc_sums(data, indices, indptr, codes, cell_batch, slopes, found, cross):
         found[:, g] = own
 
 
-def _with_zeros(
-    found: NDArray[np.float64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def with_zeros(found: Array, rows: Array) -> tuple[Array, Array]:
     """Merge stored values with the zeros beside them: mean and squares, (groups, G)."""
+    xp = namespace(found)
     count, rest = found[:, :, COUNT], rows[:, None] - found[:, :, COUNT]
-    at_least_one = np.maximum(count, 1)
+    at_least_one = xp.maximum(count, 1)
     off = found[:, :, TOTAL] / at_least_one
     stored = found[:, :, BASE] + off
-    squares = np.maximum(found[:, :, SQUARES] - off * found[:, :, TOTAL], 0)
-    share = count / np.maximum(rows[:, None], 1)
-    return np.where(rest > 0, stored * share, stored), squares + (
+    squares = xp.maximum(found[:, :, SQUARES] - off * found[:, :, TOTAL], 0)
+    share = count / xp.maximum(rows[:, None], 1)
+    return xp.where(rest > 0, stored * share, stored), squares + (
         rest * share * stored**2
     )
 
@@ -99,17 +98,14 @@ def _csr(
     x: Any, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
-    order, starts = cells.sorted_rows()
-    length = max(1, -(-x.shape[0] // STRIPES))
-    cuts = [np.arange(start, stop, length) for start, stop in pairwise(starts)]
-    parents = np.repeat(np.arange(cells.n_cells), [len(cut) for cut in cuts])
-    bounds = np.append(np.concatenate(cuts), starts[-1]).astype(np.intp)
+    order, _ = cells.sorted_rows()
+    parents, bounds = cells.stripes(max(1, -(-x.shape[0] // STRIPES)))
     found = np.zeros((len(parents), x.shape[1], 4))
     cross = np.zeros((len(parents), slopes.shape[1], x.shape[1]))
     _csr_sums(x.data, x.indices, x.indptr, order, bounds, slopes, found, cross)
 
     rows = np.diff(bounds)
-    mean, squares = _with_zeros(found, rows)
+    mean, squares = with_zeros(found, rows)
     n = rows[:, None].astype(np.float64)
     stripes = Moments(
         rows=n,
@@ -135,7 +131,19 @@ def _csc(
     _csc_sums(
         x.data, x.indices, x.indptr, cells.codes, cells.batch, slopes, found, cross
     )
-    return *_with_zeros(found, cells.counts), cross
+    return *with_zeros(found, cells.counts), cross
+
+
+def refuse_missing(values: Array) -> None:
+    """Refuse stored values that are missing."""
+    if namespace(values).isnan(values).any():
+        msg = (
+            "A sparse matrix holds missing values (NaN). What is not stored in a sparse "
+            "matrix is zero, so a missing value beside it is probably a mistake of the "
+            "step before: drop those features or samples, or give a dense matrix if "
+            "the values are truly missing."
+        )
+        raise InputError(msg)
 
 
 def _sums_by_feature(
@@ -145,14 +153,7 @@ def _sums_by_feature(
     columns: NDArray[np.float64],
     weights: NDArray[np.float64] | None,
 ) -> Moments:
-    if np.isnan(x.data).any():
-        msg = (
-            "A sparse matrix holds missing values (NaN). What is not stored in a sparse "
-            "matrix is zero, so a missing value beside it is probably a mistake of the "
-            "step before: drop those features or samples, or give a dense matrix if "
-            "the values are truly missing."
-        )
-        raise InputError(msg)
+    refuse_missing(x.data)
     return dense_sums_by_feature(x.toarray(), codes, n_batches, columns, weights)
 
 

@@ -1,24 +1,25 @@
 r"""Products of a corrected CSR matrix: O(nonzeros × columns), the matrix stays sparse.
 
-With V_b = r_b ∘ V and a_c = s_c V for each cell c of rows with one shift s_c,
+With a_c = s_c V for each cell c of rows with one shift s_c, and t_b V for the slopes z,
 
-    (C V)_i = Σ_j x_ij V_b[j] + a_c + z_i (t_b V)
-    Cᵀ U    = Σ_b r_b ∘ (X_bᵀ U_b) + Σ_c s_c ⊗ Σ_{i∈c} u_i + Σ_b t_bᵀ (Z_bᵀ U_b)
+    (C V)_i = Σ_j (r_b x_ij) V[j] + a_c + z_i (t_b V)
+    Cᵀ U    = Σ_i (r_b x_ij) u_i  + Σ_c s_c ⊗ Σ_{i∈c} u_i + Σ_b t_bᵀ (Z_bᵀ U_b)
 
-and Cᵀ C V does both for a row while the row is in cache.
+and Cᵀ C V does both for some rows while these are in cache, tile by tile of features, so
+that the vectors of a tile stay in cache too. Vectors are kept in the dtype they are
+given in; partial sums are added up in float64.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr._numba import Kernel, prange
+from batchcorr._numba import Kernel, helper, prange
 from batchcorr.arrays.cells import Cells
-from batchcorr.arrays.corrected import gram_times, times, transposed_times
+from batchcorr.arrays.corrected import arranged, gram_times, times, transposed_times
 from batchcorr.arrays.passes import by_cell
 from batchcorr.arrays.sparse import canonical
 
@@ -28,191 +29,218 @@ if TYPE_CHECKING:
     from batchcorr.models.design import Design
     from batchcorr.models.location_scale import LocationScale
 
-STRIPE = 256
-"""Rows of a batch that one partial sum takes, at least."""
+CHUNK = 512
+"""Rows that are multiplied together."""
 
-STRIPES = 8
-"""Partial sums of a batch at most: each is as large as the result."""
+STRIPES = 16
+"""Partial sums at most, each as large as the result: fixed, whatever the threads."""
 
 TILE = 600_000
-"""Bytes of vectors that a tile of features takes, so that two of them stay in cache."""
+"""Bytes of vectors that a tile of features takes, so that they stay in cache."""
 
 
-@Kernel
-def _product(data, indices, indptr, rows, scaled, constant, result):
-    """result[i] = constant[i] + Σ_j x_ij scaled[j], for the given rows."""
-    for k in prange(len(rows)):
-        row = rows[k]
-        line = constant[k].copy()
-        for position in range(indptr[row], indptr[row + 1]):
-            value, from_row = data[position], scaled[indices[position]]
-            for m in range(len(line)):
-                line[m] += value * from_row[m]
-        result[row] = line
+class _Csr(NamedTuple):
+    """Stored values, and where each row passes from one tile to the next: (n, tiles + 1)."""
+
+    data: NDArray[Any]
+    indices: NDArray[Any]
+    starts: NDArray[Any]
 
 
-@Kernel
-def _transposed(data, indices, indptr, rows, bounds, left, partial):
-    """partial[stripe, j] = Σ_i x_ij left[i] over the rows of the stripe."""
-    for stripe in prange(len(bounds) - 1):
-        own = partial[stripe]
-        for k in range(bounds[stripe], bounds[stripe + 1]):
-            row = rows[k]
-            line = left[k]
-            for position in range(indptr[row], indptr[row + 1]):
-                value, to_row = data[position], own[indices[position]]
-                for m in range(len(line)):
-                    to_row[m] += value * line[m]
+class _Map(NamedTuple):
+    """What the correction does to a row: cell, batch of a cell, scale, slopes."""
+
+    cell: NDArray[np.int32]
+    batch: NDArray[np.int32]
+    scale: NDArray[Any]
+    slopes: NDArray[Any]
 
 
 @Kernel
 def _tile_starts(indices, indptr, width, starts):
-    """Find where each row passes from one tile of features to the next."""
     for row in prange(len(indptr) - 1):
-        position = indptr[row]
-        for tile in range(starts.shape[1]):
-            while position < indptr[row + 1] and indices[position] < tile * width:
-                position += 1
-            starts[row, tile] = position
+        first, last = indptr[row], indptr[row + 1]
+        for tile in range(starts.shape[1] - 1):
+            starts[row, tile] = first
+            first += np.searchsorted(indices[first:last], (tile + 1) * width)
+        starts[row, -1] = last
+
+
+@helper
+def _forward(csr, by, right, beside, along, first, lines):
+    """lines[k] = (C V)_i of the rows i = first + k."""
+    for k in range(len(lines)):
+        cell, line = by.cell[first + k], lines[k]
+        line[:] = beside[cell]
+        for s in range(by.slopes.shape[1]):
+            slope, to_line = by.slopes[first + k, s], along[by.batch[cell], s]
+            for m in range(len(line)):
+                line[m] += slope * to_line[m]
+    for tile in range(csr.starts.shape[1] - 1):
+        for k in range(len(lines)):
+            row, line = first + k, lines[k]
+            scale = by.scale[by.batch[by.cell[row]]]
+            p, stop = csr.starts[row, tile], csr.starts[row, tile + 1]
+            while p + 4 <= stop:  # the line is read and written once for four values
+                g0, g1 = csr.indices[p], csr.indices[p + 1]
+                g2, g3 = csr.indices[p + 2], csr.indices[p + 3]
+                x0, x1 = csr.data[p] * scale[g0], csr.data[p + 1] * scale[g1]
+                x2, x3 = csr.data[p + 2] * scale[g2], csr.data[p + 3] * scale[g3]
+                v0, v1, v2, v3 = right[g0], right[g1], right[g2], right[g3]
+                for m in range(len(line)):
+                    line[m] += (x0 * v0[m] + x1 * v1[m]) + (x2 * v2[m] + x3 * v3[m])
+                p += 4
+            for rest in range(p, stop):
+                g = csr.indices[rest]
+                x, v = csr.data[rest] * scale[g], right[g]
+                for m in range(len(line)):
+                    line[m] += x * v[m]
+
+
+@helper
+def _backward(csr, by, lines, first, partial, in_cell, along):
+    """Add (r x)ᵀ U of the rows i = first + k to `partial`, and U to its cells and slopes."""
+    for k in range(len(lines)):
+        cell, line = by.cell[first + k], lines[k]
+        total = in_cell[cell]
+        for m in range(len(line)):
+            total[m] += line[m]
+        for s in range(by.slopes.shape[1]):
+            slope, total = by.slopes[first + k, s], along[by.batch[cell], s]
+            for m in range(len(line)):
+                total[m] += slope * line[m]
+    for tile in range(csr.starts.shape[1] - 1):
+        for k in range(len(lines)):
+            row, line = first + k, lines[k]
+            scale = by.scale[by.batch[by.cell[row]]]
+            p, stop = csr.starts[row, tile], csr.starts[row, tile + 1]
+            while p + 2 <= stop:
+                g0, g1 = csr.indices[p], csr.indices[p + 1]
+                x0, x1 = csr.data[p] * scale[g0], csr.data[p + 1] * scale[g1]
+                v0, v1 = partial[g0], partial[g1]
+                for m in range(len(line)):
+                    v0[m] += x0 * line[m]
+                    v1[m] += x1 * line[m]
+                p += 2
+            for rest in range(p, stop):
+                g = csr.indices[rest]
+                x, v = csr.data[rest] * scale[g], partial[g]
+                for m in range(len(line)):
+                    v[m] += x * line[m]
 
 
 @Kernel
-def _gram(data, indices, starts, rows, bounds, scaled, constant, partial, product):
-    """Both of the above, stripe by stripe, tile by tile of features that stay in cache.
+def _times_kernel(csr, by, right, beside, along, result):
+    n = len(result)
+    for chunk in prange(-(-n // CHUNK)):
+        first = chunk * CHUNK
+        lines = result[first : min(first + CHUNK, n)]
+        _forward(csr, by, right, beside, along, first, lines)
 
-    `product` takes C V of the rows, `partial` the sums of Xᵀ C V.
-    """
+
+@Kernel
+def _transposed_kernel(csr, by, left, bounds, partial, in_cell, sloped):
     for stripe in prange(len(bounds) - 1):
-        own = partial[stripe]
-        mine = range(bounds[stripe], bounds[stripe + 1])
-        for k in mine:
-            product[k] = constant[k]
-        for tile in range(starts.shape[1] - 1):
-            for k in mine:
-                row, line = rows[k], product[k]
-                for position in range(starts[row, tile], starts[row, tile + 1]):
-                    value, from_row = data[position], scaled[indices[position]]
-                    for m in range(len(line)):
-                        line[m] += value * from_row[m]
-        for tile in range(starts.shape[1] - 1):
-            for k in mine:
-                row, line = rows[k], product[k]
-                for position in range(starts[row, tile], starts[row, tile + 1]):
-                    value, to_row = data[position], own[indices[position]]
-                    for m in range(len(line)):
-                        to_row[m] += value * line[m]
+        own, cells, slopes = partial[stripe], in_cell[stripe], sloped[stripe]
+        for first in range(bounds[stripe], bounds[stripe + 1], CHUNK):
+            lines = left[first : min(first + CHUNK, bounds[stripe + 1])]
+            _backward(csr, by, lines, first, own, cells, slopes)
 
 
-@dataclass(frozen=True)
+@Kernel
+def _gram_kernel(csr, by, right, beside, along, bounds, partial, in_cell, sloped):
+    for stripe in prange(len(bounds) - 1):
+        own, cells, slopes = partial[stripe], in_cell[stripe], sloped[stripe]
+        buffer = np.empty((CHUNK, right.shape[1]), dtype=right.dtype)
+        for first in range(bounds[stripe], bounds[stripe + 1], CHUNK):
+            lines = buffer[: min(CHUNK, bounds[stripe + 1] - first)]
+            _forward(csr, by, right, beside, along, first, lines)
+            _backward(csr, by, lines, first, own, cells, slopes)
+
+
 class _Parts:
-    """A corrected CSR matrix taken apart: what differs by batch, cell and row."""
+    """A corrected CSR matrix taken apart, for vectors of one width and dtype."""
 
-    x: Any
-    rows: list[NDArray[np.intp]]
-    cells: Cells
-    scale: NDArray[np.float64]
-    shift: NDArray[np.float64]
-    slopes: NDArray[np.float64]
-    tilt: NDArray[np.float64]
+    def __init__(
+        self, x: Any, design: Design, correction: LocationScale, vectors: NDArray[Any]
+    ) -> None:
+        x = arranged(x)
+        self.cells = Cells.of(design)
+        scale, self.shift, slopes, self.tilt = by_cell(design, self.cells, correction)
+        self.columns, self.dtype = vectors.shape[1], vectors.dtype
+        self.by = _Map(
+            self.cells.codes,
+            self.cells.batch,
+            scale.astype(self.dtype),
+            slopes.astype(self.dtype),
+        )
+        width = max(TILE // (self.dtype.itemsize * self.columns), 64)
+        starts = np.empty((x.shape[0], -(-x.shape[1] // width) + 1), x.indptr.dtype)
+        _tile_starts(x.indices, x.indptr, width, starts)
+        self.csr = _Csr(x.data, x.indices, starts)
+        self.shape = x.shape
 
-    @classmethod
-    def of(cls, x: Any, design: Design, correction: LocationScale) -> _Parts:
-        cells = Cells.of(design)
-        _, shift, slopes, tilt = by_cell(design, cells, correction)
-        order = np.argsort(design.codes, kind="stable")
-        rows = np.split(order, np.cumsum(design.counts)[:-1])
-        return cls(
-            canonical(x).tocsr(), rows, cells, correction.scale, shift, slopes, tilt
+    def beside(self, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a_c, (C, k), and t_b V, (B, q, k): what rows have beside X."""
+        return (self.shift @ right).astype(self.dtype), (self.tilt @ right).astype(
+            self.dtype
         )
 
-    def constant(self, b: int, right: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what the rows of batch b have beside X: (rows, k)."""
-        rows = self.rows[b]
-        beside: NDArray[np.float64] = (self.shift @ right)[self.cells.codes[rows]]
-        if self.slopes.shape[1]:
-            beside += self.slopes[rows] @ (self.tilt[b] @ right)
-        return np.ascontiguousarray(beside)
+    def sums(self) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return the cuts of stripes, and zeros for the sums of each."""
+        n, k = self.shape[0], self.columns
+        count = min(max(n // CHUNK, 1), STRIPES)
+        bounds = np.linspace(0, n, count + 1).astype(np.intp)
+        partial = np.zeros((count, self.shape[1], k), self.dtype)
+        in_cell = np.zeros((count, self.cells.n_cells, k))
+        sloped = np.zeros((count, *self.tilt.shape[:2], k))
+        return bounds, partial, in_cell, sloped
 
-    def spread(
-        self, b: int, left: NDArray[np.float64], partial: NDArray[np.float64]
+    def result(
+        self, partial: NDArray[Any], in_cell: NDArray[Any], sloped: NDArray[Any]
     ) -> NDArray[np.float64]:
-        """Return Cᵀ U of batch b from U of its rows and the partial sums of XᵀU."""
-        rows = self.rows[b]
-        result: NDArray[np.float64] = self.scale[b][:, None] * partial.sum(axis=0)
-        in_cell = np.zeros((self.cells.n_cells, left.shape[1]))
-        np.add.at(in_cell, self.cells.codes[rows], left)
-        mine = np.flatnonzero(self.cells.batch == b)
-        result += self.shift[mine].T @ in_cell[mine]
-        if self.slopes.shape[1]:
-            result += self.tilt[b].T @ (self.slopes[rows].T @ left)
-        return result
-
-    def stripes(self, b: int) -> NDArray[np.intp]:
-        """Cut the rows of batch b: the cuts do not depend on the number of threads."""
-        n = len(self.rows[b])
-        count = min(max(n // STRIPE, 1), STRIPES)
-        return np.linspace(0, n, count + 1).astype(np.intp)
+        """Return Cᵀ U from the sums."""
+        total: NDArray[np.float64] = partial.sum(axis=0, dtype=np.float64)
+        total += self.shift.T @ in_cell.sum(axis=0)
+        for tilt, along in zip(self.tilt, sloped.sum(axis=0), strict=True):
+            total += tilt.T @ along
+        return total
 
 
 def _times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    parts = _Parts.of(x, design, correction)
-    result = np.empty((x.shape[0], right.shape[1]))
-    csr = parts.x
-    for b, rows in enumerate(parts.rows):
-        scaled = parts.scale[b][:, None] * right
-        constant = parts.constant(b, right)
-        _product(csr.data, csr.indices, csr.indptr, rows, scaled, constant, result)
+    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+) -> NDArray[Any]:
+    parts = _Parts(x, design, correction, right)
+    result = np.empty((x.shape[0], right.shape[1]), right.dtype)
+    _times_kernel(parts.csr, parts.by, right, *parts.beside(right), result)
     return result
 
 
 def _transposed_times(
-    x: Any, design: Design, correction: LocationScale, left: NDArray[np.float64]
+    x: Any, design: Design, correction: LocationScale, left: NDArray[Any]
 ) -> NDArray[np.float64]:
-    parts = _Parts.of(x, design, correction)
-    result = np.zeros((x.shape[1], left.shape[1]))
-    csr = parts.x
-    for b, rows in enumerate(parts.rows):
-        own, bounds = np.ascontiguousarray(left[rows]), parts.stripes(b)
-        partial = np.zeros((len(bounds) - 1, *result.shape))
-        _transposed(csr.data, csr.indices, csr.indptr, rows, bounds, own, partial)
-        result += parts.spread(b, own, partial)
-    return result
+    parts = _Parts(x, design, correction, left)
+    bounds, *sums = parts.sums()
+    _transposed_kernel(parts.csr, parts.by, left, bounds, *sums)
+    return parts.result(*sums)
 
 
 def _gram_times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
+    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
 ) -> NDArray[np.float64]:
-    parts = _Parts.of(x, design, correction)
-    result = np.zeros(right.shape)
-    csr = parts.x
-    width = max(TILE // (8 * right.shape[1]), 64)
-    tiles = -(-x.shape[1] // width)
-    starts = np.empty((x.shape[0], tiles + 1), dtype=csr.indptr.dtype)
-    _tile_starts(csr.indices, csr.indptr, width, starts)
-    starts[:, -1] = csr.indptr[1:]
-    for b, rows in enumerate(parts.rows):
-        scaled, bounds = parts.scale[b][:, None] * right, parts.stripes(b)
-        constant = parts.constant(b, right)
-        partial = np.zeros((len(bounds) - 1, *result.shape))
-        product = np.empty_like(constant)
-        _gram(
-            csr.data,
-            csr.indices,
-            starts,
-            rows,
-            bounds,
-            scaled,
-            constant,
-            partial,
-            product,
-        )
-        result += parts.spread(b, product, partial)
-    return result
+    parts = _Parts(x, design, correction, right)
+    bounds, *sums = parts.sums()
+    beside = parts.beside(right)
+    _gram_kernel(parts.csr, parts.by, right, *beside, bounds, *sums)
+    return parts.result(*sums)
+
+
+def _arranged(x: Any) -> Any:
+    return canonical(x).tocsr()
 
 
 for _kind in (sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
+    arranged.register(_kind, _arranged)
     times.register(_kind, _times)
     transposed_times.register(_kind, _transposed_times)
     gram_times.register(_kind, _gram_times)

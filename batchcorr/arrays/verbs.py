@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError
+from batchcorr.models.namespace import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,9 @@ __all__ = ["affine", "has_infinite", "sums", "sums_by_feature", "verb"]
 
 ROOMS = {
     "array_api_strict": ["generic"],
-    "cupy": ["generic"],
-    "dask": ["lazy"],
+    "cupy": ["gpu"],
+    "cupyx": ["gpu"],
+    "dask": ["lazy", "lazy_counts", "lazy_products"],
     "numpy": ["dense"],
     "scipy": ["sparse", "sparse_products"],
     "torch": ["generic"],
@@ -55,11 +57,18 @@ def verb(default: Callable[..., Any]) -> Any:
 
 
 def _unknown(x: Any) -> InputError:
+    name = f"{type(x).__module__}.{type(x).__qualname__}"
+    if libraries(type(x)) & ROOMS.keys():
+        msg = (
+            f"This is not done for a matrix of type {name}: convert it to a NumPy array "
+            "or a SciPy CSR or CSC matrix."
+        )
+        return InputError(msg)
     msg = (
-        f"A matrix of type {type(x).__module__}.{type(x).__qualname__} is not a kind "
+        f"A matrix of type {name} is not a kind "
         "that can be corrected. Known are numpy.ndarray, SciPy CSR and CSC matrices, "
-        "Dask arrays of these, torch tensors and other arrays that follow the array API "
-        "standard; convert to one of them."
+        "Dask arrays of these, CuPy arrays and CSR matrices, torch tensors and other "
+        "arrays that follow the array API standard; convert to one of them."
     )
     return InputError(msg)
 

@@ -55,7 +55,11 @@ def correct(
     stream = memory is not None or scheduler is not None
     allowed = options.memory_bytes(DEFAULT_MEMORY if memory is None else memory)
     if stream and log_normalize:
-        msg = "cannot be used with --memory: take logarithms in a step before."
+        msg = (
+            "cannot be used with --memory or --scheduler: take logarithms in a step "
+            "before, for a file larger than memory with batchcorr.pp.log_normalize on "
+            "anndata.experimental.read_lazy in Python."
+        )
         raise typer.BadParameter(msg, param_hint="--log-normalize")
     with reporting():
         check_target(target, [source], force=force)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from batchcorr._files import replacing, replacing_folder
+from batchcorr._hdf5 import new_hdf5
+from batchcorr._stored_chunks import require_whole_chunks
 from batchcorr.cli.console import working
 from batchcorr.cli.interrupt import interruptible
-from batchcorr.errors import FileError
+from batchcorr.errors import BatchCorrError, FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +94,13 @@ def read(path: Path) -> AnnData:
         raise FileError(msg)
     try:
         with working(f"Reading {path}"), interruptible():
-            return anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
-    except MemoryError:
+            if not is_zarr:
+                return anndata.read_h5ad(path)
+            from batchcorr._stored import open_file
+
+            require_whole_chunks(path, open_file(path))
+            return anndata.read_zarr(path)
+    except (BatchCorrError, MemoryError):
         raise
     except Exception as error:
         kind = "zarr store" if is_zarr else "HDF5 file"
@@ -111,8 +118,18 @@ def write(adata: AnnData, path: Path, *, compress: bool) -> None:
             with replacing_folder(path) as part, interruptible():
                 adata.write_zarr(part)
         else:
-            with replacing(path) as part, interruptible():
-                adata.write_h5ad(part, compression="gzip" if compress else None)
+            with replacing(path) as part, interruptible(), new_hdf5(part) as file:
+                _write_hdf5(adata, file, {"compression": "gzip"} if compress else {})
+
+
+def _write_hdf5(adata: AnnData, file: Any, packing: dict[str, Any]) -> None:
+    """Write all of an AnnData, as its `write_h5ad` does into a file of its own."""
+    from anndata.io import write_elem
+
+    adata.strings_to_categoricals()
+    if adata.raw is not None:
+        adata.strings_to_categoricals(adata.raw.var)
+    write_elem(file, "/", adata, dataset_kwargs=packing)
 
 
 @contextmanager
@@ -120,7 +137,7 @@ def writing(path: Path) -> Iterator[None]:
     """Say in one sentence why a file could not be written."""
     try:
         yield
-    except (FileError, MemoryError):
+    except (BatchCorrError, MemoryError):
         raise
     except Exception as error:
         msg = f"{path} could not be written, and is as it was before: {_why(error)}."

@@ -14,11 +14,10 @@ from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
 from batchcorr.errors import DesignError, InputError, UnknownBatchError
-from batchcorr.methods import checks, inputs
+from batchcorr.methods import checks, inputs, matrix
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.estimate import estimate, extend
 from batchcorr.methods.fitted import FittedState
-from batchcorr.methods.matrix import as_matrix, is_sparse, warn_of_counts
 from batchcorr.methods.metadata import Metadata
 from batchcorr.models.labels import BatchLabels
 
@@ -61,8 +60,8 @@ class LocationScaleMethod(FittedState):
         Parameters
         ----------
         X
-            Values on a log scale, samples × features: NumPy array, DataFrame, or SciPy
-            CSR or CSC matrix. NaN marks missing values (dense data only).
+            Values on a log scale, samples × features: array of NumPy, Dask, CuPy or
+            torch, DataFrame, CSR or CSC matrix. NaN marks missing values (if dense).
         y
             Ignored: a correction must not see the outcome.
         batch
@@ -94,7 +93,7 @@ class LocationScaleMethod(FittedState):
         table, x, batch, covariates = self._read(X, batch, covariates)
         if nuisance is None:
             self._require_batch(batch)
-        warn_of_counts(x, type(self).__name__)
+        matrix.warn_of_counts(x, type(self).__name__)
         metadata = Metadata.learn(
             x.shape[0], batch, covariates, nuisance, formula=self.formula
         )
@@ -304,12 +303,13 @@ class LocationScaleMethod(FittedState):
     ) -> Any:
         x, design = self._design(X, batch, covariates, nuisance)
         correction = self.correction_.inverse() if inverse else self.correction_
-        if is_sparse(x):
-            allow_dense(x.shape, x.dtype.itemsize, dense=dense)
-        elif out is None and not self.copy and isinstance(X, np.ndarray):
-            out = x if x.flags.writeable else None
+        if matrix.becomes_dense(x):
+            device = not matrix.is_sparse(x)
+            allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
+        elif out is None and not self.copy and isinstance(X, type(x)):
+            out = x if matrix.is_writable(x) else None
         if x.shape[0] == 0:
-            return x.toarray() if is_sparse(x) else x
+            return x.toarray() if matrix.becomes_dense(x) else x
         return apply(x, design, correction, out=out)
 
     def _design(
@@ -318,7 +318,7 @@ class LocationScaleMethod(FittedState):
         """Return the matrix to correct, and what is known of its rows."""
         fitted = self._ready()
         table, batch, covariates = self._take(X, batch, covariates)
-        x = as_matrix(table)
+        x = matrix.as_matrix(table)
         self._check_features(table, x.shape[1])
         if fitted.metadata.batch is not None:
             self._require_batch(batch)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batchcorr.errors import DensifyWarning, TooLargeError, warn
 
-__all__ = ["allow_dense", "free_memory"]
+__all__ = ["allow_dense", "free_device_memory", "free_memory"]
 
 
 def free_memory() -> int:
@@ -23,7 +23,21 @@ def free_memory() -> int:
         return 8 << 30
 
 
-def allow_dense(shape: tuple[int, int], itemsize: int, *, dense: bool | None) -> None:
+def free_device_memory() -> int:
+    """Return the bytes that are free on the current CUDA device, CuPy's pool included."""
+    import cupy
+
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    return int(free + cupy.get_default_memory_pool().free_bytes())
+
+
+def allow_dense(
+    shape: tuple[int, int],
+    itemsize: int,
+    *,
+    dense: bool | None,
+    device: bool = False,
+) -> None:
     """Warn that a sparse matrix becomes dense, or refuse it.
 
     Parameters
@@ -33,6 +47,8 @@ def allow_dense(shape: tuple[int, int], itemsize: int, *, dense: bool | None) ->
     dense
         True: wanted, say nothing. None: warn if the result takes under half of the
         free memory, refuse otherwise. False: refuse.
+    device
+        Whether the matrix is on a CUDA device.
 
     Raises
     ------
@@ -42,7 +58,7 @@ def allow_dense(shape: tuple[int, int], itemsize: int, *, dense: bool | None) ->
     if dense:
         return
     size = shape[0] * shape[1] * itemsize
-    free = free_memory()
+    free = free_device_memory() if device else free_memory()
     what = (
         f"The corrected matrix is dense (corrected zeros are not zero): {shape[0]:,} × "
         f"{shape[1]:,} values take {_human(size)}, {_human(free)} are free."

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from batchcorr.arrays.counts import CountRows
+from batchcorr.arrays.counts import count_rows, effective_libraries
 from batchcorr.errors import InputError
 from batchcorr.methods import inputs
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.raw_counts import (
-    checked_totals,
+    is_lazy,
     raw_counts,
     warn_of_empty,
     warn_of_logs,
 )
-from batchcorr.models.size_factors import METHODS, Reference, learn, libraries, measure
+from batchcorr.models.size_factors import METHODS, Reference, learn, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ class Libraries(Corrector):
 
     size_factors_: NDArray[np.float64] | None
     target_sum_: float
-    mean_library_: float
+    mean_library_: float | None
     reference_: Reference
 
     def size_factors(self, X: Any) -> NDArray[np.float64]:
@@ -58,13 +58,18 @@ class Libraries(Corrector):
         Parameters
         ----------
         X
-            Raw counts of the features of `fit`.
+            Raw counts of the features of `fit`; a Dask array is read now.
 
         Returns
         -------
         Size factors in float64, (n,); 1 for samples without counts.
         """
-        return self._divisors(self._measure(X)[1])
+        x, found = self._measure(X)
+        if is_lazy(x):
+            found = found.compute()
+            warn_of_empty(found, LEAVE_OUT)
+        divisors: NDArray[np.float64] = self._divisors(found)
+        return divisors
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether `fit` was called."""
@@ -77,7 +82,7 @@ class Libraries(Corrector):
         tags.input_tags.positive_only = True
         return tags
 
-    def _learn(self, X: Any) -> tuple[Any, NDArray[np.float64]]:
+    def _learn(self, X: Any) -> tuple[Any, Any]:
         """Fit; return counts and effective libraries of the samples."""
         self._check_parameters()
         inputs.feature_names(X)
@@ -85,36 +90,51 @@ class Libraries(Corrector):
         if x.shape[0] == 0:
             msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
             raise InputError(msg)
-        totals = checked_totals(x)
+        if is_lazy(x) and self._needs_no_samples():
+            self._remember_features(X, X, x)
+            self.reference_ = Reference(self.method, np.zeros(0))
+            self.mean_library_ = self.size_factors_ = None
+            self.target_sum_ = float(self.target_sum)  # type: ignore[arg-type]
+            return x, effective_libraries(x, self.reference_)
+        samples = count_rows(x)
+        reference, factors = learn(samples, self.method)
+        totals = samples.totals
         warn_of_empty(totals, LEAVE_OUT)
-        warn_of_logs(x, type(self).__name__)
-        reference, factors = learn(CountRows(x, totals), self.method)
+        warn_of_logs(samples.logged, type(self).__name__)
         found = libraries(reference, totals, factors)
         self._remember_features(X, X, x)
         self.reference_ = reference
         self.mean_library_ = float(found[totals > 0].mean())
-        if self.target_sum is not None:
-            self.target_sum_ = float(self.target_sum)
-        elif self.prior_count is not None:
-            self.target_sum_ = 1e6
-        elif METHODS[self.method].of_library:
-            self.target_sum_ = float(np.median(found[totals > 0]))
-        else:
-            self.target_sum_ = reference.library
+        self.target_sum_ = self._target(found[totals > 0])
         self.size_factors_ = self._divisors(found)
         return x, found
 
-    def _measure(self, X: Any) -> tuple[Any, NDArray[np.float64]]:
+    def _needs_no_samples(self) -> bool:
+        """Whether each sample is measured by itself, against a number that was given."""
+        own = METHODS[self.method].factor is None
+        return own and self.target_sum is not None and self.prior_count is None
+
+    def _target(self, found: NDArray[np.float64]) -> float:
+        """Return T for samples with some effective libraries."""
+        if self.target_sum is not None:
+            return float(self.target_sum)
+        if self.prior_count is not None:
+            return 1e6
+        if METHODS[self.method].of_library:
+            return float(np.median(found))
+        return self.reference_.library
+
+    def _measure(self, X: Any) -> tuple[Any, Any]:
         """Return counts and effective libraries of samples, fitted or new."""
         self._require_fitted()
         x = raw_counts(X)
         self._check_features(X, x.shape[1])
-        totals = checked_totals(x)
-        warn_of_empty(totals, LEAVE_OUT)
-        factors = measure(CountRows(x, totals), self.reference_)
-        return x, libraries(self.reference_, totals, factors)
+        found = effective_libraries(x, self.reference_)
+        if not is_lazy(x):
+            warn_of_empty(found, LEAVE_OUT)
+        return x, found
 
-    def _divisors(self, found: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _divisors(self, found: Any) -> Any:
         return np.where(found > 0, found / self.target_sum_, 1.0)
 
     def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -11,7 +11,7 @@ correction removes.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from batchcorr.errors import InputError, did_you_mean
 from batchcorr.methods.densify import allow_dense
 from batchcorr.methods.libraries import Libraries
 from batchcorr.methods.matrix import FLOATS, is_sparse
+from batchcorr.methods.raw_counts import is_lazy
 from batchcorr.models.size_factors import METHODS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["LogNormalize"]
 
@@ -63,11 +61,11 @@ class LogNormalize(Libraries):
     ----------
     size_factors_ : ndarray or None
         s of the samples of `fit`: what their counts are divided by, (n,); 1 for samples
-        without counts. Not saved.
+        without counts. Not saved; None if `fit` read nothing (see Notes).
     target_sum_ : float
         T.
-    mean_library_ : float
-        Mean of L over the samples of `fit` that have counts.
+    mean_library_ : float or None
+        Mean of L over the samples of `fit` that have counts; None if it read nothing.
     reference_ : Reference
         What samples are measured against: the sample that TMM chose, the geometric means
         of the features.
@@ -91,6 +89,11 @@ class LogNormalize(Libraries):
     no batch. `fit` freezes T, L̄ and what factors are measured against, so that
     `transform` treats a sample alike alone and beside others. One read for the totals,
     and one pass in which blocks of rows are scaled and logged in cache.
+
+    Of a Dask array `transform` computes nothing: counts are looked at, and refused, when
+    the blocks of the result are computed. `fit` reads every block once for ``"total"``,
+    three times for ``"tmm"`` and twice for the others; with ``"total"``, a `target_sum`
+    and no `prior_count` there is nothing to learn, and it reads nothing.
 
     float64 gives float64; float32 and integers of any width give float32, with totals in
     float64. Features without counts stay zeros. Equal to scanpy's ``normalize_total``
@@ -140,7 +143,8 @@ class LogNormalize(Libraries):
         Parameters
         ----------
         X
-            Raw counts, samples × features: NumPy array, DataFrame, or SciPy sparse.
+            Raw counts, samples × features: NumPy array, DataFrame, SciPy sparse, or a
+            Dask array of these.
         y
             Ignored.
 
@@ -214,7 +218,7 @@ class LogNormalize(Libraries):
 
     def _place(self, X: Any, x: Any) -> Any:
         """Return where to write: X itself if it may and can be written to."""
-        if self.copy or x is not X or x.dtype not in FLOATS:
+        if self.copy or x is not X or x.dtype not in FLOATS or is_lazy(x):
             return None
         if is_sparse(x):
             fits = self.prior_count is None and x.data.flags.writeable
@@ -225,7 +229,7 @@ class LogNormalize(Libraries):
     def _write(
         self,
         x: Any,
-        found: NDArray[np.float64],
+        found: Any,
         out: Any,
         *,
         dense: bool | None = None,
@@ -236,6 +240,12 @@ class LogNormalize(Libraries):
             return log_scale(x, scale, base=self.base or math.e, out=out)
         if is_sparse(x):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
+        if self.mean_library_ is None:
+            msg = (
+                "The mean library is not known, which a prior count is relative to: "
+                "`fit` did not need it without one. Call it again."
+            )
+            raise InputError(msg)
         used = np.where(found > 0, found, self.mean_library_)
         prior = self.prior_count * used / self.mean_library_
         scale = self.target_sum_ / (used + 2 * prior)

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from batchcorr.errors import CountsWarning, InputError, warn
-from batchcorr.models.namespace import is_foreign, namespace, to_numpy
+from batchcorr.models.namespace import is_cupy, is_foreign, namespace, to_numpy
 
-__all__ = ["as_counts", "as_matrix", "is_sparse", "looks_like_counts", "warn_of_counts"]
+__all__ = [
+    "as_counts",
+    "as_matrix",
+    "becomes_dense",
+    "is_sparse",
+    "is_writable",
+    "looks_like_counts",
+    "warn_of_counts",
+]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SAMPLED = 200_000
@@ -30,6 +38,17 @@ def is_sparse(x: Any) -> bool:
     return sparse is not None and sparse.issparse(x)
 
 
+def becomes_dense(x: Any) -> bool:
+    """Whether a matrix is sparse, SciPy's or CuPy's: corrected values are dense."""
+    cupy_s = sys.modules.get("cupyx.scipy.sparse")
+    return is_sparse(x) or (cupy_s is not None and cupy_s.issparse(x))
+
+
+def is_writable(x: Any) -> bool:
+    """Whether results can be written into a matrix: NumPy's, if not frozen, or CuPy's."""
+    return is_cupy(x) or (isinstance(x, np.ndarray) and x.flags.writeable)
+
+
 def as_matrix(x: Any) -> Any:
     """Return a float matrix of a known kind: `x` itself where it is one already.
 
@@ -43,8 +62,9 @@ def as_matrix(x: Any) -> Any:
     >>> as_matrix([[1, 2], [3, 4]]).dtype
     dtype('float32')
     """
-    if is_sparse(x):
-        x = x if x.format in {"csr", "csc"} else x.tocsr()
+    if becomes_dense(x):
+        known = {"csr", "csc"} if is_sparse(x) else {"csr"}
+        x = x if x.format in known else x.tocsr()
     elif hasattr(x, "to_numpy"):
         x = x.to_numpy()
     elif isinstance(x, np.ma.MaskedArray):
@@ -144,6 +164,12 @@ def as_counts(x: Any) -> Any:
         from batchcorr.methods.raw_counts import in_memory
 
         in_memory(x)  # says what to do
+    elif is_cupy(x) or becomes_dense(x):
+        msg = (
+            f"Counts are corrected on the CPU, not in a {type(x).__module__}."
+            f"{type(x).__qualname__}: give x.get(), a NumPy array or SciPy matrix."
+        )
+        raise InputError(msg)
     else:
         x = x.to_numpy() if hasattr(x, "to_numpy") else _from_sequence(x)
     if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:
@@ -179,8 +205,8 @@ def as_counts(x: Any) -> Any:
 
 def looks_like_counts(x: Any) -> bool:
     """Whether the values look like raw counts: whole, not negative, and some large."""
-    if is_sparse(x):
-        values = x.data[:SAMPLED]
+    if becomes_dense(x):
+        values = to_numpy(x.data[:SAMPLED])
     elif (isinstance(x, np.ndarray) or is_foreign(x)) and 0 not in x.shape:
         n_rows, width = x.shape
         step = max(1, n_rows * width // SAMPLED // width)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.arrays.counts import CountRows
+from batchcorr.arrays.counts import count_rows
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.methods.raw_counts import checked_totals, raw_counts, warn_of_empty
+from batchcorr.methods.raw_counts import raw_counts, warn_of_empty
 from batchcorr.models.size_factors import METHODS, learn
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float6
     Parameters
     ----------
     counts
-        Raw counts, samples × features: NumPy array, DataFrame, or SciPy sparse matrix.
-        Fractions are fine.
+        Raw counts, samples × features: NumPy array, DataFrame, SciPy sparse matrix, or
+        a Dask array of these, which is read now. Fractions are fine.
     method
         ``"tmm"``: trimmed mean of M-values. ``"tmmwsp"``: the same with singleton
         pairing, for many zeros. ``"rle"``: relative log expression, the median of
@@ -56,8 +56,10 @@ def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float6
 
     Notes
     -----
-    Agrees with edgeR 3.40 to 1e-14. Features without counts take no part. One to three
-    passes over the counts; O(features) memory.
+    Agrees with edgeR 3.40 to 1e-14. Features without counts take no part. Every block of
+    a Dask array is read twice; three times for ``"tmm"``, which needs the features with
+    counts to find the quartiles, and the quartiles to find the sample that others are
+    measured against. O(features) memory beside the block.
 
     References
     ----------
@@ -76,7 +78,7 @@ def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float6
     if method not in known:
         msg = f"There are no normalization factors {method!r}. "
         raise InputError(msg + did_you_mean(method, known))
-    x = raw_counts(counts)
-    totals = checked_totals(x)
-    warn_of_empty(totals, "they take no part, and their factor is 1.")
-    return learn(CountRows(x, totals), method)[1]
+    samples = count_rows(raw_counts(counts))
+    _, factors = learn(samples, method)
+    warn_of_empty(samples.totals, "they take no part, and their factor is 1.")
+    return factors

@@ -1,17 +1,23 @@
 r"""Leading eigenvectors of a symmetric operator A, by block Lanczos.
 
-From a random block the spaces [V, A V, A² V, …] are built up, every block made
-orthogonal to all before it; the best approximations in the whole space are the
-eigenvectors of Qᵀ A Q (Rayleigh & Ritz). All blocks are kept, so that the error falls as
-a Chebyshev polynomial of the number of products, on flat spectra too, where subspace
-iteration stands still.
+From a first block V the spaces [V, A V, A² V, …] are built up, every block Q_j made
+orthogonal to all before it, so that
+
+    A Q = Q T + R E,     Q = [Q_1 … Q_k],  E = [0 … 0 1]
+
+with T = Qᵀ A Q small and R what the next block is made of. The best approximations in
+the whole space are the eigenvectors Q y of T (Rayleigh & Ritz), and |A v - λ v| is
+|R y_k|, with y_k the last rows of y: nothing large is needed to know it. All blocks are
+kept, so that the error falls as a Chebyshev polynomial of the number of products, on
+flat spectra too, where subspace iteration stands still.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import eig_banded
 
 from batchcorr.errors import ConvergenceWarning, warn
 
@@ -25,6 +31,15 @@ __all__ = ["leading_eigenvectors"]
 BLOCK = 32
 """Vectors multiplied at a time: enough to make good use of each read of the matrix."""
 
+PANEL = 256
+"""Columns of the basis that lie in one array: wide enough for fast products."""
+
+LITTLE, ROUNDING = 1e-2, 1e-12
+"""Parts of a block's norm: below the first a rest is inexact, below the second nothing."""
+
+CHECKS = 8
+"""T is solved anew each time the space has grown by this part."""
+
 
 def leading_eigenvectors(
     multiply: Callable[[NDArray[np.float64]], NDArray[np.float64]],
@@ -33,6 +48,8 @@ def leading_eigenvectors(
     *,
     tolerance: float,
     random: np.random.Generator,
+    start: NDArray[np.float64] | None = None,
+    precision: float = 1e-15,
     max_products: int = 100,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Return the largest eigenvalues and their vectors.
@@ -49,6 +66,10 @@ def leading_eigenvectors(
         Each residual |A v - λ v| is brought under this share of λ.
     random
         Where the first block comes from.
+    start
+        Vectors that are nearly those wanted, to begin with instead: (size, k).
+    precision
+        Of `multiply`: residuals below this share of the largest λ are not looked into.
     max_products
         Blocks multiplied at most.
 
@@ -75,44 +96,115 @@ def leading_eigenvectors(
     >>> values.round(6).tolist()
     [9.0, 4.0]
     """
-    width = min(BLOCK, size)
-    block, _ = np.linalg.qr(random.standard_normal((size, width)))
-    basis, images = np.empty((size, 0)), np.empty((size, 0))
+    if start is None:
+        start = random.standard_normal((size, min(BLOCK, size)))
+    block = np.linalg.qr(start)[0]
+    basis = _Basis(size)
+    small = np.empty((0, 0))
     for products in range(1, max_products + 1):
-        basis = np.hstack([basis, block])
-        images = np.hstack([images, multiply(np.ascontiguousarray(block))])
-        small = basis.T @ images
-        values, vectors = np.linalg.eigh((small + small.T) / 2)
-        values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
-        full = basis.shape[1] >= size
-        if basis.shape[1] >= count:
-            residual = images @ vectors - (basis @ vectors) * values
-            norms = np.linalg.norm(residual, axis=0)
-            scale = np.maximum(values, 1e-14 * max(values[0], 1e-300))
-            if full or bool((norms <= tolerance * scale).all()):
-                return np.maximum(values, 0.0), basis @ vectors, products
-        block = _orthogonal_to(basis, images[:, -width:])
-        if not block.shape[1]:  # the space is invariant: all there is was found
-            return np.maximum(values, 0.0), basis @ vectors, products
-        width = block.shape[1]
-    msg = (
-        f"The leading components did not converge to {tolerance:g} in {max_products} "
-        "products; the last ones may be inexact. Ask for fewer components."
-    )
-    warn(msg, ConvergenceWarning)
-    return np.maximum(values, 0.0), basis @ vectors, max_products
+        basis.append(block)
+        column, rest, following = basis.divide(multiply(np.ascontiguousarray(block)))
+        small = _bordered(small, column)
+        last = not following.shape[1]  # the space is invariant: all there is was found
+        grown = products % max(1, products // CHECKS) == 0
+        if last or products == max_products or (len(small) >= count and grown):
+            values, vectors = _leading(small, count, start.shape[1])
+            residuals = np.linalg.norm(rest @ vectors[-block.shape[1] :], axis=0)
+            enough = np.maximum(tolerance * values, precision * values[0])
+            done = last or bool((residuals <= enough).all())
+            if done:
+                break
+        block = following
+    if not done:
+        msg = (
+            f"The leading components did not converge to {tolerance:g} in "
+            f"{max_products} products; the last ones may be inexact. Ask for fewer "
+            "components."
+        )
+        warn(msg, ConvergenceWarning)
+    return np.maximum(values, 0.0), basis.combine(vectors), products
 
 
-def _orthogonal_to(
-    basis: NDArray[np.float64], block: NDArray[np.float64]
+class _Basis:
+    """Orthonormal columns Q, in panels that are filled and never copied."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._count = size, 0
+        self._panels: list[NDArray[np.float64]] = []
+
+    def append(self, block: NDArray[np.float64]) -> None:
+        """Set a block beside the others."""
+        for column in block.T:
+            if self._count == PANEL * len(self._panels):
+                self._panels.append(np.empty((self._size, PANEL), order="F"))
+            self._panels[-1][:, self._count % PANEL] = column
+            self._count += 1
+
+    def _parts(self) -> list[NDArray[np.float64]]:
+        starts = range(0, self._count, PANEL)
+        pairs = zip(self._panels, starts, strict=True)
+        return [panel[:, : self._count - start] for panel, start in pairs]
+
+    def combine(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return Q W."""
+        result = np.zeros((self._size, weights.shape[1]))
+        for k, part in enumerate(self._parts()):
+            result += part @ weights[k * PANEL : k * PANEL + part.shape[1]]
+        return result
+
+    def take_out(
+        self, block: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return Qᵀ V and V - Q Qᵀ V."""
+        inside = np.vstack([part.T @ block for part in self._parts()])
+        return inside, block - self.combine(inside)
+
+    def divide(
+        self, block: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return Qᵀ V, what of V is outside of Q, and an orthonormal basis of that.
+
+        Where little is outside it holds rounding errors, which are taken out again;
+        what is no more than rounding errors gets no vector in the basis.
+        """
+        norm = np.linalg.norm(block, axis=0).max(initial=0.0)
+        inside, rest = self.take_out(block)
+        q, r = np.linalg.qr(rest)
+        if np.abs(np.diag(r)).min(initial=norm) < LITTLE * norm or norm == 0:
+            again, rest = self.take_out(rest)
+            inside += again
+            q, r = np.linalg.qr(rest)
+            q = q[:, np.abs(np.diag(r)) > ROUNDING * norm]
+            q = q[:, : self._size - self._count]
+            if q.shape[1]:
+                q = np.linalg.qr(self.take_out(q)[1])[0]
+        return inside, rest, q
+
+
+def _bordered(
+    small: NDArray[np.float64], column: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return an orthonormal basis of what is new in a block, twice made orthogonal."""
-    norm = np.linalg.norm(block, axis=0).max(initial=0.0)
-    for _ in range(2):
-        block = block - basis @ (basis.T @ block)
-    q, r = np.linalg.qr(block)
-    new = np.abs(np.diag(r)) > 1e-12 * norm
-    room = basis.shape[0] - basis.shape[1]
-    q = q[:, new][:, :room]
-    q = q - basis @ (basis.T @ q)
-    return np.linalg.qr(q)[0] if q.shape[1] else q
+    """Return T with one more column of blocks, and the same as a row."""
+    known, size = len(small), len(column)
+    result = np.zeros((size, size))
+    result[:known, :known] = small
+    result[:, known:] = column
+    result[known:, :known] = column[:known].T
+    corner = result[known:, known:]
+    result[known:, known:] = (corner + corner.T) / 2
+    return result
+
+
+def _leading(
+    small: NDArray[np.float64], count: int, width: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Solve T for its largest eigenvalues: R is triangular, so T is a band."""
+    size = len(small)
+    width = min(width, size - 1)
+    band = np.zeros((width + 1, size))
+    for k in range(width + 1):
+        band[k, : size - k] = np.diag(small, -k)
+    wanted = (max(size - count, 0), size - 1)
+    found: Any = eig_banded(band, lower=True, select="i", select_range=wanted)
+    values, vectors = found
+    return values[::-1], vectors[:, ::-1]

@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Array", "beside", "is_foreign", "namespace", "to_numpy"]
+__all__ = [
+    "Array",
+    "beside",
+    "is_cupy",
+    "is_foreign",
+    "is_tensor",
+    "libraries",
+    "namespace",
+    "to_numpy",
+]
 
 Array: TypeAlias = Any
 """An array of any library that follows the array API standard."""
@@ -30,8 +39,7 @@ def namespace(array: Array) -> Any:
         import array_api_compat.torch
 
         return array_api_compat.torch
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(array, cupy.ndarray):
+    if is_cupy(array):
         import array_api_compat.cupy
 
         return array_api_compat.cupy
@@ -48,13 +56,30 @@ def is_foreign(x: Any) -> bool:
     """
     if isinstance(x, np.ndarray) or hasattr(x, "dask"):
         return False
-    return hasattr(type(x), "__array_namespace__") or is_tensor(x)
+    return hasattr(type(x), "__array_namespace__") or is_tensor(x) or is_cupy(x)
+
+
+def libraries(kind: type) -> set[str]:
+    """Return the libraries that a type and the types it derives from are of.
+
+    Examples
+    --------
+    >>> sorted(libraries(np.matrix))
+    ['builtins', 'numpy']
+    """
+    return {parent.__module__.partition(".")[0] for parent in kind.__mro__}
 
 
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a tensor of torch, which need not be installed."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def is_cupy(x: Any) -> bool:
+    """Whether `x` is an array of CuPy, which need not be installed."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def beside(array: Array, values: Any, dtype: Any = None) -> Array:
@@ -69,6 +94,8 @@ def beside(array: Array, values: Any, dtype: Any = None) -> Array:
         return np.asarray(values, dtype=dtype)
     from array_api_compat import device
 
+    if isinstance(values, np.ndarray):  # torch takes no other without a warning
+        values = np.require(values, requirements=["C", "W"])
     return namespace(array).asarray(values, dtype=dtype, device=device(array))
 
 
@@ -82,6 +109,6 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     """
     if is_tensor(array):
         return np.asarray(array.detach().cpu().numpy())
-    if hasattr(array, "get") and not isinstance(array, np.ndarray):  # CuPy
+    if is_cupy(array):
         return np.asarray(array.get())
     return np.asarray(array)

@@ -20,6 +20,7 @@ a count in any sample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -36,39 +37,91 @@ __all__ = ["METHODS", "Samples"]
 
 
 class Samples(Protocol):
-    """Counts, one sample after the other: the columns and values that are positive."""
+    """Counts, one sample after the other: the columns and values that are positive.
+
+    They may lie in many blocks, in different places: what is learned from all of them is
+    learned from each block and merged, by functions that can be sent there.
+    """
 
     n_features: int
-    totals: NDArray[np.float64]
+    first: int
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Sum of the counts of each sample: (n,)."""
 
     def __getitem__(self, i: int, /) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the features with counts of sample i, and the counts."""
+
+    def gather(self, work: Work, merge: Merge) -> Any:
+        """Work on every block of samples, and merge the results of neighbours."""
+
+
+Work: TypeAlias = Callable[[Samples], Any]
+Merge: TypeAlias = Callable[[list[Any]], Any]
 
 
 # -- what is learned ---------------------------------------------------------------
 
 
-def _counted(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+def _filled(samples: Samples) -> list[int]:
+    found: list[int] = np.flatnonzero(samples.totals).tolist()
+    return found
+
+
+def _seen(samples: Samples) -> NDArray[np.bool_]:
     """Find the features with a count in any sample."""
     seen = np.zeros(samples.n_features, dtype=bool)
-    for i in filled:
+    for i in _filled(samples):
         seen[samples[i][0]] = True
+    return seen
+
+
+def _richness(samples: Samples) -> NDArray[np.float64]:
+    """Add up the square roots of the counts of each sample."""
+    found = np.full(len(samples.totals), -1.0)
+    for i in _filled(samples):
+        found[i] = np.sqrt(samples[i][1]).sum()
+    return found
+
+
+def _uppers(samples: Samples, n: int) -> NDArray[np.float64]:
+    """Return each sample's upper quartile over n features, as a share of its total."""
+    found = np.zeros(len(samples.totals))
+    for i in _filled(samples):
+        found[i] = _quantile(samples[i][1], n, 0.75) / samples.totals[i]
+    return found
+
+
+def _logs(samples: Samples) -> NDArray[np.float64]:
+    """Count where samples have counts, and add up the logarithms: (2, G)."""
+    found = np.zeros((2, samples.n_features))
+    for i in _filled(samples):
+        features, counts = samples[i]
+        found[0, features] += 1
+        found[1, features] += np.log(counts)
+    return found
+
+
+def _take_part(_: Samples, seen: NDArray[Any]) -> tuple[NDArray[Any], float]:
     return seen, 1.0
 
 
-def _typical_sample(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+def _typical_sample(samples: Samples, seen: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Take the sample whose upper quartile, as a share of its total, is most typical."""
-    n = int(_counted(samples, filled)[0].sum())
-    upper = [_quantile(samples[i][1], n, 0.75) / samples.totals[i] for i in filled]
+    quartiles = partial(_uppers, n=int(seen.sum()))
+    filled = _filled(samples)
+    upper = samples.gather(quartiles, np.concatenate)[filled]
     if np.median(upper) < 1e-20:
-        return _rich_sample(samples, filled)
+        return _rich_sample(samples, samples.gather(_richness, np.concatenate))
     return _sample(samples, filled[int(np.argmin(np.abs(upper - np.mean(upper))))])
 
 
-def _rich_sample(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
+def _rich_sample(
+    samples: Samples, richness: NDArray[Any]
+) -> tuple[NDArray[Any], float]:
     """Take the sample with the largest sum of square roots of counts."""
-    richness = [np.sqrt(samples[i][1]).sum() for i in filled]
-    return _sample(samples, filled[int(np.argmax(richness))])
+    return _sample(samples, int(np.argmax(richness)))
 
 
 def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
@@ -77,32 +130,23 @@ def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
     return profile, float(samples.totals[i])
 
 
-def _log_means(
-    samples: Samples, filled: list[int], fewest: int
-) -> tuple[NDArray[Any], float]:
-    """Average logarithms of positive counts over samples; -inf where few are positive."""
-    seen, logs = (np.zeros(samples.n_features) for _ in range(2))
-    for i in filled:
-        features, counts = samples[i]
-        seen[features] += 1
-        logs[features] += np.log(counts)
-    return np.where(seen >= fewest, logs / len(filled), -np.inf), 1.0
-
-
-def _everywhere(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
-    profile, _ = _log_means(samples, filled, len(filled))
-    if not np.isfinite(profile).any():
+def _everywhere(samples: Samples, found: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Average the logarithms of features with counts in every sample; -inf elsewhere."""
+    (seen, logs), n = found, len(_filled(samples))
+    if not (seen == n).any():
         msg = (
             "No feature has a count in every sample, so that there are no ratios to "
             "take the median of. Use method='poscounts', which needs no such feature, "
             "or 'tmmwsp', or leave out the samples with the fewest counts."
         )
         raise InputError(msg)
-    return profile, 1.0
+    return np.where(seen == n, logs / n, -np.inf), 1.0
 
 
-def _anywhere(samples: Samples, filled: list[int]) -> tuple[NDArray[Any], float]:
-    return _log_means(samples, filled, 1)
+def _anywhere(samples: Samples, found: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Average the logarithms of positive counts over all samples; -inf without any."""
+    seen, logs = found
+    return np.where(seen > 0, logs / len(_filled(samples)), -np.inf), 1.0
 
 
 # -- factors of one sample ---------------------------------------------------------
@@ -154,34 +198,53 @@ def _quantile(positive: NDArray[np.float64], n: int, share: float) -> float:
     return float(values[low] + (at - low) * (values[high] - values[low]))
 
 
-Learn: TypeAlias = Callable[[Samples, list[int]], tuple[Any, float]]
+Learn: TypeAlias = Callable[[Samples, Any], tuple[Any, float]]
 Factor: TypeAlias = Callable[[Any, Any, float, Any], float]
 
 
 class Rule(NamedTuple):
-    """How a method learns and measures, and when it cannot."""
+    """How a method learns and measures, and when it cannot.
 
-    learn: Learn | None
+    `read` and `merge` are the first read, together with which the totals are found;
+    `learn` takes what it gave.
+    """
+
+    read: Work | None
+    merge: Merge
+    learn: Learn
     factor: Factor | None
     of_library: bool = True
     centred: bool = True
     trouble: str = ""
 
 
+def _nothing(_: Samples, __: Any) -> tuple[NDArray[Any], float]:
+    return np.zeros(0), 1.0
+
+
 FEW = "none of their counts is in a feature that takes part."
+ANY, SUM = partial(np.any, axis=0), partial(np.sum, axis=0)
 METHODS = {
-    "total": Rule(None, None, centred=False),
-    "tmm": Rule(_typical_sample, _tmm, trouble=FEW),
-    "tmmwsp": Rule(_rich_sample, _tmmwsp, trouble=FEW),
+    "total": Rule(None, SUM, _nothing, None, centred=False),
+    "tmm": Rule(_seen, ANY, _typical_sample, _tmm, trouble=FEW),
+    "tmmwsp": Rule(_richness, np.concatenate, _rich_sample, _tmmwsp, trouble=FEW),
     "rle": Rule(
-        _everywhere, _rle, trouble="they lack half of the features of the others."
+        _logs,
+        SUM,
+        _everywhere,
+        _rle,
+        trouble="they lack half of the features of the others.",
     ),
     "upperquartile": Rule(
-        _counted, _upper, trouble="their upper quartile is 0, as most counts are."
+        _seen,
+        ANY,
+        _take_part,
+        _upper,
+        trouble="their upper quartile is 0, as most counts are.",
     ),
     "median_of_ratios": Rule(
-        _everywhere, _ratios, of_library=False, centred=False, trouble=FEW
+        _logs, SUM, _everywhere, _ratios, of_library=False, centred=False, trouble=FEW
     ),
-    "poscounts": Rule(_anywhere, _ratios, of_library=False, trouble=FEW),
+    "poscounts": Rule(_logs, SUM, _anywhere, _ratios, of_library=False, trouble=FEW),
 }
 """The methods, by name."""

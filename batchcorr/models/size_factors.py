@@ -8,6 +8,7 @@ effective libraries. What the methods are is in `size_factor_methods`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,14 +64,14 @@ def learn(samples: Samples, method: str) -> tuple[Reference, NDArray[np.float64]
             method, METHODS
         )
         raise InputError(msg)
-    rule, totals = METHODS[method], samples.totals
+    rule = METHODS[method]
+    found = None if rule.read is None else samples.gather(rule.read, rule.merge)
+    totals = samples.totals
     filled = np.flatnonzero(totals)
     if not len(filled):
         msg = "All counts are 0: there is nothing to learn from."
         raise InputError(msg)
-    reference = Reference(method, np.zeros(0))
-    if rule.learn is not None:
-        reference = Reference(method, *rule.learn(samples, filled.tolist()))
+    reference = Reference(method, *rule.learn(samples, found))
     factors = measure(samples, reference)
     if rule.centred:
         centre = float(np.exp(np.mean(np.log(factors[filled]))))
@@ -91,15 +92,16 @@ def measure(samples: Samples, reference: Reference) -> NDArray[np.float64]:
         If a sample has counts but no positive factor; the message says what would work.
     """
     rule, totals = METHODS[reference.method], samples.totals
-    factors = np.ones(len(totals))
     if rule.factor is None:
-        return factors
+        return np.ones(len(totals))
+    work = partial(_factors, reference=reference)
+    factors: NDArray[np.float64] = samples.gather(work, np.concatenate)
     filled = np.flatnonzero(totals)
-    for i in filled.tolist():
-        factors[i] = rule.factor(*samples[i], totals[i], reference)
     bad = filled[~(np.isfinite(factors[filled]) & (factors[filled] > 0))]
     if len(bad):
-        rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+        rows = ", ".join(map(str, bad[:5] + samples.first)) + (
+            ", …" if len(bad) > 5 else ""
+        )
         msg = (
             f"{len(bad)} of {len(totals)} samples (rows {rows}) have no size factor by "
             f"{reference.method!r}: {rule.trouble} Use method='poscounts' or 'tmmwsp', "
@@ -107,6 +109,16 @@ def measure(samples: Samples, reference: Reference) -> NDArray[np.float64]:
         )
         raise InputError(msg)
     factors[filled] /= reference.centre
+    return factors
+
+
+def _factors(samples: Samples, reference: Reference) -> NDArray[np.float64]:
+    """Measure each sample with counts: as the method has it, good or not."""
+    measured = METHODS[reference.method].factor
+    assert measured is not None
+    factors = np.ones(len(samples.totals))
+    for i in np.flatnonzero(samples.totals).tolist():
+        factors[i] = measured(*samples[i], samples.totals[i], reference)
     return factors
 
 

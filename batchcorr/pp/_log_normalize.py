@@ -37,7 +37,7 @@ def log_normalize(
     Parameters
     ----------
     adata
-        Samples × features, raw counts.
+        Samples × features, raw counts; in memory, or in a Dask array.
     method
         What the effective library L of a sample is: ``"total"``, its total count;
         ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or ``"upperquartile"``, total times factor;
@@ -67,9 +67,9 @@ def log_normalize(
     `None` if ``copy=False``, else the normalized AnnData. Sets ``adata.X`` or
     ``adata.layers[key_added]``, in float64 for float64 and else in float32;
     ``adata.obs["size_factor"]``, what the counts of each sample were divided by (1 for
-    samples without counts); ``adata.uns["log1p"]`` as scanpy does where X was logged
-    without `prior_count`; and the record
-    ``adata.uns["batchcorr"]["X.log_normalize"]`` (or of the layer).
+    samples without counts; not where nothing was read, see Notes);
+    ``adata.uns["log1p"]`` as scanpy does where X was logged without `prior_count`; and
+    the record ``adata.uns["batchcorr"]["X.log_normalize"]`` (or of the layer).
 
     Raises
     ------
@@ -93,6 +93,12 @@ def log_normalize(
     Equal to scanpy's ``normalize_total`` and ``log1p`` to rounding; keep the counts in a
     layer, as tests and ComBat-seq need them. To freeze what was learned and apply it to
     other samples see `batchcorr.LogNormalize`.
+
+    Of a Dask array every block is read to learn, once for ``"total"``, three times for
+    ``"tmm"`` and twice for the others; the result is lazy. With ``"total"``, a
+    `target_sum` and no `prior_count` there is nothing to learn: nothing is read, no size
+    factors are set, and values that are no counts are refused when the result is
+    computed.
 
     References
     ----------

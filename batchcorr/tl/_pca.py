@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from batchcorr.arrays.corrected import CorrectedMatrix
     from batchcorr.methods.base import LocationScaleMethod
 
 __all__ = ["pca"]
+
+NARROW = 1e-4
+"""Tolerances from this on are tried with products in float32."""
 
 
 def pca(
@@ -94,8 +99,10 @@ def pca(
 
     Notes
     -----
-    Block Lanczos: one read of X per block of 32 vectors, some ten to thirty blocks; the
-    memory is that of the vectors, O((n + 10 G) n_comps). Signs are such that the
+    Block Lanczos: one read of X for each block of 32 vectors, some ten to twenty blocks,
+    fifty where the spectrum is flat. Memory beside X: the scores, (n, n_comps), and the
+    blocks, G × 32 each. If X is float32 and the tolerance 1e-4 or more, products are in
+    float32 and the residuals are then checked in float64. Signs are such that the
     largest loading of each component is positive.
 
     Examples
@@ -132,21 +139,15 @@ def pca(
             f"and of features ({matrix.shape[0]} and {matrix.shape[1]})."
         )
         raise InputError(msg)
-    centred = matrix.centred()
-    variances, loadings, _ = leading_eigenvectors(
-        centred.gram_times,
-        matrix.shape[1],
-        n_comps,
-        tolerance=tolerance,
-        random=np.random.default_rng(random_state),
+    random = np.random.default_rng(random_state)
+    variances, loadings, scores = _components(
+        matrix.centred(), n_comps, tolerance, random
     )
-    largest = np.argmax(np.abs(loadings), axis=0)
-    loadings = loadings * np.sign(loadings[largest, np.arange(n_comps)])
     n = matrix.shape[0]
     _store(
         adata,
         key_added,
-        scores=centred @ loadings,
+        scores=scores,
         loadings=loadings if chosen is None else _spread(loadings, chosen),
         variance=variances / (n - 1),
         total=float(matrix.var().sum()),
@@ -158,6 +159,49 @@ def pca(
         },
     )
     return adata if copy else None
+
+
+def _components(
+    centred: CorrectedMatrix,
+    count: int,
+    tolerance: float,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return variances times n - 1, loadings and scores.
+
+    A matrix in float32 is multiplied in float32 first, where the tolerance is no finer
+    than that. The residuals are then looked at in float64, and where one is too large
+    (a component may be small beside the first or beside the means) the search goes on
+    from there in float64.
+    """
+    size = centred.shape[1]
+    find = partial(leading_eigenvectors, size=size, count=count, random=random)
+    loadings = None
+    if centred.dtype == np.float32 and tolerance >= NARROW:
+        variances, loadings, _ = find(
+            lambda block: centred.gram_times(block.astype(np.float32)),
+            tolerance=0.8 * tolerance,
+            precision=1e-6,
+        )
+        loadings = _with_signs(loadings)
+        scores = centred @ loadings
+        residuals = (scores.T @ centred).T - loadings * variances
+        if (np.linalg.norm(residuals, axis=0) <= tolerance * variances).all():
+            return variances, loadings, scores
+    variances, loadings, _ = find(
+        centred.gram_times, tolerance=tolerance, start=loadings
+    )
+    loadings = _with_signs(loadings)
+    return variances, loadings, centred @ loadings
+
+
+def _with_signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn vectors so that the largest entry of each is positive."""
+    largest = np.argmax(np.abs(loadings), axis=0)
+    turned: NDArray[np.float64] = loadings * np.sign(
+        loadings[largest, np.arange(loadings.shape[1])]
+    )
+    return turned
 
 
 def _chosen(

@@ -1,0 +1,114 @@
+"""CuPy matrices, dense and CSR: both passes by CUDA kernels, on the device.
+
+The kernels are `gpu_kernels.cu`, compiled for the device when first used; what they are
+given is decided in `gpu_passes`. Matrices stay on the device and results are theirs.
+What is as small as (B, G) comes to the CPU as NumPy arrays, because it is tiny beside
+the matrix, and so `models` estimates exactly what it does for any other matrix.
+
+Missing or weighted values take the sums of `generic`, in CuPy's own operations: the
+twins of these kernels, in which they are checked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.arrays import gpu_passes
+from batchcorr.arrays.generic import generic_has_infinite, generic_sums_by_feature
+from batchcorr.arrays.sparse import refuse_missing
+from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.models.namespace import Array, libraries, to_numpy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.moments import Moments
+
+__all__ = ["CupyArray", "CupyRows"]
+
+OPTIONS = ("--std=c++11", "--fmad=false")
+"""Every product is rounded before it is added, as on the CPU: the same bits."""
+
+
+class CupyArray(ABC):  # noqa: B024 - only ever asked, never inherited
+    """Any `cupy.ndarray`, without CuPy being there."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        """Whether a type is one."""
+        return "cupy" in libraries(kind) and hasattr(kind, "strides")
+
+
+class CupyRows(ABC):  # noqa: B024 - only ever asked, never inherited
+    """Any CSR matrix of `cupyx.scipy.sparse`, without CuPy being there."""
+
+    @classmethod
+    def __subclasshook__(cls, kind: type) -> bool:
+        """Whether a type is one."""
+        return "cupyx" in libraries(kind) and getattr(kind, "format", "") == "csr"
+
+
+@cache
+def _module(real: str, index: str) -> Any:
+    import cupy
+
+    types = (f"-DREAL={real}", f"-DINDEX={index}")
+    source = gpu_passes.SOURCE.read_text("utf-8")
+    return cupy.RawModule(code=source, options=(*OPTIONS, *types))
+
+
+def _launch(
+    name: str, types: tuple[str, str], grid: Any, block: Any, args: Any
+) -> None:
+    _module(*types).get_function(name)(grid, block, args)
+
+
+def _on_its_device(work: Callable[..., Any], x: Any, *given: Any) -> Any:
+    """Do the work of a pass on the device that holds x, which may be one of several."""
+    import cupy
+
+    with x.data.device:
+        return work(gpu_passes.Device(cupy, _launch), x, *given)
+
+
+@sums.register(CupyArray)
+def _sums(x: Array, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    mean, squares, cross = _on_its_device(gpu_passes.dense_sums, x, *given)
+    return to_numpy(mean), to_numpy(squares), to_numpy(cross)
+
+
+@sums.register(CupyRows)
+def _csr_sums(x: Any, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    mean, squares, cross = _on_its_device(gpu_passes.csr_sums, x, *given)
+    return to_numpy(mean), to_numpy(squares), to_numpy(cross)
+
+
+@affine.register(CupyArray)
+def _affine(x: Array, *given: Any) -> Array:
+    return _on_its_device(gpu_passes.dense_affine, x, *given)
+
+
+@affine.register(CupyRows)
+def _csr_affine(x: Any, *given: Any) -> Array:
+    return _on_its_device(gpu_passes.csr_affine, x, *given)
+
+
+@sums_by_feature.register(CupyRows)
+def _csr_by_feature(x: Any, *given: Any) -> Moments:
+    refuse_missing(x.data)
+    found: Moments = sums_by_feature(x.toarray(), *given)
+    return found
+
+
+@has_infinite.register(CupyRows)
+def _csr_has_infinite(x: Any) -> bool:
+    found: bool = has_infinite(x.data[:, None])
+    return found
+
+
+sums_by_feature.register(CupyArray, generic_sums_by_feature)
+has_infinite.register(CupyArray, generic_has_infinite)

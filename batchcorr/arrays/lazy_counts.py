@@ -1,0 +1,212 @@
+"""Counts in Dask arrays: what is learned is merged up a tree, logarithms are lazy blocks.
+
+    reads of `learn`:   totals, and with them what the method needs first
+                        tmm: the quartiles of samples, over the features that were seen
+                        the factors of samples, against what was found
+
+The blocks are matrices of the other kinds, and each goes through the room of its kind,
+which looks at the counts as well. A sample may be cut into chunks of features: its
+pieces are then put together before it is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse as sp
+from dask.delayed import delayed
+
+from batchcorr.arrays.counts import (
+    CountRows,
+    canonical,
+    count_rows,
+    effective_libraries,
+)
+from batchcorr.arrays.lazy import merge_tree, require_no_place, slices_of
+from batchcorr.arrays.log_scale import log_scale, log_shifted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.size_factors import Reference
+
+__all__ = ["LazyCountRows"]
+
+
+class LazyCountRows:
+    """The counts of samples in a Dask array; see `CountRows`.
+
+    The first read also gives the totals, and tells whether these look like logarithms.
+
+    Parameters
+    ----------
+    x
+        The Dask array, with known chunks.
+    """
+
+    first = 0
+
+    def __init__(self, x: Any) -> None:
+        self.n_features = int(x.shape[1])
+        self._strips = [
+            (rows, list(blocks))
+            for rows, blocks in zip(slices_of(x.chunks[0]), x.to_delayed(), strict=True)
+            if rows.stop > rows.start  # filtering leaves empty blocks
+        ]
+        self._known: tuple[NDArray[np.float64], float] | None = None
+        if not self._strips:
+            self._known = np.zeros(0), 0.0
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Sum of the counts of each sample: (n,)."""
+        return self._measured()[0]
+
+    @property
+    def logged(self) -> float:
+        """The largest of the first values if they look like logarithms, else 0."""
+        return self._measured()[1]
+
+    def __getitem__(self, i: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return where sample i has counts, in ascending order, and how many."""
+        rows, blocks = next(s for s in self._strips if i < s[0].stop)
+        found: tuple[NDArray[np.intp], NDArray[np.float64]]
+        found = delayed(_sample, pure=False)(blocks, i - rows.start).compute()
+        return found
+
+    def gather(
+        self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
+    ) -> Any:
+        """Work on every block, where it is, and merge the results of neighbours."""
+        if self._known is not None:
+            return self._compute(work, merge)
+        both = self._compute(partial(_first, work), partial(_merge_first, merge))
+        self._known = both[:2]
+        return both[2]
+
+    def _measured(self) -> tuple[NDArray[np.float64], float]:
+        if self._known is None:
+            self.gather(_nothing, _nothing)
+        assert self._known is not None
+        return self._known
+
+    def _compute(
+        self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
+    ) -> Any:
+        do, sent = delayed(_do, pure=False), delayed(work, pure=False, traverse=False)
+        parts = [do(sent, blocks, rows.start) for rows, blocks in self._strips]
+        return merge_tree(parts, merge).compute()
+
+
+count_rows.register(da.Array, LazyCountRows)
+
+
+@effective_libraries.register(da.Array)
+def _effective_libraries(x: Any, reference: Reference) -> Any:
+    numbers = da.from_array(np.arange(x.shape[0]), chunks=(x.chunks[0],), name=False)
+    return da.blockwise(
+        _libraries_block,
+        "i",
+        x,
+        "ij",
+        numbers,
+        "i",
+        reference=delayed(reference, pure=False, traverse=False),
+        concatenate=None,
+        dtype=np.float64,
+        meta=np.empty(0),
+    )
+
+
+@log_scale.register(da.Array)
+def _log_scale(x: Any, scale: Any, *, base: float = math.e, out: Any = None) -> Any:
+    require_no_place(out)
+    options = {"base": base}
+    meta = _log_scale_block(x._meta[:0, :0], np.zeros(0), **options)
+    return _by_row(_log_scale_block, x, [scale], meta, options)
+
+
+@log_shifted.register(da.Array)
+def _log_shifted(
+    x: Any, shift: Any, scale: Any, *, base: float = 2.0, out: Any = None
+) -> Any:
+    require_no_place(out)
+    options = {"base": base}
+    meta = np.empty((0, 0), np.float64 if x.dtype == np.float64 else np.float32)
+    return _by_row(_log_shifted_block, x, [shift, scale], meta, options)
+
+
+def _by_row(
+    work: Callable[..., Any],
+    x: Any,
+    beside: list[Any],
+    meta: Any,
+    options: dict[str, Any],
+) -> Any:
+    """Return an array whose blocks are made from those of `x` and a number a row."""
+    given: list[Any] = []
+    for numbers in beside:
+        known = isinstance(numbers, np.ndarray)
+        lazy = da.from_array(numbers, name=False) if known else numbers
+        given += [lazy.rechunk((x.chunks[0],)), "i"]
+    return da.blockwise(
+        work, "ij", x, "ij", *given, **options, dtype=meta.dtype, meta=meta
+    )
+
+
+# -- what is done with blocks, wherever they are -----------------------------------
+
+
+def _do(work: Callable[[Any], Any], blocks: list[Any], first: int) -> Any:
+    return work(CountRows(_beside(blocks), first=first))
+
+
+def _sample(blocks: list[Any], i: int) -> Any:
+    x = _beside(blocks)[i : i + 1]
+    return CountRows(x)[0]
+
+
+def _beside(blocks: list[Any]) -> Any:
+    """Set the pieces of samples beside each other, as one matrix in canonical format."""
+    if len(blocks) == 1:
+        return canonical(blocks[0])
+    if all(isinstance(block, np.ndarray) for block in blocks):
+        return np.hstack(blocks)
+    return canonical(sp.hstack(blocks, format="csr"))
+
+
+def _first(work: Callable[[Any], Any], rows: CountRows) -> tuple[Any, float, Any]:
+    return rows.totals, rows.logged, work(rows)
+
+
+def _merge_first(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+    totals, logged, found = zip(*parts, strict=True)
+    return np.concatenate(totals), logged[0], merge(list(found))
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _libraries_block(
+    blocks: list[Any], numbers: NDArray[np.intp], *, reference: Reference
+) -> Any:
+    if not len(numbers):
+        return np.zeros(0)
+    return effective_libraries(_beside(blocks), reference, int(numbers[0]))
+
+
+def _log_scale_block(x: Any, scale: NDArray[np.float64], *, base: float) -> Any:
+    return log_scale(canonical(x), scale, base=base)
+
+
+def _log_shifted_block(
+    x: Any, shift: NDArray[np.float64], scale: NDArray[np.float64], *, base: float
+) -> Any:
+    return log_shifted(canonical(x), shift, scale, base=base)

@@ -1,0 +1,88 @@
+r"""Products of a corrected Dask array: each block multiplied where it is, results summed.
+
+    Cᵀ C V = Σ_blocks C_kᵀ C_k V
+
+Only V goes to the workers, and only results of its size come back, through a tree. Every
+product computes the blocks once: keep those that are dear to read in the workers' memory
+(``x.persist()``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+from dask.delayed import delayed
+
+from batchcorr.arrays.corrected import gram_times, times, transposed_times
+from batchcorr.arrays.lazy import merge_tree, slices_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.models.design import Design
+    from batchcorr.models.location_scale import LocationScale
+
+
+def _blocks(x: Any, design: Design) -> Iterator[tuple[Any, Design, slice]]:
+    """Give each block of whole rows, and what is known of them."""
+    whole = x.rechunk({1: -1})
+    slices = slices_of(whole.chunks[0])
+    for block, rows in zip(whole.to_delayed()[:, 0], slices, strict=True):
+        if rows.stop > rows.start:  # filtering leaves empty blocks
+            yield block, design.take(rows), rows
+
+
+def _times(
+    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+) -> NDArray[Any]:
+    task = delayed(_in_block, pure=False)
+    shared = delayed(correction), delayed(right)
+    parts = [task(times, block, own, *shared) for block, own, _ in _blocks(x, design)]
+    return np.concatenate(da.compute(*parts))
+
+
+def _transposed_times(
+    x: Any, design: Design, correction: LocationScale, left: NDArray[Any]
+) -> NDArray[np.float64]:
+    task, shared = delayed(_in_block, pure=False), delayed(correction)
+    return _summed(
+        [
+            task(transposed_times, block, own, shared, left[rows])
+            for block, own, rows in _blocks(x, design)
+        ]
+    )
+
+
+def _gram_times(
+    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+) -> NDArray[np.float64]:
+    task = delayed(_in_block, pure=False)
+    shared = delayed(correction), delayed(right)
+    return _summed(
+        [task(gram_times, block, own, *shared) for block, own, _ in _blocks(x, design)]
+    )
+
+
+def _in_block(
+    product: Callable[..., Any],
+    block: Any,
+    design: Design,
+    correction: LocationScale,
+    vectors: NDArray[Any],
+) -> Any:
+    return product(block, design, correction, vectors)
+
+
+def _summed(parts: list[Any]) -> NDArray[np.float64]:
+    """Add up results through a tree, so that nobody holds many."""
+    total: NDArray[np.float64] = da.compute(merge_tree(parts, sum))[0]
+    return total
+
+
+times.register(da.Array, _times)
+transposed_times.register(da.Array, _transposed_times)
+gram_times.register(da.Array, _gram_times)
