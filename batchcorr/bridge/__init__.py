@@ -13,11 +13,26 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "Folded",
+    "Profile",
+    "Recalibration",
+    "accumulate",
     "capture",
+    "fold",
+    "lint",
     "nn",
+    "profile",
+    "recalibrate",
 ]
 
 _HOMES = {
+    "Folded": "_fold",
+    "Profile": "_profile",
+    "Recalibration": "_recalibrate",
+    "profile": "_profiling",
+    "recalibrate": "_recalibrate",
+    "fold": "_fold",
+    "lint": "_lint",
     "capture": "_capture",
 }
 

@@ -1,0 +1,142 @@
+"""What was found: findings with their evidence, and parameter groups to train with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+__all__ = ["Finding", "LintResult"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of one layer.
+
+    Parameters
+    ----------
+    rule
+        Which kind of fault.
+    layer
+        Name of the layer in the model.
+    message
+        What was seen, in words and numbers.
+    evidence
+        The numbers by name.
+    remedy
+        What to do.
+
+    Examples
+    --------
+    >>> print(
+    ...     Finding("small-batch", "bn", "2 values per channel.", {"rows": 2}, "More.")
+    ... )
+    small-batch: bn
+        2 values per channel.
+        Remedy: More.
+    """
+
+    rule: str
+    layer: str
+    message: str
+    evidence: Mapping[str, float]
+    remedy: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rule}: {self.layer}\n    {self.message}\n    Remedy: {self.remedy}"
+        )
+
+
+@dataclass(frozen=True)
+class LintResult:
+    """The faults of a model, and what its parameters are.
+
+    Attributes
+    ----------
+    findings
+        The faults, rule by rule.
+    scale_invariant
+        Names of the weights whose length does not change what the network computes.
+
+    Examples
+    --------
+    >>> print(LintResult((), (), {}))
+    No fault found.
+    """
+
+    findings: tuple[Finding, ...]
+    scale_invariant: tuple[str, ...]
+    _parameters: Mapping[str, Tensor] = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        if self.ok:
+            return "No fault found."
+        return "\n".join(str(finding) for finding in self.findings)
+
+    def parameter_groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
+        """Return groups for an optimizer, of which only ordinary weights decay.
+
+        Decay pulls a function towards zero where length means something. The length of a
+        scale-invariant weight means nothing to the function; decaying it only raises the
+        effective learning rate of its direction, to an angle of about √(2 · learning
+        rate · decay) per step. A bias, and a scale or shift of a normalization, says
+        where zero is and how large a unit is: it is one number per channel and has
+        nothing to overfit with. Neither group decays.
+
+        Parameters
+        ----------
+        weight_decay
+            Decay of the ordinary weights: matrices and kernels that are not
+            scale-invariant.
+
+        Returns
+        -------
+        list of dict
+            One or two groups of trainable parameters, each parameter once.
+
+        Raises
+        ------
+        InputError
+            If the decay is negative or no number.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4))
+        >>> _ = net.append(nn.Linear(4, 1))
+        >>> def loss(model, batch):
+        ...     return model(batch).square().mean()
+        >>> from batchcorr.bridge._lint import lint
+        >>> found = lint(net, torch.randn(16, 3), loss)
+        >>> groups = found.parameter_groups(weight_decay=0.01)
+        >>> [(len(g["params"]), g["weight_decay"]) for g in groups]
+        [(1, 0.01), (4, 0.0)]
+        >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
+        """
+        number = isinstance(weight_decay, int | float)
+        if not number or isinstance(weight_decay, bool) or not weight_decay >= 0:
+            msg = f"weight_decay must be a number from 0 on, not {weight_decay!r}."
+            raise InputError(msg)
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
+        for name, value in self._parameters.items():
+            ordinary = value.ndim > 1 and name not in self.scale_invariant
+            (decayed if ordinary else free).append(value)
+        groups = [
+            {"params": decayed, "weight_decay": float(weight_decay)},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
