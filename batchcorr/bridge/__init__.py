@@ -18,6 +18,7 @@ __all__ = [
     "Recalibration",
     "accumulate",
     "capture",
+    "claims",
     "fold",
     "lint",
     "nn",

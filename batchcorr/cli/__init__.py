@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from batchcorr import __version__
-from batchcorr.cli import correct, demo, methods, sites
+from batchcorr.cli import bridge, correct, demo, methods, sites
 from batchcorr.cli.console import out
 
 __all__ = ["app"]
@@ -35,6 +35,7 @@ for command in (
     sites.moments,
     sites.fit_moments,
     methods.methods,
+    bridge.bridge,
 ):
     app.command()(command)
 

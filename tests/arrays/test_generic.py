@@ -14,7 +14,7 @@ import batchcorr as bc
 from batchcorr import _adata
 from batchcorr.arrays import apply, generic, moments
 from batchcorr.arrays.counts import totals
-from batchcorr.arrays.verbs import sums
+from batchcorr.arrays.verbs import ROOMS, sums
 from batchcorr.errors import CountsWarning, InputError
 from batchcorr.methods.matrix import looks_like_counts
 from batchcorr.models.design import Design
@@ -298,7 +298,7 @@ print(ComBat().fit_transform(x, batch=[0, 1] * 10).shape, "pandas" in sys.module
     ("absent", "skipped"),
     [
         (["anndata", "scanpy", "torch", "cupy", "h5py", "zarr", "matplotlib"], []),
-        (["anndata", "scanpy", "torch", "cupy", "dask"], ["lazy", "lazy_counts"]),
+        (["anndata", "scanpy", "torch", "cupy", "dask"], ROOMS["dask"]),
     ],
     ids=["no faces", "no dask"],
 )

@@ -1,0 +1,116 @@
+r"""The algebra: frozen corrections that follow each other, and layers that take them up.
+
+A layer y = W x + c between the corrections (r₁, s₁) before it and (r₂, s₂) after it is
+
+    W' = r₂ ∘ W ∘ r₁,      c' = r₂ ∘ (c + Σ W s₁) + s₂
+
+with r₁ along the input channels of W, r₂ along its output channels, and the sum over
+input channels and positions of the kernel. All of it in float64.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchcorr.bridge._torch import torch
+from batchcorr.models.location_scale import LocationScale
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+__all__ = ["chain", "concatenate", "layer_weights", "norm_weights", "one_map", "same"]
+
+
+def one_map(scale: Tensor, shift: Tensor) -> LocationScale:
+    """Return the correction of one batch with a scale and a shift for each channel."""
+    none = scale.new_empty((0, scale.shape[0]))
+    return LocationScale(scale[None, :], shift[None, :], none, none)
+
+
+def chain(first: LocationScale, then: LocationScale) -> LocationScale:
+    """Return the one correction that does what two do, one after the other.
+
+    Examples
+    --------
+    >>> double = one_map(torch.tensor([2.0]), torch.tensor([0.0]))
+    >>> next_to = one_map(torch.tensor([1.0]), torch.tensor([1.0]))
+    >>> chain(double, next_to).shift.item(), chain(next_to, double).shift.item()
+    (1.0, 2.0)
+    """
+    return one_map(
+        (then.scale * first.scale)[0], (then.scale * first.shift + then.shift)[0]
+    )
+
+
+def concatenate(maps: Sequence[LocationScale]) -> LocationScale:
+    """Return the correction of channels that are put beside each other."""
+    return one_map(
+        torch.cat([part.scale for part in maps], dim=1)[0],
+        torch.cat([part.shift for part in maps], dim=1)[0],
+    )
+
+
+def same(a: LocationScale, b: LocationScale) -> bool:
+    """Whether two corrections are equal, value by value."""
+    return torch.equal(a.scale, b.scale) and torch.equal(a.shift, b.shift)
+
+
+def layer_weights(
+    weight: Tensor,
+    bias: Tensor | None,
+    before: LocationScale | None,
+    after: LocationScale | None,
+    *,
+    groups: int = 1,
+    transposed: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the layer that has taken up its neighbours.
+
+    Parameters
+    ----------
+    weight
+        Of a linear layer or convolution, (out, in / groups, …); of a transposed one,
+        (in, out / groups, …).
+    bias
+        Of the layer: (out,); None: 0.
+    before, after
+        Corrections of its inputs and of its outputs; None: nothing is corrected.
+    groups
+        Number of blocks of channels that do not see each other.
+    transposed
+        Whether the layer is a transposed convolution.
+
+    Examples
+    --------
+    >>> half = one_map(torch.tensor([0.5]), torch.tensor([3.0]))
+    >>> weight, bias = layer_weights(torch.tensor([[4.0]]), None, half, half)
+    >>> weight.item(), bias.item()
+    (1.0, 9.0)
+    """
+    first, second = weight.shape[:2]
+    blocks = weight.detach().double().reshape(groups, first // groups, second, -1)
+    if transposed:
+        blocks = blocks.transpose(1, 2)
+    _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
+    constant = blocks.new_zeros(groups * n_out) if bias is None else bias.detach()
+    constant = constant.double()
+    if before is not None:
+        shift = before.shift.reshape(groups, 1, n_in, 1)
+        constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
+        blocks = blocks * before.scale.reshape(groups, 1, n_in, 1)
+    if after is not None:
+        blocks = blocks * after.scale.reshape(groups, n_out, 1, 1)
+        constant = after.scale[0] * constant + after.shift[0]
+    if transposed:
+        blocks = blocks.transpose(1, 2)
+    return blocks.reshape(weight.shape), constant
+
+
+def norm_weights(
+    correction: LocationScale, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return γ and β with which a BatchNorm of these statistics is this correction."""
+    scale = correction.scale[0]
+    return scale * torch.sqrt(variance + eps), correction.shift[0] + scale * mean

@@ -1,0 +1,65 @@
+"""What the claims are measured on: small networks, and noise that is always the same."""
+
+from __future__ import annotations
+
+from functools import wraps
+from itertools import pairwise
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from torch import nn
+
+from batchcorr.bridge._torch import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+__all__ = ["largest", "mlp", "normal", "relative", "seeded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def seeded(measure: Callable[P, R]) -> Callable[P, R]:
+    """Run a measurement on random numbers of its own, and on one thread.
+
+    The networks are small, and sums in one order round alike on every machine. The
+    caller's random numbers and threads stay as they were.
+    """
+
+    @wraps(measure)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                return measure(*args, **kwargs)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+def normal(*shape: int) -> Tensor:
+    """Return standard normal noise in float64."""
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def mlp(*sizes: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> nn.Module:
+    """Return Linear → norm → ReLU for each size but the last, and a Linear head."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes[:-1]):
+        layers += [nn.Linear(fan_in, fan_out), norm(fan_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1])).double()
+
+
+def largest(values: Tensor) -> float:
+    """Return the largest absolute value."""
+    return float(values.detach().abs().max())
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    """Return the distance of two tensors over the length of the second."""
+    return float((found - wanted).detach().norm() / wanted.detach().norm())

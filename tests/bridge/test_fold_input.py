@@ -1,0 +1,232 @@
+"""What folding refuses, with which words; and what its result says."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from batchcorr.bridge import fold
+from batchcorr.errors import BatchCorrError, FoldError, InputError
+from tests.bridge.fold_cases import (
+    Chain,
+    checked,
+    require_equal,
+    require_untouched,
+    sample,
+    snapshot,
+    trained,
+)
+from tests.bridge.test_fold_shared import IMAGE, domain_model
+
+
+def small():
+    return trained(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU()))
+
+
+def nan_weights():
+    model = small()
+    with torch.no_grad():
+        model[0].weight[0, 0] = torch.nan
+    return model
+
+
+def uncopyable():
+    model = small()
+    model.kept = model[0](sample(3, 4))
+    return model
+
+
+def by_value(m, x):
+    return m.norm(x) if x.sum() > 0 else x
+
+
+REFUSED = {
+    "no module": (lambda: "net", sample(3, 4), "must be a torch.nn.Module, not a str"),
+    "no BatchNorm": (
+        lambda: nn.Sequential(nn.Linear(4, 3)).eval(),
+        sample(3, 4),
+        "no BatchNorm layer, so there is nothing to do",
+    ),
+    "training": (lambda: small().train(), sample(3, 4), r"training mode .*model.eval"),
+    "partly training": (
+        lambda: nn.Sequential(small(), small().train()).eval().append(small().train()),
+        sample(3, 4),
+        r"training mode \(2, 2.0, 2.1, 2.2\)",
+    ),
+    "lazy": (
+        lambda: nn.Sequential(nn.LazyLinear(3), nn.BatchNorm1d(3)).eval(),
+        sample(3, 4),
+        "lazy layers",
+    ),
+    "no tensor": (small, (1, "two"), "must hold a tensor .* not tuple"),
+    "scalar": (small, torch.tensor(1.0), "must hold a tensor"),
+    "empty": (small, sample(0, 4), r"empty \(shape \(0, 4\)\)"),
+    "NaN": (small, sample(3, 4) * torch.nan, "example_inputs contain NaN"),
+    "NaN weights": (nan_weights, sample(3, 4), "returns NaN for example_inputs"),
+    "shape": (small, sample(3, 5), r"fails on example_inputs: RuntimeError: mat1"),
+    "dtype": (small, sample(3, 4).float(), "fails on example_inputs"),
+    "keywords": (
+        small,
+        {"pixels": sample(3, 4)},
+        "unexpected keyword argument 'pixels'",
+    ),
+    "inputs elsewhere": (
+        small,
+        sample(3, 4).to("meta"),
+        "The model is on cpu, example_inputs are on meta",
+    ),
+    "model without values": (
+        lambda: small().to("meta"),
+        sample(3, 4),
+        'on the "meta" device: its weights have no values',
+    ),
+    "uncopyable": (uncopyable, sample(3, 4), "cannot be copied"),
+    "no numbers": (
+        lambda: trained(
+            Chain(lambda m, x: m.norm(x).argmax(1), norm=nn.BatchNorm1d(4))
+        ),
+        sample(3, 4),
+        "returns no real numbers",
+    ),
+    "branch on values": (
+        lambda: trained(Chain(by_value, norm=nn.BatchNorm1d(4))),
+        sample(3, 4),
+        r"torch.export cannot follow this model[\s\S]*Fold a part",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_refused_and_the_model_untouched(name):
+    make, inputs, words = REFUSED[name]
+    model = make()
+    plain = isinstance(model, nn.Module) and name not in {
+        "lazy",
+        "NaN weights",
+        "model without values",
+    }
+    before = snapshot(model) if plain else None
+    with pytest.raises(InputError, match=words):
+        fold(model, inputs)
+    if plain:
+        require_untouched(model, before)
+
+
+def test_a_model_that_looks_at_its_layers_is_not_returned():
+    """The graph cannot show that the code asks what a layer is."""
+
+    def run(m, x):
+        y = m.norm(m.linear(x))
+        return y if isinstance(m.norm, nn.BatchNorm1d) else y + 1
+
+    model = trained(Chain(run, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6)))
+    before = snapshot(model)
+    with pytest.raises(FoldError, match="it is not returned") as caught:
+        fold(model, sample(3, 4))
+    assert isinstance(caught.value, BatchCorrError)
+    require_untouched(model, before)
+    model.run = lambda m, x: m.norm(m.linear(x)) * m.norm.num_features
+    with pytest.raises(FoldError, match="The folded model fails: AttributeError"):
+        fold(model, sample(3, 4))
+
+
+def test_a_layer_that_lies_about_its_correction_is_not_believed():
+    model = trained(domain_model(honest=False))
+    with pytest.raises(FoldError, match="differs from the given one"):
+        fold(model, sample(*IMAGE))
+
+
+def test_weights_that_float32_cannot_hold_are_not_returned():
+    model = small()
+    with torch.no_grad():
+        model[1].running_mean.fill_(1e5)
+        model[0].bias.fill_(1e5)
+    assert fold(model, sample(3, 4)).error < 1e-10
+    with pytest.raises(FoldError, match=r"allowed for torch.float32.*model.double\(\)"):
+        fold(model.float(), sample(3, 4).float())
+
+
+@pytest.mark.parametrize("inputs", ["tensor", "tuple", "dict"])
+def test_inputs_may_be_given_in_three_ways(inputs):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(4, 6), nn.BatchNorm1d(6)
+
+        def forward(self, x, y=None, *, scale=None):
+            out = self.norm(self.linear(x if y is None else x + y))
+            return {"out": out if scale is None else out * scale}
+
+    x, y = sample(3, 4), sample(3, 4, seed=2)
+    given = {"tensor": x, "tuple": (x, y), "dict": {"x": x, "scale": sample(6)}}
+    result = fold(trained(Two()), given[inputs])
+    assert result.folded == {"norm": ("linear",)}
+    assert list(result.errors) == [3, 4]
+
+
+def test_one_sample_is_enough():
+    result = checked(small(), sample(1, 4))
+    assert result.any_batch
+    assert list(result.errors) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: m.norm(m.linear(x)).reshape(3, 6),
+        lambda m, x: m.norm(m.linear(x)) if x.shape[0] < 4 else m.linear(x),
+        lambda m, x: torch.stack([m.norm(m.linear(x))[k] for k in range(len(x))]),
+    ],
+    ids=["fixed", "branch", "loop"],
+)
+def test_a_model_for_one_batch_size_is_followed_for_that(run):
+    model = Chain(run, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6))
+    model = trained(model)
+    result = fold(model, sample(3, 4))
+    assert not result.any_batch
+    assert list(result.errors) == [3]
+    assert "this batch size only" in str(result)
+    require_equal(result, model, (sample(3, 4, seed=9),))
+
+
+def test_half_precision_is_measured_as_such():
+    model = small().to(torch.bfloat16)
+    result = fold(model, sample(64, 4).to(torch.bfloat16))
+    assert result.model[0].weight.dtype == torch.bfloat16
+    assert 1e-4 < result.error < 0.1
+
+
+def test_float32_keeps_its_dtype():
+    result = fold(small().float(), sample(30, 4).float())
+    assert {p.dtype for p in result.model.parameters()} == {torch.float32}
+    assert result.error < 1e-5
+
+
+def test_the_result_says_what_was_done():
+    layers = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.BatchNorm1d(6)]
+    result = fold(trained(nn.Sequential(*layers)), sample(3, 4))
+    head, folded, kept = str(result).splitlines()
+    assert head.startswith("1 of 2 BatchNorm layers folded, relative error ")
+    assert head.endswith("at batch size 3 and 4")
+    assert folded == "  1 → 0"
+    assert kept == (
+        "  3 kept: before it: relu in '2' is no step that a correction of channels "
+        "could pass; after it: its result is part of the model's output"
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.kept = {}
+
+
+def test_a_batch_norm_alone_is_kept():
+    model = trained(nn.BatchNorm1d(4))
+    result = fold(model, sample(3, 4))
+    assert "it corrects" in result.kept[""]
+
+
+def test_folding_again_finds_nothing_to_do():
+    result = fold(small(), sample(3, 4))
+    with pytest.raises(InputError, match="no BatchNorm"):
+        fold(result.model, sample(3, 4))

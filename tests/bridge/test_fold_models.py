@@ -1,0 +1,88 @@
+"""Real architectures with random weights and statistics: N of N, at two batch sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from batchcorr.bridge import fold
+from tests.bridge.fold_cases import norms_in, sample, trained
+
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [2, 2, 1]}
+MODELS = {
+    "ResNet, basic blocks": ("ResNet", {**RESNET, "layer_type": "basic"}, 13),
+    "ResNet, bottlenecks": ("ResNet", {**RESNET, "layer_type": "bottleneck"}, 18),
+    "RegNet X": (
+        "RegNet",
+        {**RESNET, "groups_width": 4, "layer_type": "x"},
+        19,
+    ),
+    "RegNet Y": (
+        "RegNet",
+        {**RESNET, "groups_width": 4, "layer_type": "y"},
+        19,
+    ),
+    "MobileNetV2": ("MobileNetV2", {"depth_multiplier": 0.25}, 52),
+}
+
+
+def classifier(name, options):
+    config = getattr(transformers, f"{name}Config")(**options, num_labels=5)
+    return getattr(transformers, f"{name}ForImageClassification")(config).eval()
+
+
+def scaled(model):
+    """Statistics as if trained, with activations that neither vanish nor explode."""
+    trained(model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 4:
+                weight.mul_(2 / weight[0].numel() ** 0.5)
+            elif name.endswith("normalization.weight"):
+                weight.abs_()
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_batch_norm_folds(name):
+    family, options, count = MODELS[name]
+    model = scaled(classifier(family, options))
+    assert len(norms_in(model)) == count
+    x = sample(2, 3, 32, 32)
+    result = fold(model, {"pixel_values": x})
+    assert len(result.folded) == count
+    assert result.kept == {}
+    assert result.any_batch
+    assert list(result.errors) == [2, 3]
+    assert result.error < 1e-10
+    assert type(result.model) is type(model)
+    assert not norms_in(result.model)
+    with torch.no_grad():
+        for fresh in (sample(1, 3, 32, 32, seed=5), sample(4, 3, 48, 48, seed=6)):
+            logits = model(fresh).logits
+            difference = (result.model(fresh).logits - logits).abs().max()
+            assert difference / logits.abs().max() < 1e-10
+
+
+def test_a_new_model_folds_to_take_the_weights_of_another():
+    family, options, _ = MODELS["ResNet, basic blocks"]
+    old, new = (classifier(family, options).double() for _ in range(2))
+    x = sample(2, 3, 32, 32)
+    saved = fold(scaled(old), x).model.state_dict()
+    model = fold(new, x).model
+    model.load_state_dict(saved)
+    with torch.no_grad():
+        logits = old(x).logits
+        assert (model(x).logits - logits).abs().max() / logits.abs().max() < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)]
+)
+def test_the_full_resnet_50(dtype, tolerance):
+    model = scaled(classifier("ResNet", {})).to(dtype)
+    result = fold(model, sample(2, 3, 224, 224).to(dtype))
+    assert (len(result.folded), len(result.kept)) == (53, 0)
+    assert result.error < tolerance
