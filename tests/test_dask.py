@@ -50,7 +50,7 @@ CHUNKS = {
     "regular": (10, -1),
     "ragged": ((1, 20, 3, 0, 20), -1),
     "features": (15, 7),
-    "single": ((43, 1), 1),
+    "single": ((43, 1), "one and the rest"),
 }
 
 every_case = pytest.mark.parametrize(("name", "options"), CASES, ids=str)
@@ -77,8 +77,16 @@ def beside(data, name):
     return found
 
 
+def sizes_of(chunks, shape):
+    """Return the chunks of an array of this shape."""
+    if chunks[1] == "one and the rest":
+        chunks = (chunks[0], (1, shape[1] - 1))
+    return da.core.normalize_chunks(chunks, shape)
+
+
 def as_blocks(x, chunks, storage=np.asarray):
-    return da.from_array(x, chunks=chunks).map_blocks(storage, dtype=x.dtype)
+    blocks = da.from_array(x, chunks=sizes_of(chunks, x.shape))
+    return blocks.map_blocks(storage, dtype=x.dtype)
 
 
 def counted(x, chunks, storage=np.asarray):
@@ -91,7 +99,7 @@ def counted(x, chunks, storage=np.asarray):
             reads[tuple(start for start, _ in place)] += 1
         return storage(x[tuple(slice(*part) for part in place)])
 
-    sizes = da.core.normalize_chunks(chunks, x.shape)
+    sizes = sizes_of(chunks, x.shape)
     array = da.map_blocks(
         read, chunks=sizes, dtype=x.dtype, meta=storage(np.empty((0, 0), x.dtype))
     )

@@ -20,7 +20,13 @@ from batchcorr.models.location_scale import LocationScale
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["batch_norms", "correction_of", "require_model", "statistics_of"]
+__all__ = [
+    "batch_norms",
+    "correction_of",
+    "normalizing",
+    "require_model",
+    "statistics_of",
+]
 
 
 def require_model(model: object) -> nn.Module:
@@ -95,9 +101,41 @@ def correction_of(norm: _BatchNorm) -> LocationScale:
     [[0.5, 0.5]]
     """
     mean, variance = statistics_of(norm)
-    weight = norm.weight if norm.weight is not None else torch.ones_like(mean)
-    bias = norm.bias if norm.bias is not None else torch.zeros_like(mean)
-    scale = weight.double() / torch.sqrt(variance + norm.eps)
-    none = scale.new_empty((0, scale.shape[0]))
-    shift = bias.double() - scale * mean
-    return LocationScale(scale[None, :], shift[None, :], none, none)
+    return normalizing(
+        mean[None, :], variance[None, :], norm.eps, norm.weight, norm.bias
+    )
+
+
+def normalizing(
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> LocationScale:
+    """Return the correction γ (x - mean) / √(variance + ε) + β of each batch.
+
+    Parameters
+    ----------
+    mean, variance
+        Of each batch and channel: (B, C). Half precision is taken as float32.
+    eps
+        ε, added to the variance.
+    weight, bias
+        γ and β, (C,); None: 1 and 0.
+
+    Examples
+    --------
+    >>> found = normalizing(torch.tensor([[2.0]]), torch.tensor([[4.0]]), 0.0)
+    >>> found.scale.item(), found.shift.item()
+    (0.5, -1.0)
+    """
+    wide = torch.promote_types(mean.dtype, torch.float32)
+    scale = 1 / torch.sqrt(variance.to(wide) + eps)
+    if weight is not None:
+        scale = scale * weight.to(wide)
+    shift = -scale * mean.to(wide)
+    if bias is not None:
+        shift = shift + bias.to(wide)
+    none = scale.new_empty((0, scale.shape[1]))
+    return LocationScale(scale, shift, none, none)

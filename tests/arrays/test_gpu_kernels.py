@@ -353,6 +353,7 @@ def test_every_kernel_is_launched(device):
     assert set(device.launch.launched) == set(kernels())
 
 
+@pytest.mark.slow
 def test_tests_for_a_device_pass_where_numpy_stands_in_for_cupy():
     """What is asked of CuPy: see tests/standin_cupy.py for what this does not show."""
     done = subprocess.run(

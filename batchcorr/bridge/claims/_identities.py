@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import batch_norm, instance_norm
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
-from batchcorr.bridge._norms import correction_of, statistics_of
+from batchcorr.bridge._norms import correction_of, normalizing, statistics_of
 from batchcorr.bridge._rows import codes_of_rows, from_rows, to_rows
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._networks import largest, normal
@@ -80,9 +80,7 @@ def arrays(matrix: Any, batch: Any) -> Table:
 
 def standardization(moments: Moments, *, ddof: int, eps: float = EPS) -> LocationScale:
     """Return the correction that brings each batch to mean 0 and variance 1."""
-    scale = 1 / torch.sqrt(moments.squares / (moments.n - ddof) + eps)
-    none = scale.new_empty((0, scale.shape[1]))
-    return LocationScale(scale, -scale * moments.mean, none, none)
+    return normalizing(moments.mean, moments.squares / (moments.n - ddof), eps)
 
 
 def standardized(

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._norms import normalizing
 from batchcorr.bridge._rows import from_rows, to_rows
 from batchcorr.bridge._shrink import shrunken_statistics
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._shape import require_shape
 from batchcorr.errors import InputError
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,13 +82,7 @@ class _ComBatNorm(_BatchNorm):
             found, self.running_mean.clone(), self.running_var.clone()
         )
         self._follow(found.mean[0], found.squares[0], rows.shape[0])
-        scale = 1 / torch.sqrt(variance + self.eps)
-        shift = -scale * mean
-        if self.weight is not None:
-            scale = scale * self.weight
-            shift = shift * self.weight + self.bias
-        none = scale.new_empty((0, self.num_features))
-        correction = LocationScale(scale, shift, none, none)
+        correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
         return from_rows(tensor_affine(rows, correction), input.shape)
 
     @torch.no_grad()

@@ -14,13 +14,13 @@ import numpy as np
 from torch import nn
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._norms import normalizing
 from batchcorr.bridge._rows import codes_of_rows, from_rows, to_rows
 from batchcorr.bridge._shrink import shrunken_statistics
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._labels import read_labels
 from batchcorr.bridge.nn._shape import require_shape
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
-from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class DomainBatchNorm(nn.Module):
                 more = self._fallback(rows, codes, len(known), len(fresh))
                 mean = torch.cat([mean, more[0].to(mean.dtype)])
                 variance = torch.cat([variance, more[1].to(variance.dtype)])
-        correction = self._correction(mean, variance)
+        correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
         return from_rows(tensor_affine(rows, correction, codes), x.shape)
 
     def as_batch_norm(self, domain: Hashable) -> nn.Module:
@@ -203,16 +203,6 @@ class DomainBatchNorm(nn.Module):
         )
         spare = torch.clamp(all_of_them.n - 1, min=1)
         return all_of_them.mean[0], (all_of_them.squares / spare)[0]
-
-    def _correction(self, mean: Tensor, variance: Tensor) -> LocationScale:
-        """Return the affine map of each domain, γ and β included."""
-        wide = torch.promote_types(mean.dtype, torch.float32)
-        scale = 1 / torch.sqrt(variance.to(wide) + self.eps)
-        shift = -scale * mean.to(wide)
-        if self.weight is not None and self.bias is not None:
-            scale, shift = scale * self.weight, shift * self.weight + self.bias
-        none = scale.new_empty((0, self.num_features))
-        return LocationScale(scale, shift, none, none)
 
     def _is_ready(self, known: dict[Hashable, int], domain: Hashable) -> bool:
         """Whether a domain is known and was met in training."""
