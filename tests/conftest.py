@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 
+collect_ignore = ["standin_cupy.py"]  # a plugin: importing it is using it
+
 
 # -- data --------------------------------------------------------------------------
 

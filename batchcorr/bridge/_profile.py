@@ -1,0 +1,248 @@
+"""A profile: what recalibration needs to know of the source, without its data.
+
+For every BatchNorm layer it holds the source's mean and variance (measured, all layers
+before it measured too), how the statistics of a small support err, and the mean and
+variance of each class where labels were given. It is saved beside the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._files import replacing
+from batchcorr.bridge._null_table import NullTable
+from batchcorr.errors import FileError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from numpy.typing import NDArray
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["LayerProfile", "Profile", "weights_of"]
+
+SCHEMA = 1
+SAME = 0.01
+"""Share by which a layer's γ and β may differ from those of the profile's model."""
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """One layer of C channels; K classes, or 0 where there were no labels.
+
+    Attributes
+    ----------
+    mean, variance
+        Of the source: (C,).
+    weight, bias
+        γ and β, to know the model again: (C,).
+    null
+        Errors of a support.
+    class_null
+        Errors of a support whose classes are known; None without labels.
+    class_mean, class_square
+        Mean of z and z² in each class, z = (x - mean)/sd: (K, C).
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    null: NullTable
+    class_null: NullTable | None
+    class_mean: NDArray[np.float64]
+    class_square: NDArray[np.float64]
+
+    def mixture(
+        self, shares: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and variance of z in a mixture of classes: (…, C) each."""
+        mean = shares @ self.class_mean
+        return mean, np.maximum(shares @ self.class_square - mean**2, 1e-6)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `recalibrate` knows of the source domain; made by `profile`.
+
+    Parameters
+    ----------
+    layers
+        By name, in the order of their calls.
+    sizes
+        Support sizes at which errors were measured: (S,).
+    shares
+        Share of each class in the source: (K,), empty without labels.
+
+    Examples
+    --------
+    >>> import os, tempfile, torch
+    >>> from batchcorr.bridge import profile
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    >>> source = [torch.randn(64, 3, generator=torch.Generator().manual_seed(0))]
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.profile.npz")
+    >>> profile(model, source).save(path)
+    >>> list(Profile.load(path).layers)
+    ['1']
+    """
+
+    layers: dict[str, LayerProfile]
+    sizes: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the profile; the file is complete or not there.
+
+        Parameters
+        ----------
+        path
+            The file to write, .npz.
+        """
+        header = {"schema": SCHEMA, "kind": "profile", "layers": list(self.layers)}
+        arrays: dict[str, Any] = {"sizes": self.sizes, "shares": self.shares}
+        for number, layer in enumerate(self.layers.values()):
+            for name, value in _arrays(layer).items():
+                arrays[f"{number}.{name}"] = value
+        arrays["header"] = np.array(json.dumps(header))
+        with replacing(path) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Profile:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path
+            The file.
+
+        Returns
+        -------
+        The profile.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be read, or is no profile of this or an earlier schema.
+
+        Examples
+        --------
+        >>> Profile.load("nowhere.npz")
+        Traceback (most recent call last):
+        batchcorr.errors.FileError: There is no file nowhere.npz.
+        """
+        try:
+            with (
+                Path(path).open("rb") as stream,
+                np.load(stream, allow_pickle=False) as file,
+            ):
+                arrays = {name: file[name] for name in file.files}
+            header = json.loads(str(arrays["header"]))
+            if int(header["schema"]) > SCHEMA:
+                msg = (
+                    f"{path} was saved by a newer batchcorr (schema "
+                    f"{header['schema']}; this one reads up to {SCHEMA}): update it."
+                )
+                raise FileError(msg)
+            layers = {
+                name: _layer(arrays, f"{number}.")
+                for number, name in enumerate(header["layers"])
+            }
+            return cls(layers, arrays["sizes"], arrays["shares"])
+        except FileNotFoundError as error:
+            msg = f"There is no file {path}."
+            raise FileError(msg) from error
+        except FileError:
+            raise
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            zipfile.BadZipFile,
+        ) as error:
+            msg = (
+                f"{path} is no profile saved by batchcorr, or it is damaged. Make it "
+                "again with profile(model, source_loader).save(path)."
+            )
+            raise FileError(msg) from error
+
+    def require(self, order: Mapping[str, _BatchNorm]) -> None:
+        """Refuse layers of which this is not the profile.
+
+        Parameters
+        ----------
+        order
+            The layers, by name.
+
+        Raises
+        ------
+        InputError
+            If names, channels or γ and β differ.
+        """
+        for name, norm in order.items():
+            layer = self.layers.get(name)
+            if layer is None or len(layer.mean) != norm.num_features:
+                what = "is not in it" if layer is None else f"has {len(layer.mean)}"
+                msg = (
+                    "The profile is of another model: the layer "
+                    f"{name!r} of {norm.num_features} channels {what}. Make one of "
+                    "this model with profile(model, source_loader)."
+                )
+                raise InputError(msg)
+            weight, bias = weights_of(norm)
+            same = np.allclose(weight, layer.weight, rtol=SAME, atol=SAME)
+            if not same or not np.allclose(bias, layer.bias, rtol=SAME, atol=SAME):
+                msg = (
+                    "The profile is of the same architecture with other weights: γ or "
+                    f"β of the layer {name!r} differ. Load the weights it was made "
+                    "with, or make it again with profile(model, source_loader)."
+                )
+                raise InputError(msg)
+
+
+def weights_of(norm: _BatchNorm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return γ and β of a layer, 1 and 0 where it has none."""
+    size = norm.num_features
+    if norm.weight is None:
+        return np.ones(size), np.zeros(size)
+    weight, bias = norm.weight.detach(), norm.bias.detach()
+    return weight.double().cpu().numpy(), bias.double().cpu().numpy()
+
+
+def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of a layer by name, those of its tables after a dot."""
+    found = {}
+    for field in fields(layer):
+        value = getattr(layer, field.name)
+        if isinstance(value, NullTable):
+            for inner in fields(value):
+                found[f"{field.name}.{inner.name}"] = getattr(value, inner.name)
+        elif value is not None:
+            found[field.name] = value
+    return found
+
+
+def _layer(arrays: dict[str, Any], prefix: str) -> LayerProfile:
+    """Return the layer whose arrays have the prefix."""
+
+    def table(name: str) -> NullTable | None:
+        if f"{prefix}{name}.effective" not in arrays:
+            return None
+        names = [field.name for field in fields(NullTable)]
+        return NullTable(**{n: arrays[f"{prefix}{name}.{n}"] for n in names})
+
+    null = table("null")
+    if null is None:
+        raise KeyError(prefix)
+    plain = [f.name for f in fields(LayerProfile) if "null" not in f.name]
+    values = {name: arrays[prefix + name] for name in plain}
+    return LayerProfile(null=null, class_null=table("class_null"), **values)

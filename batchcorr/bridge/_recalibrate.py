@@ -1,0 +1,308 @@
+"""BatchNorm statistics for a new domain, from a few of its samples without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.bridge._class_mixture import choose_classes, is_unbalanced
+from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
+from batchcorr.bridge._layerwise import (
+    call_order,
+    correct,
+    put,
+    require_reusable,
+    restore,
+    snapshot,
+    statistics,
+)
+from batchcorr.bridge._loader import read_batches
+from batchcorr.bridge._profile import Profile
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from batchcorr.bridge._layerwise import Snapshot, Statistics
+
+__all__ = ["METHODS", "Recalibration", "recalibrate"]
+
+METHODS = ("auto", "adabn", "mix", "combat", "eb", "eb_cov")
+PSEUDO_COUNT = 16.0
+
+
+@dataclass
+class Recalibration:
+    """What `recalibrate` did to a model; as context manager it undoes it at the end.
+
+    Parameters
+    ----------
+    method
+        The method that was used; never "auto".
+    samples
+        Samples of the domain.
+    layers
+        A table, one row for each layer in the order of their calls: `channels`;
+        `moved`, root mean square of (new - old mean)/old sd; `scaled`, geometric mean
+        of new/old sd; for eb also `location_kept` and `scale_kept`, the share of the
+        differences between channels that was believed.
+    classes
+        Share of each class that eb_cov assumed, (K,); None for other methods.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(1)).double().eval()
+    >>> x = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
+    >>> with recalibrate(model, [x], "adabn") as done:
+    ...     inside = model[0].running_mean.item()
+    >>> inside, model[0].running_mean.item(), done.method
+    (2.0, 0.0, 'adabn')
+    """
+
+    method: str
+    samples: int
+    layers: pd.DataFrame
+    classes: NDArray[np.float64] | None
+    _before: Snapshot = field(init=False, repr=False, default_factory=list)
+
+    def undo(self) -> None:
+        """Put the statistics back as they were before, to the bit.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(1)).eval()
+        >>> done = recalibrate(model, [torch.tensor([[1.0], [3.0]])], "adabn")
+        >>> done.undo()
+        >>> model[0].running_mean.item()
+        0.0
+        """
+        restore(self._before)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+
+def recalibrate(
+    model: nn.Module,
+    loader: Iterable[Any],
+    method: str = "auto",
+    *,
+    profile: Profile | None = None,
+    alpha: float | None = None,
+    pseudo_count: float | None = None,
+) -> Recalibration:
+    """Set a model's BatchNorm statistics to those of a new domain.
+
+    Weights stay, labels are not read, dropout is off. Layer by layer: what a layer
+    receives is measured after all layers before it have been corrected.
+
+    Parameters
+    ----------
+    model
+        A torch model with BatchNorm layers, changed in place: their running means and
+        variances, nothing else.
+    loader
+        Samples of one domain: a DataLoader, or a list of tensors, tuples or mappings.
+        Every sample counts the same, however it is batched.
+    method
+        "adabn": the domain's own statistics (ddof 0, as BatchNorm in training).
+        "mix": mixed with the old ones. "combat": ComBat's shrinkage across channels.
+        "eb": shrinkage that knows from a profile how supports of this size err.
+        "eb_cov": the same for domains in which classes have other shares than in the
+        source, which are estimated; of one sample it is eb. "auto": with a profile eb,
+        or eb_cov where classes are as uneven as if half of them were missing; without a
+        profile combat.
+    profile
+        Of the source, from `profile`; eb and eb_cov need it.
+    alpha
+        For "mix": the share of the domain, 0 to 1.
+    pseudo_count
+        For "mix": the share is n/(n + pseudo_count), n samples; 16 if neither is given.
+
+    Returns
+    -------
+    Recalibration
+        The account, with `undo()`. In a `with` statement it undoes at the end.
+
+    Raises
+    ------
+    InputError
+        If the model has no BatchNorm layers, or lazy ones, or they are in training
+        mode; if a layer is called twice in a run or keeps no statistics; if values are not finite, the loader is an
+        iterator or of wrong shape, or device; if adabn has one row; if the profile is
+        missing, is another model's, or has no classes. The model is then untouched.
+    MissingKeyError
+        If there is no such method.
+
+    Notes
+    -----
+    One run over the loader for each layer, up to it; eb_cov six of those. The result
+    tends to adabn with many samples. `torch.optim.swa_utils.update_bn` measures with
+    dropout on, all layers at once, by an average over minibatches.
+
+    References
+    ----------
+    adabn: Li et al., arXiv:1603.04779. mix: Schneider et al., arXiv:2006.16971, and
+    meta-learnt, TaskNorm, arXiv:2003.03284. combat: Johnson, Li & Rabinovic (2007).
+    eb: kin of James-Stein BatchNorm, arXiv:2312.00313. Domains as batches of BatchNorm
+    in cell images: BEN, Lin & Lu (2022), and CS-ARM-BN, arXiv:2604.20824.
+
+    Examples
+    --------
+    >>> import torch
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    >>> domain = 2 + torch.randn(100, 3, generator=generator)
+    >>> done = recalibrate(model.eval(), [domain], "adabn")
+    >>> bool(model(domain).mean().abs() < 1e-6)
+    True
+    """
+    weight = _check(method, profile, alpha, pseudo_count)
+    require_reusable(loader)
+    order = call_order(model, loader)
+    for name, norm in order.items():
+        if norm.training:
+            msg = (
+                f"The BatchNorm layer {name!r} is in training mode, in which it would "
+                "average its batches over the new statistics: call model.eval() first."
+            )
+            raise InputError(msg)
+    if profile is not None:
+        profile.require(order)
+    samples = sum(batch.size for batch in read_batches(loader))
+    before, old = snapshot(order), statistics(order)
+    try:
+        found = _estimate(_Task(model, loader, order, old), method, profile, weight)
+    except BaseException:
+        restore(before)
+        raise
+    table = _table(old, statistics(order), found.kept)
+    done = Recalibration(found.method, samples, table, found.classes)
+    done._before = before
+    return done
+
+
+def _check(
+    method: str,
+    profile: Profile | None,
+    alpha: float | None,
+    pseudo_count: float | None,
+) -> Callable[[int], float]:
+    """Refuse what does not go together; return the share of n samples in a mix."""
+    if method not in METHODS:
+        msg = f"There is no method {method!r}. {did_you_mean(method, METHODS)}"
+        raise MissingKeyError(msg)
+    if profile is not None and not isinstance(profile, Profile):
+        msg = (
+            f"profile is a {type(profile).__name__}: give what profile(model, "
+            "source_loader) returned, or Profile.load(path)."
+        )
+        raise InputError(msg)
+    if method.startswith("eb") and profile is None:
+        msg = (
+            f'method="{method}" needs profile=: make one from source data with '
+            'profile(model, source_loader), or use "combat", which needs none.'
+        )
+        raise InputError(msg)
+    if method == "eb_cov" and profile is not None and not len(profile.shares):
+        msg = (
+            "The profile knows no classes: make it from a source loader that gives "
+            '(inputs, labels), or use method="eb".'
+        )
+        raise InputError(msg)
+    given = [value for value in (alpha, pseudo_count) if value is not None]
+    if len(given) > 1 or (given and method != "mix"):
+        msg = 'alpha and pseudo_count are for method="mix", one of them.'
+        raise InputError(msg)
+    if alpha is not None:
+        if not 0 <= alpha <= 1:
+            msg = f"alpha is {alpha}: the share of the domain is between 0 and 1."
+            raise InputError(msg)
+        return lambda _: alpha
+    count = PSEUDO_COUNT if pseudo_count is None else pseudo_count
+    if not 0 <= count < np.inf:
+        msg = f"pseudo_count is {count}: give a number of samples, 0 or more."
+        raise InputError(msg)
+    return lambda n: n / (n + count)
+
+
+@dataclass
+class _Found:
+    method: str
+    classes: NDArray[np.float64] | None = None
+    kept: Mapping[str, tuple[float, float]] | None = None
+
+
+class _Task(NamedTuple):
+    model: nn.Module
+    loader: Iterable[Any]
+    order: Mapping[str, _BatchNorm]
+    old: Statistics
+
+
+def _estimate(
+    task: _Task,
+    method: str,
+    profile: Profile | None,
+    weight: Callable[[int], float],
+) -> _Found:
+    """Set the statistics of all layers by a method."""
+    model, loader, order, old = task
+    go = partial(correct, model, loader, order)
+    if profile is None or not (method.startswith("eb") or method == "auto"):
+        if method == "adabn":
+            go(adabn)
+        elif method == "mix":
+            go(mixed(old, weight))
+        else:
+            go(combat(old))
+        return _Found("combat" if method == "auto" else method)
+    plain = EmpiricalBayes(profile)
+    result = go(plain)
+    samples = sum(batch.size for batch in read_batches(loader))
+    known = len(profile.shares) > 0 and samples > 1
+    if method == "eb" or not known:
+        return _Found("eb", None, plain.kept)
+    best, statistics_, shares = choose_classes(model, loader, order, profile, old)
+    if method == "auto" and not is_unbalanced(shares, profile.shares, samples):
+        put(order, result)
+        return _Found("eb", None, plain.kept)
+    put(order, statistics_)
+    return _Found("eb_cov", shares, best.kept)
+
+
+def _table(
+    old: Statistics,
+    new: Statistics,
+    kept: Mapping[str, tuple[float, float]] | None,
+) -> pd.DataFrame:
+    """Return what changed, one row for each layer."""
+    rows = []
+    for name, (mean, variance) in old.items():
+        after, spread = new[name]
+        there = variance > 0
+        sd = variance[there].sqrt()
+        ratio = (spread[there] / variance[there]).clamp_min(1e-300).log().mean() / 2
+        row = {
+            "layer": name,
+            "channels": len(mean),
+            "moved": float((((after - mean)[there] / sd) ** 2).mean().sqrt()),
+            "scaled": float(ratio.exp()),
+        }
+        if kept is not None:
+            row["location_kept"], row["scale_kept"] = kept[name]
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("layer")

@@ -1,0 +1,328 @@
+r"""Statistics of a new batch from few samples: how far to trust them, by empirical Bayes.
+
+Features are standardized by what they are elsewhere; a support of n samples has the
+means γ̂_c and variances δ̂²_c. A *null*, learnt elsewhere by drawing supports of that
+size, says how they err where there is no batch effect: γ̂_c varies by N_c, log δ̂²_c is
+off by b_c and varies by V_c. Features (channels, genes) share hyperparameters:
+
+    γ̂_c ~ N(γ_c, δ²_c N_c),                γ_c ~ N(γ₀, t²),  γ₀ ~ N(0, 1)
+    δ̂²_c e^(-b_c) ~ δ²_c χ²_ν/ν · const,   δ²_c ~ d₀ s₀²/χ²_d₀,  log s₀² ~ N(0, 2)
+
+with ν from ψ'(ν/2) = V_c; log t² ~ U(-10, 3) and log d₀ ~ U are averaged over a grid,
+everything else is in closed form. Features see the same few samples and err together:
+what they say of the hyperparameters counts as that of the *effective* number of
+independent ones. Kin of ComBat's prior and of limma's for variances (Smyth 2004); as
+shrinkage of normalization layers: James-Stein BN (arXiv:2312.00313).
+
+The simplest answer needs one feature only. A source that is off by γ has the error γ²,
+a mean of n samples v/n; their mix errs least, by γ² v/(n γ² + v), at
+
+    α* = γ² / (γ² + v/n)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import gammaln, logsumexp, polygamma, psi, softmax
+
+from batchcorr.models.namespace import Array, namespace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "Null",
+    "Shrunken",
+    "best_mix",
+    "effective_number",
+    "location_posterior",
+    "scale_posterior",
+    "shrink_features",
+]
+
+LOCATION_SPREADS = np.exp(np.linspace(-10.0, 3.0, 53))
+"""t², the variance of γ_c over features."""
+
+SCALE_WEIGHTS = np.geomspace(0.5, 1e4, 18)
+"""d₀, the samples that the common scale counts for."""
+
+LOG_SCALES = np.linspace(-4.0, 4.0, 65)
+"""log s₀², the common scale."""
+
+LOG_SCALE_VARIANCE = 2.0
+FLOOR = 1e-6
+"""Smallest ratio of variances that is told from 0."""
+
+CERTAIN = 1e-8
+"""Smallest variance of a log variance."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """How a support's statistics err where there is no batch effect.
+
+    Attributes
+    ----------
+    location_noise
+        N, the variance of a mean: (C,).
+    log_bias, log_variance
+        b and V, of log variances: (C,); None where a single observation has none.
+    effective_locations, effective_scales
+        How many independent features the means and the log variances count for.
+    """
+
+    location_noise: Floats
+    log_bias: Floats | None
+    log_variance: Floats | None
+    effective_locations: float
+    effective_scales: float
+
+    def select(self, features: NDArray[np.bool_]) -> Null:
+        """Return the errors of some features only."""
+        bias, variance = self.log_bias, self.log_variance
+        return replace(
+            self,
+            location_noise=self.location_noise[features],
+            log_bias=None if bias is None else bias[features],
+            log_variance=None if variance is None else variance[features],
+        )
+
+
+@dataclass(frozen=True)
+class Shrunken:
+    """Posterior of a support's location and scale.
+
+    Attributes
+    ----------
+    gamma, delta2
+        Posterior mean of γ, exp of that of log δ²: (C,).
+    log_evidence
+        Log marginal likelihood of what was observed.
+    location_share, scale_share
+        How much of the differences between features was kept, 0 to 1.
+    """
+
+    gamma: Floats
+    delta2: Floats
+    log_evidence: float
+    location_share: float
+    scale_share: float
+
+
+def best_mix(gamma2: Array, variance: Array, n: Array) -> Array:
+    r"""Return α* = γ² / (γ² + v/n), the share of a support's mean in the best mix.
+
+    Parameters
+    ----------
+    gamma2
+        γ², the squared distance of the source's value from the truth.
+    variance
+        v, the variance of one sample.
+    n
+        Samples in the support.
+
+    Returns
+    -------
+    The share of the support, the rest being the source's; 0 where neither errs. The mix
+    has the squared error α* v/n = γ² v / (n γ² + v), below both γ² and v/n.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> best_mix(np.array([1.0, 0.0]), np.array([4.0, 4.0]), 4)
+    array([0.5, 0. ])
+    """
+    xp = namespace(gamma2)
+    total = gamma2 + variance / n
+    there = total > 0
+    return xp.where(there, gamma2, 0 * total) / xp.where(there, total, 0 * total + 1)
+
+
+def shrink_features(
+    gamma: Floats,
+    delta2: Floats,
+    null: Null,
+    *,
+    centre: Floats | float = 0.0,
+    spread: Floats | float = 1.0,
+) -> Shrunken:
+    """Return the posterior of a support's location and scale.
+
+    Parameters
+    ----------
+    gamma, delta2
+        γ̂ and δ̂² of each feature, in units of what it is elsewhere: (C,).
+    null
+        How they err at this size.
+    centre, spread
+        Mean and variance that a support of this composition (its classes) has
+        elsewhere: γ̂ is measured from δ · centre, δ̂² in units of spread.
+
+    Examples
+    --------
+    One feature stands out by no more than its noise, and is drawn to the others:
+
+    >>> null = Null(np.full(5, 0.5), np.zeros(5), np.full(5, 0.5), 5, 5)
+    >>> gamma = np.array([1.0, 1.1, 0.9, 1.0, 2.0])
+    >>> shrink_features(gamma, np.ones(5), null).gamma[4].round(1)
+    np.float64(1.2)
+    """
+    if null.log_variance is None or null.log_bias is None:
+        scale, scale_evidence, scale_share = _from_locations(gamma, null), 0.0, 0.0
+    else:
+        ratio = np.log(np.maximum(delta2, FLOOR) / spread) - null.log_bias
+        scale, scale_evidence = scale_posterior(
+            ratio, null.log_variance, null.effective_scales
+        )
+        scale_share = _kept(ratio, scale)
+    variance = np.exp(scale)
+    moved = gamma - np.sqrt(variance) * centre
+    noise = variance * null.location_noise
+    location, evidence = location_posterior(moved, noise, null.effective_locations)
+    return Shrunken(
+        gamma=location,
+        delta2=variance,
+        log_evidence=evidence + scale_evidence,
+        location_share=_kept(moved, location),
+        scale_share=scale_share,
+    )
+
+
+def location_posterior(
+    gamma: Floats, noise: Floats, effective: float
+) -> tuple[Floats, float]:
+    """Return the posterior means of γ, and the log evidence.
+
+    Parameters
+    ----------
+    gamma, noise
+        γ̂ and its variance: (C,).
+    effective
+        Independent features that they count for.
+
+    Examples
+    --------
+    >>> mean, _ = location_posterior(np.array([0.0, 4.0]), np.array([1e-9, 1e-9]), 2)
+    >>> mean.round(6).tolist()
+    [0.0, 4.0]
+    """
+    total = LOCATION_SPREADS[:, None] + noise
+    logs, common = _location_likelihoods(gamma, total, effective / len(gamma))
+    kept = LOCATION_SPREADS[:, None] / total
+    means = kept * gamma + (1 - kept) * common[:, None]
+    evidence = float(logsumexp(logs)) - np.log(len(logs))
+    return softmax(logs) @ means, evidence
+
+
+def _location_likelihoods(
+    gamma: Floats, total: Floats, share: float
+) -> tuple[Floats, Floats]:
+    """Return log p(γ̂ | t²) to the power of share, γ₀ integrated out, and E[γ₀ | t²]."""
+    w = share / total
+    precision = w.sum(axis=-1) + 1.0  # γ₀ ~ N(0, 1)
+    pull = (w * gamma).sum(axis=-1)
+    squares = (w * gamma**2).sum(axis=-1) - pull**2 / precision
+    logs = share * np.log(2 * np.pi * total).sum(axis=-1) + np.log(precision) + squares
+    return -0.5 * logs, pull / precision
+
+
+def scale_posterior(
+    log_ratio: Floats, log_variance: Floats, effective: float
+) -> tuple[Floats, float]:
+    """Return the posterior means of log δ², and the log evidence.
+
+    Parameters
+    ----------
+    log_ratio, log_variance
+        log δ̂² without its bias, and its variance: (C,).
+    effective
+        Independent features that they count for.
+
+    Examples
+    --------
+    >>> mean, _ = scale_posterior(np.array([0.0, 2.0]), np.array([1e-4, 1e-4]), 2)
+    >>> mean.round(1).tolist()
+    [0.0, 2.0]
+    """
+    half = _half_degrees(np.maximum(log_variance, CERTAIN))
+    sum_ = half * np.exp(log_ratio + psi(half) - np.log(half))  # ½ ν δ̂²
+    prior = SCALE_WEIGHTS[:, None, None] / 2
+    prior_sum = prior * np.exp(LOG_SCALES)[None, :, None]
+    joint = np.log(sum_ + prior_sum)
+    logs = gammaln(half + prior) - gammaln(half) - gammaln(prior)
+    logs = logs + half * np.log(sum_) + prior * np.log(prior_sum)
+    logs = (logs - (half + prior) * joint).sum(axis=-1) * (effective / len(log_ratio))
+    belief = -0.5 * LOG_SCALES**2 / LOG_SCALE_VARIANCE
+    logs = logs + (belief - logsumexp(belief)) - np.log(len(SCALE_WEIGHTS))
+    weight = softmax(logs)
+    mean = np.einsum("ij,ijc->c", weight, joint)
+    mean -= weight.sum(axis=1) @ psi(half + prior)[:, 0, :]
+    return mean, float(logsumexp(logs))
+
+
+def _half_degrees(log_variance: Floats) -> Floats:
+    """Return ν/2 with ψ'(ν/2) = V, by Newton's method on 1/ψ' (Smyth 2004)."""
+    half = 0.5 + 1 / log_variance
+    for _ in range(50):
+        value = polygamma(1, half)
+        step = value * (1 - value / log_variance) / polygamma(2, half)
+        half = half + step
+        if np.max(-step / half) < 1e-10:
+            break
+    return half
+
+
+def _from_locations(gamma: Floats, null: Null) -> Floats:
+    """Return log δ², one for all features, from how far single observations lie apart.
+
+    The marginal likelihood of γ̂ for each of a grid of scales, times their prior.
+    """
+    logs = []
+    for log_scale in LOG_SCALES:
+        noise = np.exp(log_scale) * null.location_noise
+        _, evidence = location_posterior(gamma, noise, null.effective_locations)
+        logs.append(evidence - 0.5 * log_scale**2 / LOG_SCALE_VARIANCE)
+    return np.full(len(gamma), softmax(logs) @ LOG_SCALES)
+
+
+def _kept(observed: Floats, posterior: Floats) -> float:
+    """Return the slope of posterior on observed differences between features."""
+    off = observed - observed.mean()
+    squares = float(off @ off)
+    if squares == 0:
+        return 0.0
+    return float(np.clip(off @ (posterior - posterior.mean()) / squares, 0.0, 1.0))
+
+
+def effective_number(errors: Floats) -> float:
+    """Return for how many independent features correlated ones count: C² / Σ ρ².
+
+    Parameters
+    ----------
+    errors
+        Errors of C features in m draws: (m, C). Chance correlations, 1/(m - 1) each,
+        are taken off.
+
+    Examples
+    --------
+    Three features of which two are the same are worth 9/5:
+
+    >>> z = np.random.default_rng(0).normal(size=(100_000, 2))
+    >>> round(effective_number(z[:, [0, 0, 1]]), 2)
+    1.8
+    """
+    varies = np.ptp(errors, axis=0) > 0
+    z = errors[:, varies]
+    m, n = z.shape
+    if n < 2 or m < 3:
+        return float(max(n, 1))
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+    gram = z @ z.T if m < n else z.T @ z
+    others = float((gram**2).sum()) / m**2 - n
+    others = max(others - n * (n - 1) / (m - 1), 0.0)
+    return float(n**2 / (n + others))
