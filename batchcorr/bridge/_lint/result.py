@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Finding", "LintResult"]
+
+INDENT = " " * 4
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,10 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.rule}: {self.layer}\n    {self.message}\n    Remedy: {self.remedy}"
-        )
+        lines = [f"{self.rule}: {self.layer}"]
+        for text in (self.message, f"Remedy: {self.remedy}"):
+            lines += wrap(text, 88, initial_indent=INDENT, subsequent_indent=INDENT)
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
