@@ -445,7 +445,7 @@ def test_decay_on_them_is_found_only_where_an_optimizer_decays():
     layers = {finding.layer for finding in found.findings}
     assert layers == {"first", "second", "third"}
     assert {finding.evidence["weight_decay"] for finding in found.findings} == {0.05}
-    assert "each of its output units" in str(found.findings[1])
+    assert "each of its output units" in found.findings[1].message
     assert lint(model, batch, classify, torch.optim.SGD(model.parameters())).ok
 
 
