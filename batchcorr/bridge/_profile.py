@@ -68,7 +68,7 @@ class LayerProfile:
         return mean, np.maximum(shares @ self.class_square - mean**2, 1e-6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """What `recalibrate` knows of the source domain; made by `profile`.
 
@@ -89,13 +89,24 @@ class Profile:
     >>> source = [torch.randn(64, 3, generator=torch.Generator().manual_seed(0))]
     >>> path = os.path.join(tempfile.mkdtemp(), "model.profile.npz")
     >>> profile(model, source).save(path)
-    >>> list(Profile.load(path).layers)
-    ['1']
+    >>> Profile.load(path)
+    Profile of 1 BatchNorm layer (4 channels), for supports of 1 to 64, without classes
     """
 
     layers: dict[str, LayerProfile]
     sizes: NDArray[np.int64]
     shares: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        count, channels = (
+            len(self.layers),
+            sum(len(x.mean) for x in self.layers.values()),
+        )
+        classes = f"with {len(self.shares)}" if len(self.shares) else "without"
+        return (
+            f"Profile of {count} BatchNorm layer{'s' * (count != 1)} ({channels} channels)"
+            f", for supports of {self.sizes.min()} to {self.sizes.max()}, {classes} classes"
+        )
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the profile; the file is complete or not there.

@@ -39,7 +39,7 @@ METHODS = ("auto", "adabn", "mix", "combat", "eb", "eb_cov")
 PSEUDO_COUNT = 16.0
 
 
-@dataclass
+@dataclass(repr=False)
 class Recalibration:
     """What `recalibrate` did to a model; as context manager it undoes it at the end.
 
@@ -73,6 +73,10 @@ class Recalibration:
     layers: pd.DataFrame
     classes: NDArray[np.float64] | None
     _before: Snapshot = field(init=False, repr=False, default_factory=list)
+
+    def __repr__(self) -> str:
+        head = f"Recalibrated by {self.method} from {self.samples} samples"
+        return f"{head}\n{self.layers.round(3)}"
 
     def undo(self) -> None:
         """Put the statistics back as they were before, to the bit.
