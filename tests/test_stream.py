@@ -707,7 +707,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("target", KINDS)
 def test_a_scheduler_lost_in_mid_run_is_one_error(samples, tmp_path, target, how):
     pytest.importorskip("distributed")
-    long = anndata.concat([samples] * 400, index_unique="-")  # longer than closing takes
+    long = anndata.concat(
+        [samples] * 400, index_unique="-"
+    )  # longer than closing takes
     path, out = put(long, tmp_path / "in.zarr"), tmp_path / f"out.{target}"
     given = contents(path)
     cluster = shell(cwd=tmp_path, code=CLUSTER, stdin=subprocess.PIPE)
