@@ -7,15 +7,12 @@ variance of each class where labels were given. It is saved beside the weights.
 
 from __future__ import annotations
 
-import json
-import zipfile
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files import replacing
+from batchcorr import _archive
 from batchcorr.bridge._null_table import NullTable
 from batchcorr.errors import FileError, InputError
 
@@ -98,10 +95,8 @@ class Profile:
     shares: NDArray[np.float64]
 
     def __repr__(self) -> str:
-        count, channels = (
-            len(self.layers),
-            sum(len(x.mean) for x in self.layers.values()),
-        )
+        count = len(self.layers)
+        channels = sum(len(layer.mean) for layer in self.layers.values())
         classes = f"with {len(self.shares)}" if len(self.shares) else "without"
         return (
             f"Profile of {count} BatchNorm layer{'s' * (count != 1)} ({channels} channels)"
@@ -121,9 +116,7 @@ class Profile:
         for number, layer in enumerate(self.layers.values()):
             for name, value in _arrays(layer).items():
                 arrays[f"{number}.{name}"] = value
-        arrays["header"] = np.array(json.dumps(header))
-        with replacing(path) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        _archive.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Profile:
@@ -149,13 +142,11 @@ class Profile:
         Traceback (most recent call last):
         batchcorr.errors.FileError: There is no file nowhere.npz.
         """
-        try:
-            with (
-                Path(path).open("rb") as stream,
-                np.load(stream, allow_pickle=False) as file,
-            ):
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays["header"]))
+        otherwise = (
+            f"{path} is no profile saved by batchcorr, or it is damaged. Make it "
+            "again with profile(model, source_loader).save(path)."
+        )
+        with _archive.reading(path, otherwise) as (header, arrays):
             if int(header["schema"]) > SCHEMA:
                 msg = (
                     f"{path} was saved by a newer batchcorr (schema "
@@ -167,24 +158,6 @@ class Profile:
                 for number, name in enumerate(header["layers"])
             }
             return cls(layers, arrays["sizes"], arrays["shares"])
-        except FileNotFoundError as error:
-            msg = f"There is no file {path}."
-            raise FileError(msg) from error
-        except FileError:
-            raise
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            zipfile.BadZipFile,
-        ) as error:
-            msg = (
-                f"{path} is no profile saved by batchcorr, or it is damaged. Make it "
-                "again with profile(model, source_loader).save(path)."
-            )
-            raise FileError(msg) from error
 
     def require(self, order: Mapping[str, _BatchNorm]) -> None:
         """Refuse layers of which this is not the profile.

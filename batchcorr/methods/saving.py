@@ -6,16 +6,12 @@ read, the features, and the versions that wrote it. Whatever is loaded is checke
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files import replacing
+from batchcorr import _archive
 from batchcorr.errors import FileError, InputError
 from batchcorr.methods import get
 
@@ -54,9 +50,7 @@ def save(estimator: Corrector, path: str | PathLike[str]) -> None:
         "columns": estimator.obs_columns_,
         "versions": versions(),
     }
-    contents: dict[str, Any] = {"header": np.array(json.dumps(header)), **arrays}
-    with replacing(path) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **contents)
+    _archive.write(path, header, arrays)
 
 
 def load(path: str | PathLike[str]) -> Corrector:
@@ -104,33 +98,12 @@ def load(path: str | PathLike[str]) -> Corrector:
 
 
 def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        with (
-            Path(path).open("rb") as stream,
-            np.load(stream, allow_pickle=False) as file,
-        ):
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(str(arrays.pop("header")))
+    otherwise = (
+        f"{path} is not a correction saved by batchcorr, or it is damaged. Save it "
+        "again with estimator.save(path)."
+    )
+    with _archive.reading(path, otherwise) as (header, arrays):
         schema = int(header["schema"])
-    except FileNotFoundError as error:
-        msg = f"There is no file {path}."
-        raise FileError(msg) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        RuntimeError,  # zipfile: encrypted, or compressed in an unknown way
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        msg = (
-            f"{path} is not a correction saved by batchcorr, or it is damaged. Save it "
-            "again with estimator.save(path)."
-        )
-        raise FileError(msg) from error
     if schema > SCHEMA:
         msg = (
             f"{path} was saved by a newer batchcorr (schema {schema}; this one reads "

@@ -5,16 +5,12 @@ Plain arrays and one JSON header with the schema; whatever is loaded is checked.
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files import replacing
+from batchcorr import _archive
 from batchcorr.errors import FileError
 from batchcorr.methods.disclosure import FEWEST
 from batchcorr.methods.saving import versions
@@ -28,12 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["SiteMoments"]
 
 VERSION = 1
-
-DAMAGE = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, AttributeError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error),
-)
-"""What reading a file may raise that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +78,8 @@ class SiteMoments:
             "n_rows": self.n_rows,
             "versions": versions(),
         }
-        contents: dict[str, Any] = {"header": np.array(json.dumps(header))}
-        contents |= {f.name: getattr(self.moments, f.name) for f in fields(Moments)}
-        with replacing(path) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, **contents)
+        arrays = {f.name: getattr(self.moments, f.name) for f in fields(Moments)}
+        _archive.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SiteMoments:
@@ -111,14 +99,11 @@ class SiteMoments:
         FileError
             If there is no such file, or it does not hold moments that belong together.
         """
-        damage = ""
-        try:
-            with (
-                Path(path).open("rb") as stream,
-                np.load(stream, allow_pickle=False) as file,
-            ):
-                arrays = {name: file[name] for name in file.files}
-            header = json.loads(str(arrays.pop("header")))
+        otherwise = (
+            f"{path} does not hold the moments of a site, or it is damaged. Make it "
+            "again with batchcorr.moments."
+        )
+        with _archive.reading(path, otherwise) as (header, arrays):
             version = int(header["batchcorr_moments"])
             if version > VERSION:
                 msg = (
@@ -131,17 +116,6 @@ class SiteMoments:
                 damage = "its schema was changed"
             else:
                 damage = _damage(arrays, schema, header["n_rows"])
-        except FileNotFoundError as error:
-            msg = f"There is no file {path}."
-            raise FileError(msg) from error
-        except FileError:
-            raise
-        except DAMAGE as error:
-            msg = (
-                f"{path} does not hold the moments of a site, or it is damaged. Make it "
-                "again with batchcorr.moments."
-            )
-            raise FileError(msg) from error
         if damage:
             msg = f"{path} is damaged: {damage}. Make it again with batchcorr.moments."
             raise FileError(msg)
