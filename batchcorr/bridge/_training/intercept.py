@@ -17,9 +17,8 @@ from torch.nn.functional import batch_norm
 from torch.overrides import TorchFunctionMode
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._norms import normalizing
 from batchcorr.bridge._rows import from_rows, to_rows
-from batchcorr.bridge._torch import torch
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +49,7 @@ class Call:
 
     def normalized(self, mean: Tensor, variance: Tensor) -> Tensor:
         """Return the output for given statistics, (1, C) each, differentiably."""
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = self.weight.to(scale.dtype) * scale
-        shift = -scale * mean
-        if self.bias is not None:
-            shift = self.bias.to(scale.dtype) + shift
-        none = scale.new_empty((0, scale.shape[1]))
-        correction = LocationScale(scale, shift, none, none)
+        correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
         rows = tensor_affine(to_rows(self.input), correction)
         output = from_rows(rows, self.input.shape)
         # As torch lays it out: channels last only where the input is, for `view`.
