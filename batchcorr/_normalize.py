@@ -22,7 +22,7 @@ from batchcorr.methods.saving import versions
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["log_normalize", "quantile_normalize"]
+__all__ = ["log_normalize", "mark_logs", "quantile_normalize", "record_of"]
 
 
 def log_normalize(
@@ -48,18 +48,30 @@ def log_normalize(
     )
     noting = Noting()
     counts, libraries = noting(estimator._learn, x)
-    record = _record(target, estimator, layer, noting.texts)
+    record = record_of(target, estimator, layer, noting.texts)
     keeps_storage = prior_count is None or not is_sparse(x)
     here = key_added is None and counts is x and keeps_storage
     out = x if here and _owned(target, x, layer) else None
     with uninterrupted():
         result = estimator._write(counts, libraries, out, dense=True)
-        _set(target, result, layer, key_added, record)
-        if estimator.size_factors_ is not None:
-            target.obs["size_factor"] = estimator.size_factors_
-        if prior_count is None and (key_added or layer) is None:
-            target.uns["log1p"] = {"base": base}
+        _set(target, result, layer, key_added)
+        mark_logs(target, estimator, layer, key_added, record)
     return target if copy else None
+
+
+def mark_logs(
+    adata: AnnData,
+    estimator: LogNormalize,
+    layer: str | None,
+    key_added: str | None,
+    record: dict[str, Any],
+) -> None:
+    """Write beside logarithms how they were taken, for people and for scanpy."""
+    _mark(adata, layer, key_added, record)
+    if estimator.size_factors_ is not None:
+        adata.obs["size_factor"] = estimator.size_factors_
+    if estimator.prior_count is None and (key_added or layer) is None:
+        adata.uns["log1p"] = {"base": estimator.base}
 
 
 def quantile_normalize(
@@ -86,25 +98,25 @@ def quantile_normalize(
     noting = Noting()
     noting(estimator.fit, x, batch=batch)
     estimator.obs_columns_ = {"batch": batch_key}
-    record = _record(target, estimator, layer, noting.texts)
+    record = record_of(target, estimator, layer, noting.texts)
     here = key_added is None and not is_sparse(x) and _owned(target, x, layer)
     with uninterrupted():
         result = estimator._apply(x, dense=True, out=x if here else None)
-        _set(target, result, layer, key_added, record)
+        _set(target, result, layer, key_added)
+        _mark(target, layer, key_added, record)
     return target if copy else None
 
 
-def _set(
-    adata: AnnData,
-    result: Any,
-    layer: str | None,
-    key_added: str | None,
-    record: dict[str, Any],
-) -> None:
-    """Set result and record; the record stands beside that of a correction."""
+def _set(adata: AnnData, result: Any, layer: str | None, key_added: str | None) -> None:
     if adata.is_view:
         adata._init_as_actual(adata.copy())
     _adata.set_matrix(adata, result, layer, key_added)
+
+
+def _mark(
+    adata: AnnData, layer: str | None, key_added: str | None, record: dict[str, Any]
+) -> None:
+    """Write the record, which stands beside that of a correction."""
     key = f"{key_added or layer or 'X'}.{record['method']}"
     _adata.write_record(adata, key, record)
 
@@ -130,7 +142,7 @@ def _owned(adata: AnnData, x: Any, layer: str | None) -> bool:
     )
 
 
-def _record(
+def record_of(
     adata: AnnData,
     estimator: LogNormalize | QuantileNormalize,
     layer: str | None,

@@ -21,7 +21,7 @@ from batchcorr.errors import FileError, TooLargeError
 from batchcorr.methods.matrix import as_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -69,11 +69,13 @@ class StoredMatrix:
         The open file.
     block_bytes, most_bytes
         How large a block of rows should be in memory, and may be if chunks are larger.
+    through
+        What every block goes through when it is read.
 
     Attributes
     ----------
     shape, ndim, dtype
-        As of an array; the dtype is that of the blocks, float32 or float64.
+        As of an array; the dtype is that of the blocks.
     sparse
         Whether it is stored as CSR.
     unit
@@ -90,9 +92,11 @@ class StoredMatrix:
         *,
         block_bytes: int = 1,
         most_bytes: int = 1,
+        through: Callable[[Any], Any] = as_matrix,
     ) -> None:
         self.path, self.name, self.node = path, name, file[name]
         self.block_bytes, self.most_bytes = block_bytes, most_bytes
+        self.through = through
         self.sparse = hasattr(self.node, "keys")
         self.unit = 1
         if self.sparse:
@@ -105,7 +109,18 @@ class StoredMatrix:
             if chunks:
                 self.unit = min(int(chunks[0]), max(1, self.shape[0]))
         self._stored = values.dtype
-        self.dtype = as_matrix(np.empty((1, 1), dtype=values.dtype)).dtype
+        self.dtype = through(np.zeros((1, 1), dtype=values.dtype)).dtype
+
+    def seen(self, through: Callable[[Any], Any]) -> StoredMatrix:
+        """Return the same matrix, with blocks that go through something else."""
+        return StoredMatrix(
+            self.path,
+            self.name,
+            {self.name: self.node},
+            block_bytes=self.block_bytes,
+            most_bytes=self.most_bytes,
+            through=through,
+        )
 
     def _open_sparse(self) -> None:
         attributes = self.node.attrs
@@ -121,9 +136,9 @@ class StoredMatrix:
         self.indptr = np.asarray(self.node["indptr"][:], dtype=np.int64)
 
     def read(self, rows: slice) -> Any:
-        """Return some rows: a new NumPy array or CSR matrix of floats."""
+        """Return some rows: a new NumPy array or CSR matrix."""
         try:
-            return as_matrix(self._read(rows))
+            block = self._read(rows)
         except MemoryError:
             raise
         except Exception as error:
@@ -134,6 +149,7 @@ class StoredMatrix:
                 f"({type(error).__name__}: {line})."
             )
             raise FileError(msg) from error
+        return self.through(block)
 
     def _read(self, rows: slice) -> Any:
         if not self.sparse:
@@ -183,11 +199,14 @@ class StoredMatrix:
                 del block  # before the next but one is read
 
 
-def read_rows(path: str, name: str, start: int, stop: int) -> Any:
+def read_rows(
+    path: str, name: str, through: Callable[[Any], Any], start: int, stop: int
+) -> Any:
     """Read some rows, in whatever process this is called."""
     file = open_file(Path(path))
     try:
-        return StoredMatrix(Path(path), name, file).read(slice(start, stop))
+        x = StoredMatrix(Path(path), name, file, through=through)
+        return x.read(slice(start, stop))
     finally:
         if hasattr(file, "close"):
             file.close()

@@ -68,12 +68,13 @@ def as_dask(x: StoredMatrix, slices: list[slice]) -> Any:
     """Return a Dask array whose tasks read the file, wherever they run."""
     dask, da = import_module("dask"), import_module("dask.array")
     read = dask.delayed(read_rows, pure=False)
+    through = dask.delayed(x.through, pure=False, traverse=False)
     path = str(x.path.resolve())
     empty = np.empty((0, 0), dtype=x.dtype)
     meta = sp.csr_matrix(empty) if x.sparse else empty
     blocks = [
         da.from_delayed(
-            read(path, x.name, rows.start, rows.stop),
+            read(path, x.name, through, rows.start, rows.stop),
             shape=(rows.stop - rows.start, x.shape[1]),
             meta=meta,
         )

@@ -20,6 +20,7 @@ from batchcorr._stored import StoredMatrix, most_bytes, open_file
 from batchcorr._stored_chunks import require_whole_chunks
 from batchcorr._stored_copy import copy_element, create_dense, create_file
 from batchcorr._stored_dask import as_dask, scheduled, write_array, write_store
+from batchcorr._stored_logs import take_logs
 from batchcorr.arrays import apply
 from batchcorr.errors import (
     FileError,
@@ -82,10 +83,11 @@ class FileCorrection:
         like = None if self._x.sparse else self._x.node
         with create_file(target, self._file) as new:
             for key in self._file:
-                if key != "uns":
+                if key not in {"obs", "uns"}:
                     copy_element(self._file[key], new, key, leave_out=self._result)
             if "layers" not in new:
                 write_elem(new, "layers", {})
+            write_elem(new, "obs", self.adata.obs)
             write_elem(new, "uns", dict(self.adata.uns))
             first = self._x.slices(dense=True)[0]
             made = create_dense(
@@ -146,6 +148,7 @@ def learn(
     key_added: str | None = None,
     dense: bool | None = None,
     scheduler: str | None = None,
+    log_normalize: bool = False,
     **parameters: Any,
 ) -> FileCorrection:
     """Learn a correction from a file in one read, within a bound of memory.
@@ -162,6 +165,8 @@ def learn(
         True: a sparse matrix may be written as a dense one.
     scheduler
         Address of a Dask scheduler, or "threads"; None: no Dask.
+    log_normalize
+        Take the logarithms of counts first, as `pp.log_normalize` does: one more read.
 
     Returns
     -------
@@ -186,6 +191,9 @@ def learn(
             raise InputError(msg)
         if x.sparse and not dense:
             _refuse_dense(x)
+        if log_normalize:
+            x = take_logs(x, adata, layer, key_added, scheduler)
+            layer = key_added or layer
         head = x.read(slice(0, min(SAMPLED, x.shape[0])))
         noting(warn_of_counts, head, type(estimator).__name__)
         noting(_fit, x, adata, estimator, labels, scheduler)

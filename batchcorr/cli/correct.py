@@ -54,13 +54,6 @@ def correct(
     check_kind(target)
     stream = memory is not None or scheduler is not None
     allowed = options.memory_bytes(DEFAULT_MEMORY if memory is None else memory)
-    if stream and log_normalize:
-        msg = (
-            "cannot be used with --memory or --scheduler: take logarithms in a step "
-            "before, for a file larger than memory with batchcorr.pp.log_normalize on "
-            "anndata.experimental.read_lazy in Python."
-        )
-        raise typer.BadParameter(msg, param_hint="--log-normalize")
     with reporting():
         check_target(target, [source], force=force)
         given = options.arguments(
@@ -75,6 +68,7 @@ def correct(
         if stream:
             given |= {"layer": layer, "key_added": key_added, "dense": dense}
             given |= {"memory": allowed, "scheduler": scheduler}
+            given["log_normalize"] = log_normalize
             adata = _stream(source, target, given, compress=compress)
             _tell(adata, target, key_added or layer)
             return

@@ -96,18 +96,22 @@ class Libraries(Corrector):
             self.mean_library_ = self.size_factors_ = None
             self.target_sum_ = float(self.target_sum)  # type: ignore[arg-type]
             return x, effective_libraries(x, self.reference_)
-        samples = count_rows(x)
+        found = self._learn_from(count_rows(x))
+        self._remember_features(X, X, x)
+        return x, found
+
+    def _learn_from(self, samples: Any) -> NDArray[np.float64]:
+        """Fit to the counts of samples, wherever they are; return their libraries."""
         reference, factors = learn(samples, self.method)
         totals = samples.totals
         warn_of_empty(totals, LEAVE_OUT)
         warn_of_logs(samples.logged, type(self).__name__)
         found = libraries(reference, totals, factors)
-        self._remember_features(X, X, x)
         self.reference_ = reference
         self.mean_library_ = float(found[totals > 0].mean())
         self.target_sum_ = self._target(found[totals > 0])
         self.size_factors_ = self._divisors(found)
-        return x, found
+        return found
 
     def _needs_no_samples(self) -> bool:
         """Whether each sample is measured by itself, against a number that was given."""
