@@ -272,7 +272,7 @@ def put(value, where):
     ("x", "message"),
     [
         (put(np.inf, (3, 4)), "infinite values"),
-        (put(np.nan, 5), r"1 samples have no value at all \(first: row 5\)"),
+        (put(np.nan, 5), r"1 of 13 samples have no value at all \(first: row 5\)"),
         (sp.csr_array(put(np.nan, (3, 4))), "sparse matrix holds missing"),
         (sp.csr_array(put(-np.inf, (3, 4))), "infinite values"),
         (np.zeros((0, 3)), "nothing to learn from"),

@@ -147,11 +147,11 @@ class ComBat(LocationScaleMethod):
             location = effects.intercepts[reference]
         else:
             location = (weights * effects.intercepts).sum(axis=0)
-        missing = bool(np.any(effects.n < rows))
+        adjustable = ~effects.constant.any(axis=0)
+        missing = bool(np.any((effects.n < rows) & adjustable))
         divisor = observed.sum(axis=0) - missing  # sva's rule once a value is missing
         total = squares.sum(axis=0)
         variance = total / np.maximum(divisor, 1)
-        adjustable = ~effects.constant.any(axis=0)
         adjustable &= total > PERFECT * sums.squares.sum(axis=0)
         if not self._by_location(effects):
             adjustable &= (effects.n > 1).all(axis=0)

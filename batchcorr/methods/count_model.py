@@ -162,9 +162,9 @@ def _log_library(counts: Any) -> NDArray[np.float64]:
     empty = np.flatnonzero(library <= 0)
     if empty.size:
         msg = (
-            f"{empty.size} samples (rows {', '.join(map(str, empty[:5]))}) have no "
-            "counts in the features that all batches share, so that nothing can be "
-            "said of their library: drop them."
+            f"{empty.size} of {library.size} samples (rows "
+            f"{', '.join(map(str, empty[:5]))}) have no counts in the features that all "
+            "batches share, so that nothing can be said of their library: drop them."
         )
         raise InputError(msg)
     logs: NDArray[np.float64] = np.log(library)

@@ -253,7 +253,7 @@ def _check_values(x: Any) -> None:
     empty = [i for i in np.flatnonzero(np.isnan(x[:, 0])) if np.isnan(x[i]).all()]
     if empty:
         msg = (
-            f"{len(empty)} samples have no value at all (first: row {empty[0]}), and so "
-            "no distribution: leave them out."
+            f"{len(empty)} of {len(x)} samples have no value at all (first: row "
+            f"{empty[0]}), and so no distribution: leave them out."
         )
         raise InputError(msg)
