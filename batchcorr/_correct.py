@@ -19,9 +19,15 @@ from batchcorr.errors import (
     warn,
 )
 from batchcorr.methods import get
+from batchcorr.methods.base import LocationScaleMethod
 from batchcorr.methods.corrector import Corrector
 from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.matrix import as_matrix, becomes_dense, is_sparse
+from batchcorr.methods.matrix import (
+    as_matrix,
+    becomes_dense,
+    is_sparse,
+    warn_of_counts,
+)
 from batchcorr.methods.saving import versions
 
 if TYPE_CHECKING:
@@ -171,37 +177,54 @@ def apply(
 ) -> AnnData | None:
     """Correct an AnnData with a correction learned elsewhere; see `pp.apply`."""
     _adata.require_adata(adata)
-    if not isinstance(correction, Corrector):
-        msg = (
-            f"The correction must be a fitted estimator, as batchcorr.fit or load "
-            f"returns it, not {correction!r:.60} of "
-            f"type {type(correction).__name__}."
-        )
-        raise InputError(msg)
+    require_correction(correction)
     x = _adata.get_matrix(adata, layer)
     noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
-    needs_covariates, columns = correction.needs_covariates_, correction.obs_columns_
-    columns = columns or {}
+    noting(_allow_dense, x, correction, dense)
+    if isinstance(correction, LocationScaleMethod):
+        noting(warn_of_counts, x, type(correction).__name__)
+    labels = labels_for(adata, correction, batch_key, covariates, nuisance)
+    return _write(
+        adata, correction, labels, noting, layer=layer, key_added=key_added, copy=copy
+    )
+
+
+def require_correction(correction: Any) -> Corrector:
+    """Return a fitted estimator as what it is, and refuse anything else."""
+    if isinstance(correction, Corrector):
+        return correction
+    msg = (
+        f"The correction must be a fitted estimator, as batchcorr.fit or load "
+        f"returns it, not {correction!r:.60} of "
+        f"type {type(correction).__name__}."
+    )
+    raise InputError(msg)
+
+
+def labels_for(
+    adata: AnnData,
+    correction: Corrector,
+    batch_key: str | Sequence[str] | None,
+    covariates: Any,
+    nuisance: Any,
+) -> Labels:
+    """Read the labels a correction needs, from the columns it was learned from or others."""
+    columns = correction.obs_columns_ or {}
+    needed = correction.needs_batch
     if batch_key is None:
         batch_key = columns.get("batch")
-        if batch_key is None and correction.needs_batch and not columns:
+        if batch_key is None and needed and not columns:
             msg = (
                 "The correction was not learned from an AnnData, so that it is not "
                 "known which column holds the batch: give batch_key=."
             )
             raise InputError(msg)
-    if needs_covariates and covariates is None:
+    if correction.needs_covariates_ and covariates is None:
         covariates = columns.get("covariates")
     if nuisance is None:
         nuisance = columns.get("nuisance")
-    noting(_allow_dense, x, correction, dense)
-    labels = read_labels(
-        adata, batch_key, covariates, nuisance, needed=correction.needs_batch
-    )
-    return _write(
-        adata, correction, labels, noting, layer=layer, key_added=key_added, copy=copy
-    )
+    return read_labels(adata, batch_key, covariates, nuisance, needed=needed)
 
 
 def _write(

@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr import _adata
-from batchcorr._correct import fit_labels, make_estimator, positions_of
+from batchcorr._correct import (
+    fit_labels,
+    labels_for,
+    make_estimator,
+    positions_of,
+    require_correction,
+)
 from batchcorr._labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
 from batchcorr.methods.base import LocationScaleMethod
+from batchcorr.methods.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
+    from batchcorr._labels import Labels
     from batchcorr.methods.corrector import Corrector
 
 __all__ = ["corrected"]
@@ -46,7 +54,7 @@ def corrected(
     covariates, nuisance
         What to keep and what to remove: as in the method's own function.
     correction
-        A fitted estimator to use; None: fit one here.
+        A fitted estimator to use, features matched by name; None: fit one here.
     layer
         Layer to correct; None: X.
     **parameters
@@ -61,11 +69,19 @@ def corrected(
     ------
     InputError
         If the method is not a location-scale one.
+    MissingKeyError
+        If a column, or a feature of the correction, is missing.
+
+    Warns
+    -----
+    FeatureWarning
+        Features that the correction does not know stay as they are.
 
     Notes
     -----
     Use it for highly variable genes, a few genes, or any solver that needs products
-    only. Each row that is asked for costs O(features).
+    only. Each row that is asked for costs O(features). Missing values stay missing: in
+    products they make NaN.
 
     Examples
     --------
@@ -77,30 +93,51 @@ def corrected(
     """
     _adata.require_adata(adata)
     if correction is not None:
-        columns = correction.obs_columns_ or {}
-        batch_key = columns.get("batch") if batch_key is None else batch_key
-        covariates = columns.get("covariates") if covariates is None else covariates
-        nuisance = columns.get("nuisance") if nuisance is None else nuisance
+        if parameters:
+            msg = (
+                f"{next(iter(parameters))!r} is a parameter of a method that is fitted "
+                "here: a correction has its own. Leave one of them out."
+            )
+            raise InputError(msg)
+        estimator = _location_scale(require_correction(correction))
+        labels = labels_for(adata, estimator, batch_key, covariates, nuisance)
+        return _with_known(adata, estimator, labels, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance)
-    estimator: Corrector
-    if correction is None:
-        estimator = make_estimator(method, parameters, labels.formula)
-        fit_labels(adata, estimator, labels, None, layer)
-    else:
-        estimator = correction
-    if not isinstance(estimator, LocationScaleMethod):
-        msg = (
-            f"{estimator.method} is not a location-scale method: its result cannot be "
-            "had without making it. Use batchcorr.pp."
-        )
-        raise InputError(msg)
-    x = _adata.get_matrix(adata, layer)
-    positions = positions_of(adata, estimator)
+    estimator = _location_scale(make_estimator(method, parameters, labels.formula))
+    fit_labels(adata, estimator, labels, None, layer)
     x, design = estimator._design(
-        x if positions is None else x[:, positions],
+        _adata.get_matrix(adata, layer),
         labels.batch,
         labels.covariates,
         labels.nuisance,
     )
-    sums = moments(x, design)
+    sums = estimator.moments_
+    assert sums is not None
+    left_out = sums.n_columns - design.columns.shape[1]  # covariates, if not needed
+    sums = sums.select(list(range(left_out, sums.n_columns)))
     return CorrectedMatrix(x, design, estimator.correction_, sums)
+
+
+def _with_known(
+    adata: AnnData, estimator: LocationScaleMethod, labels: Labels, layer: str | None
+) -> CorrectedMatrix:
+    """Return the matrix corrected by what was learned elsewhere, features by name."""
+    x = as_matrix(_adata.get_matrix(adata, layer))
+    given = labels.batch, labels.covariates, labels.nuisance
+    positions, frozen = positions_of(adata, estimator), estimator.correction_
+    if positions is None:
+        x, design = estimator._design(x, *given)
+    else:
+        design = estimator._design_of(x.shape[0], *given)
+        frozen = frozen.spread(positions, adata.n_vars)
+    return CorrectedMatrix(x, design, frozen, moments(x, design))
+
+
+def _location_scale(estimator: Corrector) -> LocationScaleMethod:
+    if isinstance(estimator, LocationScaleMethod):
+        return estimator
+    msg = (
+        f"{estimator.method} is not a location-scale method: its result cannot be "
+        "had without making it. Use batchcorr.pp."
+    )
+    raise InputError(msg)

@@ -174,18 +174,30 @@ class StoredMatrix:
         n = self.shape[0]
         unit = max(1, min(unit, n))
         together = int(np.lcm(self.unit, unit))
-        full = self.shape[1] * max(self.dtype.itemsize, self._stored.itemsize)
-        each = 0
-        if self.sparse:
-            index = self.node["indices"].dtype.itemsize
-            each = int(self.indptr[-1]) // max(n, 1) * (self._stored.itemsize + index)
-        size = max(1, each + (full if dense or not self.sparse else 0))
-        limit = max(1, self.block_bytes // size)
+        limit = self._rows_in(self.block_bytes, dense=dense)
         if limit < together:  # larger blocks, before a chunk is unpacked twice
-            limit = max(limit, min(together, self.most_bytes // size))
+            most = self._rows_in(self.most_bytes, dense=dense)
+            limit = max(limit, min(together, most))
         whole = next(rows for rows in (together, unit, 1) if rows <= limit)
         step = limit // whole * whole
         return [slice(k, min(k + step, n)) for k in range(0, n, step)]
+
+    def _rows_in(self, size: int, *, dense: bool) -> int:
+        """Return how many rows fit into some bytes, wherever in the matrix they are."""
+        n, full = self.shape[0], 0
+        if dense or not self.sparse:
+            full = self.shape[1] * max(self.dtype.itemsize, self._stored.itemsize)
+        if not self.sparse:
+            return max(1, size // max(full, 1))
+        stored = self._stored.itemsize + self.node["indices"].dtype.itemsize
+        rows = n
+        while rows > 1:
+            densest = int((self.indptr[rows:] - self.indptr[:-rows]).max())
+            needed = stored * densest + full * rows
+            if needed <= size:
+                break
+            rows = max(1, min(rows - 1, rows * size // needed))
+        return max(1, rows)
 
     def blocks(self, slices: list[slice]) -> Iterator[tuple[slice, Any]]:
         """Read blocks in order, the next one while the caller works on this one."""

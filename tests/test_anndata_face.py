@@ -646,6 +646,12 @@ def test_counts_are_recognized_in_integers_and_sparse():
             bc.pp.standardize(annotated(x), "batch", dense=True)
 
 
+def test_counts_are_recognized_when_a_correction_of_logs_is_applied():
+    correction = bc.fit(annotated(), "batch")
+    with pytest.warns(CountsWarning, match="ComBat expects values on a log scale"):
+        bc.pp.apply(annotated(COUNTS), correction)
+
+
 # -- covariates, factors, nuisances -----------------------------------------------------------
 
 

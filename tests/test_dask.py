@@ -230,6 +230,21 @@ def test_fit_reads_every_block_once_and_transform_none(
     assert min(reads.values()) == 2  # five rows need the blocks they are in
 
 
+def test_the_corrected_view_is_fitted_in_one_read(data):
+    x, reads = counted(data.x, (10, -1))
+    adata = anndata.AnnData(x, obs=data.table)
+    adata.obs["batch"] = data.batch
+    for method, options in (("combat", {}), ("combat", {"mean_only": True})):
+        reads.clear()
+        view = bc.corrected(
+            adata, "batch", method=method, covariates=["cell_type", "age"], **options
+        )
+        assert set(reads.values()) == {1}
+        made = view[:, :].compute()
+        np.testing.assert_allclose(view.mean(), made.mean(axis=0), rtol=1e-10)
+        np.testing.assert_allclose(view.var(), made.var(axis=0, ddof=1), rtol=1e-10)
+
+
 def test_missing_values_are_read_once_too(data):
     values = data.x.copy()
     values[3, 4] = np.nan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -10,7 +12,12 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 import batchcorr as bc
-from batchcorr.errors import ConvergenceWarning, InputError, MissingKeyError
+from batchcorr.errors import (
+    ConvergenceWarning,
+    FeatureWarning,
+    InputError,
+    MissingKeyError,
+)
 from batchcorr.models.krylov import leading_eigenvectors
 
 DESIGNS = {
@@ -71,6 +78,7 @@ def test_parts_products_and_moments_are_those_of_the_formed_matrix(
     some = lazy.select(np.arange(90) % 3 == 0)
     np.testing.assert_allclose(some @ right[::3], full[:, ::3] @ right[::3], **close)
     assert lazy.as_linear_operator().shape == (700, 90)
+    assert repr(lazy).startswith("CorrectedMatrix of 700 × 90 float64, not formed: a ")
     largest = spla.svds(lazy.as_linear_operator(), k=1, return_singular_vectors=False)
     np.testing.assert_allclose(largest, np.linalg.norm(full, 2), rtol=1e-9)
 
@@ -196,6 +204,10 @@ def test_scanpy_goes_on_from_there():
     bc.tl.pca(adata, "batch", covariates=["cell_type"], n_comps=10)
     sc.pp.neighbors(adata, n_neighbors=5)
     assert adata.obsp["connectivities"].shape == (700, 700)
+    sc.tl.pca(adata, n_comps=10, key_added="scanpy")
+    theirs, ours = (adata.uns[key]["params"] for key in ("scanpy", "pca"))
+    assert set(theirs) <= set(ours) | {"mask_var"}
+    assert ours["use_highly_variable"] is theirs["use_highly_variable"] is False
 
 
 def test_a_mask_selects_what_components_are_taken_of_and_not_what_is_fitted():
@@ -277,6 +289,12 @@ def test_threads_do_not_change_components():
         ({"mask_var": "nosuch"}, MissingKeyError, "'nosuch'"),
         ({"mask_var": [True]}, InputError, "one for each of 90"),
         ({"method": "combat_seq"}, InputError, "not a location-scale"),
+        ({"correction": "c.npz"}, InputError, "must be a fitted estimator"),
+        (
+            {"correction": bc.ComBat(), "mean_only": True},
+            InputError,
+            "'mean_only' is a",
+        ),
     ],
 )
 def test_refuses(options, error, says):
@@ -286,3 +304,105 @@ def test_refuses(options, error, says):
     with pytest.raises(error, match=says):
         bc.tl.pca(adata, "batch", **options)
     assert not adata.obsm
+
+
+def test_as_many_components_as_there_can_be():
+    few = make(n=30)
+    bc.tl.pca(few, "batch")
+    assert few.obsm["X_pca"].shape == (30, 29)
+
+
+def test_missing_values_are_refused_where_they_count():
+    adata = make(np.asarray)
+    adata.X[3, 7] = np.nan
+    with pytest.raises(InputError, match=r"1 of 90 features .* \(first: 7\)"):
+        bc.tl.pca(adata, "batch")
+    assert not adata.obsm
+    bc.tl.pca(adata, "batch", mask_var=np.arange(90) != 7, n_comps=3)
+    assert np.isfinite(adata.obsm["X_pca"]).all()
+    assert np.isnan(bc.corrected(adata, "batch")[3, 7])
+
+
+# -- features by name ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+@pytest.mark.parametrize("method", METHODS)
+def test_features_in_another_order_are_found_by_name(kind, method):
+    adata = make(kind)
+    adata.var["highly_variable"] = np.arange(90) < 40
+    correction = bc.fit(adata, "batch", method=method, covariates=["cell_type"])
+    other = adata[:, np.random.default_rng(2).permutation(90)].copy()
+    full = bc.pp.apply(other, correction, dense=True, copy=True).X
+    lazy = bc.corrected(other, correction=correction)
+    np.testing.assert_allclose(lazy[:, [3, 80]], full[:, [3, 80]], rtol=1e-12)
+    np.testing.assert_allclose(lazy.mean(), full.mean(axis=0), rtol=1e-10)
+    bc.tl.pca(other, correction=correction, n_comps=5)
+    loadings, scores = other.varm["PCs"], other.obsm["X_pca"]
+    assert not loadings[~other.var["highly_variable"]].any()
+    np.testing.assert_allclose((full - full.mean(0)) @ loadings, scores, atol=1e-9)
+    bc.tl.pca(adata, correction=correction, n_comps=5)
+    np.testing.assert_allclose(
+        other.uns["pca"]["variance"], adata.uns["pca"]["variance"], rtol=1e-6
+    )
+
+
+def test_features_a_correction_does_not_know_stay_as_they_are():
+    adata = make(sp.csr_matrix)
+    correction = bc.fit(adata[:, 10:].copy(), "batch")
+    with pytest.warns(FeatureWarning, match="10 of 90 features are not known"):
+        full = bc.pp.apply(adata, correction, dense=True, copy=True).X
+    with pytest.warns(FeatureWarning, match="10 of 90 features are not known"):
+        lazy = bc.corrected(adata, correction=correction)
+    np.testing.assert_array_equal(lazy[:, :10], adata.X[:, :10].toarray())
+    np.testing.assert_allclose(lazy[:, :], full, rtol=1e-12)
+    np.testing.assert_allclose(lazy.var(), full.var(axis=0, ddof=1), rtol=1e-10)
+    with (
+        pytest.warns(FeatureWarning),
+        pytest.raises(InputError, match="does not know 10 of 90 features"),
+    ):
+        bc.tl.pca(adata, correction=correction, n_comps=5)
+    with pytest.warns(FeatureWarning):
+        bc.tl.pca(adata, correction=correction, mask_var=np.arange(90) >= 10)
+    assert adata.varm["PCs"].shape == (90, 50)
+
+
+# -- what a factor may be -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_array])
+def test_sums_of_groups_are_a_sparse_product(kind):
+    adata = make(kind)
+    lazy, full = bc.corrected(adata, "batch"), formed(adata, "combat", None)
+    group = np.random.default_rng(3).integers(0, 4, 700)
+    groups = sp.csr_matrix((np.ones(700), (group, np.arange(700))), shape=(4, 700))
+    np.testing.assert_allclose(groups @ lazy, groups @ full, rtol=1e-9)
+    picked = sp.csc_array(np.eye(90)[:, :3])
+    np.testing.assert_allclose(lazy @ picked, full[:, :3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix, sp.csc_array])
+def test_factors_that_do_not_fit_are_refused(kind):
+    lazy = bc.corrected(make(kind), "batch")
+    for left in (np.ones(3), np.ones(701), np.ones((2, 699))):
+        with pytest.raises(InputError, match="must be of length 700"):
+            left @ lazy
+    for right in (np.ones(89), np.ones((700, 2))):
+        with pytest.raises(InputError, match="must be of length 90"):
+            lazy @ right
+    for odd in (1j * np.ones(90), np.ones((90, 2, 2)), np.full(90, "x")):
+        with pytest.raises(InputError, match="vectors and matrices of real numbers"):
+            lazy @ odd
+    with pytest.raises(InputError, match="no index of 90 rows or features"):
+        lazy[:, "g3"]
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
+def test_a_few_features_copy_a_few_features(kind):
+    adata = make(kind, n=20_000)
+    lazy = bc.corrected(adata, "batch")
+    tracemalloc.start()
+    lazy[:, [5]]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < adata.X.data.nbytes / 4

@@ -456,6 +456,19 @@ def test_labels_are_matched_by_position_not_by_index():
     assert_same_fit(left, bc.ComBat().fit(X, batch=BATCH, covariates=SAMPLES))
 
 
+def test_an_index_in_another_order_is_refused():
+    batch = pd.Series(BATCH, index=TABLE.index)
+    table = SAMPLES.set_axis(TABLE.index)
+    bc.ComBat().fit(TABLE, batch=batch, covariates=table)
+    for given in ({"batch": batch[::-1]}, {"batch": BATCH, "covariates": table[::-1]}):
+        name = list(given)[-1]
+        with pytest.raises(InputError, match=rf"{name} has the index of X in another"):
+            bc.ComBat().fit(TABLE, **given)
+        fitted = bc.ComBat().fit(TABLE, batch=batch, covariates=table)
+        with pytest.raises(InputError, match=rf"give {name}.loc\[X.index\]"):
+            fitted.transform(TABLE, **({"batch": batch, "covariates": table} | given))
+
+
 @each_estimator
 def test_x_is_only_written_to_with_copy_false(kind):
     x = X.copy()

@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 
 from batchcorr import _stream
 from batchcorr._adata import read_record
+from batchcorr._stored import StoredMatrix
 from batchcorr._stored_chunks import require_whole_chunks
 from batchcorr.cli import app
 from batchcorr.cli.options import memory_bytes
@@ -325,6 +326,25 @@ def test_chunks_taller_than_blocks_are_read_in_parts(samples, tmp_path, monkeypa
     done("correct", path, tmp_path / "memory.zarr", "--batch", "batch")
     same(read(out), read(tmp_path / "memory.zarr"))
     assert zarr.open_group(str(out), mode="r")["X"].chunks == (42, 24)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_blocks_fit_where_rows_are_fullest(tmp_path, dense):
+    rng = np.random.default_rng(0)
+    stored = np.r_[np.full(3000, 2), np.full(200, 90)]  # a dense data set comes last
+    indptr = np.r_[0, np.cumsum(stored)]
+    indices = np.concatenate([np.sort(rng.permutation(100)[:k]) for k in stored])
+    x = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr))
+    anndata.AnnData(x).write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad") as file:
+        found = StoredMatrix(
+            tmp_path, "X", file, block_bytes=1 << 15, most_bytes=1 << 15
+        )
+        slices = found.slices(dense=dense)
+        taken = [found.read(rows) for rows in slices]
+    sizes = [b.nnz * 8 + (b.shape[0] * 400 if dense else 0) for b in taken]
+    assert (1 << 14) < max(sizes) <= 1 << 15
+    assert abs(sp.vstack(taken) - x).max() == 0
 
 
 @needs_linux

@@ -17,6 +17,7 @@ import scipy.sparse.linalg as spla
 
 from batchcorr.arrays.passes import apply
 from batchcorr.arrays.verbs import verb
+from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +119,15 @@ class CorrectedMatrix:
 
     __array_ufunc__ = None  # U @ C is for C to compute, not for U
 
+    def __repr__(self) -> str:
+        """Say what this is, not all that it holds."""
+        kind = f"{type(self.x).__module__.partition('.')[0]} {type(self.x).__name__}"
+        batches = self.design.n_batches
+        return (
+            f"CorrectedMatrix of {self.shape[0]} × {self.shape[1]} {self.dtype}, not "
+            f"formed: a {kind} with corrections of {batches} batches"
+        )
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and features."""
@@ -133,7 +143,7 @@ class CorrectedMatrix:
         """Make a part: rows, or rows and features; always two-dimensional."""
         rows, features = key if isinstance(key, tuple) else (key, slice(None))
         rows, features = _listed(rows, self.shape[0]), _listed(features, self.shape[1])
-        part = self.x[rows][:, features]
+        part = _part(self.x, rows, features)
         return apply(part, self.design.take(rows), self.correction.select(features))
 
     def __matmul__(self, right: Any) -> Any:
@@ -141,8 +151,8 @@ class CorrectedMatrix:
         return _columns(times, self, right)
 
     def __rmatmul__(self, left: Any) -> Any:
-        """Return U C for a vector or a matrix U."""
-        return _columns(transposed_times, self, np.asarray(left).T).T
+        """Return U C for a vector or a matrix U, such as the sums of groups of rows."""
+        return _columns(transposed_times, self, _dense(left).T).T
 
     def gram_times(self, right: NDArray[Any]) -> Any:
         """Return Cᵀ C V, reading the matrix once.
@@ -221,12 +231,40 @@ def _columns(
     product: Any, matrix: CorrectedMatrix, right: Any, dtype: Any = np.float64
 ) -> Any:
     """Multiply a vector as a matrix of one column."""
-    right = np.asarray(right, dtype=dtype)
+    right = _dense(right)
+    length = matrix.shape[0] if product is transposed_times else matrix.shape[1]
+    if right.ndim not in (1, 2) or right.dtype.kind not in "buif":
+        msg = (
+            "The corrected matrix is multiplied by vectors and matrices of real numbers,"
+            f" not by {right.dtype} of shape {right.shape}."
+        )
+        raise InputError(msg)
+    if right.shape[0] != length:
+        msg = (
+            f"The corrected matrix is {matrix.shape[0]} × {matrix.shape[1]}: the other "
+            f"factor must be of length {length} beside it, not {right.shape[0]}."
+        )
+        raise InputError(msg)
+    right = right.astype(dtype, copy=False)
     wide = right[:, None] if right.ndim == 1 else right
     result = product(
         matrix._arranged, matrix.design, matrix.correction, np.ascontiguousarray(wide)
     )
     return result[:, 0] if right.ndim == 1 else result
+
+
+def _dense(factor: Any) -> NDArray[Any]:
+    return np.asarray(factor.toarray() if hasattr(factor, "toarray") else factor)
+
+
+def _part(x: Any, rows: Any, features: Any) -> Any:
+    """Return rows and features of a matrix, with no copy of all of it."""
+    if isinstance(rows, slice):
+        return x if isinstance(features, slice) else x[:, features]
+    if isinstance(features, slice):
+        return x[rows]
+    by_column = getattr(x, "format", "") == "csc"
+    return x[:, features][rows] if by_column else x[rows][:, features]
 
 
 def _listed(key: Any, length: int) -> Any:
@@ -235,4 +273,11 @@ def _listed(key: Any, length: int) -> Any:
         return key
     if np.isscalar(key):
         key = [key]
-    return np.arange(length)[key]
+    try:
+        return np.arange(length)[key]
+    except IndexError as error:
+        msg = (
+            f"{key!r:.60} is no index of {length} rows or features: give positions, a "
+            "slice or a boolean mask; names are found by adata.var_names.get_indexer."
+        )
+        raise InputError(msg) from error

@@ -316,10 +316,17 @@ class LocationScaleMethod(FittedState):
         self, X: Any, batch: Any, covariates: Any, nuisance: Any
     ) -> tuple[Any, Design]:
         """Return the matrix to correct, and what is known of its rows."""
-        fitted = self._ready()
+        self._ready()
         table, batch, covariates = self._take(X, batch, covariates)
         x = matrix.as_matrix(table)
         self._check_features(table, x.shape[1])
+        return x, self._design_of(x.shape[0], batch, covariates, nuisance)
+
+    def _design_of(
+        self, n_rows: int, batch: Any, covariates: Any, nuisance: Any
+    ) -> Design:
+        """Return what the correction has to know of rows."""
+        fitted = self._ready()
         if fitted.metadata.batch is not None:
             self._require_batch(batch)
         keep = fitted.correction.needs_covariates
@@ -331,10 +338,9 @@ class LocationScaleMethod(FittedState):
                 "without them, or with mean_only=True or RemoveBatchEffect, which need "
                 "none",
             )
-        design = fitted.metadata.design(
-            x.shape[0], batch, covariates if keep else None, nuisance, keep=keep
+        return fitted.metadata.design(
+            n_rows, batch, covariates if keep else None, nuisance, keep=keep
         )
-        return x, design
 
     def _read(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any, Any]:
         """Return table, matrix, batch and covariates to learn from."""

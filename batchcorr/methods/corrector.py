@@ -144,6 +144,7 @@ class Corrector(TransformerMixin, BaseEstimator):
             raise _NotFittedError(msg)
 
     def _take(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any]:
+        inputs.check_order(X, batch=batch, covariates=covariates)
         return inputs.take_columns(
             X, batch, covariates, self.batch_column, self.covariate_columns
         )

@@ -11,7 +11,13 @@ from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["check_features", "check_one_factor", "feature_names", "take_columns"]
+__all__ = [
+    "check_features",
+    "check_one_factor",
+    "check_order",
+    "feature_names",
+    "take_columns",
+]
 
 
 def take_columns(
@@ -50,6 +56,28 @@ def take_columns(
     if covariates is None and covariate_columns:
         covariates = x[list(covariate_columns)]
     return x.drop(columns=names), batch, covariates
+
+
+def check_order(x: Any, **labels: Any) -> None:
+    """Refuse labels whose index says that they are those of other rows.
+
+    Rows and labels are matched by place. Where both are pandas objects with the same
+    names in another order, the place is not what was meant.
+    """
+    rows = getattr(x, "index", None)
+    if rows is None or not hasattr(rows, "equals") or not rows.is_unique:
+        return
+    for name, given in labels.items():
+        index = getattr(given, "index", None)
+        if not hasattr(index, "equals") or len(index) != len(rows):
+            continue
+        if not index.equals(rows) and index.isin(rows).all():
+            msg = (
+                f"{name} has the index of X in another order, and rows are matched by "
+                f"place: give {name}.loc[X.index], or {name}.to_numpy() if the order is "
+                "right as it is."
+            )
+            raise InputError(msg)
 
 
 def check_one_factor(batch: Any, method: str) -> None:

@@ -115,8 +115,10 @@ def shrink(
             / xp.where(exact, xp.ones_like(denominator), denominator),
         )
         about = squares + n * (gamma - new_gamma) ** 2
-        # (b + ½Σ) / (n/2 + a - 1), both multiplied by v: so v = 0 gives m, not 0/0.
-        new_delta2 = (m**3 + v * (m + 0.5 * about)) / (m**2 + v * (0.5 * n + 1))
+        # (b + ½Σ) / (n/2 + a - 1), both multiplied by v: so v = 0 gives m, not 0/0,
+        # and 0 where no feature varies.
+        rate, shape = m**3 + v * (m + 0.5 * about), m**2 + v * (0.5 * n + 1)
+        new_delta2 = rate / xp.where(shape == 0, xp.ones_like(shape), shape)
         change = xp.maximum(
             xp.max(_relative(xp, new_gamma, old_gamma)),
             xp.max(_relative(xp, new_delta2, old_delta2)),

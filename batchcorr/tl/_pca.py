@@ -34,7 +34,7 @@ def pca(
     covariates: Any = None,
     nuisance: Any = None,
     correction: LocationScaleMethod | None = None,
-    n_comps: int = 50,
+    n_comps: int | None = None,
     mask_var: Any = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -62,7 +62,7 @@ def pca(
     correction
         A fitted estimator to use; None: fit one here, on all features.
     n_comps
-        Number of components.
+        Number of components; None: 50, or as many as there can be.
     mask_var
         Features to take components of: a column of `var` or a boolean array. None: the
         column ``highly_variable`` if there is one, else all.
@@ -88,7 +88,7 @@ def pca(
     Raises
     ------
     InputError
-        If there are fewer samples or features than components.
+        If there are fewer samples or features than components, or values are missing.
     MissingKeyError
         If a column or layer does not exist.
 
@@ -125,14 +125,13 @@ def pca(
         **parameters,
     )
     chosen, mask_name = _chosen(adata, mask_var)
-    if matrix.shape[1] != adata.n_vars:
-        msg = (
-            f"The correction knows {matrix.shape[1]} of {adata.n_vars} features: take "
-            "components of these only, adata[:, …], or fit a correction on all."
-        )
-        raise InputError(msg)
     if chosen is not None:
         matrix = matrix.select(np.flatnonzero(chosen))
+    names = adata.var_names if chosen is None else adata.var_names[chosen]
+    _require_known(names, correction)
+    _require_values(names, matrix)
+    if n_comps is None:
+        n_comps = max(1, min(50, min(matrix.shape) - 1))
     if not 1 <= n_comps <= min(matrix.shape) - 1:
         msg = (
             f"n_comps={n_comps} must be at least 1 and less than the number of samples "
@@ -154,6 +153,7 @@ def pca(
         about={
             "method": method if correction is None else correction.method,
             "mask_var": mask_name,
+            "use_highly_variable": mask_name == "highly_variable",
             "layer": layer,
             "zero_center": True,
         },
@@ -202,6 +202,34 @@ def _with_signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
         loadings[largest, np.arange(loadings.shape[1])]
     )
     return turned
+
+
+def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:
+    """Refuse features that the correction leaves as they are."""
+    known = None if correction is None else correction._names
+    if known is None:
+        return
+    unknown = names[~names.isin(known)]
+    if len(unknown):
+        msg = (
+            f"The correction does not know {len(unknown)} of {len(names)} features "
+            f"({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''}): take "
+            "components of the others, with mask_var, or fit a correction on all."
+        )
+        raise InputError(msg)
+
+
+def _require_values(names: Any, matrix: CorrectedMatrix) -> None:
+    """Refuse features with missing values."""
+    sums = matrix.moments
+    missing = np.broadcast_to((sums.n < sums.rows).any(axis=0), (len(names),))
+    if missing.any():
+        msg = (
+            f"{missing.sum()} of {len(names)} features have missing values (first: "
+            f"{names[missing][0]}), and components are of whole samples: fill them in, "
+            "or leave those features out with mask_var."
+        )
+        raise InputError(msg)
 
 
 def _chosen(
