@@ -5,13 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr import _adata
-from batchcorr._correct import (
-    fit_labels,
-    labels_for,
-    make_estimator,
-    positions_of,
-    require_correction,
-)
+from batchcorr._correct import fit_labels, make_estimator
+from batchcorr._known import labels_for, positions_of, require_correction
 from batchcorr._labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
@@ -128,7 +123,7 @@ def _with_known(
     if positions is None:
         x, design = estimator._design(x, *given)
     else:
-        design = estimator._design_of(x.shape[0], *given)
+        design = estimator._rows(x.shape[0], *given)
         frozen = frozen.spread(positions, adata.n_vars)
     return CorrectedMatrix(x, design, frozen, moments(x, design))
 

@@ -33,6 +33,7 @@ __all__ = [
     "FileError",
     "FoldError",
     "InputError",
+    "LayerWarning",
     "LogScaleWarning",
     "MissingKeyError",
     "MissingPackageError",
@@ -128,7 +129,11 @@ class EmptySampleWarning(BatchCorrWarning):
 
 
 class FeatureWarning(BatchCorrWarning):
-    """Some features of the data are not known to the correction."""
+    """Features stay as they are: unknown to the correction, or not to be estimated."""
+
+
+class LayerWarning(BatchCorrWarning):
+    """Some layers of a network cannot be looked at and are left out."""
 
 
 class LogScaleWarning(BatchCorrWarning):

@@ -24,7 +24,6 @@ from batchcorr.models.labels import BatchLabels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchcorr.methods.estimate import Fitted
     from batchcorr.models.design import Design
     from batchcorr.models.moments import Moments
 
@@ -242,8 +241,7 @@ class LocationScaleMethod(FittedState):
         X, batch
             Samples × features, the features of `fit`, and the batch of each sample.
         covariates
-            As in `fit`; needed only where values are scaled, because the protected
-            part of a value is not.
+            As in `fit`; needed only where values are scaled.
 
         Returns
         -------
@@ -252,7 +250,7 @@ class LocationScaleMethod(FittedState):
         Raises
         ------
         UnknownBatchError, InputError
-            For a batch that `fit` has not seen; if covariates are needed and not given.
+            For a batch that `fit` has not seen; if needed covariates are missing.
         """
         return self._apply(X, batch, covariates)
 
@@ -320,12 +318,9 @@ class LocationScaleMethod(FittedState):
         table, batch, covariates = self._take(X, batch, covariates)
         x = matrix.as_matrix(table)
         self._check_features(table, x.shape[1])
-        return x, self._design_of(x.shape[0], batch, covariates, nuisance)
+        return x, self._rows(x.shape[0], batch, covariates, nuisance)
 
-    def _design_of(
-        self, n_rows: int, batch: Any, covariates: Any, nuisance: Any
-    ) -> Design:
-        """Return what the correction has to know of rows."""
+    def _rows(self, n: int, batch: Any, covariates: Any, nuisance: Any) -> Design:
         fitted = self._ready()
         if fitted.metadata.batch is not None:
             self._require_batch(batch)
@@ -335,11 +330,10 @@ class LocationScaleMethod(FittedState):
                 fitted.metadata,
                 f"{type(self).__name__} kept covariates and scales, so that a sample's "
                 "covariates are needed to correct it",
-                "without them, or with mean_only=True or RemoveBatchEffect, which need "
-                "none",
+                "without them, or with mean_only=True or RemoveBatchEffect",
             )
         return fitted.metadata.design(
-            n_rows, batch, covariates if keep else None, nuisance, keep=keep
+            n, batch, covariates if keep else None, nuisance, keep=keep
         )
 
     def _read(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any, Any]:
@@ -350,7 +344,5 @@ class LocationScaleMethod(FittedState):
             inputs.check_one_factor(batch, type(self).__name__)
         return table, self._matrix(table), batch, covariates
 
-    def _remember(
-        self, metadata: Metadata, sums: Moments, fitted: Fitted | None
-    ) -> None:
+    def _remember(self, metadata: Metadata, sums: Moments, fitted: Any) -> None:
         self._metadata, self.moments_, self._fitted = metadata, sums, fitted

@@ -15,6 +15,7 @@ from batchcorr.errors import (
     BatchSizeWarning,
     CovariateWarning,
     DesignError,
+    FeatureWarning,
     InputError,
     warn,
 )
@@ -27,6 +28,8 @@ from batchcorr.models.confounding import (
 from batchcorr.models.linear_model import fit_coefficients
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchcorr.methods.metadata import Metadata
     from batchcorr.models.moments import Moments
 
@@ -36,10 +39,14 @@ __all__ = [
     "drop_redundant",
     "spread_of",
     "warn_of_association",
+    "warn_of_unadjustable",
 ]
 
 STRONG = 0.5
 """Association of a covariate with batch from which on a warning is due."""
+
+MANY = 0.5
+"""Share of features that cannot be corrected from which on a warning is due."""
 
 SMALL = 3
 """Samples that a batch should have at least."""
@@ -150,6 +157,18 @@ def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoR
         f"is to be predicted, this would leak it into the test samples: fit {instead}."
     )
     raise InputError(msg)
+
+
+def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
+    """Warn if few features can be corrected: the others keep what batch did to them."""
+    left = int((~adjustable).sum())
+    if left > MANY * adjustable.size:
+        msg = (
+            f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
+            "are: they have no values or no spread in some batch, or too few. See "
+            "aim_.adjustable; look at the batch labels, and leave such features out."
+        )
+        warn(msg, FeatureWarning)
 
 
 def warn_of_association(moments: Moments, metadata: Metadata) -> None:

@@ -101,6 +101,7 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     effects = fit_batches(sums, coefficients)
     aim = method._aim(effects, sums, metadata)
     aim = replace(aim, adjustable=aim.adjustable & solved & effects.observed)
+    checks.warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(effects, aim, metadata, None)
     everything = np.zeros((len(metadata.names), sums.n_features))
     everything[columns] = np.where(aim.adjustable, coefficients, 0.0)

@@ -64,20 +64,23 @@ def check_order(x: Any, **labels: Any) -> None:
     Rows and labels are matched by place. Where both are pandas objects with the same
     names in another order, the place is not what was meant.
     """
-    rows = getattr(x, "index", None)
-    if rows is None or not hasattr(rows, "equals") or not rows.is_unique:
+    if not _is_table(x) or not x.index.is_unique:
         return
     for name, given in labels.items():
-        index = getattr(given, "index", None)
-        if not hasattr(index, "equals") or len(index) != len(rows):
+        if not _is_table(given) or len(given) != len(x) or given.index.equals(x.index):
             continue
-        if not index.equals(rows) and index.isin(rows).all():
+        if given.index.isin(x.index).all():
             msg = (
                 f"{name} has the index of X in another order, and rows are matched by "
                 f"place: give {name}.loc[X.index], or {name}.to_numpy() if the order is "
                 "right as it is."
             )
             raise InputError(msg)
+
+
+def _is_table(given: Any) -> bool:
+    """Whether this is a DataFrame or Series: arrays have no index, lists a method."""
+    return hasattr(getattr(given, "index", None), "equals")
 
 
 def check_one_factor(batch: Any, method: str) -> None:
