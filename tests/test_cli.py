@@ -215,6 +215,9 @@ def test_fit_and_apply_equal_correct(folder, bladder):
     keep = ["--batch", "batch", "--covariate", "cancer"]
     done("correct", "in.h5ad", "whole.h5ad", *keep)
     assert "Wrote c.npz: combat" in done("fit", "in.h5ad", "c.npz", *keep).stdout
+    done("fit", "in.h5ad", *keep, "-o", "o.npz")
+    one, other = (bc.load(name) for name in ("c.npz", "o.npz"))
+    np.testing.assert_array_equal(one.correction_.scale, other.correction_.scale)
     done("apply", "c.npz", "in.h5ad", "applied.h5ad")
     whole = read(folder / "whole.h5ad").X
     np.testing.assert_array_equal(read(folder / "applied.h5ad").X, whole)
@@ -386,9 +389,28 @@ def test_errors_are_one_line_and_leave_nothing(folder, arguments, match):
     ("arguments", "match"),
     [
         (["correct", "in.h5ad"], "Missing argument"),
-        (["correct", "in.csv", "o.h5ad", "--batch", "batch"], "must end in .h5ad or"),
-        (["correct", "in.h5ad", "o.csv", "--batch", "batch"], "must end in .h5ad or"),
-        (["fit", "in.h5ad", "c.h5ad", "--batch", "batch"], "must end in .npz"),
+        (["correct", "in.xls", "o.h5ad", "--batch", "batch"], "must end in .h5ad or"),
+        (["correct", "in.h5ad", "o.gz", "--batch", "batch"], "must end in .h5ad or"),
+        (["fit", "in.h5ad", "c.h5ad", "--batch", "batch"], "c.h5ad must end in .npz"),
+        (["fit", "in.h5ad", "-o", "c.txt", "--batch", "batch"], "must end in .npz"),
+        (["fit", "in.h5ad", "--batch", "batch"], "in.h5ad is the only file: name the"),
+        (["fit", "c.npz"], "c.npz is the only file: name the correction to write"),
+        (["fit", "in.xls", "c.npz", "--batch", "batch"], "in.xls must end in .h5ad or"),
+        (
+            ["fit", "in.h5ad", "in.zarr", "c.npz", "--batch", "batch"],
+            "IN: in.h5ad, in.zarr are 2 files of samples.*anndata.concat.*moments",
+        ),
+        (
+            ["fit", "a.npz", "in.h5ad", "-o", "c.npz", "--batch", "batch"],
+            "IN: in.h5ad holds samples and .npz files moments.*batchcorr moments",
+        ),
+        (["fit", "a.npz", "c.npz", "--batch", "batch"], "--batch: .*schema holds the"),
+        (["fit", "a.npz", "c.npz", "--covariate", "x"], "--covariate: .*schema holds"),
+        (["fit", "a.npz", "c.npz", "--formula", "~ x"], "--formula: .*schema holds"),
+        (["fit", "a.npz", "c.npz", "--nuisance", "x"], "--nuisance: .*schema holds"),
+        (["fit", "a.npz", "c.npz", "--layer", "x"], "--layer: .*schema holds the l"),
+        (["fit", "a.npz", "c.npz", "--samples", "s.csv"], "--samples: .*schema holds"),
+        (["fit", "a.npz", "b.npz", "--force"], "with --force name the correction with"),
         (["correct", "in.h5ad", "o.h5ad"], "--batch: combat needs the column"),
         (["correct", "in.h5ad", "o.h5ad", "--method", "x"], "--method: .*'combat'"),
         (["--set", "mean_onyl=1"], "no parameter 'mean_onyl'. Did you mean"),
@@ -437,6 +459,22 @@ def test_a_bug_shows_its_traceback(monkeypatch):
     assert isinstance(result.exception, ZeroDivisionError)
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("where", [0, 1, 3, 99])
+def test_debug_shows_where_an_error_comes_from(where):
+    command = ["correct", "in.h5ad", "o.h5ad", "--batch", "btch"]
+    line = refused(*command)
+    command.insert(where, "--debug")
+    result = batchcorr(*command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any("_labels.py" in each for each in lines)
+    assert lines[-1] == line
+    assert batchcorr("methods", "--debug").exit_code == 0
+    assert refused(*(each for each in command if each != "--debug")) == line
+
+
 # -- nothing is half written ---------------------------------------------------------
 
 
@@ -470,6 +508,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(folder, target):
     if target != "out.zarr":
         (folder / target).write_text("old")
     before = names_in(folder)
+    bc.pp.combat(data, "batch", copy=True)  # so that compiled kernels are on the disk
     command = "fit" if target == "c.npz" else "correct"
     options = ["--batch", "batch", "--force"]
     process = shell(command, "in.h5ad", target, *options, cwd=folder, code=LIMITED)

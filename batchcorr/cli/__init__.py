@@ -7,18 +7,30 @@ are imported inside the commands, so that `batchcorr --help` is quick.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from batchcorr import __version__
-from batchcorr.cli import bridge, correct, demo, methods, sites
-from batchcorr.cli.console import out
+from batchcorr.cli import bridge, correct, demo, fit, methods, sites
+from batchcorr.cli.console import debugging, out
 
 __all__ = ["app"]
 
+
+class _DebugAnywhere(TyperGroup):
+    """Take --debug after a command too, where it is typed once something failed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--debug" in args:
+            args = ["--debug", *(each for each in args if each != "--debug")]
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
     name="batchcorr",
+    cls=_DebugAnywhere,
     help="Batch-effect correction for RNA-seq, arrays and single cells.",
     epilog="Start with: batchcorr demo",
     no_args_is_help=True,
@@ -29,11 +41,10 @@ app = typer.Typer(
 for command in (
     demo.demo,
     correct.correct,
-    correct.fit,
-    correct.apply,
+    fit.fit,
+    fit.apply,
     sites.schema,
     sites.moments,
-    sites.fit_moments,
     methods.methods,
     bridge.bridge,
 ):
@@ -57,8 +68,15 @@ def main(
             help="Show the version and exit.",
         ),
     ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help="Show where an error comes from. Also after a command."
+        ),
+    ] = False,
 ) -> None:
     """Batch-effect correction for RNA-seq, arrays and single cells."""
+    debugging.set(debug)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal may not know × and …
             stream.reconfigure(errors="replace")

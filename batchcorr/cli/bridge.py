@@ -13,7 +13,6 @@ from rich.text import Text
 from batchcorr._files import replacing
 from batchcorr.cli.console import out, reporting, working
 from batchcorr.cli.files import check_target, writing
-from batchcorr.cli.options import Force
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
@@ -40,7 +39,9 @@ def bridge(
         typer.Option(metavar="DIR", help="Folder to write a figure of each claim to."),
     ] = None,
     *,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace figures that are there.")
+    ] = False,
 ) -> None:
     """Measure that batch normalization is batch-effect removal.
 

@@ -1,15 +1,17 @@
 """What the commands say, and where: results on stdout, messages on stderr.
 
 Errors that a user can mend are one red line and exit code 1, Ctrl-C is 130, warnings
-are yellow lines. Only a mistake in batchcorr itself shows a traceback.
+are yellow lines. A traceback is shown with --debug, and by a mistake in batchcorr itself.
 """
 
 from __future__ import annotations
 
 import errno
 import re
+import traceback
 import warnings
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -21,10 +23,13 @@ from batchcorr.errors import BatchCorrError, BatchCorrWarning
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["err", "out", "reporting", "working"]
+__all__ = ["debugging", "err", "out", "reporting", "working"]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+debugging: ContextVar[bool] = ContextVar("debugging", default=False)
+"""Whether errors show where they come from."""
 
 
 @contextmanager
@@ -49,6 +54,8 @@ def reporting() -> Iterator[None]:
         except (BatchCorrError, MemoryError, OSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:
                 raise
+            if debugging.get():
+                err.out("".join(traceback.format_exception(error)), end="")
             _say("Error", "bold red", str(error) or "not enough memory.")
             raise typer.Exit(1) from error
 
@@ -72,7 +79,8 @@ def _say(kind: str, style: str, message: str) -> None:
 
 
 def _as_options(message: str) -> str:
-    """Name options as they are typed here and not as in Python."""
+    """Name options and columns as they are typed here and not as in Python."""
+    message = re.sub(r"\badata\.obs\b", "obs (or SHEET)", message)
     message = message.replace("dense=True", "--dense")
     message = re.sub(r"\bkey_added=(?!\w)", "--key-added", message)
     return re.sub(r"\b(\w+=(?:True|False))\b", r"--set \1", message)

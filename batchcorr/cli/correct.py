@@ -1,9 +1,8 @@
-"""`correct` a file; or `fit` a correction on one file and `apply` it to another."""
+"""`correct`: learn from a file and write it corrected."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.text import Text
@@ -11,25 +10,25 @@ from rich.text import Text
 from batchcorr._files import replacing, replacing_folder
 from batchcorr.cli import options
 from batchcorr.cli.console import out, reporting, working
-from batchcorr.cli.files import check_kind, check_target, read, write, writing
+from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
-__all__ = ["apply", "correct", "fit"]
+__all__ = ["check_options", "correct", "tell"]
 
 DEFAULT_MEMORY = "2GiB"
-
-Correction = Annotated[
-    Path, typer.Argument(metavar="CORRECTION", help="The correction: .npz.")
-]
 
 
 def correct(
     source: options.Source,
     target: options.Target,
     *,
+    samples: options.Samples = None,
     batch: options.Batch = None,
     method: options.Method = "combat",
     covariates: options.Covariates = None,
@@ -48,14 +47,18 @@ def correct(
 ) -> None:
     """Remove batch effects from a file and write another.
 
-    Example: batchcorr correct in.h5ad out.h5ad --batch day --covariate cell_type
-    """
-    check_kind(source)
-    check_kind(target)
+    \b
+    batchcorr correct in.h5ad out.h5ad --batch day --covariate cell_type
+    batchcorr correct genes.csv out.csv --samples sheet.csv --batch day
+    """  # noqa: D301 - \b keeps typer from joining lines
+    check_options(source, samples, target, layer, key_added, compress=compress)
     stream = memory is not None or scheduler is not None
+    for path in (source, target):
+        check_one_matrix(path, "--memory", memory)
+        check_one_matrix(path, "--scheduler", scheduler)
     allowed = options.memory_bytes(DEFAULT_MEMORY if memory is None else memory)
     with reporting():
-        check_target(target, [source], force=force)
+        check_target(target, [source, samples], force=force)
         given = options.arguments(
             method,
             batch=batch,
@@ -70,17 +73,36 @@ def correct(
             given |= {"memory": allowed, "scheduler": scheduler}
             given["log_normalize"] = log_normalize
             adata = _stream(source, target, given, compress=compress)
-            _tell(adata, target, key_added or layer)
+            tell(adata, target, key_added or layer)
             return
         from batchcorr import pp
 
-        adata = read(source)
+        adata, layout = open_data(source, samples)
         if log_normalize:
             pp.log_normalize(adata, layer=layer, key_added=key_added)
             layer = key_added or layer
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
-        write(adata, target, compress=compress)
-        _tell(adata, target, key_added or layer)
+        save_data(adata, target, layout, layer=layer, compress=compress)
+        tell(adata, target, key_added or layer)
+
+
+def check_options(
+    source: Path,
+    sheet: Path | None,
+    target: Path,
+    layer: str | None,
+    key_added: str | None,
+    *,
+    compress: bool,
+) -> None:
+    """Refuse, as wrong usage, options that do not go with these kinds of files."""
+    check_data(source, sheet)
+    check_kind(target, DATA)
+    check_one_matrix(source, "--layer", layer)
+    check_one_matrix(target, "--key-added", key_added)
+    if compress and is_table(target):
+        msg = f"a table is packed if its name ends in .gz, such as {target.name}.gz."
+        raise typer.BadParameter(msg, param_hint="--compress")
 
 
 def _stream(
@@ -105,86 +127,7 @@ def _stream(
     return learned.adata
 
 
-def fit(
-    source: options.Source,
-    correction: Correction,
-    *,
-    batch: options.Batch = None,
-    method: options.Method = "combat",
-    covariates: options.Covariates = None,
-    formula: options.Formula = None,
-    nuisances: options.Nuisances = None,
-    reference: options.Reference = None,
-    layer: options.Layer = None,
-    settings: options.Settings = None,
-    force: options.Force = False,
-) -> None:
-    """Learn a correction from a file and freeze it.
-
-    Example: batchcorr fit in.h5ad correction.npz --batch day --method standardize
-    """
-    check_kind(source)
-    check_kind(correction, (".npz",))
-    with reporting():
-        check_target(correction, [source], force=force)
-        given = options.arguments(
-            method,
-            batch=batch,
-            covariates=covariates,
-            formula=formula,
-            nuisances=nuisances,
-            reference=reference,
-            settings=settings,
-        )
-        import batchcorr as bc
-
-        adata = read(source)
-        fitted = bc.fit(adata, layer=layer, **given)
-        with writing(correction):
-            fitted.save(correction)
-        text = f"Wrote {correction}: {method}, learned from {adata.n_obs:,} samples × "
-        text += f"{adata.n_vars:,} features."
-        out.print(Text(text), soft_wrap=True)
-
-
-def apply(
-    correction: Correction,
-    source: options.Source,
-    target: options.Target,
-    *,
-    batch: options.Batch = None,
-    layer: options.Layer = None,
-    key_added: options.KeyAdded = None,
-    dense: options.Dense = None,
-    compress: options.Compress = False,
-    force: options.Force = False,
-) -> None:
-    """Correct a file with a frozen correction.
-
-    Batch and covariates are read from the columns of obs that the correction was
-    learned from. Example: batchcorr apply correction.npz new.h5ad out.h5ad
-    """
-    check_kind(source)
-    check_kind(target)
-    with reporting():
-        check_target(target, [source, correction], force=force)
-        import batchcorr as bc
-
-        learned = bc.load(correction)
-        adata = read(source)
-        bc.pp.apply(
-            adata,
-            learned,
-            batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
-            layer=layer,
-            key_added=key_added,
-            dense=dense,
-        )
-        write(adata, target, compress=compress)
-        _tell(adata, target, key_added or layer)
-
-
-def _tell(adata: AnnData, target: Path, layer: str | None) -> None:
+def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     """Say what is in the file, from the record that is in it too."""
     from batchcorr._adata import read_record
 

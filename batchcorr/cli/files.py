@@ -1,4 +1,4 @@
-"""Read and write AnnData files: .h5ad, or .zarr folders.
+"""Read and write AnnData files, .h5ad or .zarr folders; and kinds of files by their names.
 
 Whatever a damaged file, a full disk or Ctrl-C brings, the target is whole or as it was,
 and the user is told in one sentence.
@@ -21,26 +21,59 @@ from batchcorr.cli.interrupt import interruptible
 from batchcorr.errors import BatchCorrError, FileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from anndata import AnnData
 
-__all__ = ["check_kind", "check_target", "read", "write", "writing"]
+__all__ = [
+    "ANNDATA",
+    "DATA",
+    "TABLES",
+    "check_kind",
+    "check_target",
+    "ending",
+    "is_table",
+    "read",
+    "reading",
+    "write",
+    "writing",
+]
 
-KINDS = (".h5ad", ".zarr")
+ANNDATA = (".h5ad", ".zarr")
+TABLES = {".csv": ",", ".tsv": "\t", ".txt": None}
+"""What separates the fields of a table; None: tabs or single spaces, as its header has.
+
+Each may have .gz after it.
+"""
+
+DATA = (*ANNDATA, *TABLES)
 STORE_MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """One of these files is in every folder that is a zarr store."""
 
 
-def check_kind(path: Path, kinds: tuple[str, ...] = KINDS) -> None:
+def ending(path: Path) -> str:
+    """Return the ending that tells the kind of file: of a packed table the one before."""
+    last = path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower() if last == ".gz" else last
+    return inner if inner in TABLES else last
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file name is that of a table."""
+    return ending(path) in TABLES
+
+
+def check_kind(path: Path, kinds: tuple[str, ...] = ANNDATA) -> None:
     """Refuse, as wrong usage, a file name with another ending."""
-    if path.suffix.lower() not in kinds:
-        msg = f"{path} must end in {' or '.join(kinds)}: this tells the kind of file."
+    if ending(path) not in kinds:
+        packed = " (tables also .gz)" if ".csv" in kinds else ""
+        msg = f"{path} must end in {' or '.join(kinds)}{packed}: "
+        msg += "this tells the kind of file."
         raise typer.BadParameter(msg)
 
 
-def check_target(target: Path, sources: list[Path], *, force: bool) -> None:
-    """Refuse a target before any work is done for it.
+def check_target(target: Path, sources: Iterable[Path | None], *, force: bool) -> None:
+    """Refuse a target before any work is done for it; None stands for no source.
 
     Raises
     ------
@@ -48,7 +81,7 @@ def check_target(target: Path, sources: list[Path], *, force: bool) -> None:
         If the target is a source, is in the way of one, exists without `force`, or
         cannot be written.
     """
-    for source in sources:
+    for source in filter(None, sources):
         one, other = source.resolve(), target.resolve()
         if one == other or (target.exists() and source.exists() and _same(one, other)):
             msg = (
@@ -85,28 +118,35 @@ def read(path: Path) -> AnnData:
     """
     import anndata
 
+    is_zarr = path.suffix.lower() == ".zarr"
+    kind = "zarr store" if is_zarr else "HDF5 file"
+    with reading(path, f"{kind} that holds an AnnData"):
+        if not is_zarr:
+            return anndata.read_h5ad(path)
+        from batchcorr._stored import open_file
+
+        require_whole_chunks(path, open_file(path))
+        return anndata.read_zarr(path)
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Say in one sentence why a file could not be read."""
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileError(msg)
-    is_zarr = path.suffix.lower() == ".zarr"
-    if is_zarr != path.is_dir():
-        msg = f"{path} is {'no' if is_zarr else 'a'} folder: is its name right?"
+    if (path.suffix.lower() == ".zarr") != path.is_dir():
+        msg = f"{path} is {'a' if path.is_dir() else 'no'} folder: is its name right?"
         raise FileError(msg)
     try:
         with working(f"Reading {path}"), interruptible():
-            if not is_zarr:
-                return anndata.read_h5ad(path)
-            from batchcorr._stored import open_file
-
-            require_whole_chunks(path, open_file(path))
-            return anndata.read_zarr(path)
+            yield
     except (BatchCorrError, MemoryError):
         raise
     except Exception as error:
-        kind = "zarr store" if is_zarr else "HDF5 file"
         msg = (
-            f"{path} cannot be read: it is no {kind} that holds an AnnData, or it is "
-            f"damaged or incomplete ({_why(error)})."
+            f"{path} cannot be read: it is no {what}, or it is damaged or incomplete "
+            f"({_why(error)})."
         )
         raise FileError(msg) from error
 

@@ -27,6 +27,7 @@ __all__ = [
     "Method",
     "Nuisances",
     "Reference",
+    "Samples",
     "Scheduler",
     "Settings",
     "Source",
@@ -41,17 +42,24 @@ ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
 
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
-Source = Annotated[
-    Path, typer.Argument(metavar="IN", help="AnnData to read: .h5ad or .zarr.")
-]
-Target = Annotated[
-    Path, typer.Argument(metavar="OUT", help="AnnData to write: .h5ad or .zarr.")
+KINDS = "AnnData (.h5ad, .zarr) or table (.csv, .tsv, .txt; also .gz)"
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help=f"To read: {KINDS}.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help=f"To write: {KINDS}.")]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples",
+        metavar="SHEET",
+        help="Where IN is a table: another table, with the samples' names in its first "
+        "column and batch and covariates beside.",
+    ),
 ]
 Batch = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs with the batch. Repeat for several batch factors "
+        help="Column of obs (or SHEET) with the batch. Repeat for several batch factors "
         "(remove_batch_effect).",
     ),
 ]
@@ -124,7 +132,11 @@ Scheduler = Annotated[
     ),
 ]
 Compress = Annotated[
-    bool, typer.Option("--compress", help="Write gzip: smaller, and much slower.")
+    bool,
+    typer.Option(
+        "--compress",
+        help="Pack .h5ad with gzip: smaller, and much slower. For a table: OUT.csv.gz.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 

@@ -1,4 +1,4 @@
-"""Sites that cannot share rows: `schema` for all, `moments` at each, `fit-moments`."""
+"""Sites that cannot share rows: `schema` for all, `moments` at each; then `fit`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from rich.text import Text
 
 from batchcorr.cli import options
 from batchcorr.cli.console import out, reporting
-from batchcorr.cli.files import check_kind, check_target, read, writing
+from batchcorr.cli.files import check_kind, check_target, writing
+from batchcorr.cli.samples import check_data, check_one_matrix, open_data
 
 if TYPE_CHECKING:
     from batchcorr.methods.schema import Schema
 
-__all__ = ["fit_moments", "moments", "schema"]
+__all__ = ["moments", "schema"]
 
-Sites = Annotated[
-    list[Path], typer.Argument(metavar="SITE", help="Moments of every site: .npz.")
-]
 SchemaFile = Annotated[
     Path,
     typer.Option("--schema", metavar="FILE", help="What the sites agreed on: .json."),
@@ -44,6 +42,7 @@ def schema(
     source: options.Source,
     *,
     output: Annotated[Path, _output(".json")],
+    samples: options.Samples = None,
     batch: Key,
     units: Annotated[
         str, typer.Option(metavar="TEXT", help='Of the values, such as "log2 CPM".')
@@ -62,16 +61,18 @@ def schema(
 ) -> None:
     """Write down what sites that cannot share rows must agree on.
 
-    Example: batchcorr schema in.h5ad -o schema.json --batch run --covariate sex
-    --units "log2 CPM" --level run=oslo
-    """
-    check_kind(source)
+    \b
+    batchcorr schema in.h5ad -o schema.json --batch run --covariate sex \\
+        --units "log2 CPM" --level run=oslo
+    """  # noqa: D301 - \b keeps typer from joining lines
+    check_data(source, samples)
     check_kind(output, (".json",))
     with reporting():
-        check_target(output, [source], force=force)
+        check_target(output, [source, samples], force=force)
         import batchcorr as bc
 
-        made = bc.make_schema(read(source), batch, units=units, covariates=covariates)
+        adata, _ = open_data(source, samples)
+        made = bc.make_schema(adata, batch, units=units, covariates=covariates)
         made = _with_levels(made, levels or [])
         with writing(output):
             made.save(output)
@@ -92,6 +93,7 @@ def moments(
     *,
     schema: SchemaFile,
     output: Annotated[Path, _output(".npz")],
+    samples: options.Samples = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Column of obs, if not that of the schema."),
@@ -104,61 +106,26 @@ def moments(
     """Gather the sums of one site, which may leave it.
 
     No row does; refused where fewer than 5 samples share a batch and levels.
-    Example: batchcorr moments in.h5ad --schema schema.json -o oslo.npz
-    """
-    check_kind(source)
+    \b
+    batchcorr moments in.h5ad --schema schema.json -o oslo.npz
+    batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz
+    """  # noqa: D301 - \b keeps typer from joining lines
+    check_data(source, samples)
+    check_one_matrix(source, "--layer", layer)
     check_kind(schema, (".json",))
     check_kind(output, (".npz",))
     with reporting():
-        check_target(output, [source, schema], force=force)
+        check_target(output, [source, samples, schema], force=force)
         import batchcorr as bc
 
         known = bc.Schema.load(schema)
-        site = bc.moments(read(source), known, batch_key=batch, layer=layer)
+        adata, _ = open_data(source, samples)
+        site = bc.moments(adata, known, batch_key=batch, layer=layer)
         with writing(output):
             site.save(output)
         held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
         text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
         text += f"{len(known.features):,} features, of batches {held}."
-        out.print(Text(text), soft_wrap=True)
-
-
-def fit_moments(
-    sites: Sites,
-    *,
-    output: Annotated[Path, _output(".npz")],
-    method: options.Method = "combat",
-    reference: options.Reference = None,
-    settings: options.Settings = None,
-    force: options.Force = False,
-) -> None:
-    """Learn a correction from the moments of all sites.
-
-    Each site then corrects its own samples with apply.
-    Example: batchcorr fit-moments oslo.npz lyon.npz -o correction.npz
-    """
-    for path in [*sites, output]:
-        check_kind(path, (".npz",))
-    with reporting():
-        check_target(output, sites, force=force)
-        given = options.arguments(
-            method,
-            batch=["batch"],  # the schema knows it
-            covariates=None,
-            formula=None,
-            nuisances=None,
-            reference=reference,
-            settings=settings,
-        )
-        del given["batch_key"]
-        import batchcorr as bc
-
-        fitted = bc.fit_moments(sites, **given)
-        with writing(output):
-            fitted.save(output)
-        rows = int(fitted.moments_.rows.sum()) if fitted.moments_ else 0
-        text = f"Wrote {output}: {method}, learned from the sums of {len(sites)} sites "
-        text += f"over {rows:,} samples × {fitted.n_features_in_:,} features."
         out.print(Text(text), soft_wrap=True)
 
 

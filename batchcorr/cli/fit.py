@@ -1,0 +1,196 @@
+"""`fit` a correction, on a file or on the moments of sites, and `apply` it to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from batchcorr.cli import options
+from batchcorr.cli.console import out, reporting
+from batchcorr.cli.correct import check_options, tell
+from batchcorr.cli.files import DATA, check_kind, check_target, writing
+from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
+
+if TYPE_CHECKING:
+    from batchcorr.methods.corrector import Corrector
+
+__all__ = ["apply", "fit"]
+
+MOMENTS = ".npz"
+
+Correction = Annotated[
+    Path, typer.Argument(metavar="CORRECTION", help="The correction: .npz.")
+]
+
+
+def fit(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IN… CORRECTION",
+            help=f"To learn from: one {options.KINDS}, or the moments of all sites "
+            "(.npz). Then the correction to write (.npz), if not with -o.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="CORRECTION", help="To write: .npz."),
+    ] = None,
+    samples: options.Samples = None,
+    batch: options.Batch = None,
+    method: options.Method = "combat",
+    covariates: options.Covariates = None,
+    formula: options.Formula = None,
+    nuisances: options.Nuisances = None,
+    reference: options.Reference = None,
+    layer: options.Layer = None,
+    settings: options.Settings = None,
+    force: options.Force = False,
+) -> None:
+    """Learn a correction and freeze it.
+
+    \b
+    batchcorr fit in.h5ad correction.npz --batch day --method standardize
+    batchcorr fit genes.csv correction.npz --samples sheet.csv --batch day
+    batchcorr fit site*.npz -o correction.npz        # see: batchcorr moments
+    """  # noqa: D301 - \b keeps typer from joining lines
+    sources, target = (paths, output) if output else (paths[:-1], paths[-1])
+    _check_sources(sources, target)
+    of_sites = all(_is_moments(path) for path in sources)
+    labels: dict[str, object] = {
+        "--samples": samples,
+        "--batch": batch,
+        "--covariate": covariates,
+        "--formula": formula,
+        "--nuisance": nuisances,
+        "--layer": layer,
+    }
+    if of_sites:
+        _check_options_of_sites(labels, must_name=force and output is None)
+    else:
+        check_data(sources[0], samples)
+        check_one_matrix(sources[0], "--layer", layer)
+    with reporting():
+        check_target(target, [*sources, samples], force=force)
+        given = options.arguments(
+            method,
+            batch=["batch"] if of_sites else batch,  # the schema of the sites knows it
+            covariates=covariates,
+            formula=formula,
+            nuisances=nuisances,
+            reference=reference,
+            settings=settings,
+        )
+        if of_sites:
+            del given["batch_key"]
+            fitted, learned = _fit_sites(sources, given)
+        else:
+            fitted, learned = _fit_samples(sources[0], samples, layer, given)
+        with writing(target):
+            fitted.save(target)
+        text = f"Wrote {target}: {method}, learned from {learned}."
+        out.print(Text(text), soft_wrap=True)
+
+
+def _fit_samples(
+    source: Path, sheet: Path | None, layer: str | None, given: dict[str, Any]
+) -> tuple[Corrector, str]:
+    """Learn from the samples of one file, and say from how many."""
+    import batchcorr as bc
+
+    adata, _ = open_data(source, sheet)
+    fitted = bc.fit(adata, layer=layer, **given)
+    return fitted, f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
+
+
+def _fit_sites(sites: list[Path], given: dict[str, Any]) -> tuple[Corrector, str]:
+    """Learn from the moments of sites, and say from how many samples."""
+    import batchcorr as bc
+
+    fitted = bc.fit_moments(sites, **given)
+    rows = int(fitted.moments_.rows.sum()) if fitted.moments_ else 0
+    text = f"the sums of {len(sites)} {'site' if len(sites) == 1 else 'sites'} over "
+    return fitted, f"{text}{rows:,} samples × {fitted.n_features_in_:,} features"
+
+
+def _check_sources(sources: list[Path], target: Path) -> None:
+    """Refuse, as wrong usage, files that no correction can be learned from at once."""
+    if not sources:
+        msg = f"{target} is the only file: name the correction to write after it."
+        raise typer.BadParameter(msg, param_hint="CORRECTION")
+    check_kind(target, (MOMENTS,))
+    for path in sources:
+        check_kind(path, (*DATA, MOMENTS))
+    files = [path for path in sources if not _is_moments(path)]
+    if files and len(files) < len(sources):
+        msg = (
+            f"{files[0]} holds samples and {MOMENTS} files moments of sites, which do "
+            "not mix: make its moments too, with batchcorr moments."
+        )
+        raise typer.BadParameter(msg, param_hint="IN")
+    if len(files) > 1:
+        msg = (
+            f"{', '.join(map(str, files))} are {len(files)} files of samples, and one is "
+            "learned from: join them before, with anndata.concat in Python; or make "
+            "moments of each, with batchcorr moments, and learn from these."
+        )
+        raise typer.BadParameter(msg, param_hint="IN")
+
+
+def _check_options_of_sites(labels: dict[str, object], *, must_name: bool) -> None:
+    """Refuse, as wrong usage, what the schema of the sites says, and a lost site."""
+    for option, given in labels.items():
+        if given:
+            msg = "moments are learned from as they are: their schema holds the labels."
+            raise typer.BadParameter(msg, param_hint=option)
+    if must_name:
+        msg = "with --force name the correction with -o: a site could be overwritten."
+        raise typer.BadParameter(msg, param_hint="CORRECTION")
+
+
+def _is_moments(path: Path) -> bool:
+    return path.suffix.lower() == MOMENTS
+
+
+def apply(
+    correction: Correction,
+    source: options.Source,
+    target: options.Target,
+    *,
+    samples: options.Samples = None,
+    batch: options.Batch = None,
+    layer: options.Layer = None,
+    key_added: options.KeyAdded = None,
+    dense: options.Dense = None,
+    compress: options.Compress = False,
+    force: options.Force = False,
+) -> None:
+    """Correct a file with a frozen correction.
+
+    Batch and covariates are read from the columns that it was learned from.
+
+    \b
+    batchcorr apply correction.npz new.h5ad out.h5ad
+    batchcorr apply correction.npz new.csv out.csv --samples sheet.csv
+    """  # noqa: D301 - \b keeps typer from joining lines
+    check_options(source, samples, target, layer, key_added, compress=compress)
+    with reporting():
+        check_target(target, [source, samples, correction], force=force)
+        import batchcorr as bc
+
+        learned = bc.load(correction)
+        adata, layout = open_data(source, samples)
+        bc.pp.apply(
+            adata,
+            learned,
+            batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
+            layer=layer,
+            key_added=key_added,
+            dense=dense,
+        )
+        save_data(adata, target, layout, layer=layer, compress=compress)
+        tell(adata, target, key_added or layer)
