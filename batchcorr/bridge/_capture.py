@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import operator
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from batchcorr.bridge._loader import evaluating, read_batches, run
 from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._torch import torch
+from batchcorr.bridge._recording import Recording
 from batchcorr.bridge.nn._labels import read_labels
 from batchcorr.errors import (
     AssociationWarning,
@@ -24,17 +25,14 @@ from batchcorr.errors import (
 from batchcorr.metrics import variance_explained
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Iterable
 
     from anndata import AnnData
-    from torch import Tensor
+    from torch import nn
 
     from batchcorr.bridge._loader import Minibatch
 
 __all__ = ["capture"]
-
-CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
-"""Layers whose channels are the last axis; those of all others are the second."""
 
 
 def capture(
@@ -43,7 +41,7 @@ def capture(
     batch: Sequence[Hashable] | int | None = None,
     *,
     labels: Sequence[Hashable] | int | None = None,
-    layers: Sequence[str] | None = None,
+    layers: Sequence[str] | str | None = None,
 ) -> AnnData:
     """Run a network and return its activations as an AnnData, with batch and label.
 
@@ -64,8 +62,8 @@ def capture(
     labels
         Class of each sample, given in the same ways; None: there are none.
     layers
-        Names of the modules whose outputs are taken; None: all that have parameters of
-        their own.
+        Names of the modules whose outputs are taken, or one name; None: all that have
+        parameters of their own, are called and give samples × channels.
 
     Returns
     -------
@@ -79,7 +77,8 @@ def capture(
     ------
     InputError
         If the loader is of wrong shape, labels are missing, not hashable or of another
-        number, a layer gives no tensor, or activations are not finite.
+        number, a layer that was named gives no samples × channels, or activations are
+        not finite.
     MissingKeyError
         If a layer does not exist.
 
@@ -87,6 +86,11 @@ def capture(
     -----
     AssociationWarning
         If labels and batch cannot be told apart, so that there is no share beyond them.
+    LayerWarning
+        If layers are left out, because they give something else than samples × channels
+        (recurrent layers and attention give tuples, some layers are given positions as
+        rows) or are not called in every batch. Layers that are never called are left
+        out silently.
 
     Notes
     -----
@@ -109,22 +113,23 @@ def capture(
     from anndata import AnnData
 
     modules = _choose(require_model(model), layers)
-    outputs: dict[str, list[Tensor]] = {}
-    columns: dict[str, list[Any]] = {"batch": [], "label": []}
-    wanted = {"batch": batch, "label": labels}
+    wanted = {
+        "batch": _read_given(batch, "batch"),
+        "label": _read_given(labels, "labels"),
+    }
+    columns: dict[str, list[Any]] = {key: [] for key in wanted}
+    recording = Recording(modules, needed=layers is not None)
     with ExitStack() as stack:
-        calls: list[tuple[str, Tensor]] = []
         for name, module in modules.items():
-            handle = module.register_forward_hook(_recorder(name, calls))
+            handle = module.register_forward_hook(recording.hook(name))
             stack.callback(handle.remove)
         stack.enter_context(evaluating(model))
         for number, minibatch in enumerate(read_batches(loader), start=1):
-            calls.clear()
             run(model, minibatch.inputs)
-            _collect(outputs, calls, minibatch, number)
+            recording.end_batch(minibatch, number)
             for key, given in wanted.items():
                 columns[key] += _column(given, minibatch, number, key)
-    matrices = {name: torch.cat(parts).numpy() for name, parts in outputs.items()}
+    matrices = {name: x.numpy() for name, x in recording.matrices().items()}
     obs = pd.DataFrame(index=np.arange(len(next(iter(matrices.values())))).astype(str))
     for key, given in wanted.items():
         values = columns[key] if given is None or isinstance(given, int) else given
@@ -138,15 +143,22 @@ def capture(
     return adata
 
 
-def _choose(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
-    """Return the modules to look at, by name."""
-    known = {name: module for name, module in model.named_modules() if name}
+def _choose(
+    model: nn.Module, layers: Sequence[str] | str | None
+) -> dict[str, nn.Module]:
+    """Return the modules to look at, by name; that of the model itself is "model"."""
     if layers is not None:
-        for name in layers:
+        every = model.named_modules(remove_duplicate=False)
+        known = {name or "model": module for name, module in every}
+        names = [layers] if isinstance(layers, str) else list(layers)
+        if not names:
+            msg = "layers=[] names no layer: give at least one name, or None for all."
+            raise InputError(msg)
+        for name in names:
             if name not in known:
                 msg = f"The model has no layer {name!r}. {did_you_mean(name, known)}"
                 raise MissingKeyError(msg)
-        return {name: known[name] for name in layers}
+        return {name: known[name] for name in names}
     found = {
         name or "model": module
         for name, module in model.named_modules()
@@ -158,54 +170,27 @@ def _choose(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Modu
     return found
 
 
-def _recorder(name: str, calls: list[tuple[str, Tensor]]) -> Any:
-    """Return a hook that keeps the mean of each channel over positions."""
+def _read_given(given: Any, key: str) -> Any:
+    """Return labels in a list, the number of an item of the loader's tuples, or None.
 
-    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not isinstance(output, torch.Tensor) or output.ndim < 2:
-            msg = (
-                f"The layer {name!r} ({type(module).__name__}) does not give a tensor of"
-                " samples × channels: leave it out of layers=."
-            )
-            raise InputError(msg)
-        if not bool(torch.isfinite(output).all()):
-            msg = (
-                f"The layer {name!r} gives values that are not finite (NaN): the model "
-                "or its inputs are broken there."
-            )
-            raise InputError(msg)
-        if isinstance(module, CHANNELS_LAST):
-            output = output.movedim(-1, 1)
-        wide = output if output.dtype == torch.float64 else output.float()
-        calls.append((name, wide.flatten(2).mean(2) if wide.ndim > 2 else wide))
-
-    return record
-
-
-def _collect(
-    outputs: dict[str, list[Tensor]],
-    calls: list[tuple[str, Tensor]],
-    minibatch: Minibatch,
-    number: int,
-) -> None:
-    """Add one run's activations, a name for each call of a layer."""
-    seen: dict[str, int] = {}
-    for name, value in calls:
-        seen[name] = seen.get(name, 0) + 1
-        key = name if seen[name] == 1 else f"{name} (call {seen[name]})"
-        parts = outputs.setdefault(key, [])
-        if len(value) != minibatch.size or len(parts) != number - 1:
-            msg = (
-                f"The layer {name!r} does not give one row for each of the "
-                f"{minibatch.size} samples of batch {number}, shape "
-                f"{tuple(value.shape)}: leave it out of layers=."
-            )
-            raise InputError(msg)
-        parts.append(value.detach().cpu())
-    for name, parts in outputs.items():
-        if len(parts) != number:
-            msg = f"The layer {name!r} was not called in batch {number}, but before."
-            raise InputError(msg)
+    Raises
+    ------
+    InputError
+        If it is something else.
+    """
+    if given is None or (hasattr(given, "tolist") and getattr(given, "ndim", 0) > 0):
+        return given
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        return given
+    if not isinstance(given, bool | np.bool_):
+        with suppress(TypeError):  # of what is no whole number
+            return operator.index(given)
+    msg = (
+        f"{key}={given!r:.60} is no list of labels: give one label for each sample, in the "
+        "loader's order; or a number, the item of the loader's tuples that holds them "
+        "(1 is the one after the input); or None."
+    )
+    raise InputError(msg)
 
 
 def _column(given: Any, minibatch: Minibatch, number: int, key: str) -> list[Any]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._loader import evaluating, read_batches, run
+from batchcorr.bridge._norms import given_to
 from batchcorr.bridge._rows import codes_of_rows, to_rows
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import CovariateWarning, InputError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,10 +47,26 @@ def class_shares(loader: Iterable[Any]) -> NDArray[np.float64]:
     ------
     InputError
         If only some minibatches have labels, or they are not 0 … K-1.
+
+    Warns
+    -----
+    CovariateWarning
+        If there is something that looks like labels, in another form.
     """
-    found = [labels_of(batch) for batch in read_batches(loader)]
+    found, unread = [], ""
+    for batch in read_batches(loader):
+        found.append(labels_of(batch))
+        unread = unread or _unread_classes(batch)
     labels = [part for part in found if part is not None]
     if not labels:
+        if unread:
+            msg = (
+                f"The loader gives {unread} beside the inputs, which look like classes "
+                "and are not read: the profile is without classes, which "
+                "method='eb_cov' needs. Give one integer for each sample, 0 … K-1: "
+                "labels.long(), or labels.argmax(1) of one-hot rows."
+            )
+            warn(msg, CovariateWarning)
         return np.empty(0)
     values = np.concatenate(labels)
     counts = np.bincount(np.maximum(values, 0))
@@ -62,6 +79,21 @@ def class_shares(loader: Iterable[Any]) -> NDArray[np.float64]:
         raise InputError(msg)
     shares: NDArray[np.float64] = counts / counts.sum()
     return shares
+
+
+def _unread_classes(batch: Minibatch) -> str:
+    """Describe what looks like classes in another form than integers, or nothing."""
+    labels = batch.beside[0] if batch.beside and labels_of(batch) is None else None
+    if not isinstance(labels, torch.Tensor) or len(labels.shape) not in {1, 2}:
+        return ""
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    whole = (
+        bool((labels == labels.round()).all()) if labels.is_floating_point() else True
+    )
+    ones = ((labels == 1).sum(-1) == 1) & ((labels != 0).sum(-1) == 1)
+    alike = whole and (not one_hot or bool(ones.all()))
+    what = "one-hot rows" if one_hot else f"labels of {labels.dtype}"
+    return f"{what}, shape {tuple(labels.shape)}," if alike else ""
 
 
 def add_classes(
@@ -81,8 +113,8 @@ def add_classes(
     codes = np.empty(0, dtype=np.int64)
 
     def watch(name: str) -> Any:
-        def add(_norm: nn.Module, inputs: Any) -> None:
-            x = inputs[0]
+        def add(_norm: nn.Module, args: Any, kwargs: Any) -> None:
+            x = given_to(args, kwargs)
             part = tensor_moments(to_rows(x), codes_of_rows(codes, x.shape), n_classes)
             totals[name] = totals[name].merge(part) if name in totals else part
 
@@ -90,7 +122,7 @@ def add_classes(
 
     with ExitStack() as stack:
         for name, norm in order.items():
-            hook = norm.register_forward_pre_hook(watch(name))
+            hook = norm.register_forward_pre_hook(watch(name), with_kwargs=True)
             stack.callback(hook.remove)
         stack.enter_context(evaluating(model))
         for batch in read_batches(loader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from batchcorr.bridge.accumulate import Cost, CostAt, check, exact
+from batchcorr.bridge.nn import ComBatNorm1d, DomainBatchNorm1d, domains
 from batchcorr.errors import InputError
 
 torch.set_num_threads(1)
@@ -96,8 +98,28 @@ def separate():
     return Branches()
 
 
+def twice():
+    """A norm and a block under two names each, and weights tied across modules."""
+    norm = nn.BatchNorm1d(8)
+    block = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
+    first, tied = nn.Linear(8, 8), nn.Linear(8, 8)
+    tied.weight = first.weight
+    return nn.Sequential(
+        nn.Linear(6, 8),
+        norm,
+        nn.ReLU(),
+        first,
+        norm,
+        block,
+        tied,
+        block,
+        nn.Linear(8, 4),
+    )
+
+
 MODELS = {
     "mlp": (mlp, (6,)),
+    "twice": (twice, (6,)),
     "residual": (Residual, (3, 4, 4)),
     "sequence": (sequence, (3, 6)),
     "branches": (separate, (6,)),
@@ -361,7 +383,8 @@ def refused(model, batch, loss=mean_loss, size=4, **options):
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in before.items():
         if (
-            not isinstance(value, nn.parameter.UninitializedParameter)
+            isinstance(value, torch.Tensor)
+            and not isinstance(value, nn.parameter.UninitializedParameter)
             and not value.is_meta
         ):
             assert torch.equal(model.state_dict()[name], value), name
@@ -397,14 +420,101 @@ def test_a_loss_that_is_not_additive_is_refused(loss, size, order):
     assert "not a mean over samples" in refused(model, (x, y), loss, size)
 
 
-def test_another_layer_that_mixes_samples_is_refused():
-    class Centred(nn.Module):
-        def forward(self, x):
-            return x - x.mean(0)
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
 
+
+class Block(nn.Module):
+    """Lets samples meet between its layers, not in one."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(9, 9), nn.Linear(9, 9)
+
+    def forward(self, x):
+        return self.other(Centred()(self.one(x)))
+
+
+def mixing(make, place):
     model, batch = built("mlp")
-    model.insert(3, Centred())
-    assert "a layer other than BatchNorm that mixes" in refused(model, batch)
+    model.insert(place, make().double())
+    return model, batch
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+@pytest.mark.parametrize(
+    ("make", "place", "name"),
+    [
+        (Centred, 0, r"'0' \(Centred\)"),
+        (Centred, 3, r"'3' \(Centred\)"),
+        (Block, 2, r"'2' \(Block\)"),
+        (lambda: nn.Sequential(nn.Tanh(), Centred()), 6, r"'6\.1' \(Centred\)"),
+    ],
+)
+def test_another_layer_that_mixes_samples_is_named(make, place, name, size):
+    model, batch = mixing(make, place)
+    assert re.search(
+        f"The layer {name} mixes samples", refused(model, batch, size=size)
+    )
+    with pytest.raises(InputError, match=f"The layer {name} mixes samples"):
+        check(model, batch, mean_loss)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def days_loss(model, batch):
+    with domains(batch[2]):
+        return mean_loss(model, batch)
+
+
+@pytest.mark.parametrize(
+    ("layer", "loss"),
+    [
+        (ComBatNorm1d(9), mean_loss),
+        (DomainBatchNorm1d(9, [0, 1]), days_loss),
+    ],
+    ids=["ComBatNorm", "DomainBatchNorm"],
+)
+def test_the_package_s_own_norms_are_named(layer, loss):
+    model, (x, y) = built("mlp")
+    model[1] = layer.double()
+    batch = (x, y, torch.arange(N) % 2)
+    words = f"The layer '1' is a {type(layer).__name__}, which mixes.*BatchNorm1d"
+    assert re.search(words, refused(model, batch, loss))
+    with pytest.raises(InputError, match=words):
+        check(model, batch, loss)
+    loss(model, batch)  # learns the domains
+    layer.eval()
+    whole = copy.deepcopy(model)
+    loss(whole, batch).backward()
+    exact(model, batch, loss, 4)
+    assert difference(model, whole) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, batch: exact(model, batch, mean_loss, N // 2),
+        lambda model, batch: check(model, batch, mean_loss),
+    ],
+    ids=["exact", "check"],
+)
+def test_a_micro_batch_without_a_target_is_named(call):
+    model, (x, y) = built("mlp")
+    y = torch.where(torch.arange(N) < N // 2, -100, y)
+    with pytest.raises(
+        InputError, match=r"11 samples is not finite \(nan\).*ignore_index"
+    ):
+        call(model, (x, y))
+    some = torch.where(torch.arange(N) < 5, -100, y.clamp(min=0))
+    assert "(ignore_index)" in refused(model, (x, some), size=N // 2)
+
+
+def test_values_that_are_not_finite_are_looked_for_in_the_model():
+    model, batch = built("without")
+    with torch.no_grad():
+        model[0].weight[0, 0] = torch.inf
+    assert "activations are not finite" in refused(model, batch)
 
 
 def test_buffers_that_depend_on_the_samples_are_refused():
@@ -563,16 +673,74 @@ def test_the_errors_are_those_of_partitions_run_by_hand():
     assert at.standard_error == pytest.approx(error, rel=1e-9)
 
 
-def test_checking_leaves_no_trace():
-    model, batch = built("residual")
+@pytest.mark.parametrize("name", ["residual", "twice"])
+def test_checking_leaves_no_trace(name):
+    model, batch = built(name)
     mean_loss(model, batch).backward()
+    slots = slots_of(model)
     before = copy.deepcopy(model.state_dict())
     held = copy.deepcopy(gradients(model))
     state = torch.get_rng_state()
-    check(model, batch, mean_loss, micro_batch_sizes=[1, 11], partitions=2)
+    check(model, batch, mean_loss, micro_batch_sizes=[2, 11], partitions=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(model.state_dict()[name], v) for name, v in before.items())
     assert all(torch.equal(gradients(model)[name], v) for name, v in held.items())
+    assert slots_of(model) == slots
+
+
+def slots_of(model):
+    """Which tensor hangs where, under every name."""
+    named = [*model.named_parameters(remove_duplicate=False)]
+    named += model.named_buffers(remove_duplicate=False)
+    return {name: id(value) for name, value in named}
+
+
+def test_a_norm_under_two_names_is_left_alone_by_the_exact_gradient():
+    model, batch = built("twice")
+    slots = slots_of(model)
+    exact(model, batch, mean_loss, 4)
+    assert slots_of(model) == slots
+    assert int(model[1].num_batches_tracked) == 2  # the norm is called twice
+
+
+def test_names_do_not_matter_to_the_cost():
+    class Once(nn.Module):
+        """The same computation, every module under one name."""
+
+        def __init__(self, layers):
+            super().__init__()
+            names = {layer: f"layer_{k}" for k, layer in enumerate(layers)}
+            for layer, name in names.items():
+                self.add_module(name, layer)
+            self.order = [names[layer] for layer in layers]
+
+        def forward(self, x):
+            for name in self.order:
+                x = getattr(self, name)(x)
+            return x
+
+    model, batch = built("twice")
+    costs = [
+        check(one, batch, mean_loss, micro_batch_sizes=[4], partitions=3).sizes[0]
+        for one in (model, Once(model))
+    ]
+    assert costs[0].error == pytest.approx(costs[1].error, rel=1e-9)
+
+
+def test_a_buffer_that_a_model_makes_while_it_runs_is_taken_away_again():
+    class Remembering(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("last", None)
+
+        def forward(self, x):
+            self.last = x.detach()
+            return x
+
+    model, batch = built("mlp")
+    model.append(Remembering())
+    check(model, batch, mean_loss, micro_batch_sizes=[11], partitions=2)
+    assert model[-1].last is None
 
 
 def test_a_cost_reads_well():

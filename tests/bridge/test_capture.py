@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import batchcorr as bc
 from batchcorr.bridge._capture import capture
-from batchcorr.errors import AssociationWarning, InputError, MissingKeyError
+from batchcorr.errors import (
+    AssociationWarning,
+    InputError,
+    LayerWarning,
+    MissingKeyError,
+)
 
 DAYS = ["mon"] * 40 + ["tue"] * 30
 LABELS = [0, 1] * 35
@@ -119,6 +125,185 @@ def test_channels_of_a_linear_layer_are_the_last_axis():
     assert np.allclose(adata.X, model(x).mean(1).detach(), atol=1e-6)
 
 
+class Overwriting(nn.Module):
+    """Adds to what its layer gave, in place."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        h = self.layer(x)
+        h += 7
+        return h
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(3, 3), (6, 3)),
+        (nn.Conv1d(3, 3, 1), (6, 3, 1)),
+        (nn.Conv2d(3, 3, 1), (6, 3, 1, 1)),
+        (nn.Conv2d(3, 3, 1), (6, 3, 2, 4)),
+    ],
+    ids=["2-D", "one position", "one pixel", "4-D"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_work_in_place_after_a_layer_does_not_change_what_was_taken(
+    layer, shape, dtype
+):
+    layer = copy.deepcopy(layer).to(dtype)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    own = layer(x).detach().flatten(2) if len(shape) > 2 else layer(x).detach()
+    expected = own.mean(2) if own.ndim > 2 else own
+    for model in (
+        nn.Sequential(layer, nn.ReLU(inplace=True)),
+        Overwriting(layer),
+    ):
+        assert np.array_equal(capture(model, [x]).X, expected.numpy())
+    assert (expected < 0).any()  # else ReLU would show nothing
+
+
+def test_one_layer_may_be_named():
+    model, loader = network(), [images()]
+    adata = capture(model, loader, DAYS, layers="6")
+    assert np.array_equal(adata.X, capture(model, loader, DAYS, layers=["6"]).X)
+    assert adata.var["layer"].unique().tolist() == ["6"]
+    names = (name for name in ("0", "6"))
+    assert capture(model, loader, DAYS, layers=names).shape == (70, 10)
+
+
+def test_what_the_default_gives_can_be_asked_for_by_name():
+    model, x = nn.Linear(3, 4), torch.ones(5, 3)
+    assert capture(model, [x]).var["layer"].unique().tolist() == ["model"]
+    assert capture(model, [x], layers=["model"]).shape == (5, 4)
+    shared = nn.Linear(3, 3)
+    both = capture(nn.Sequential(shared, shared), [x], layers=["1"])
+    assert both.var["layer"].unique().tolist() == ["1", "1 (call 2)"]
+
+
+@pytest.mark.parametrize("one", [np.int64(1), torch.tensor(1), np.array(1)])
+def test_any_whole_number_is_an_item_of_the_loader(one):
+    days = torch.tensor([0] * 40 + [1] * 30)
+    adata = capture(network(), [(images(), days)], batch=one)
+    assert adata.obs["batch"].tolist() == days.tolist()
+
+
+@pytest.mark.parametrize(
+    "labels", [tuple, np.asarray, pd.Series, pd.Categorical, pd.Index]
+)
+def test_labels_come_in_any_list(labels):
+    adata = capture(network(), [images()], labels(DAYS))
+    assert adata.obs["batch"].tolist() == DAYS
+
+
+def test_one_label_of_one_sample_is_no_item_of_the_loader():
+    adata = capture(nn.Linear(3, 4), [torch.ones(1, 3)], torch.tensor([5]))
+    assert adata.obs["batch"].tolist() == [5]
+
+
+class Rows(nn.Module):
+    """Normalizes every position by itself, as (N · L, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        h = self.linear(x)
+        return self.norm(h.flatten(0, 1)).reshape(h.shape)
+
+
+class Sometimes(nn.Module):
+    """Uses its second layer for small batches only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        h = self.first(x)
+        return self.second(h) if len(x) < 10 else h
+
+
+class Last(nn.Module):
+    """The last state of a recurrent layer, classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def sequences(*sizes, length=7):
+    return [torch.randn(size, length, 3) for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("make", "loader", "left", "why", "kept"),
+    [
+        (Last, sequences(8, 4), "lstm", "gives a tuple, no tensor", ["head"]),
+        (Rows, sequences(8, 4), "norm", r"not one row for each", ["linear"]),
+        # One position: only the second batch tells.
+        (
+            Rows,
+            [*sequences(8, length=1), *sequences(4)],
+            "norm",
+            r"not one row for each",
+            ["linear"],
+        ),
+        (Sometimes, sequences(8, 16), "second", "not called in batch 2", ["first"]),
+        (Sometimes, sequences(16, 8), "second", "not called in batch 1", ["first"]),
+    ],
+    ids=["LSTM", "rows", "rows later", "not called", "not called first"],
+)
+def test_layers_that_cannot_be_captured_are_left_out_and_named(
+    make, loader, left, why, kept
+):
+    torch.manual_seed(0)
+    model = make()
+    before = state_of(model)
+    with pytest.warns(LayerWarning, match=rf"'{left}'.*{why}") as caught:
+        adata = capture(model, loader)
+    assert len(caught) == 1
+    assert adata.var["layer"].unique().tolist() == kept
+    assert adata.uns["layers"].index.tolist() == kept
+    assert_untouched(model, before)
+    with pytest.raises(InputError, match=rf"'{left}'.*{why}"):
+        capture(model, loader, layers=[*kept, left])
+    assert_untouched(model, before)
+
+
+def test_a_transformer_is_captured_but_for_its_attention():
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    with pytest.warns(LayerWarning, match="'self_attn'"):
+        adata = capture(model, [torch.randn(5, 7, 4)])
+    layers = {"linear1", "linear2", "norm1", "norm2"}
+    assert set(adata.var["layer"]) == layers
+
+
+def test_a_model_of_which_nothing_can_be_captured_is_refused():
+    with pytest.raises(InputError, match=r"No layer.*'0' \(LSTM\)"):
+        capture(nn.Sequential(nn.LSTM(3, 4)), sequences(8))
+
+
+def test_a_layer_asked_for_must_be_called():
+    model = Sometimes()
+    with pytest.raises(InputError, match="'second' is not called"):
+        capture(model, sequences(16), layers=["second"])
+    assert capture(model, sequences(16)).var["layer"].unique().tolist() == ["first"]
+
+
+def test_a_layer_whose_channels_vary_is_refused():
+    model = nn.Sequential(nn.Conv1d(3, 2, 1), nn.Flatten())
+    loader = [torch.ones(4, 3, 5), torch.ones(4, 3, 6)]
+    with pytest.raises(InputError, match=r"'1'.*12 channels in batch 2, 10 before"):
+        capture(model, loader, layers=["1"])
+
+
 def test_labels_confounded_with_batch_are_said_to_be():
     with pytest.warns(AssociationWarning, match="No share beyond the labels"):
         adata = capture(network(), [images()], DAYS, labels=DAYS)
@@ -142,6 +327,14 @@ class Boom(nn.Module):
         ),
         (lambda: (network(), [images()], {"batch": [[0]] * 70}), "cannot be looked up"),
         (lambda: (network(), [images()], {"batch": 1}), "not an item of the loader"),
+        (lambda: (network(), [images()], {"batch": "sample"}), "'sample' is no list"),
+        (lambda: (network(), [images()], {"batch": True}), "True is no list"),
+        (lambda: (network(), [images()], {"batch": 1.0}), "1.0 is no list"),
+        (
+            lambda: (network(), [images()], {"batch": (day for day in DAYS)}),
+            "generator.* is no list",
+        ),
+        (lambda: (network(), [images()], {"layers": []}), "names no layer"),
         (lambda: (network(), images(), {}), "give \\[x\\]"),
         (lambda: (network(), [], {}), "loader is empty"),
         (lambda: (network(), [["a"]], {}), "holds a str"),
@@ -172,6 +365,7 @@ def test_bad_input_leaves_the_model_untouched(make, match):
         assert_untouched(model, before)
 
 
-def test_an_unknown_layer_is_an_error_that_lists_layers():
-    with pytest.raises(MissingKeyError, match="no layer 'conv'"):
-        capture(network(), [images()], layers=["conv"])
+@pytest.mark.parametrize("layers", ["conv", ["conv"], ["0", "conv"]])
+def test_an_unknown_layer_is_an_error_that_lists_layers(layers):
+    with pytest.raises(MissingKeyError, match=r"no layer 'conv'.*'0', '1'"):
+        capture(network(), [images()], layers=layers)

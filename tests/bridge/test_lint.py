@@ -626,6 +626,79 @@ def test_a_decay_must_be_a_number(decay):
         found.parameter_groups(weight_decay=decay)
 
 
+class Ordered(nn.Module):
+    """Layers called in an order, each under one name however often it is called."""
+
+    def __init__(self, layers, order):
+        super().__init__()
+        self.layers, self.order = layers, order
+
+    def forward(self, x):
+        for k in self.order:
+            x = self.layers[k](x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("layers", "order"),
+    [
+        # a norm for two layers, one of them with a redundant bias
+        (
+            [
+                nn.Linear(8, 8, bias=False),
+                nn.BatchNorm1d(8),
+                nn.Linear(8, 8),
+                nn.Linear(8, 3),
+            ],
+            [0, 1, 2, 1, 3],
+        ),
+        # a bias that is redundant once, and once not
+        (
+            [nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)],
+            [0, 1, 2, 0, 2, 3],
+        ),
+        # a layer that is tried twice, then a redundant bias
+        (
+            [
+                nn.Linear(8, 8),
+                nn.ReLU(),
+                nn.Linear(8, 8),
+                nn.BatchNorm1d(8),
+                nn.Linear(8, 3),
+            ],
+            [0, 1, 0, 1, 2, 3, 4],
+        ),
+        # a dropout before a norm at its second call
+        (
+            [
+                nn.Dropout(0.5),
+                nn.Linear(8, 8, bias=False),
+                nn.BatchNorm1d(8),
+                nn.ReLU(),
+                nn.Linear(8, 3),
+            ],
+            [1, 2, 3, 0, 1, 2, 4],
+        ),
+    ],
+    ids=["norm", "bias", "later", "dropout"],
+)
+def test_a_layer_may_be_registered_under_several_names(layers, order):
+    batch = labelled(draw(32, 8))
+    torch.manual_seed(0)
+    once = Ordered(nn.ModuleList(layers), order)
+    trained_statistics(once, batch)
+    twice = nn.Sequential(*(once.layers[k] for k in order))
+    before = snapshot(twice)
+    found = [lint(model, batch, classify) for model in (once, twice)]
+    assert_same(before, snapshot(twice))
+    rules = [[finding.rule for finding in one.findings] for one in found]
+    evidence = [[finding.evidence for finding in one.findings] for one in found]
+    assert rules[0] == rules[1]
+    assert evidence[0] == evidence[1]
+    invariant = [len(one.scale_invariant) for one in found]
+    assert invariant[0] == invariant[1]
+
+
 def test_a_failing_model_leaves_no_trace():
     model, (x, y) = built("bias in mlp")
     before = snapshot(model)

@@ -6,11 +6,13 @@ import copy
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import batchcorr as bc
+from batchcorr.bridge import fold
 from batchcorr.bridge.nn import (
     ComBatNorm1d,
     ComBatNorm2d,
@@ -191,6 +193,64 @@ def test_a_state_dict_keeps_the_domains():
         swapped.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        [np.str_("mon"), np.str_("tue")],
+        np.array(["mon", "tue"]),
+        pd.Index(["mon", "tue"]),
+        [np.int64(3), np.int64(4)],
+        torch.tensor([3, 4]),
+        [np.float64(0.5), 1.5],
+        [np.True_, False],
+        [("mon", np.int64(1)), ("mon", 2)],
+    ],
+    ids=["str_", "array", "Index", "int64", "tensor", "float64", "bool_", "tuples"],
+)
+def test_labels_of_any_library_can_be_saved_and_loaded(given):
+    layer = DomainBatchNorm1d(5, given, dtype=DOUBLE)
+    x = sample((12, 5))
+    days = [layer.domains[0]] * 6 + [layer.domains[1]] * 6
+    layer(x, days)
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    again = DomainBatchNorm1d(5, given, dtype=DOUBLE)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(again.eval()(x, days), layer.eval()(x, days))
+    one_by_one = [*[given[0]] * 6, *[given[1]] * 6]
+    if not isinstance(given, torch.Tensor):
+        assert torch.equal(layer(x, one_by_one), layer(x, days))
+
+
+def exportable(model, x):
+    return torch.export.export(model, (x,)).module()
+
+
+def scriptable(model, _x):
+    return torch.jit.script(model)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("deploy", [exportable, scriptable])
+def test_what_is_deployed_is_a_model_of_one_domain(deploy):
+    """As the notes say: at_domain, and fold, lead out of Python."""
+    norm = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
+    combat = randomised(ComBatNorm1d(5, dtype=DOUBLE))
+    model = nn.Sequential(nn.Linear(5, 5, dtype=DOUBLE), norm, nn.ReLU())
+    x = sample((12, 5))
+    with domains(DAYS):
+        model(x)
+        combat(x)
+        model.eval()
+    plain = at_domain(model, "tue")
+    with domains("tue"):
+        assert relative(deploy(plain, x)(x), model(x)) < 1e-12
+        assert relative(deploy(fold(plain, x).model, x)(x), model(x)) < 1e-12
+    if deploy is exportable:
+        assert relative(deploy(combat.eval(), x)(x), combat(x)) < 1e-12
+
+
 def test_a_model_at_one_domain_is_ordinary():
     norm = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
     model = nn.Sequential(nn.Linear(5, 5, dtype=DOUBLE), norm, nn.ReLU(), norm)
@@ -352,6 +412,9 @@ def test_bad_shapes(layer, shape, match):
         (lambda: DomainBatchNorm1d(5, ["mon", "mon"]), "named once"),
         (lambda: DomainBatchNorm1d(5, []), "there must be one"),
         (lambda: DomainBatchNorm1d(5, [["mon"]]), "cannot be looked up"),
+        (lambda: DomainBatchNorm1d(5, [pd.Timestamp("2026-01-05")]), "str\\(label\\)"),
+        (lambda: DomainBatchNorm1d(5, [np.datetime64("2026-01-05")]), "is a date"),
+        (lambda: DomainBatchNorm1d(5, [("mon", None)]), "is a NoneType"),
         (lambda: DomainBatchNorm1d(5, ["mon"], unseen="any"), "unseen must be one of"),
         (lambda: ComBatNorm1d(1), "learns from many channels"),
     ],

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from batchcorr.bridge._norms import require_model
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge._training.samples import leaves
+from batchcorr.bridge._training.slots import fill, held
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,9 +105,17 @@ class _Inner(nn.Module):
         super().__init__()
         self.model = model
         self._loss = (loss,)  # in a tuple: a loss that is a module stays outside
+        self.outputs: list[Tensor] = []
 
     def forward(self, batch: Any) -> Any:
-        return self._loss[0](self.model, batch)
+        def note(_model: nn.Module, _args: Any, output: Any) -> None:
+            self.outputs.extend(leaves(output))
+
+        handle = self.model.register_forward_hook(note)
+        try:
+            return self._loss[0](self.model, batch)
+        finally:
+            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -151,14 +160,18 @@ class Step:
         It may be anything with `parameters` of one's own, but else must be finite.
         """
         buffers = self.buffers() if buffers is None else buffers
-        given = {f"model.{name}": v for name, v in (parameters or {}).items()}
-        given |= {f"model.{name}": value for name, value in buffers.items()}
-        value = functional_call(_Inner(self.model, self.loss), given, (batch,))
+        slots = fill(self.model, (parameters or {}) | buffers)
+        given = {f"model.{slot}": value for slot, value in slots.items()}
+        inner = _Inner(self.model, self.loss)
+        value = functional_call(inner, given, (batch,), tie_weights=False)
         buffers.update({name: given[f"model.{name}"] for name in buffers})
-        return _scalar(value, finite=parameters is None)
+        loss = _scalar(value)
+        if parameters is None:
+            _require_finite(loss, batch, inner.outputs)
+        return loss
 
 
-def _scalar(value: Any, *, finite: bool) -> Tensor:
+def _scalar(value: Any) -> Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = (
             f"a tensor of shape {tuple(value.shape)}"
@@ -170,15 +183,27 @@ def _scalar(value: Any, *, finite: bool) -> Tensor:
             "the mean or the sum over the samples."
         )
         raise InputError(msg)
-    if finite and not bool(torch.isfinite(value).all()):
-        msg = (
-            f"The loss is {value.item()}: activations are not finite. Look for NaN in "
-            "the data and the weights first."
-        )
-        raise InputError(msg)
     if torch.is_grad_enabled() and not value.requires_grad:
         raise InputError(_OTHER_MODEL)
     return value.reshape(())
+
+
+def _require_finite(loss: Tensor, batch: Any, outputs: Sequence[Tensor]) -> None:
+    if bool(torch.isfinite(loss).all()):
+        return
+    sizes = [len(value) for value in leaves(batch) if value.ndim]
+    of = f"{sizes[0] if sizes else 'some'} samples"
+    msg = f"The loss of {of} is not finite ({loss.item()}): "
+    if outputs and all(bool(torch.isfinite(value).all()) for value in outputs):
+        msg += (
+            "all that the model gives is, so it is the loss that has no value there. A "
+            "mean over no target at all does that, where ignore_index or a mask leaves "
+            "none in a micro-batch: use a sum (reduction='sum'), divided by a number "
+            "that is the same for every micro-batch."
+        )
+    else:
+        msg += "activations are not finite. Look for NaN in the data and the weights first."
+    raise InputError(msg)
 
 
 def require_any(
@@ -218,13 +243,10 @@ def fixed_seed(devices: Sequence[int], seed: int) -> Iterator[None]:
 
 @contextmanager
 def unchanged(step: Step) -> Iterator[None]:
-    """Put buffers and generators back at the end, whatever happened."""
-    held = [(value, value.clone()) for value in step.model.buffers()]
-    try:
-        with torch.random.fork_rng(devices=step.devices), torch.enable_grad():
-            yield
-    finally:
-        with torch.no_grad():
-            for value, before in held:
-                if not torch.equal(value, before):
-                    value.copy_(before)
+    """Put tensors and generators back at the end, whatever happened."""
+    with (
+        held(step.model),
+        torch.random.fork_rng(devices=step.devices),
+        torch.enable_grad(),
+    ):
+        yield

@@ -17,6 +17,7 @@ from batchcorr.bridge._torch import torch
 from batchcorr.bridge._training.quiet import Quiet
 from batchcorr.bridge._training.samples import take
 from batchcorr.bridge._training.step import fixed_seed
+from batchcorr.bridge.accumulate._mixing import mixing_layer
 from batchcorr.bridge.accumulate._sites import Adjoint
 from batchcorr.errors import InputError
 
@@ -92,12 +93,21 @@ def require_additive(
         )
         for pair in ((parts, one), (strided, other))
     ]
+    layer = mixing_layer(step, batch, parts, sites)
+    if layer:
+        msg = (
+            f"The layer {layer} mixes samples, and is no BatchNorm: what it does with "
+            "the whole batch cannot be told from micro-batches, which give "
+            f"{totals[0]:.6g} and {totals[1]:.6g} in two partitions. Put a layer in its "
+            "place that takes every sample by itself, or a torch.nn.BatchNorm."
+        )
+        raise InputError(msg)
     msg = (
         f"The loss is not a {reduction} over samples: two partitions of the batch give "
-        f"{totals[0]:.6g} and {totals[1]:.6g}. A weighted mean whose weights depend on "
-        "the labels, a term that compares samples, or a layer other than BatchNorm that "
-        "mixes them does that. Use a sum, or normalize by a number that is the same "
-        "for every micro-batch."
+        f"{totals[0]:.6g} and {totals[1]:.6g}. A mean over some of the samples only "
+        "(ignore_index), weights that depend on the labels, or a term that compares "
+        "samples does that. Use a sum, or normalize by a number that is the same for "
+        "every micro-batch."
     )
     raise InputError(msg)
 

@@ -27,6 +27,7 @@ from batchcorr.bridge._training.step import (
 )
 from batchcorr.bridge.accumulate._additive import require_additive, weight_of
 from batchcorr.bridge.accumulate._cost import Cost, CostAt
+from batchcorr.bridge.accumulate._mixing import require_plain_norms
 from batchcorr.bridge.accumulate._sites import Survey, site_of
 from batchcorr.bridge.accumulate._sizes import sizes_to_try
 from batchcorr.errors import InputError
@@ -125,6 +126,7 @@ def check(
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
     weight_of(1, 1, reduction)
+    require_plain_norms(model)
     with unchanged(whole.step):
         sizes = sizes_to_try(micro_batch_sizes, whole.n, whole.positions())
         with Quiet():

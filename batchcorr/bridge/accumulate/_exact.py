@@ -14,6 +14,7 @@ from batchcorr.bridge._training.step import (
 )
 from batchcorr.bridge.accumulate._additive import require_additive, weight_of
 from batchcorr.bridge.accumulate._buffers import advance
+from batchcorr.bridge.accumulate._mixing import require_plain_norms
 from batchcorr.bridge.accumulate._run import Run
 from batchcorr.bridge.accumulate._sizes import require_size
 
@@ -97,6 +98,7 @@ def exact(
     """
     n = n_samples(batch)
     step = Step(require_trainable(model, loss, batch), loss)
+    require_plain_norms(model)
     size = require_size(micro_batch_size, n)
     parts = [torch.arange(k, min(k + size, n)) for k in range(0, n, size)]
     weights = [weight_of(len(part), n, reduction) for part in parts]

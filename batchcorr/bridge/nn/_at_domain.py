@@ -29,8 +29,8 @@ def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
 
     Returns
     -------
-    A copy that needs no labels: it can be exported, and `bridge.fold` removes its
-    BatchNorm layers. The given model stays as it is.
+    A copy that needs no labels: it can be exported and scripted, and `bridge.fold` removes
+    its BatchNorm layers. The given model stays as it is.
 
     Raises
     ------

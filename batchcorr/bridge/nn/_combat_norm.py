@@ -25,10 +25,10 @@ from batchcorr.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ComBatNorm1d", "ComBatNorm2d", "ComBatNorm3d"]
+__all__ = ["ComBatNorm", "ComBatNorm1d", "ComBatNorm2d", "ComBatNorm3d"]
 
 
-class _ComBatNorm(_BatchNorm):
+class ComBatNorm(_BatchNorm):
     """What the layers of all dimensions share."""
 
     dimensions: int
@@ -101,7 +101,7 @@ class _ComBatNorm(_BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-class ComBatNorm1d(_ComBatNorm):
+class ComBatNorm1d(ComBatNorm):
     r"""BatchNorm1d whose minibatch statistics are shrunken across channels.
 
     .. math:: y = \gamma (x - \bar x^*) / \sqrt{v^* + \epsilon} + \beta
@@ -130,6 +130,10 @@ class ComBatNorm1d(_ComBatNorm):
     over C numbers a step, and gradients pass through it; with batches of hundreds of
     rows it does next to nothing, so that BatchNorm is the better choice there.
 
+    torch.export takes the layer in evaluation, not in training, where the rounds depend
+    on values; torch.jit.script takes it in neither. `bridge.fold` leaves a model that
+    both take.
+
     References
     ----------
     Johnson, Li & Rabinovic (2007), Biostatistics 8: 118-127 (R: sva::ComBat).
@@ -146,7 +150,7 @@ class ComBatNorm1d(_ComBatNorm):
     dimensions = 1
 
 
-class ComBatNorm2d(_ComBatNorm):
+class ComBatNorm2d(ComBatNorm):
     """BatchNorm2d whose minibatch statistics are shrunken across channels.
 
     As `ComBatNorm1d`, for inputs (N, C, H, W). Every position counts as a row, as in
@@ -170,7 +174,7 @@ class ComBatNorm2d(_ComBatNorm):
     dimensions = 2
 
 
-class ComBatNorm3d(_ComBatNorm):
+class ComBatNorm3d(ComBatNorm):
     """BatchNorm3d whose minibatch statistics are shrunken across channels.
 
     As `ComBatNorm2d`, for inputs (N, C, D, H, W).

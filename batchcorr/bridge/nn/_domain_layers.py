@@ -17,7 +17,8 @@ class DomainBatchNorm1d(DomainBatchNorm):
     num_features
         Channels C of an input (N, C) or (N, C, L).
     domains
-        Labels of all domains there will be in training: strings or numbers.
+        Labels of all domains there will be in training: strings or numbers, which a
+        state_dict can hold.
     eps, momentum, affine
         As in `torch.nn.BatchNorm1d`; γ and β are shared by all domains.
     unseen
@@ -30,8 +31,9 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Raises
     ------
     InputError, UnknownBatchError
-        For labels that are missing, not hashable, or of no known domain; for a domain
-        with one row in a training batch.
+        For labels that are missing, not hashable, or of no known domain; for domains
+        that are neither strings nor numbers; for a domain with one row in a training
+        batch.
 
     Notes
     -----
@@ -40,6 +42,10 @@ class DomainBatchNorm1d(DomainBatchNorm):
     precision is summed in float32. With "shrink" the output depends on what else is in
     the batch. For one domain the layer is an ordinary BatchNorm, which `at_domain` puts
     in its place, so that `bridge.fold` can remove it.
+
+    What a sample's domain is, is read in Python. So the layer cannot be scripted or
+    exported by torch.export, neither in training nor in evaluation, and tracing freezes
+    the labels it is shown: deploy `at_domain(model, domain)`, one model for each domain.
 
     References
     ----------

@@ -276,8 +276,24 @@ def _read_domains(domains: Sequence[Hashable]) -> list[Hashable]:
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         msg = f"domains must be a list of labels, one for each domain, not {domains!r}."
         raise InputError(msg)
-    labels = read_labels(list(given), len(list(given)))
+    labels = [_plain(label) for label in read_labels(list(given), len(list(given)))]
     if not labels or len(set(labels)) < len(labels):
         msg = f"Each domain must be named once, and there must be one: {labels!r}."
         raise InputError(msg)
     return labels
+
+
+def _plain(label: Any) -> Hashable:
+    """Return a label that a state_dict can hold, so that torch.load reads it again."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, tuple):
+        return tuple(_plain(part) for part in label)
+    if type(label) not in (str, int, float, bool):
+        msg = (
+            f"The domain {label!r:.60} is a {type(label).__name__}, which torch.load "
+            "would refuse to read from a state_dict: use strings or numbers, for "
+            "instance str(label)."
+        )
+        raise InputError(msg)
+    return label  # type: ignore[no-any-return]

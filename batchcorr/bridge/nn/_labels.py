@@ -63,7 +63,8 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
     if labels is None:
         msg = (
             "Which domain are these samples of? Give layer(x, domain), or call the "
-            "model inside `with batchcorr.bridge.nn.domains(labels):`."
+            "model inside `with batchcorr.bridge.nn.domains(labels):`; or take the model "
+            "of one domain, batchcorr.bridge.nn.at_domain(model, domain)."
         )
         raise InputError(msg)
     if isinstance(labels, torch.Tensor | np.ndarray) or hasattr(labels, "tolist"):
