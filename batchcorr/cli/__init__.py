@@ -63,6 +63,7 @@ def main(
         bool,
         typer.Option(
             "--version",
+            metavar="",
             callback=_show_version,
             is_eager=True,
             help="Show the version and exit.",
@@ -71,7 +72,9 @@ def main(
     debug: Annotated[
         bool,
         typer.Option(
-            "--debug", help="Show where an error comes from. Also after a command."
+            "--debug",
+            metavar="",
+            help="Show where an error comes from. Also after a command.",
         ),
     ] = False,
 ) -> None:

@@ -40,7 +40,8 @@ def bridge(
     ] = None,
     *,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace figures that are there.")
+        bool,
+        typer.Option("--force", metavar="", help="Replace figures that are there."),
     ] = False,
 ) -> None:
     """Measure that batch normalization is batch-effect removal.

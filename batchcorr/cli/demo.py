@@ -13,7 +13,6 @@ from rich.text import Text
 
 from batchcorr.cli.console import out, reporting, working
 from batchcorr.cli.files import check_kind, check_target, write
-from batchcorr.cli.options import Force
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,10 +31,12 @@ FEW = 6
 def demo(
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"File to write [default: {DEFAULT}]."),
+        typer.Option(metavar="FILE", help=f"File to write, if not {DEFAULT}."),
     ] = None,
     *,
-    force: Force = False,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Replace FILE if it exists.")
+    ] = False,
 ) -> None:
     """Correct real data and show what changed.
 

@@ -104,6 +104,7 @@ LogNormalize = Annotated[
     bool,
     typer.Option(
         "--log-normalize",
+        metavar="",
         help="IN holds counts: scale them to a common total and take log1p first.",
     ),
 ]
@@ -111,6 +112,7 @@ Dense = Annotated[
     bool | None,
     typer.Option(
         "--dense/--no-dense",
+        metavar="",
         help="Whether a sparse matrix may become dense.",
         show_default="if it is small",
     ),
@@ -135,10 +137,13 @@ Compress = Annotated[
     bool,
     typer.Option(
         "--compress",
+        metavar="",
         help="Pack .h5ad with gzip: smaller, and much slower. For a table: OUT.csv.gz.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
+Force = Annotated[
+    bool, typer.Option("--force", metavar="", help="Replace OUT if it exists.")
+]
 
 
 def memory_bytes(text: str) -> int:
