@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["as_dask", "scheduled", "write_array", "write_store"]
 
 
+HERE = ("threads", "processes")
+"""Dask's schedulers on this machine, which need no address."""
+
+
 @contextmanager
 def scheduled(scheduler: str | None) -> Iterator[int]:
     """Have Dask work where it is told to; give the number of its threads.
@@ -34,12 +38,12 @@ def scheduled(scheduler: str | None) -> Iterator[int]:
     """
     try:
         dask = import_module("dask")
-        distributed = import_module("distributed") if scheduler != "threads" else None
+        distributed = None if scheduler in HERE else import_module("distributed")
     except ImportError as error:
         msg = "--scheduler needs Dask: pip install 'batchcorr[dask]'."
         raise InputError(msg) from error
     if distributed is None:
-        with dask.config.set(scheduler="threads"):
+        with dask.config.set(scheduler=scheduler):
             yield int(import_module("dask.system").CPU_COUNT)
         return
     logger = logging.getLogger("distributed.client")

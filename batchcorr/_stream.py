@@ -164,7 +164,7 @@ def learn(
     dense
         True: a sparse matrix may be written as a dense one.
     scheduler
-        Address of a Dask scheduler, or "threads"; None: no Dask.
+        Address of a Dask scheduler, "threads" or "processes"; None: no Dask.
     log_normalize
         Take the logarithms of counts first, as `pp.log_normalize` does: one more read.
 

@@ -724,6 +724,19 @@ def test_on_dask_threads(samples, tmp_path, sparse, target):
     same(read(out), read(memory))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", KINDS)
+def test_on_dask_processes(samples, tmp_path, target):
+    counts = samples.copy()
+    counts.X = np.round(samples.X * 8)
+    given = put(counts, tmp_path / "in.zarr")
+    out, memory = tmp_path / f"out.{target}", tmp_path / f"memory.{target}"
+    options = ["--batch", "batch", "--log-normalize"]
+    done("correct", given, memory, *options)
+    done("correct", given, out, *options, "--scheduler", "processes")
+    same(read(out), read(memory))
+
+
 def test_no_scheduler_is_one_error(samples, tmp_path):
     pytest.importorskip("distributed")
     given = put(samples, tmp_path / "in.zarr")

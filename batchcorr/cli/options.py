@@ -130,7 +130,7 @@ Scheduler = Annotated[
     typer.Option(
         metavar="ADDRESS",
         help="Correct block by block on a Dask scheduler (tcp://…), or on [bold]"
-        "threads[/bold]; --memory is then each worker's.",
+        "threads[/bold] or [bold]processes[/bold] here; --memory is then each worker's.",
     ),
 ]
 Compress = Annotated[
