@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.stats import chi2
 
+from batchcorr.bridge._composition import composition
 from batchcorr.bridge._estimators import EmpiricalBayes
-from batchcorr.bridge._layerwise import composition, correct, put
+from batchcorr.bridge._layerwise import correct, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._loader import evaluating, read_batches, run
-from batchcorr.bridge._norms import batch_norms, statistics_of
+from batchcorr.bridge._norms import batch_norms, given_to, statistics_of
 from batchcorr.bridge._rows import positions, to_rows
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
@@ -28,7 +28,6 @@ __all__ = [
     "Snapshot",
     "Statistics",
     "call_order",
-    "composition",
     "correct",
     "keeping",
     "put",
@@ -52,8 +51,11 @@ class Observed(NamedTuple):
     positions: int
 
 
-class _Reached(Exception):  # noqa: N818 - not an error
-    """The layer that was asked for has been reached: the rest need not be run."""
+class _Reached(BaseException):
+    """The layer that was asked for has been reached: the rest need not be run.
+
+    Not an `Exception`, which a model might catch.
+    """
 
 
 def require_reusable(loader: Iterable[Any]) -> None:
@@ -78,17 +80,23 @@ def call_order(model: nn.Module, loader: Iterable[Any]) -> dict[str, _BatchNorm]
     Raises
     ------
     InputError
-        If a layer is called twice in one run, keeps no statistics, or none is called.
+        If a layer is called twice in one run, in some minibatches only, keeps no
+        statistics, or none is called.
     """
     norms = batch_norms(model)
     calls: list[str] = []
+    first: list[str] | None = None
     handles = [
         norm.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
         for name, norm in norms.items()
     ]
     try:
         with evaluating(model):
-            run(model, next(iter(read_batches(loader))).inputs)
+            for number, minibatch in enumerate(read_batches(loader), start=1):
+                calls.clear()
+                run(model, minibatch.inputs)
+                first = list(calls) if first is None else first
+                _require_same_calls(first, calls, number)
     finally:
         for handle in handles:
             handle.remove()
@@ -107,6 +115,20 @@ def call_order(model: nn.Module, loader: Iterable[Any]) -> dict[str, _BatchNorm]
     for norm in order.values():
         statistics_of(norm)  # a kind error where there are none
     return order
+
+
+def _require_same_calls(first: list[str], calls: list[str], number: int) -> None:
+    """Refuse models in which it depends on the samples what they pass."""
+    if calls == first:
+        return
+    names = ", ".join(map(repr, sorted(set(first) ^ set(calls)))) or "the same"
+    msg = (
+        f"Batch {number} of the loader calls other BatchNorm layers than the first one, "
+        f"or in another order ({names}): the samples of a layer that is called in some "
+        "batches only are not those of the domain. Give minibatches that all pass the "
+        "same layers."
+    )
+    raise InputError(msg)
 
 
 def statistics(order: Mapping[str, _BatchNorm]) -> Statistics:
@@ -183,11 +205,11 @@ def _observe(
     """Run the loader as far as one layer and pool what it receives."""
     received: list[Tensor] = []
 
-    def stop(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        received.append(inputs[0])
+    def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        received.append(given_to(args, kwargs))
         raise _Reached
 
-    handle = norm.register_forward_pre_hook(stop)
+    handle = norm.register_forward_pre_hook(stop, with_kwargs=True)
     total: Moments | None = None
     samples = places = 0
     try:
@@ -214,32 +236,3 @@ def _observe(
         )
         raise InputError(msg)
     return Observed(total, samples, places)
-
-
-def composition(model: nn.Module, loader: Iterable[Any], classes: int) -> Tensor:
-    """Return the mean probability of each class over a loader: (classes,).
-
-    Raises
-    ------
-    InputError
-        If the model does not give one logit for each class.
-    """
-    total: Tensor | None = None
-    samples = 0
-    with evaluating(model):
-        for minibatch in read_batches(loader):
-            logits = run(model, minibatch.inputs)
-            shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else None
-            if shape is None or len(shape) != 2 or shape[1] != classes:
-                what = type(logits).__name__ if shape is None else f"shape {shape}"
-                msg = (
-                    f"The model gives {what}, and to learn which classes there are it "
-                    f"must give logits, samples × {classes} classes of the profile. "
-                    'method="eb" goes without classes.'
-                )
-                raise InputError(msg)
-            part = torch.softmax(logits.double(), dim=1).sum(dim=0)
-            total = part if total is None else total + part
-            samples += minibatch.size
-    assert total is not None
-    return total / samples

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import BatchCorrError, InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +79,7 @@ def run(model: nn.Module, inputs: Any) -> Any:
     Raises
     ------
     InputError
-        If model and data are on different devices, or the model cannot take the shape.
+        If model and data are on different devices, or the model cannot take the batch.
     """
     tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
     devices = {str(value.device) for value in model.parameters()}
@@ -93,9 +93,19 @@ def run(model: nn.Module, inputs: Any) -> Any:
         raise InputError(msg)
     try:
         return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-    except RuntimeError as error:
+    except BatchCorrError:
+        raise
+    except Exception as error:
         shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
-        msg = f"The model cannot take a batch of shape {shapes}: {error}"
+        msg = (
+            f"The model cannot take a batch of shape {shapes}: {type(error).__name__}: "
+            f"{error}"
+        )
+        if isinstance(error, TypeError):
+            msg += (
+                "\nTo a model of several inputs the loader must give mappings of their "
+                "names to tensors; of a tuple the first item is taken."
+            )
         raise InputError(msg) from error
 
 

@@ -7,7 +7,7 @@ In evaluation mode a BatchNorm is a frozen correction with one batch,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,13 +18,17 @@ from batchcorr.errors import InputError
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 __all__ = [
     "batch_norms",
     "correction_of",
+    "given_to",
     "normalizing",
     "require_model",
+    "require_plain",
     "statistics_of",
 ]
 
@@ -64,12 +68,43 @@ def batch_norms(model: nn.Module, *, needed: bool = True) -> dict[str, _BatchNor
         if isinstance(module, _BatchNorm)
     }
     if needed and not found:
+        require_plain(model)
         kinds = sorted({type(module).__name__ for module in model.modules()})
         msg = (
             f"The model has no BatchNorm layer, so there is nothing to do. Its layers "
             f"are {', '.join(kinds)}."
         )
         raise InputError(msg)
+    return found
+
+
+def require_plain(model: nn.Module) -> None:
+    """Refuse models whose BatchNorm layers are there, but are no ordinary ones.
+
+    Raises
+    ------
+    InputError
+        If the model is scripted, or has layers with statistics for several domains.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            msg = (
+                "The model is scripted (torch.jit), so that its layers cannot be seen: "
+                "give the model from which it was made, and script the result."
+            )
+            raise InputError(msg)
+        if hasattr(module, "as_batch_norm"):
+            msg = (
+                f"The layer {name!r} is a {type(module).__name__}, which has "
+                "statistics of its own for every domain. Take the model of one domain, "
+                "batchcorr.bridge.nn.at_domain(model, domain)."
+            )
+            raise InputError(msg)
+
+
+def given_to(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the activations that a layer is called with, by position or by name."""
+    found: Tensor = args[0] if args else kwargs["input"]
     return found
 
 

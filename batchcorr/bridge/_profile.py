@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerProfile", "Profile", "weights_of"]
 
-SCHEMA = 1
+SCHEMA = 2
 SAME = 0.01
-"""Share by which a layer's γ and β may differ from those of the profile's model."""
+"""Share by which γ, β and fingerprints may differ from those of the profile's model."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class LayerProfile:
         Of the source: (C,).
     weight, bias
         γ and β, to know the model again: (C,).
+    producers
+        Fingerprints of the P parameters before the layer, for the same end: (P, 3).
     null
         Errors of a support.
     class_null
@@ -52,6 +54,7 @@ class LayerProfile:
     variance: NDArray[np.float64]
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
+    producers: NDArray[np.float64]
     null: NullTable
     class_null: NullTable | None
     class_mean: NDArray[np.float64]
@@ -134,7 +137,7 @@ class Profile:
         Raises
         ------
         FileError
-            If the file cannot be read, or is no profile of this or an earlier schema.
+            If the file cannot be read, or is no profile of this schema.
 
         Examples
         --------
@@ -150,7 +153,13 @@ class Profile:
             if int(header["schema"]) > SCHEMA:
                 msg = (
                     f"{path} was saved by a newer batchcorr (schema "
-                    f"{header['schema']}; this one reads up to {SCHEMA}): update it."
+                    f"{header['schema']}; this one reads {SCHEMA}): update it."
+                )
+                raise FileError(msg)
+            if int(header["schema"]) < SCHEMA:
+                msg = (
+                    f"{path} was saved by an older batchcorr, and does not know of which "
+                    "weights it is. Make it again with profile(model, source_loader)."
                 )
                 raise FileError(msg)
             layers = {
@@ -159,18 +168,24 @@ class Profile:
             }
             return cls(layers, arrays["sizes"], arrays["shares"])
 
-    def require(self, order: Mapping[str, _BatchNorm]) -> None:
+    def require(
+        self,
+        order: Mapping[str, _BatchNorm],
+        producers: Mapping[str, NDArray[np.float64]],
+    ) -> None:
         """Refuse layers of which this is not the profile.
 
         Parameters
         ----------
         order
             The layers, by name.
+        producers
+            Fingerprints of the parameters before each.
 
         Raises
         ------
         InputError
-            If names, channels or γ and β differ.
+            If names, channels, γ and β, or the weights before them differ.
         """
         for name, norm in order.items():
             layer = self.layers.get(name)
@@ -182,13 +197,12 @@ class Profile:
                     "this model with profile(model, source_loader)."
                 )
                 raise InputError(msg)
-            weight, bias = weights_of(norm)
-            same = np.allclose(weight, layer.weight, rtol=SAME, atol=SAME)
-            if not same or not np.allclose(bias, layer.bias, rtol=SAME, atol=SAME):
+            what = _difference(layer, norm, producers[name])
+            if what:
                 msg = (
-                    "The profile is of the same architecture with other weights: γ or "
-                    f"β of the layer {name!r} differ. Load the weights it was made "
-                    "with, or make it again with profile(model, source_loader)."
+                    f"The profile is of a model with other weights: {what} the layer "
+                    f"{name!r} differ. Load the weights it was made with, or make it "
+                    "again with profile(model, source_loader)."
                 )
                 raise InputError(msg)
 
@@ -200,6 +214,19 @@ def weights_of(norm: _BatchNorm) -> tuple[NDArray[np.float64], NDArray[np.float6
         return np.ones(size), np.zeros(size)
     weight, bias = norm.weight.detach(), norm.bias.detach()
     return weight.double().cpu().numpy(), bias.double().cpu().numpy()
+
+
+def _difference(
+    layer: LayerProfile, norm: _BatchNorm, producers: NDArray[np.float64]
+) -> str:
+    """Return which weights differ from those of the profile, or "" if none do."""
+    for found, known in zip(weights_of(norm), (layer.weight, layer.bias), strict=True):
+        if not np.allclose(found, known, rtol=SAME, atol=SAME):
+            return "γ or β of"
+    known = layer.producers
+    same = producers.shape == known.shape
+    same = same and np.allclose(producers, known, rtol=SAME, atol=SAME)
+    return "" if same else "the weights before"
 
 
 def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._fingerprints import fingerprints
 from batchcorr.bridge._layerwise import (
     call_order,
     correct,
@@ -27,6 +28,7 @@ from batchcorr.bridge._layerwise import (
     require_reusable,
 )
 from batchcorr.bridge._loader import evaluating, read_batches, run
+from batchcorr.bridge._norms import given_to
 from batchcorr.bridge._null_table import NullTable
 from batchcorr.bridge._profile import LayerProfile, Profile, weights_of
 from batchcorr.bridge._rows import positions
@@ -76,13 +78,18 @@ def profile(model: nn.Module, source_loader: Iterable[Any]) -> Profile:
     Raises
     ------
     InputError
-        If the model has no BatchNorm layers, or lazy ones; if a layer is called twice
-        or keeps no statistics; if the loader is an iterator, has minibatches of one
+        If the model has no BatchNorm layers, or lazy ones; if a layer is called twice,
+        in some minibatches only, or keeps no statistics; if the loader is an iterator, has minibatches of one
         sample only, or values that are not finite; if labels are not 0 … K-1.
+
+    Warns
+    -----
+    CovariateWarning
+        If labels are given in a form that is not read: one-hot, or not integers.
 
     Notes
     -----
-    One run over the loader for each layer; then some 14,000 samples, four times, and
+    One run over the loader, and one for each layer; then some 14,000 samples, four times, and
     again four times with labels. A channel without variance in the source has no
     profile: it keeps its statistics. The random numbers are the same every time.
 
@@ -97,6 +104,7 @@ def profile(model: nn.Module, source_loader: Iterable[Any]) -> Profile:
     """
     require_reusable(source_loader)
     order = call_order(model, source_loader)
+    producers = fingerprints(model, source_loader, order)
     with keeping(order):
         found = correct(model, source_loader, order, _pooled)
         source = {
@@ -127,6 +135,7 @@ def profile(model: nn.Module, source_loader: Iterable[Any]) -> Profile:
             variance,
             weight,
             bias,
+            producers[name],
             plain[name],
             within.get(name),
             class_mean,
@@ -196,7 +205,8 @@ def _sample(
         supports = _Supports(drawn, absorbed, bias, classes, parts)
         for name, norm in drawn.order.items():
             hook = supports.hook(name)
-            stack.callback(norm.register_forward_hook(hook).remove)
+            handle = norm.register_forward_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
         stack.enter_context(evaluating(drawn.model))
         count = 0
         for inputs, labels in _draws(drawn.loader, n):
@@ -253,8 +263,10 @@ class _Supports:
     def hook(self, name: str) -> Any:
         """Return the hook of a layer: it replaces the layer's output."""
 
-        def standardize(norm: _BatchNorm, inputs: Any, _output: Any) -> Tensor:
-            x = inputs[0]
+        def standardize(
+            norm: _BatchNorm, args: Any, kwargs: Any, _output: Any
+        ) -> Tensor:
+            x = given_to(args, kwargs)
             self.count = x.shape[0] // self.size
             rows = _side_by_side(x, self.count)
             moments = tensor_moments(rows)

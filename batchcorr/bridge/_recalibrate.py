@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 
 from batchcorr.bridge._class_mixture import choose_classes, is_unbalanced
+from batchcorr.bridge._composition import gives_logits
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
+from batchcorr.bridge._fingerprints import fingerprints
 from batchcorr.bridge._layerwise import (
     call_order,
     correct,
@@ -127,8 +130,9 @@ def recalibrate(
         "eb": shrinkage that knows from a profile how supports of this size err.
         "eb_cov": the same for domains in which classes have other shares than in the
         source, which are estimated; of one sample it is eb. "auto": with a profile eb,
-        or eb_cov where classes are as uneven as if half of them were missing; without a
-        profile combat.
+        or eb_cov where classes are as uneven as if half of them were missing and the
+        model gives their logits: as a tensor, `logits`, or the first item of a tuple.
+        Without a profile combat.
     profile
         Of the source, from `profile`; eb and eb_cov need it.
     alpha
@@ -145,15 +149,17 @@ def recalibrate(
     ------
     InputError
         If the model has no BatchNorm layers, or lazy ones, or they are in training
-        mode; if a layer is called twice in a run or keeps no statistics; if values are not finite, the loader is an
-        iterator or of wrong shape, or device; if adabn has one row; if the profile is
-        missing, is another model's, or has no classes. The model is then untouched.
+        mode; if a layer is called twice in a run, in some minibatches only, or keeps no
+        statistics; if values are not finite, the loader is an iterator or of wrong
+        shape, or device; if adabn has one row; if the profile is missing, is another
+        model's (γ, β or weights before a layer differ by more than 1 %), or has no
+        classes. The model is then untouched.
     MissingKeyError
         If there is no such method.
 
     Notes
     -----
-    One run over the loader for each layer, up to it; eb_cov six of those. The result
+    One run over the loader, and one for each layer, up to it; eb_cov six of those. The result
     tends to adabn with many samples. `torch.optim.swa_utils.update_bn` measures with
     dropout on, all layers at once, by an average over minibatches.
 
@@ -185,7 +191,7 @@ def recalibrate(
             )
             raise InputError(msg)
     if profile is not None:
-        profile.require(order)
+        profile.require(order, fingerprints(model, loader, order))
     samples = sum(batch.size for batch in read_batches(loader))
     before, old = snapshot(order), statistics(order)
     try:
@@ -232,13 +238,13 @@ def _check(
         msg = 'alpha and pseudo_count are for method="mix", one of them.'
         raise InputError(msg)
     if alpha is not None:
-        if not 0 <= alpha <= 1:
-            msg = f"alpha is {alpha}: the share of the domain is between 0 and 1."
+        if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+            msg = f"alpha is {alpha!r}: the share of the domain is between 0 and 1."
             raise InputError(msg)
         return lambda _: alpha
     count = PSEUDO_COUNT if pseudo_count is None else pseudo_count
-    if not 0 <= count < np.inf:
-        msg = f"pseudo_count is {count}: give a number of samples, 0 or more."
+    if not isinstance(count, Real) or not 0 <= count < np.inf:
+        msg = f"pseudo_count is {count!r}: give a number of samples, 0 or more."
         raise InputError(msg)
     return lambda n: n / (n + count)
 
@@ -277,7 +283,10 @@ def _estimate(
     plain = EmpiricalBayes(profile)
     result = go(plain)
     samples = sum(batch.size for batch in read_batches(loader))
-    known = len(profile.shares) > 0 and samples > 1
+    classes = len(profile.shares)
+    known = classes > 0 and samples > 1
+    if known and method == "auto":
+        known = gives_logits(model, loader, classes)
     if method == "eb" or not known:
         return _Found("eb", None, plain.kept)
     best, statistics_, shares = choose_classes(model, loader, order, profile, old)

@@ -12,6 +12,15 @@ from tests.bridge.fold_cases import Chain, checked, positive, sample, trained
 IMAGE = (3, 4, 6, 6)
 
 
+class Multiple(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def sequence(*layers):
     return trained(nn.Sequential(*layers))
 
@@ -48,7 +57,7 @@ def test_it_folds_into_the_layer_before_it(layer, norm, shape):
     assert result.folded == {"1": ("0",)}
     assert result.kept == {}
     assert result.any_batch
-    assert list(result.errors) == [shape[0], shape[0] + 1]
+    assert list(result.errors) == [1, shape[0], shape[0] + 1]
     assert type(result.model[1]) is nn.Identity
 
 
@@ -57,6 +66,8 @@ def test_it_folds_into_the_layer_before_it(layer, norm, shape):
     [
         ([nn.Identity()], IMAGE),
         ([nn.Dropout(), nn.Dropout2d()], IMAGE),
+        ([Multiple(lambda x: x * 0.5), Multiple(lambda x: x.div_(-3))], IMAGE),
+        ([Multiple(lambda x: x.to(memory_format=torch.channels_last))], IMAGE),
         ([nn.AvgPool2d(2)], IMAGE),
         ([nn.AvgPool2d(3, 2, ceil_mode=True)], IMAGE),
         ([nn.AvgPool2d(2, padding=1, count_include_pad=False)], IMAGE),
@@ -217,6 +228,21 @@ def test_it_folds_into_the_layer_after_it(layer, shape):
     norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
     model = sequence(nn.ReLU(), norm[len(shape)](4), nn.Identity(), layer)
     assert checked(model, sample(*shape)).folded == {"1": ("3",)}
+
+
+def test_multiples_are_passed_forwards_too():
+    layers = [nn.BatchNorm1d(4), Multiple(lambda x: x * -2 / 3), nn.Linear(4, 6)]
+    assert checked(sequence(*layers), sample(3, 4)).folded == {"0": ("2",)}
+
+
+@pytest.mark.parametrize(
+    "between",
+    [lambda x: x * 0, lambda x: x * x, lambda x: x * x.mean(), lambda x: 2 / x],
+    ids=["zero", "square", "by itself", "reciprocal"],
+)
+def test_what_is_no_multiple_is_not_passed(between):
+    layers = [nn.Linear(4, 6), Multiple(between), nn.BatchNorm1d(6)]
+    assert checked(sequence(*layers), sample(3, 4)).folded == {}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from batchcorr.bridge import fold
+from batchcorr.bridge.nn import DomainBatchNorm1d, at_domain, domains
 from batchcorr.errors import BatchCorrError, FoldError, InputError
 from tests.bridge.fold_cases import (
     Chain,
@@ -115,6 +116,25 @@ def test_bad_input_is_refused_and_the_model_untouched(name):
         require_untouched(model, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_scripted_models_are_said_to_be_scripted():
+    with pytest.raises(InputError, match=r"is scripted \(torch.jit\)"):
+        fold(torch.jit.script(small()), sample(3, 4))
+
+
+@pytest.mark.parametrize("more", [[], [nn.Linear(4, 4), nn.BatchNorm1d(4)]])
+def test_models_of_several_domains_are_led_to_one_of_them(more):
+    layer = DomainBatchNorm1d(4, ["mon", "tue"])
+    model = nn.Sequential(nn.Linear(4, 4), layer, *more)
+    with domains("tue"):
+        model(sample(9, 4).float())
+    model.eval()
+    with pytest.raises(InputError, match=r"at_domain\(model, domain\)"):
+        fold(model, sample(3, 4).float())
+    result = fold(at_domain(model, "tue"), sample(3, 4).float())
+    assert result.kept == {}
+
+
 def test_a_model_that_looks_at_its_layers_is_not_returned():
     """The graph cannot show that the code asks what a layer is."""
 
@@ -164,7 +184,7 @@ def test_inputs_may_be_given_in_three_ways(inputs):
     given = {"tensor": x, "tuple": (x, y), "dict": {"x": x, "scale": sample(6)}}
     result = fold(trained(Two()), given[inputs])
     assert result.folded == {"norm": ("linear",)}
-    assert list(result.errors) == [3, 4]
+    assert list(result.errors) == [1, 3, 4]
 
 
 def test_one_sample_is_enough():
@@ -173,23 +193,77 @@ def test_one_sample_is_enough():
     assert list(result.errors) == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "run",
-    [
-        lambda m, x: m.norm(m.linear(x)).reshape(3, 6),
-        lambda m, x: m.norm(m.linear(x)) if x.shape[0] < 4 else m.linear(x),
-        lambda m, x: torch.stack([m.norm(m.linear(x))[k] for k in range(len(x))]),
-    ],
-    ids=["fixed", "branch", "loop"],
-)
-def test_a_model_for_one_batch_size_is_followed_for_that(run):
-    model = Chain(run, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6))
-    model = trained(model)
+def chain(run):
+    return trained(Chain(run, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6)))
+
+
+def test_a_model_for_one_batch_size_is_followed_for_that():
+    model = chain(lambda m, x: m.norm(m.linear(x)).reshape(3, 6))
     result = fold(model, sample(3, 4))
     assert not result.any_batch
+    assert result.folded == {"norm": ("linear",)}
     assert list(result.errors) == [3]
     assert "this batch size only" in str(result)
     require_equal(result, model, (sample(3, 4, seed=9),))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda m, x: m.norm(m.linear(x)) if x.shape[0] < 4 else m.linear(x),
+        lambda m, x: m.linear(x) if x.shape[0] > 8 else m.norm(m.linear(x)),
+        lambda m, x: m.linear(x) if x.shape[0] == 9 else m.norm(m.linear(x)),
+        lambda m, x: m.linear(x) if x.shape[0] % 9 == 0 else m.norm(m.linear(x)),
+        lambda m, x: torch.stack([m.norm(m.linear(x))[k] for k in range(len(x))]),
+    ],
+    ids=["next", "far", "one", "rest", "loop"],
+)
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_model_that_asks_how_many_samples_there_are_keeps_its_layers(run, n):
+    model = chain(run)
+    result = fold(model, sample(n, 4))
+    assert not result.any_batch
+    assert result.folded == {}
+    assert "depends on the number of samples" in result.kept["norm"]
+    assert "only" not in str(result).partition("\n")[2]
+    for size in (1, 3, 4, 9):
+        require_equal(result, model, (sample(size, 4, seed=9),))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_model_that_does_something_else_for_one_sample_is_not_returned(n):
+    model = chain(lambda m, x: m.linear(x) if len(x) == 1 else m.norm(m.linear(x)))
+    before = snapshot(model)
+    with pytest.raises(FoldError, match="for one sample, and not for more"):
+        fold(model, sample(n, 4))
+    require_untouched(model, before)
+
+
+def test_a_model_that_refuses_one_sample_or_has_no_number_for_it():
+    def strict(m, x):
+        assert len(x) > 1
+        return m.norm(m.linear(x))
+
+    def spread(m, x):
+        return m.norm(m.linear(x)).std(0)  # NaN for one sample
+
+    assert list(fold(chain(strict), sample(3, 4)).errors) == [3, 4]
+    assert list(fold(chain(spread), sample(3, 4)).errors) == [1, 3, 4]
+
+
+def test_the_surroundings_do_not_change_what_is_measured():
+    model, x = small().float(), sample(30, 4).float()
+    with torch.inference_mode():
+        result = fold(model, torch.ones_like(x).copy_(x))
+    assert not any(p.is_inference() for p in result.model.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fold(model, x).error == pytest.approx(result.error, abs=1e-6)
+
+
+def test_torch_keeps_its_inner_workings_to_itself(capfd):
+    with pytest.raises(InputError, match=r"torch.export cannot follow"):
+        fold(chain(by_value), sample(3, 4))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_half_precision_is_measured_as_such():
@@ -210,7 +284,7 @@ def test_the_result_says_what_was_done():
     result = fold(trained(nn.Sequential(*layers)), sample(3, 4))
     head, folded, kept = str(result).splitlines()
     assert head.startswith("1 of 2 BatchNorm layers folded, relative error ")
-    assert head.endswith("at batch size 3 and 4")
+    assert head.endswith("at batch size 1, 3, 4")
     assert folded == "  1 → 0"
     assert kept == (
         "  3 kept: before it: relu in '2' is no step that a correction of channels "

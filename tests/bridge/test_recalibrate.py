@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge import Profile, profile, recalibrate
 from batchcorr.bridge._class_mixture import is_unbalanced
 from batchcorr.bridge._rows import to_rows
+from batchcorr.bridge.nn import DomainBatchNorm1d
 from batchcorr.errors import FileError, InputError, MissingKeyError
 
 
@@ -275,15 +277,13 @@ def test_one_row_in_all_has_a_common_scale():
 
 
 def test_channels_without_variance_in_the_source_keep_their_statistics():
-    model = network()
-    with torch.no_grad():
-        model[0].weight[2] = 0
-    known = profile(model, [images(100)])
-    with torch.no_grad():
-        model[0].bias[2] += 5
-    recalibrate(model, [images()], "eb", profile=known)
-    assert model[2].running_mean[2] == pytest.approx(known.layers["2"].mean[2])
-    assert model[2].running_var[2] == 0
+    model = nn.Sequential(nn.BatchNorm1d(4)).double().eval()
+    source = images(100).reshape(-1, 25)[:, :4]
+    source[:, 2] = 3
+    known = profile(model, [source])
+    recalibrate(model, [images().reshape(-1, 25)[:, 4:8]], "eb", profile=known)
+    assert model[0].running_mean[2] == pytest.approx(3)
+    assert model[0].running_var[2] == 0
     assert all(torch.isfinite(v).all() for pair in statistics(model) for v in pair)
 
 
@@ -443,7 +443,10 @@ def test_files_that_are_no_profiles(tmp_path, trained):
     np.savez(path, header=np.array(json.dumps({"schema": 99, "layers": []})))
     with pytest.raises(FileError, match="newer"):
         Profile.load(path)
-    np.savez(path, header=np.array(json.dumps({"schema": 1, "layers": ["0"]})))
+    np.savez(path, header=np.array(json.dumps({"schema": 1, "layers": []})))
+    with pytest.raises(FileError, match="older"):
+        Profile.load(path)
+    np.savez(path, header=np.array(json.dumps({"schema": 2, "layers": ["0"]})))
     with pytest.raises(FileError, match="no profile"):
         Profile.load(path)
     with pytest.raises(FileError, match="folder"):
@@ -505,6 +508,48 @@ class Unused(nn.Module):
         return x
 
 
+class Sometimes(nn.Module):
+    """Bright minibatches pass one layer more."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.two(self.one(x)) if x.mean() > 5 else self.one(x)
+
+
+class Catching(nn.Module):
+    """A model that mends its own failures, and names arguments."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        try:
+            return self.norm(input=x)
+        except Exception:  # noqa: BLE001
+            return x
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x, y):
+        return self.norm(x + y)
+
+
+def tokens():
+    return nn.Sequential(nn.Embedding(5, 4), nn.BatchNorm1d(4)).double()
+
+
+def two_sites():
+    return nn.Sequential(nn.Linear(4, 4), DomainBatchNorm1d(4, ["a", "b"]))
+
+
 def poisoned():
     model = network()
     with torch.no_grad():
@@ -523,6 +568,9 @@ REFUSED = {
     "lazy": (lambda: copy.deepcopy(LAZY), [images()], "no shape yet"),
     "shared": (Twice, [ROWS.float()], "called 2 times"),
     "unused": (Unused, [ROWS], "does not call any"),
+    "sometimes": (Sometimes, [ROWS.float(), 9 * ROWS.float()], r"Batch 2 .*\('two'\)"),
+    "two inputs": (Pair, [(ROWS.float(), ROWS.float())], "mappings of their names"),
+    "token": (tokens, [torch.full((8,), 9)], "index out of range"),
     "forgetful": (lambda: FORGETFUL, [ROWS], "track_running_stats"),
     "nan inputs": (network, [images() * torch.nan], "not finite"),
     "nan activations": (poisoned, [images()], "not finite"),
@@ -552,6 +600,74 @@ def test_what_cannot_be_used_is_refused_and_the_model_untouched(call, fault):
         assert_untouched(model, before)
 
 
+@pytest.mark.parametrize("more", [[], [nn.BatchNorm1d(4)]])
+def test_models_of_several_domains_are_led_to_one_of_them(more):
+    model = nn.Sequential(*two_sites(), *more).eval()
+    with pytest.raises(InputError, match=r"at_domain\(model, domain\)"):
+        recalibrate(model, [ROWS.float()])
+
+
+def test_layers_may_be_called_by_name_and_inside_of_try():
+    x = images().reshape(-1, 25)[:, :4] + 3
+    model = Catching().double().eval()
+    known = profile(model, [(x, torch.arange(60) % 2)])
+    assert_allclose(known.layers["norm"].mean, x.mean(dim=0))
+    assert len(known.layers["norm"].class_mean) == 2
+    with recalibrate(model, [x], "adabn"):
+        assert_allclose(model.norm.running_mean, x.mean(dim=0))
+
+
+class Output(dict):
+    """As transformers' models answer: a mapping that has its entries as attributes."""
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda y: Output(loss=y.sum(), logits=y),
+        lambda y: (y, y.sum()),
+        lambda y: SimpleNamespace(logits=y),
+    ],
+    ids=["mapping", "tuple", "attribute"],
+)
+def test_logits_may_be_wrapped(trained, wrap):
+    model, known = trained
+    x = [labelled(60, seed=12)[0] + 0.5]
+
+    class Wrapped(nn.Sequential):
+        def forward(self, x):
+            return wrap(super().forward(x))
+
+    with recalibrate(model, x, "eb_cov", profile=known) as plain:
+        expected = statistics(model)
+    twin = Wrapped(*model)
+    with recalibrate(twin, x, "eb_cov", profile=known) as done:
+        assert_same(statistics(twin), expected, rtol=0)
+    assert_allclose(done.classes, plain.classes)
+    assert recalibrate(twin, x, profile=known).method == "eb"
+
+
+def test_classifiers_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        num_channels=1,
+        embedding_size=4,
+        hidden_sizes=[4, 6],
+        depths=[1, 1],
+        layer_type="basic",
+        num_labels=3,
+    )
+    model = transformers.ResNetForImageClassification(config).double().eval()
+    x, y = labelled(30)
+    x = nn.functional.interpolate(x, scale_factor=4)
+    known = profile(model, [{"pixel_values": x}])
+    assert recalibrate(model, [{"pixel_values": x + 1}], profile=known).method == "eb"
+    known = profile(model, [(x, y)])
+    done = recalibrate(model, [x + 1], "eb_cov", profile=known)
+    assert done.classes.sum() == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -561,7 +677,9 @@ def test_what_cannot_be_used_is_refused_and_the_model_untouched(call, fault):
         ({"method": "adabn", "alpha": 0.5}, "alpha and pseudo_count"),
         ({"method": "mix", "alpha": 0.5, "pseudo_count": 3}, "one of them"),
         ({"method": "mix", "alpha": 1.5}, "between 0 and 1"),
+        ({"method": "mix", "alpha": "0.5"}, "alpha is '0.5'"),
         ({"method": "mix", "pseudo_count": -1}, "number of samples"),
+        ({"method": "mix", "pseudo_count": "16"}, "number of samples"),
     ],
 )
 def test_what_does_not_go_together_is_refused(how, words):
@@ -608,6 +726,36 @@ def test_profiles_of_other_models_are_refused(trained):
         recalibrate(small.eval(), [ROWS], profile=known)
 
 
+def plain_network(seed):
+    """A network without γ and β: only its weights tell it from others."""
+    torch.manual_seed(seed)
+    layers = [nn.Linear(4, 8), nn.BatchNorm1d(8, affine=False), nn.ReLU()]
+    layers += [nn.Linear(8, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 2)]
+    return nn.Sequential(*layers).double().eval()
+
+
+def test_a_profile_knows_the_weights_before_each_layer(tmp_path):
+    x = images().reshape(-1, 25)[:, :4]
+    path = tmp_path / "model.npz"
+    profile(plain_network(0), [x]).save(path)
+    known = Profile.load(path)
+    other = plain_network(1)
+    before = state_of(other)
+    with pytest.raises(InputError, match="weights before the layer '1'"):
+        recalibrate(other, [x], profile=known)
+    assert_untouched(other, before)
+    later = plain_network(0)
+    with torch.no_grad():  # the same numbers in another order
+        later[3].weight.copy_(later[3].weight.flip(0))
+    with pytest.raises(InputError, match="weights before the layer '4'"):
+        recalibrate(later, [x], profile=known)
+    head = plain_network(0)
+    nn.init.ones_(head[5].weight)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        model = copy.deepcopy(head).to(dtype)
+        assert recalibrate(model, [x.to(dtype)], profile=known).method == "eb"
+
+
 def test_classes_that_the_profile_or_the_model_does_not_have(trained):
     model, known = trained
     plain = profile(model, [labelled()[0]])
@@ -618,6 +766,7 @@ def test_classes_that_the_profile_or_the_model_does_not_have(trained):
     with pytest.raises(InputError, match="3 classes of the profile"):
         recalibrate(headless, [images()], "eb_cov", profile=known)
     assert_untouched(headless, before)
+    assert recalibrate(headless, [images()], profile=known).method == "eb"
     x, y = labelled(30)
     with pytest.raises(InputError, match="0 … K-1"):
         profile(model, [(x, y + 1)])

@@ -1,4 +1,4 @@
-"""Example inputs: what is given, on the right device, and the same with one sample more."""
+"""Example inputs: what is given, on the right device, and the same for other batch sizes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
 __all__ = ["Example", "read_example"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """Arguments of one call of a model.
 
@@ -47,9 +49,17 @@ class Example:
 
     def longer(self) -> Example:
         """Return the same inputs with the first sample once more, at the end."""
-        longer = {id(x): torch.cat([x, x[:1]]) for x in self.batched}
+        return self._with(lambda x: torch.cat([x, x[:1]]))
+
+    def single(self) -> Example:
+        """Return the first sample alone."""
+        return self._with(lambda x: x[:1].clone())
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Example:
+        """Return the same inputs with other samples."""
+        changed = {id(x): change(x) for x in self.batched}
         args, kwargs = pytree.tree_map(
-            lambda leaf: longer.get(id(leaf), leaf), (self.args, self.kwargs)
+            lambda leaf: changed.get(id(leaf), leaf), (self.args, self.kwargs)
         )
         return Example(args, kwargs)
 
@@ -77,6 +87,7 @@ def read_example(inputs: object, model: nn.Module) -> Example:
         )
         raise InputError(msg)
     _require_device(example, model)
+    example = example._with(lambda x: x.clone() if x.is_inference() else x)
     for tensor in example.batched:
         if tensor.numel() == 0:
             msg = (

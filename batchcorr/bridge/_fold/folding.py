@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from batchcorr.bridge._fold.example import read_example
 from batchcorr.bridge._fold.exported import export
 from batchcorr.bridge._fold.flow import flow_of
-from batchcorr.bridge._fold.plan import make_plan
+from batchcorr.bridge._fold.plan import Plan, make_plan
 from batchcorr.bridge._fold.result import Folded
 from batchcorr.bridge._fold.rewrite import rewrite
 from batchcorr.bridge._fold.sharing import rejoin, separate
@@ -19,16 +21,23 @@ from batchcorr.bridge._fold.verify import (
     require_equal,
     require_finite,
 )
-from batchcorr.bridge._norms import batch_norms, require_model
+from batchcorr.bridge._norms import batch_norms, require_model, require_plain
+from batchcorr.bridge._torch import torch
 from batchcorr.errors import FoldError, InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
     from batchcorr.bridge._fold.example import Example
-    from batchcorr.bridge._fold.plan import Plan
 
 __all__ = ["fold"]
+
+DEPENDS = (
+    "the data flow depends on the number of samples, so that what is exact for one "
+    "number need not be for another: fold a part that takes any number"
+)
 
 
 def fold(model: nn.Module, example_inputs: object) -> Folded:
@@ -57,7 +66,8 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     -------
     The folded model with an account of what was done; see `Folded`. It is of the same
     class, its state_dict lacks the folded layers and has biases where they went, and
-    takes batches of any size. `model.train()` would train it without BatchNorm.
+    takes all batch sizes that the given one takes. `model.train()` would train it
+    without BatchNorm.
 
     Raises
     ------
@@ -70,10 +80,15 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
 
     Notes
     -----
-    Runs the model, and so its hooks, on the example inputs. A weight that several layers
-    share, or that is computed on the fly (weight norm, pruning), is not changed. A model
-    whose code branches on sizes other than the batch size is followed for the given
-    sizes only.
+    The data flow is that of a call like the given one. Another call may take another
+    way: with other arguments (`features=True`), by other methods, in another mode, or
+    for sizes, other than the batch size, on which the code branches. Then the folded
+    model may compute something else. Where the flow depends on the batch size, nothing
+    is folded.
+
+    Runs the model, and so its hooks, on the example inputs, on one sample more, and on
+    one sample. A weight that several layers share, or that is computed on the fly
+    (weight norm, pruning), is not changed. Autocast is off meanwhile.
 
     Examples
     --------
@@ -91,29 +106,44 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     )
     """
     _require_foldable(model)
-    example = read_example(example_inputs, model)
-    scratch, _ = _copied(model)
-    longer = example.longer()
-    expected = {example.batch_size: _run(scratch, example)}
-    more = _try_run(scratch, longer)
-    plan, any_batch = _planned(scratch, example, longer if more else None)
-    if more and any_batch:
-        expected[longer.batch_size] = more
-    folded, groups = _copied(model)
-    rewrite(folded, plan)
-    rejoin(folded, groups)
-    errors = {
-        size: relative_error(_run_folded(folded, inputs), expected[size])
-        for inputs in (example, longer)
-        if (size := inputs.batch_size) in expected
-    }
-    require_equal(errors, expected[example.batch_size])
-    return Folded(folded, plan.folded, plan.kept, errors, any_batch)
+    with _plainly(model):
+        example = read_example(example_inputs, model)
+        scratch, _ = _copied(model)
+        expected = {example: _run(scratch, example)}
+        for other in (example.longer(), example.single()):
+            if other.batch_size not in {known.batch_size for known in expected}:
+                found = _try_run(scratch, other)
+                expected |= {} if found is None else {other: found}
+        plan, any_batch = _planned(scratch, list(expected))
+        folded, groups = _copied(model)
+        rewrite(folded, plan)
+        rejoin(folded, groups)
+        errors = {
+            inputs.batch_size: relative_error(_run_folded(folded, inputs), outs)
+            for inputs, outs in expected.items()
+        }
+        require_equal(errors, expected[example])
+    return Folded(
+        folded, plan.folded, plan.kept, dict(sorted(errors.items())), any_batch
+    )
+
+
+@contextmanager
+def _plainly(model: nn.Module) -> Iterator[None]:
+    """Compute in the numbers of the model, with tensors that may be trained later."""
+    kinds = {"cpu", *(x.device.type for x in [*model.parameters(), *model.buffers()])}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        for kind in kinds:
+            if torch.amp.is_autocast_available(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def _require_foldable(model: nn.Module) -> None:
     """Refuse what has no BatchNorm, or is not in evaluation mode."""
     modules = dict(require_model(model).named_modules())
+    require_plain(model)
     if not any(hasattr(module, "as_correction") for module in modules.values()):
         batch_norms(model)
     training = [name or "the model" for name, part in modules.items() if part.training]
@@ -139,12 +169,22 @@ def _copied(model: nn.Module) -> tuple[nn.Module, list[list[str]]]:
     return copied, separate(copied)
 
 
-def _planned(
-    scratch: nn.Module, example: Example, longer: Example | None
-) -> tuple[Plan, bool]:
-    """Return what is to be done, and whether it holds for any batch size."""
+def _planned(scratch: nn.Module, taken: list[Example]) -> tuple[Plan, bool]:
+    """Return what is to be done, and whether it holds for any batch size.
+
+    Parameters
+    ----------
+    scratch
+        The model.
+    taken
+        Inputs that it takes, the given ones first.
+    """
     corrections, without = corrections_in(scratch)
-    program, any_batch = export(scratch, example, longer)
+    several = max(taken, key=lambda example: example.batch_size)
+    any_batch = len(taken) > 1
+    program = export(scratch, several, any_batch=any_batch)
+    if program is None:
+        return Plan(kept=dict.fromkeys([*corrections, *without], DEPENDS)), False
     plan = make_plan(flow_of(program, scratch), corrections)
     plan.kept.update(without)
     return plan, any_batch
@@ -166,9 +206,11 @@ def _run(model: nn.Module, example: Example) -> list[Tensor]:
 
 
 def _try_run(model: nn.Module, example: Example) -> list[Tensor] | None:
-    """Return the outputs for one sample more, or None if the model takes no more."""
+    """Return the outputs for another batch size, or None if the model takes none."""
     try:
-        return outputs(model, example)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nobody asked for this size
+            return outputs(model, example)
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError):
         return None
 
@@ -176,7 +218,9 @@ def _try_run(model: nn.Module, example: Example) -> list[Tensor] | None:
 def _run_folded(model: nn.Module, example: Example) -> list[Tensor]:
     """Return the folded model's outputs."""
     try:
-        return outputs(model, example)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the given model has said it
+            return outputs(model, example)
     except Exception as error:
         msg = (
             f"The folded model fails: {type(error).__name__}: {error}\nThe given one "

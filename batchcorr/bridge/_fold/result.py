@@ -26,14 +26,15 @@ class Folded:
     errors
         Largest difference of the outputs, relative to the largest output, by batch size.
     any_batch
-        Whether the data flow was proved for any number of samples. If not, the model
-        computes something else for other numbers, and only the given one was followed.
+        Whether the data flow was proved for any number of samples from two on; one
+        sample, if the model takes it, was measured. If not, nothing was folded, or the
+        model takes the given number of samples and neither one nor one more.
 
     Examples
     --------
     >>> from torch import nn
-    >>> Folded(nn.Identity(), {"bn": ("conv",)}, {}, {4: 1e-16}, True)
-    1 of 1 BatchNorm layers folded, relative error 1e-16 at batch size 4
+    >>> Folded(nn.Identity(), {"bn": ("conv",)}, {}, {4: 1e-16, 5: 0.0}, True)
+    1 of 1 BatchNorm layers folded, relative error 1e-16 at batch size 4, 5
       bn → conv
     """
 
@@ -50,7 +51,7 @@ class Folded:
 
     def __repr__(self) -> str:
         count = len(self.folded)
-        sizes = " and ".join(str(size) for size in self.errors)
+        sizes = ", ".join(str(size) for size in self.errors)
         head = (
             f"{count} of {count + len(self.kept)} BatchNorm layers folded, relative "
             f"error {self.error:.2g} at batch size {sizes}"
@@ -58,6 +59,6 @@ class Folded:
         lines = [head]
         lines += [f"  {name} → {', '.join(into)}" for name, into in self.folded.items()]
         lines += [f"  {name} kept: {reason}" for name, reason in self.kept.items()]
-        if not self.any_batch:
-            lines.append("  Proved for this batch size only: the model depends on it.")
+        if self.folded and not self.any_batch:
+            lines.append("  Proved for this batch size only: the model takes no other.")
         return "\n".join(lines)

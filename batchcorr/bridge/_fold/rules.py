@@ -6,11 +6,12 @@ A step f lets a correction along an axis pass if, for all x,
 
 with r', s' the same values, perhaps along another axis or repeated. Averages do (pooling
 without padding, interpolation, padding by the tensor's own values), maxima do if r ≥ 0,
-and so does whatever only moves values about.
+multiples by a number k with s' = k s, and so does whatever only moves values about.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from batchcorr.bridge._fold.steps import (
     shape_of,
     value_of,
 )
-from batchcorr.bridge._fold.weights import same
+from batchcorr.bridge._fold.weights import one_map, same
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -44,6 +45,8 @@ SAME = (
     "feature_alpha_dropout",
     "feature_dropout",
     "getitem",
+    "to",
+    "_to_copy",
 )
 AVERAGES = {
     **{f"avg_pool{k}d": k for k in (1, 2, 3)},
@@ -114,19 +117,30 @@ def passed(
     The correction on the other side, or the reason why there is none.
     """
     name, where = kind(step), describe(step)
-    dtype = getattr(value_of(step), "dtype", None)
-    if dtype is not None and dtype != value_of(source).dtype:
-        return f"{where} changes the type of numbers"
+    other = _other_kind(step, source)
+    if other:
+        return f"{where} {other}"
     if name in SAME:
         return _same(step, change)
-    if name in AVERAGES or name in MAXIMA:
-        return _pooled(step, source, change)
-    if name == "pad":
-        return _padded(step, source, change)
+    if name in {*AVERAGES, *MAXIMA, "pad"}:
+        over = _padded if name == "pad" else _pooled
+        return over(step, source, change)
+    if name in {"mul", "div"}:
+        return _multiplied(step, source, change, back=back)
     moved = _moved(step, source, change, back=back)
     if moved is None:
         return why_not_passed(flow, step)
     return f"{where} {moved}" if isinstance(moved, str) else Along(*moved)
+
+
+def _other_kind(step: Node, source: Node) -> str:
+    """Return what a step changes of its tensor beside the values, or "" if nothing."""
+    result, given = value_of(step), value_of(source)
+    if getattr(result, "dtype", given.dtype) != given.dtype:
+        return "changes the type of numbers"
+    if getattr(result, "device", given.device) != given.device:
+        return "moves it to another device"
+    return ""
 
 
 def _moved(
@@ -164,6 +178,19 @@ def _same(step: Node, change: Along) -> Along | str:
     if "dropout" in kind(step) and arguments(step)["train"]:
         return f"{describe(step)} is active in evaluation mode"
     return change
+
+
+def _multiplied(step: Node, source: Node, change: Along, *, back: bool) -> Along | str:
+    """Carry a correction over a multiplication by a number that is not 0."""
+    given = arguments(step)
+    number = given["other"]
+    plain = isinstance(number, int | float) and math.isfinite(number) and number != 0
+    if given["self"] is not source or not plain or given.get("rounding_mode"):
+        return f"{describe(step)} is no multiplication by one number"
+    multiple = float(number) if kind(step) == "mul" else 1 / number
+    scale, shift = change.correction.scale[0], change.correction.shift[0]
+    shift = shift / multiple if back else shift * multiple
+    return Along(one_map(scale, shift), change.axis)
 
 
 def _pooled(step: Node, source: Node, change: Along) -> Along | str:
