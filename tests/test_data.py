@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from batchcorr import datasets
+from batchcorr.datasets import _bladder
 from batchcorr.errors import FileError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +84,7 @@ def test_every_call_reads_anew(bladder):
 
 
 def test_a_missing_file_is_named_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "batchcorr" / "x.py"))
+    elsewhere = tmp_path / "batchcorr" / "datasets" / "_bladder.py"
+    monkeypatch.setattr(_bladder, "__file__", str(elsewhere))
     with pytest.raises(FileError, match=r"bladderbatch\.h5ad.*reinstall batchcorr"):
         datasets.bladder()

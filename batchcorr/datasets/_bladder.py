@@ -1,4 +1,4 @@
-"""Real data that comes with the package, for examples, tests and the demo.
+"""Real arrays that come with the package: bladder cancer, processed in five batches.
 
 The file lies in `data/` of a source checkout and in `batchcorr/_data/` of an installed
 wheel; the README beside it says where the values are from and under which licence.
@@ -70,7 +70,7 @@ def bladder() -> AnnData:
 
 def _find(name: str) -> Path:
     """Return where a file of the package's data lies: in a wheel, or in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     places = [package / "_data" / name, package.parent / "data" / name]
     for path in places:
         if path.is_file():

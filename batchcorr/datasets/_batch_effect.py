@@ -1,0 +1,228 @@
+r"""A known batch effect for real counts: molecules are lost, and none is made up.
+
+Each of the x[i, g] molecules of a gene in a cell of batch b is kept with probability
+
+    P[i, g] ~ Beta, of mean p[b, g] and variance ρ[b] p (1 - p)
+    p[b, g] = d[b] exp(l[b, g] - max over batches of l[·, g])        l ~ Normal(0, σ²)
+
+so counts stay integers, batches differ by the folds exp(l) exactly, and what was Poisson
+about a rate λ is Poisson about p λ. Counting up instead would have to invent molecules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr import _adata
+from batchcorr.datasets._spread import spread
+from batchcorr.errors import InputError
+from batchcorr.methods.matrix import as_counts, is_sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+__all__ = ["add_batch_effect"]
+
+TRUTH = "truth"
+"""Layer with the counts as they were."""
+
+
+def add_batch_effect(
+    adata: AnnData,
+    batches: int | Sequence[str] = 3,
+    *,
+    log_fold_sd: float = 0.5,
+    depth: float | Sequence[float] = 1.0,
+    dispersion: float | Sequence[float] = 0.0,
+    by: str | None = None,
+    shares: Mapping[str, Sequence[float]] | None = None,
+    layer: str | None = None,
+    batch_key: str = "batch",
+    random_state: int = 0,
+) -> AnnData:
+    r"""Deal samples out to batches and give each batch an effect that is known.
+
+    A count x of gene g in a sample of batch b becomes
+
+    .. math::
+        x' \sim \mathrm{Binomial}(x, P), \qquad
+        P \sim \mathrm{Beta}\bigl(p\,(1/ρ_b - 1),\ (1 - p)(1/ρ_b - 1)\bigr), \qquad
+        p_{bg} = d_b \, e^{l_{bg} - \max_c l_{cg}}, \qquad
+        l_{bg} \sim \mathrm{Normal}(0, σ^2)
+
+    with P = p where ρ is 0. Between batches b and c a gene differs by the log fold
+    :math:`l_{bg} - l_{cg}`, and by the depths.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, raw counts; sparse stays sparse. It is not changed.
+    batches
+        How many (then named ``"a"``, ``"b"``, …, at most 26), or their names.
+    log_fold_sd
+        Spread σ of natural logarithms of folds: with 0.5 half of the genes differ between
+        two batches by a factor of 1.6 or more.
+    depth
+        Share d of the molecules that is kept of a gene in the batch that is best at it,
+        over 0 and up to 1: one for all, or one a batch.
+    dispersion
+        Correlation ρ of the fates of two molecules of one gene in one sample, from 0 to
+        under 1: one for all, or one a batch. Given x, the variance is
+        :math:`x p (1 - p) (1 + (x - 1) ρ)`.
+    by
+        Column of `obs` with groups, such as cell types, of which every batch gets the
+        same share. None: samples are dealt out regardless of what they are.
+    shares
+        For groups that are to be unevenly spread: group → share of its samples in each
+        batch, in proportion. Groups not named are spread evenly.
+    layer
+        Layer with the counts; None: X.
+    batch_key
+        Column of `obs` for the batch.
+    random_state
+        Seed: the same one makes the same counts, however they are stored.
+
+    Returns
+    -------
+    AnnData
+        A new one, with the same columns and layers, and
+
+        `X` or the `layer`
+            The counts with the batch effect, in the same dtype and storage.
+        ``layers["truth"]``
+            The counts as they were.
+        ``obs[batch_key]``
+            The batch.
+        ``var["log_fold_a"]``, …
+            l, natural logarithms, a column for each batch. Only differences between
+            batches can be seen in the counts.
+
+    Raises
+    ------
+    InputError
+        If the matrix does not hold counts, a parameter is out of its range, a batch
+        would get no sample, or a name that is to be written is taken.
+    MissingKeyError
+        If a column, layer or group does not exist.
+
+    Notes
+    -----
+    Molecules are lost and never made up. So a gene has at most the counts it had, in
+    the batch with its largest fold; of three batches with σ = 0.5 two thirds remain.
+    For counts that are Poisson, or Poisson about a varying rate, the result is exactly
+    what a machine would have counted that catches a share p of the molecules.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.pbmc()
+    >>> known = bc.datasets.add_batch_effect(
+    ...     adata,
+    ...     ["old", "new"],
+    ...     depth=[0.5, 1.0],
+    ...     by="cell_type",
+    ...     shares={"Dendritic": [3, 1]},
+    ... )
+    >>> known.obs["batch"].value_counts(sort=False).to_dict()
+    {'old': 411, 'new': 289}
+    >>> list(known.var), list(known.layers)
+    (['log_fold_old', 'log_fold_new'], ['truth'])
+    """
+    adata = _adata.require_adata(adata)
+    counts = as_counts(_adata.get_matrix(adata, layer))
+    levels = _names(batches)
+    columns = [f"log_fold_{level}" for level in levels]
+    _require_free(adata, batch_key, columns)
+    if not 0 <= log_fold_sd < np.inf:
+        msg = f"log_fold_sd={log_fold_sd!r} must be 0 (no effect on genes) or more."
+        raise InputError(msg)
+    kept = _for_each(depth, "depth", levels)
+    if not ((kept > 0) & (kept <= 1)).all():
+        msg = f"depth={depth!r} must be over 0 and up to 1: the share that is kept."
+        raise InputError(msg)
+    correlation = _for_each(dispersion, "dispersion", levels)
+    if not ((correlation >= 0) & (correlation < 1)).all():
+        msg = f"dispersion={dispersion!r} must be 0 (binomial) or more, and under 1."
+        raise InputError(msg)
+    rng = np.random.default_rng(random_state)
+    codes = spread(adata.obs, levels, by=by, shares=shares, rng=rng)
+
+    log_fold = rng.normal(0.0, log_fold_sd, (len(levels), adata.n_vars))
+    mean = kept[:, None] * np.exp(log_fold - log_fold.max(axis=0))
+    result = adata.copy()
+    result.layers[TRUTH] = counts.copy()
+    _adata.set_matrix(result, _thin(counts, codes, mean, correlation, rng), layer, None)
+    result.obs[batch_key] = pd.Categorical.from_codes(codes, pd.Index(levels))
+    for column, values in zip(columns, log_fold, strict=True):
+        result.var[column] = values
+    return result
+
+
+def _thin(
+    counts: Any,
+    codes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    correlation: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> Any:
+    """Keep of every count a share of its molecules; row by row, however stored."""
+    import scipy.sparse as sp
+
+    rows = counts.tocsr(copy=True) if is_sparse(counts) else sp.csr_array(counts)
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    batch = np.repeat(codes, np.diff(rows.indptr))
+    p, rho = mean[batch, rows.indices], correlation[batch]
+    varied = (rho > 0) & (p < 1)
+    strength = 1 / rho[varied] - 1
+    p[varied] = rng.beta(p[varied] * strength, (1 - p[varied]) * strength)
+    rows.data = rng.binomial(rows.data.astype(np.int64), p).astype(counts.dtype)
+    rows.eliminate_zeros()
+    return rows.asformat(counts.format) if is_sparse(counts) else rows.toarray()
+
+
+def _names(batches: int | Sequence[str]) -> list[str]:
+    """Return the names of batches, from their number or as they are given."""
+    if isinstance(batches, int) and 2 <= batches <= 26:
+        return list("abcdefghijklmnopqrstuvwxyz"[:batches])
+    names = list(batches) if isinstance(batches, list | tuple) else []
+    if not 2 <= len(set(names)) == len(names) or not all(
+        isinstance(name, str) for name in names
+    ):
+        msg = (
+            f"batches={batches!r:.60} must be how many (2 to 26), or a list of at least "
+            "two names, all different."
+        )
+        raise InputError(msg)
+    return names
+
+
+def _for_each(value: Any, name: str, levels: list[str]) -> NDArray[np.float64]:
+    """Return one number for each batch."""
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" or numbers.shape not in {(), (len(levels),)}:
+        msg = (
+            f"{name}={value!r:.60} must be one number, or {len(levels)}, one for each of"
+            f" the batches {', '.join(map(repr, levels))}."
+        )
+        raise InputError(msg)
+    return np.broadcast_to(numbers, (len(levels),)).astype(np.float64)
+
+
+def _require_free(adata: AnnData, batch_key: str, columns: list[str]) -> None:
+    """Refuse to write over what is there, a first batch effect above all."""
+    taken = [f"obs[{batch_key!r}]"] if batch_key in adata.obs else []
+    taken += [f"var[{column!r}]" for column in columns if column in adata.var]
+    taken += [f"layers[{TRUTH!r}]"] if TRUTH in adata.layers else []
+    if taken:
+        msg = (
+            f"{', '.join(taken)} would be overwritten. Delete or rename what is there, or "
+            "choose another batch_key and other names of batches."
+        )
+        raise InputError(msg)
