@@ -142,7 +142,8 @@ def moments(
     DesignError
         If fewer than 5 samples share a batch and the levels of all covariates, a
         batch with numeric covariates has fewer than 5 samples for each design column,
-        numbers single out a sample, or labels are not in the schema.
+        numbers single fewer than 5 samples out, no feature of a batch can be given, or
+        labels are not in the schema.
     MissingKeyError
         If features or columns of the schema are missing.
 
@@ -152,8 +153,10 @@ def moments(
 
     Notes
     -----
-    One read of the matrix, sparse or dense; O(B p G) numbers leave the site. Send one
-    file: two that differ by a sample reveal it.
+    Two reads of the matrix, sparse or dense; O(B p G) numbers leave the site. A feature
+    is left out of a batch, with a warning, if fewer than 5 samples there differ from the
+    rest, one outweighs the rest, or values are missing beside covariates. Send one file:
+    two that differ by a sample reveal it.
 
     Examples
     --------

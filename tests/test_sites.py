@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from itertools import combinations
 
 import anndata
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -358,8 +360,9 @@ def test_small_cells_are_refused_and_named(pooled):
 
 
 def test_small_batches_are_refused_even_without_covariates(pooled):
-    refused(pooled[20:60].copy(), only(pooled), r"batch 'a' \(4\)\.")
-    assert bc.moments(pooled[19:60].copy(), only(pooled)).n_rows == 41
+    some = pooled[:, :5]
+    refused(some[20:60].copy(), only(some), r"batch 'a' \(4\)\.")
+    assert bc.moments(some[19:60].copy(), only(some)).n_rows == 41
 
 
 def test_combinations_of_levels_are_cells(pooled):
@@ -396,18 +399,269 @@ def test_a_sample_with_leverage_1_could_be_read_from_the_moments(pooled):
     np.testing.assert_allclose(told, x[7], rtol=1e-12)
 
 
-def test_few_observed_values_are_refused(pooled):
-    part = pooled[:24].copy()
-    part.X[:20, 4] = np.nan
-    refused(part, only(part), r"batch 'a' in 1 features \(g4\)")
-    part.X[:, 4] = np.nan
-    bc.moments(part, only(part))
-    part.X[:, 4] = pooled.X[:24, 4]
-    labels = part.obs["cell_type"].to_numpy()
-    part.X[np.flatnonzero(labels == "B")[:2], 2] = np.nan  # 4 of 6 are left
-    refused(part, only(part, ["cell_type"]), r"cell_type 'B' in 1 features \(g2\)")
-    with pytest.raises(DesignError, match=r"missing, .*tell 'age' of single"):
-        bc.moments(part, only(part, ["age"]))
+def raw(adata, schema):
+    """Moments without a guard."""
+    from batchcorr.arrays import moments
+
+    return moments(adata.X, schema.design(adata.n_obs, adata.obs.batch, adata.obs)[0])
+
+
+def told_by(sums, feature):
+    """Return the columns of the one sample whose value is not 0, and that value."""
+    value = sums.mean[0, feature] * sums.n[0, 0]
+    return sums.columns[0, :, 0] + sums.cross[0, :, feature] / value, value
+
+
+def left_out(adata, schema, why):
+    """Return where features were left out, and check that nothing of them was given."""
+    with pytest.warns(FeatureWarning, match=why):
+        found = bc.moments(adata, schema).moments
+    gone = found.n == 0
+    for field in fields(Moments)[1:]:
+        values = np.moveaxis(getattr(found, field.name), -1, 1)
+        assert not values[gone].any()
+        np.testing.assert_allclose(
+            values[~gone],
+            np.moveaxis(given_all(raw(adata, schema), field.name), -1, 1)[~gone],
+            rtol=1e-10,
+            atol=1e-10,
+        )
+    return np.argwhere(gone).tolist()
+
+
+def given_all(sums, name):
+    values = getattr(sums, name)
+    return np.broadcast_to(values, (*values.shape[:-1], sums.n_features))
+
+
+def people(n=60, seed=0):
+    """One batch of people: sex, an infection and age are kept."""
+    rng = np.random.default_rng(seed)
+    obs = pd.DataFrame(
+        {
+            "batch": "a",
+            "sex": np.resize(["f", "m"], n),
+            "hiv": np.resize(["no", "no", "yes", "yes"], n),
+            "age": rng.normal(50, 12, n),
+        },
+        index=[f"s{k}" for k in range(n)],
+    )
+    return anndata.AnnData(rng.normal(5, 1, (n, 8)), obs=obs)
+
+
+PEOPLE = ["sex", "hiv", "age"]
+
+
+def schema_of(adata, kept=()):
+    return bc.make_schema(adata, "batch", units=UNITS, covariates=list(kept))
+
+
+def stored(x, kind):
+    if kind.startswith("dask"):
+        lazy = da.from_array(x, chunks=(17, 3))
+        return lazy.map_blocks(sp.csr_matrix) if kind == "dask of CSR" else lazy
+    return {"dense": np.asarray, "CSR": sp.csr_matrix, "CSC": sp.csc_matrix}[kind](x)
+
+
+def test_a_feature_of_one_sample_would_tell_all_of_it():
+    """From n, mean and squares one sees that one value is not 0; the rest follows."""
+    adata = people()
+    adata.X[:, 5] = 0
+    adata.X[17, 5] = 3.7131
+    schema = schema_of(adata, PEOPLE)
+    sums = raw(adata, schema)
+    assert sums.squares[0, 5] == pytest.approx(sums.mean[0, 5] ** 2 * 60 * 59)
+    person, value = told_by(sums, 5)
+    np.testing.assert_allclose(person, [1, 0, adata.obs["age"].iloc[17]])
+    assert value == pytest.approx(3.7131)
+    why = r"batch 'a': 1 \(5\) in which fewer than 5 samples differ"
+    assert left_out(adata, schema, why) == [[0, 5]]
+
+
+@pytest.mark.parametrize("kind", ["dense", "CSR", "CSC", "dask", "dask of CSR"])
+@pytest.mark.parametrize("common", [0.0, 2.5])
+def test_features_of_few_samples_are_left_out(kind, common):
+    adata = people(50)
+    adata.X[:, :7] = common
+    for few in range(7):
+        adata.X[10 : 10 + few, few] = np.arange(few) + 7.5
+    adata.X[:5, 6] = 0 if common else 3  # with others: more than 10
+    schema = schema_of(adata, ["sex"])
+    adata.X = stored(adata.X, kind)
+    found = {feature for _, feature in left_out_only(adata, schema)}
+    assert found == {1, 2, 3, 4}
+
+
+def left_out_only(adata, schema):
+    with pytest.warns(FeatureWarning, match="fewer than 5 samples differ"):
+        return np.argwhere(bc.moments(adata, schema).moments.n == 0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "dask"])
+def test_few_are_found_beside_missing_values(kind):
+    adata = people(50)
+    adata.X[:, :3] = 0
+    adata.X[:7, :3] = np.nan
+    adata.X[7:9, 0] = 3  # the two observed ones of the first nine
+    adata.X[7:12, 1] = 3
+    adata.X[:, 3] = np.where(np.arange(50) < 46, np.nan, 1)
+    adata.X = stored(adata.X, kind)
+    with pytest.warns(
+        FeatureWarning, match=r"1 \(3\) with fewer than 5 values"
+    ) as told:
+        found = bc.moments(adata, schema_of(adata)).moments
+    assert "1 (0) in which fewer than 5 samples differ" in str(told[0].message)
+    assert np.flatnonzero(found.n == 0).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("kind", ["dense", "CSR", "dask"])
+def test_a_sample_that_outweighs_all_others_would_tell_all_of_it(kind):
+    adata = people()
+    adata.X[17, 2] = 500.0
+    schema = schema_of(adata, PEOPLE)
+    sums = raw(adata, schema)
+    off = np.sqrt(sums.squares[0, 2] * 59 / 60)
+    person = sums.columns[0, :, 0] + sums.cross[0, :, 2] / off
+    np.testing.assert_allclose(person, [1, 0, adata.obs["age"].iloc[17]], atol=0.3)
+    adata.X[21, 3] = 5 + 10  # its square is a part only, if the largest
+    adata.X[:, 4] = 1e9 + adata.X[:, 4]
+    adata.X[30, 4] = 1e9 - 100
+    adata.X = stored(adata.X, kind)
+    why = r"batch 'a': 3 \(2, 3, 4\) in which one sample outweighs"
+    with pytest.warns(FeatureWarning, match=why):
+        found = bc.moments(adata, schema).moments
+    assert np.flatnonzero(found.n == 0).tolist() == [2, 3, 4]
+
+
+def test_ordinary_features_are_given():
+    """Of 10 samples one often holds half of the squares, and that tells nothing."""
+    rng = np.random.default_rng(0)
+    n = 10
+    adata = anndata.AnnData(rng.normal(size=(n, 3000)))
+    adata.obs["batch"] = ["a"] * n
+    squares = (adata.X - adata.X.mean(axis=0)) ** 2
+    assert (squares.max(axis=0) > squares.sum(axis=0) / 2).sum() > 200
+    schema = schema_of(adata)
+    with pytest.warns(FeatureWarning, match="outweighs"):
+        found = bc.moments(adata, schema).moments
+    assert (found.n == 0).sum() < 20
+
+
+def test_one_missing_value_would_tell_the_levels_of_its_sample():
+    adata = people()
+    adata.X[17, 1] = np.nan
+    adata.X[:, 6] = np.nan
+    schema = schema_of(adata, ["sex", "hiv"])
+    sums = raw(adata, schema)
+    totals = sums.n[:, None, :] * sums.columns
+    np.testing.assert_allclose(totals[0, :, 0] - totals[0, :, 1], [1, 0], atol=1e-9)
+    for kept in (["sex", "hiv"], PEOPLE):
+        schema = schema_of(adata, kept)
+        why = r"1 \(1\) with values missing, which would tell covariates"
+        assert left_out(adata, schema, why) == [[0, 1], [0, 6]]
+    assert bc.moments(adata, schema_of(adata)).moments.n[0, :2].tolist() == [60, 59]
+
+
+@pytest.mark.parametrize("twins", [2, 3, 4])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_numbers_that_single_out_a_few_would_tell_their_sum(twins, noise):
+    """A dose and its square say who had the dose 2, as a level of its own would."""
+    adata = people()
+    rng = np.random.default_rng(1)
+    dose = np.repeat([0.0, 1, 2], [30, 30 - twins, twins])
+    dose += noise * rng.normal(size=60)
+    adata.obs["dose"], adata.obs["dose2"] = dose, dose**2
+    kept = {"sex": ["f", "m"]} | dict.fromkeys(["age", "dose", "dose2"], "numeric")
+    schema = bc.Schema(adata.var_names, ["a"], units=UNITS, covariates=kept)
+    sums = raw(adata, schema)
+    lagrange = [0, 0, -0.5, 0.5]  # (dose² - dose) / 2: 0, 0 and 1
+    told = sums.cross[0].T @ lagrange + 60 * sums.mean[0] * (
+        sums.columns[0, :, 0] @ lagrange
+    )
+    np.testing.assert_allclose(told, adata.X[-twins:].sum(axis=0), rtol=0.1)
+    refused(adata, schema, r"batch 'a' \((fewer than 5|2) with numbers (apart|far)")
+    adata.obs["dose"] = np.repeat([0.0, 1, 2], [30, 24, 6])
+    adata.obs["dose2"] = adata.obs["dose"] ** 2
+    bc.moments(adata, schema)
+
+
+def test_few_samples_are_found_among_all_that_could_be():
+    """Against every set of four samples, in designs of which some single few out."""
+    from batchcorr.methods.disclosure import _basis, _largest_share
+
+    rng = np.random.default_rng(0)
+    sets = np.array(list(combinations(range(20), 4)))
+    found, true = [], []
+    for twins in np.tile([2, 4, 6, 8], 8):
+        dose = np.repeat([0.0, 1, 2], [8, 12 - twins, twins])
+        age = rng.normal(size=20) + 4 * (rng.random(20) < 0.1)
+        basis = _basis(np.stack([dose, dose**2, age], axis=1))
+        own = basis[sets] @ basis[sets].transpose(0, 2, 1)
+        true.append(np.linalg.eigvalsh(own)[:, -1].max())
+        found.append(_largest_share(basis))
+    found, true = np.array(found), np.array(true)
+    assert (found <= true + 1e-9).all()
+    np.testing.assert_array_equal(found > 0.9, true > 0.9)
+    assert 15 < (true > 0.9).sum() < 30
+
+
+def test_what_is_left_out_is_as_missing(pooled):
+    """At one site of two that hold the batch, and in a batch that no other site has."""
+    adata = pooled.copy()
+    adata.X[:, [4, 9]] = 0
+    adata.X[::3, [4, 9]] = 3
+    rows = np.flatnonzero(adata.obs["site"] == 2)
+    adata.X[rows, 4] = np.arange(len(rows)) == 8
+    rows_b = np.flatnonzero(adata.obs["batch"] == "b")
+    adata.X[rows_b, 9] = np.arange(len(rows_b)) > 27
+    with pytest.warns(FeatureWarning) as told:
+        sites = gathered(adata, only(adata, KEPT))
+    said = [str(warning.message) for warning in told]
+    assert "batch 'b': 1 (g9) in" in said[0]
+    assert "batch 'c': 1 (g4) in" in said[1]
+    together = bc.fit_moments(sites)
+    missing = adata.copy()
+    missing.X[rows, 4] = missing.X[rows_b, 9] = np.nan
+    whole = bc.fit(missing, "batch", covariates=KEPT)
+    for field in fields(whole.correction_):
+        np.testing.assert_allclose(
+            getattr(together.correction_, field.name),
+            getattr(whole.correction_, field.name),
+            rtol=1e-9,
+            atol=1e-9,
+        )
+    y = corrected(adata, together)
+    np.testing.assert_array_equal(y[:, 9], adata.X[:, 9])
+    assert not np.array_equal(y[:, 4], adata.X[:, 4])
+
+
+def test_no_feature_need_be_complete():
+    """Levels are counted in each feature's own samples."""
+    rng = np.random.default_rng(0)
+    held = ["f"] * 5 + ["x"] * 20 + ["y"] * 5 + ["f"] * 5 + ["x"] * 5 + ["y"] * 20
+    obs = pd.DataFrame(
+        {
+            "level": held + ["f", "x", "y"] * 5,
+            "batch": ["a"] * 60 + ["b"] * 15,
+            "site": [1] * 30 + [2] * 30 + [3] * 15,
+        },
+        index=[f"s{k}" for k in range(75)],
+    )
+    adata = anndata.AnnData(rng.normal(size=(75, 2)), obs=obs)
+    adata.X[:30, 0] = adata.X[30:60, 1] = np.nan
+    schema = only(adata, ["level"], batches=["a", "b"])
+    found = bc.fit_moments(gathered(adata, schema), method="standardize")
+    whole = bc.fit(adata, "batch", method="standardize", covariates="level")
+    np.testing.assert_allclose(corrected(adata, found), corrected(adata, whole))
+
+
+def test_a_batch_of_which_nothing_could_be_given_is_refused():
+    adata = people()
+    adata.X[3] = np.nan
+    schema = schema_of(adata, ["sex"])
+    refused(
+        adata, schema, r"every feature of a batch: batch 'a': 8 \(0, 1, 2, …\) with"
+    )
 
 
 # -- files ---------------------------------------------------------------------------
@@ -578,8 +832,11 @@ def test_from_files_to_a_corrected_file(pooled, tmp_path, monkeypatch):
         said = run("moments", f"{k}.h5ad", "--schema", "s.json", "-o", f"{k}.npz")
     assert "sums over 50 samples × 30 features, of batches c (24), d (26)." in said
     files = ["1.npz", "2.npz", "3.npz"]
-    said = run("fit-moments", *files, "-o", "c.npz", "--set", "mean_only=true")
+    said = run("fit", *files, "-o", "c.npz", "--set", "mean_only=true")
     assert "combat, learned from the sums of 3 sites over 127 samples" in said
+    assert "the sums of 3 sites" in run("fit", *files, "last.npz")
+    assert bc.load("last.npz").mean_only is False
+    assert "last.npz exists already" in run("fit", *files, "last.npz", code=1)
     run("apply", "c.npz", "3.h5ad", "out.h5ad")
     whole = bc.fit(pooled, "batch", covariates=KEPT, mean_only=True)
     np.testing.assert_allclose(
@@ -608,12 +865,10 @@ def test_commands_refuse_with_one_line(pooled, tmp_path, monkeypatch):
     assert said.startswith("Error: The sums of this site could give a person away")
     assert not (tmp_path / "m.npz").exists()
     run("moments", "in.h5ad", "--schema", "s.json", "-o", "m.npz")
-    said = run("fit-moments", "m.npz", "-o", "c.npz", code=1)
+    said = run("fit", "m.npz", "-o", "c.npz", code=1)
     assert "No site holds samples of the batches 3" in said
-    said = run("fit-moments", "m.npz", "-o", "m2.h5ad", code=2)
+    said = run("fit", "m.npz", "-o", "m2.h5ad", code=2)
     assert "m2.h5ad must end in .npz" in said
-    said = run("fit-moments", "m.npz", "-o", "m.npz", code=1)
+    said = run("fit", "m.npz", "-o", "m.npz", code=1)
     assert "is the input itself" in said
-    assert "There is no file n.npz" in run(
-        "fit-moments", "n.npz", "-o", "c.npz", code=1
-    )
+    assert "There is no file n.npz" in run("fit", "n.npz", "-o", "c.npz", code=1)

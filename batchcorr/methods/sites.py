@@ -14,11 +14,12 @@ import numpy as np
 from batchcorr.arrays import moments
 from batchcorr.errors import DesignError, InputError
 from batchcorr.methods.checks import spread_of
-from batchcorr.methods.disclosure import check_design, check_missing
+from batchcorr.methods.disclosure import check_design
 from batchcorr.methods.estimate import estimate
 from batchcorr.methods.matrix import as_matrix, warn_of_counts
 from batchcorr.methods.schema import NUMERIC
 from batchcorr.methods.site_moments import SiteMoments
+from batchcorr.methods.withholding import withhold
 from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
@@ -50,9 +51,15 @@ def gather(x: Any, schema: Schema, batch: Any, covariates: Any = None) -> SiteMo
     Raises
     ------
     DesignError
-        If a label is not in the schema, or too few samples share a batch and levels.
+        If a label is not in the schema, too few samples share a batch and levels, or no
+        feature of a batch can be given.
     InputError
         If the features are not those of the schema.
+
+    Warns
+    -----
+    FeatureWarning
+        Names the features that are left out, and why.
     """
     x = as_matrix(x)
     if x.shape[1] != len(schema.features) or not x.shape[0]:
@@ -62,11 +69,10 @@ def gather(x: Any, schema: Schema, batch: Any, covariates: Any = None) -> SiteMo
         )
         raise InputError(msg)
     design, table = schema.design(x.shape[0], batch, covariates)
-    cells = check_design(design, schema, table)
+    check_design(design, schema, table)
     warn_of_counts(x, "A location-scale method")
     sums = moments(x, design)
-    check_missing(x, sums, schema, cells)
-    return SiteMoments(schema, sums)
+    return SiteMoments(schema, withhold(x, sums, schema, design))
 
 
 def fit_sites(
@@ -159,15 +165,15 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
         )
         raise DesignError(msg)
     total = np.diag(spread_of(sums).total) if schema.columns else np.empty(0)
-    counts = (sums.n[:, None, :] * sums.columns).sum(axis=0).max(axis=-1)
+    counts = (sums.n[:, None, :] * sums.columns).sum(axis=0)
     terms = np.asarray(schema.metadata.terms)
     for name, levels in schema.covariates.items():
         mine = terms == name
         if levels == NUMERIC:
             missing = [] if (total[mine] > 0).all() else ["more than one value"]
         else:
-            held = counts[mine]
-            held = [sums.n.sum(axis=0).max() - held.sum(), *held]
+            rest = sums.n.sum(axis=0) - counts[mine].sum(axis=0)
+            held = [rest.max(), *counts[mine].max(axis=-1)]
             missing = [
                 repr(level) for level, n in zip(levels, held, strict=True) if n < 0.5
             ]

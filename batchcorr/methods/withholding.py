@@ -1,0 +1,134 @@
+r"""Which features are left out of the sums of a site, because they could give it away.
+
+Where all but a few samples have one value, zero mostly, the sums of a feature are those
+of the few: with one, x̄, M and C tell its value and all its covariates. So are they where
+one sample is so far off that it holds most of M:
+
+    q = n/(n - 1) (x - x̄)² / M,       z told with an error of sqrt(1/q - 1) SD
+
+And where values are missing, a feature has its own sums of covariates; their differences
+between features are the covariates of the samples that lack one.
+
+Such a feature is left out of that batch, as if nobody had measured it there: n = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.arrays.unlike import unlike
+from batchcorr.errors import DesignError, FeatureWarning, warn
+from batchcorr.methods.disclosure import FEWEST, LISTED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.methods.schema import Schema
+    from batchcorr.models.design import Design
+    from batchcorr.models.moments import Moments
+
+__all__ = ["withhold"]
+
+OUTLYING = 6.0
+"""Standard deviations of the others that a sample may lie off, if it holds most of M."""
+
+
+def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
+    """Leave out the features of each batch that could give a person away.
+
+    Parameters
+    ----------
+    x
+        Samples × features, NaN where a value is missing.
+    sums
+        Their moments.
+    schema
+        What the sites agreed on.
+    design
+        Batches of the samples.
+
+    Returns
+    -------
+    The moments, with n = 0 and nothing else where a feature was left out.
+
+    Raises
+    ------
+    DesignError
+        If a batch has no feature left.
+
+    Warns
+    -----
+    FeatureWarning
+        Names what was left out, and why.
+    """
+    reasons = _reasons(x, sums, schema, design)
+    left_out = np.logical_or.reduce([*reasons.values()])
+    if not left_out.any():
+        return sums
+    found = [
+        f"batch {schema.batches[batch]!r}: {_named(schema, features[batch])} {reason}"
+        for batch in range(sums.n_batches)
+        for reason, features in reasons.items()
+        if features[batch].any()
+    ]
+    more = f"; … ({len(found) - LISTED} more)" if found[LISTED:] else ""
+    what = f"{'; '.join(found[:LISTED])}{more}"
+    if left_out.all(axis=1).any():
+        msg = (
+            "The sums of this site could give a person away, in every feature of a "
+            f"batch: {what}. Merge batches, fill in missing values, or keep no covariates."
+        )
+        raise DesignError(msg)
+    msg = (
+        "Some features could give a person away and are left out of the sums, as if not "
+        f"measured: {what}. A feature that some batch has at no site is not corrected."
+    )
+    warn(msg, FeatureWarning)
+    return _without(sums, left_out)
+
+
+def _reasons(
+    x: Any, sums: Moments, schema: Schema, design: Design
+) -> dict[str, NDArray[np.bool_]]:
+    """Say why features are left out, and which of each batch: (B, G), each once."""
+    n = np.broadcast_to(sums.n, sums.mean.shape)
+    if schema.covariates:
+        why = "with values missing, which would tell covariates"
+        gaps = (n > 0) & (n < sums.rows)
+    else:
+        why = f"with fewer than {FEWEST} values"
+        gaps = (n > 0) & (n < FEWEST)
+    found = unlike(x, design.codes, sums.mean, FEWEST - 1)
+    most = 2 * found.unlike < n  # else no value is common
+    few = most & (found.unlike > 0) & (found.unlike < FEWEST)
+    few |= (found.nonzero > 0) & (found.nonzero < FEWEST)
+    own = found.far**2 * n / np.maximum(n - 1, 1)
+    odds = np.maximum(1.0, OUTLYING**2 / np.maximum(n - 2, 1))
+    far = (sums.squares > 0) & (own > odds * (sums.squares - own))
+    return {
+        why: gaps,
+        f"in which fewer than {FEWEST} samples differ from the rest": few & ~gaps,
+        "in which one sample outweighs the rest": far & ~few & ~gaps,
+    }
+
+
+def _named(schema: Schema, features: NDArray[np.bool_]) -> str:
+    places = np.flatnonzero(features)
+    some = ", ".join(schema.features[k] for k in places[:3])
+    return f"{len(places)} ({some}{', …' if places.size > 3 else ''})"
+
+
+def _without(sums: Moments, left_out: NDArray[np.bool_]) -> Moments:
+    """Return the moments as if nothing had been measured where a feature is left out."""
+    n_batches, n_features = left_out.shape
+    parts = {}
+    for field in fields(sums):
+        array = getattr(sums, field.name)
+        if field.name != "rows":
+            between = (1,) * (array.ndim - 2)
+            mask = left_out.reshape(n_batches, *between, n_features)
+            parts[field.name] = np.where(mask, 0.0, array)
+    return replace(sums, **parts)

@@ -1,0 +1,80 @@
+"""What is unlike the rest of a batch, counted by every kind of matrix as by hand."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from batchcorr.arrays.unlike import unlike
+from batchcorr.errors import InputError
+
+
+def in_blocks(x, make):
+    return da.from_array(x, chunks=(70, 700)).map_blocks(make)
+
+
+KINDS = {
+    "C order": np.ascontiguousarray,
+    "Fortran order": np.asfortranarray,
+    "CSR": sp.csr_matrix,
+    "CSC": sp.csc_array,
+    "Dask": lambda x: in_blocks(x, np.asarray),
+    "Dask of CSR": lambda x: in_blocks(x, sp.csr_matrix),
+    "Dask of CSC": lambda x: in_blocks(x, sp.csc_matrix),
+    "torch": torch.tensor,
+}
+
+
+def example():
+    """Five batches in any order, one of them empty; counts, one of them shifted."""
+    rng = np.random.default_rng(0)
+    x = rng.poisson(rng.gamma(0.3, 1, 1100), (300, 1100)).astype(np.float32)
+    x[:, 3] = 7
+    x[5, 3] = 9
+    x[:, 4] += 0.1
+    return x, rng.choice([0, 1, 2, 4], 300).astype(np.int32), rng.normal(size=(5, 1100))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_are_those_by_hand(kind):
+    x, codes, centre = example()
+    found = unlike(KINDS[kind](x), codes, centre, 4)
+    assert not found.unlike[3].any()
+    for batch in (0, 1, 2, 4):
+        own = x[codes == batch]
+        common = np.median(own[:9], axis=0)
+        np.testing.assert_array_equal(found.unlike[batch], (own != common).sum(axis=0))
+        np.testing.assert_array_equal(found.nonzero[batch], (own != 0).sum(axis=0))
+        far = np.abs(own - centre[batch]).max(axis=0)
+        np.testing.assert_allclose(found.far[batch], far, rtol=1e-6)
+
+
+def test_stored_zeros_and_values_stored_twice_are_what_they_mean():
+    x = sp.csr_matrix((10, 2))
+    x.indptr = np.array([0, 3, 4, *[4] * 8])
+    x.indices = np.array([0, 0, 1, 0])
+    x.data = np.array([1.0, 2, 0, 5])
+    found = unlike(x, np.zeros(10, np.int32), np.zeros((1, 2)), 4)
+    assert found.unlike.tolist() == found.nonzero.tolist() == [[2, 0]]
+    assert found.far.tolist() == [[5, 0]]
+
+
+@pytest.mark.parametrize("make", [np.asarray, lambda x: in_blocks(x, np.asarray)])
+def test_missing_values_are_not_counted(make):
+    x = np.full((40, 3), 2.0)
+    x[:8] = np.nan
+    x[8:12, 0] = 1  # of the first nine only this one is observed
+    x[:, 1] = np.nan
+    x[20, 2] = 0
+    found = unlike(make(x), np.zeros(40, np.int32), np.full((1, 3), 2.0), 4)
+    assert found.unlike.tolist() == [[4, 0, 1]]
+    assert found.nonzero.tolist() == [[32, 0, 31]]
+    assert found.far.tolist() == [[1, 0, 2]]
+
+
+def test_other_things_are_refused():
+    with pytest.raises(InputError, match="convert it to a NumPy array"):
+        unlike(sp.lil_matrix((9, 2)), np.zeros(9, np.int32), np.zeros((1, 2)), 4)
