@@ -106,6 +106,7 @@ def moments(
     """Gather the sums of one site, which may leave it.
 
     No row does; refused where fewer than 5 samples share a batch and levels.
+    Features that fewer samples have are left out, with a warning.
     \b
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
     batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz
