@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr import _adata
-from batchcorr._known import labels_for, positions_of, require_correction
+from batchcorr._known import (
+    labels_for,
+    positions_of,
+    require_correction,
+    warn_of_places,
+)
 from batchcorr._labels import Labels, read_labels
 from batchcorr._noting import Noting, uninterrupted
 from batchcorr.errors import (
@@ -182,6 +187,7 @@ def apply(
     noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     noting(_allow_dense, x, correction, dense)
+    noting(warn_of_places, adata, correction)
     if isinstance(correction, LocationScaleMethod):
         noting(warn_of_counts, x, type(correction).__name__)
     labels = labels_for(adata, correction, batch_key, covariates, nuisance)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr import _adata
 from batchcorr._correct import fit_labels, make_estimator
-from batchcorr._known import labels_for, positions_of, require_correction
+from batchcorr._known import (
+    labels_for,
+    positions_of,
+    require_correction,
+    warn_of_places,
+)
 from batchcorr._labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
@@ -29,7 +34,7 @@ def corrected(
     adata: AnnData,
     batch_key: str | Sequence[str] | None = None,
     *,
-    method: str = "combat",
+    method: str | None = None,
     covariates: Any = None,
     nuisance: Any = None,
     correction: LocationScaleMethod | None = None,
@@ -45,7 +50,7 @@ def corrected(
     batch_key
         Column of `obs` with the batch.
     method
-        Name of a location-scale method.
+        Name of a location-scale method; None: combat, or that of the `correction`.
     covariates, nuisance
         What to keep and what to remove: as in the method's own function.
     correction
@@ -88,9 +93,9 @@ def corrected(
     """
     _adata.require_adata(adata)
     if correction is not None:
-        if parameters:
+        if method is not None or parameters:
             msg = (
-                f"{next(iter(parameters))!r} is a parameter of a method that is fitted "
+                f"{next(iter(parameters), 'method')!r} is of a method that is fitted "
                 "here: a correction has its own. Leave one of them out."
             )
             raise InputError(msg)
@@ -98,7 +103,9 @@ def corrected(
         labels = labels_for(adata, estimator, batch_key, covariates, nuisance)
         return _with_known(adata, estimator, labels, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance)
-    estimator = _location_scale(make_estimator(method, parameters, labels.formula))
+    estimator = _location_scale(
+        make_estimator(method or "combat", parameters, labels.formula)
+    )
     fit_labels(adata, estimator, labels, None, layer)
     x, design = estimator._design(
         _adata.get_matrix(adata, layer),
@@ -119,6 +126,7 @@ def _with_known(
     """Return the matrix corrected by what was learned elsewhere, features by name."""
     x = as_matrix(_adata.get_matrix(adata, layer))
     given = labels.batch, labels.covariates, labels.nuisance
+    warn_of_places(adata, estimator)
     positions, frozen = positions_of(adata, estimator), estimator.correction_
     if positions is None:
         x, design = estimator._design(x, *given)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["labels_for", "positions_of", "require_correction"]
+__all__ = ["labels_for", "positions_of", "require_correction", "warn_of_places"]
 
 
 def require_correction(correction: Any) -> Corrector:
@@ -51,6 +51,17 @@ def labels_for(
     if nuisance is None:
         nuisance = columns.get("nuisance")
     return read_labels(adata, batch_key, covariates, nuisance, needed=needed)
+
+
+def warn_of_places(adata: AnnData, correction: Corrector) -> None:
+    """Warn where names that occur twice leave nothing but places to match by."""
+    if correction._names is None and not adata.var_names.is_unique:
+        msg = (
+            "var_names are not unique, so features are matched to those of the "
+            "correction by their places: are they in the same order? Call "
+            "adata.var_names_make_unique() before it is learned."
+        )
+        warn(msg, FeatureWarning)
 
 
 def positions_of(adata: AnnData, estimator: Corrector) -> Any:

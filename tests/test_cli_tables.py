@@ -18,6 +18,7 @@ import batchcorr as bc
 from batchcorr._adata import read_record
 from batchcorr.cli.samples import open_data
 from batchcorr.cli.tables import Style, Table, read_numbers, read_texts, write_table
+from batchcorr.errors import BatchCorrWarning, FileError
 from tests.test_cli import LIMITED, done, names_in, needs_posix, read, refused, shell
 
 KEEP = ["--batch", "day", "--covariate", "group"]
@@ -209,7 +210,7 @@ def test_missing_values_are_kept(folder, adata):
 def test_labels_are_read_as_they_are_meant(tmp_path):
     (tmp_path / "sheet.tsv").write_text(
         "day\twell\tage\tid\tdrug\tsmoker\tbmi\n"
-        "s1\t1\t01\t5e1\t3\tNone\tTRUE\t21\n"
+        "s1\t1\t01\t5e+01\t3\tNone\tTRUE\t21\n"
         "s2\t2\t2\t7.5\t-4\tNA\tFALSE\t\n"
     )
     (tmp_path / "t.csv").write_text("g,s2,s1\na,1,2\nb,3,4.5\n")
@@ -225,6 +226,74 @@ def test_labels_are_read_as_they_are_meant(tmp_path):
     assert adata.obs["smoker"].tolist() == ["FALSE", "TRUE"]
     np.testing.assert_array_equal(adata.obs["bmi"], [np.nan, 21])
     np.testing.assert_array_equal(adata.X, [[1, 3], [2, 4.5]])
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["-", "3"],
+        ["e5", "e6"],
+        ["1E1", "10E0"],
+        [".", "1"],
+        ["12345678901234567890", "12345678901234567891"],
+        ["1e", "2"],
+    ],
+    ids=lambda texts: texts[0],
+)
+def test_what_only_looks_like_a_number_is_a_label(tmp_path, texts):
+    (tmp_path / "sheet.csv").write_text(f"n,well\ns1,{texts[0]}\ns2,{texts[1]}\n")
+    (tmp_path / "t.csv").write_text("g,s1,s2\na,1,2\n")
+    adata, _ = open_data(tmp_path / "t.csv", tmp_path / "sheet.csv")
+    assert adata.obs["well"].tolist() == texts
+
+
+def test_labels_that_are_one_number_are_pointed_out(tmp_path):
+    (tmp_path / "sheet.csv").write_text("n,kit\ns1,1.1\ns2,1.10\n")
+    (tmp_path / "t.csv").write_text("g,s1,s2\na,1,2\n")
+    with pytest.warns(BatchCorrWarning, match="'kit' .* 1.1 and 1.10 are the same"):
+        adata, _ = open_data(tmp_path / "t.csv", tmp_path / "sheet.csv")
+    assert adata.obs["kit"].tolist() == [1.1, 1.1]
+
+
+def test_an_empty_column_of_the_sheet_can_be_written(folder):
+    sheet = (folder / "sheet.csv").read_text().splitlines()
+    sheet = [sheet[0] + ",note", *(line + "," for line in sheet[1:])]
+    (folder / "sheet.csv").write_text("\n".join(sheet) + "\n")
+    done("correct", "in.csv", "out.h5ad", *SHEET, "--batch", "day")
+    assert anndata.read_h5ad(folder / "out.h5ad").obs["note"].isna().all()
+
+
+def test_names_that_r_would_misread_are_quoted(tmp_path):
+    names = ["a", "#b", "3' end", 'c "d"', "e f"]
+    cells = np.arange(10.0).reshape(5, 2)
+    for name, first in (
+        ("t.txt", 's1\ts2\na\t0.0\t1.0\n"#b"\t2.0\t3.0\n"3\' end"\t'),
+        ("t.tsv", "s1\ts2\na\t0.0\t1.0\n#b\t2.0\t3.0\n3' end\t"),
+        ("t.csv", "s1,s2\na,0.0,1.0\n#b,2.0,3.0\n3' end,"),
+    ):
+        write_table(
+            tmp_path / name, Table(names, ["s1", "s2"], cells, Style(",", None))
+        )
+        assert (tmp_path / name).read_text().startswith(first)
+        again = read_numbers(tmp_path / name)
+        assert (again.rows, again.columns) == (names, ["s1", "s2"])
+        np.testing.assert_array_equal(again.cells, cells)
+
+
+def test_a_quote_that_swallows_lines_is_refused(tmp_path):
+    text = 'g\ts1\ts2\na\t1\t2\n"b\t3\t4\nc\t5\t6\n"d\t7\t8\ne\t9\t9\n'
+    (tmp_path / "t.tsv").write_text(text)
+    with pytest.raises(FileError, match="quote that is not closed in its line"):
+        read_numbers(tmp_path / "t.tsv")
+
+
+@pytest.mark.usefixtures("folder")
+def test_logarithms_of_counts_are_none_for_a_method_of_counts():
+    said = refused(
+        "correct", "in.csv", "o.csv", *SHEET, "--batch", "day", "--log-normalize",
+        "--method", "combat_seq", code=2,
+    )  # fmt: skip
+    assert "combat_seq corrects counts as they are" in said
 
 
 def test_a_sheet_with_more_samples_warns(folder, adata):
@@ -429,9 +498,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(folder, target):
 @needs_posix
 @pytest.mark.parametrize("target", ["out.csv", "out.csv.gz"])
 def test_ctrl_c_in_the_midst_of_writing(folder, target):
-    x = np.random.default_rng(0).normal(size=(1500, 800))
+    x = np.random.default_rng(0).normal(size=(4500, 800))
     large = anndata.AnnData(x)
-    large.obs["day"] = ["a", "b", "c"] * 500
+    large.obs["day"] = ["a", "b", "c"] * 1500
     large.write_h5ad(folder / "in.h5ad")
     before = names_in(folder)
     process = shell("correct", "in.h5ad", target, "--batch", "day", cwd=folder)

@@ -291,9 +291,14 @@ def test_threads_do_not_change_components():
         ({"method": "combat_seq"}, InputError, "not a location-scale"),
         ({"correction": "c.npz"}, InputError, "must be a fitted estimator"),
         (
+            {"correction": bc.ComBat(), "method": "combat"},
+            InputError,
+            "'method' is of a",
+        ),
+        (
             {"correction": bc.ComBat(), "mean_only": True},
             InputError,
-            "'mean_only' is a",
+            "'mean_only' is of a",
         ),
     ],
 )

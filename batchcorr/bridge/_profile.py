@@ -224,8 +224,10 @@ def _difference(
         if not np.allclose(found, known, rtol=SAME, atol=SAME):
             return "γ or β of"
     known = layer.producers
-    same = producers.shape == known.shape
-    same = same and np.allclose(producers, known, rtol=SAME, atol=SAME)
+    few, many = sorted((producers, known), key=len)
+    near = np.isclose(few[:, None, :], many[None, :, :], rtol=SAME, atol=SAME)
+    found_again = np.any(np.all(near, axis=2), axis=1)  # a call need not use them all
+    same = bool(np.all(found_again)) and (len(few) > 0 or len(many) == 0)
     return "" if same else "the weights before"
 
 

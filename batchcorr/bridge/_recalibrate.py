@@ -239,7 +239,7 @@ def _check(
         raise InputError(msg)
     if alpha is not None:
         if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-            msg = f"alpha is {alpha!r}: the share of the domain is between 0 and 1."
+            msg = f"alpha is {alpha!r}: give the share of the domain, a number 0 to 1."
             raise InputError(msg)
         return lambda _: alpha
     count = PSEUDO_COUNT if pseudo_count is None else pseudo_count

@@ -86,6 +86,8 @@ def _unread_classes(batch: Minibatch) -> str:
     labels = batch.beside[0] if batch.beside and labels_of(batch) is None else None
     if not isinstance(labels, torch.Tensor) or len(labels.shape) not in {1, 2}:
         return ""
+    if labels.layout != torch.strided or not labels.numel():
+        return ""
     one_hot = labels.ndim == 2 and labels.shape[1] > 1
     whole = (
         bool((labels == labels.round()).all()) if labels.is_floating_point() else True

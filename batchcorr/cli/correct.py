@@ -52,6 +52,9 @@ def correct(
     batchcorr correct genes.csv out.csv --samples sheet.csv --batch day
     """  # noqa: D301 - \b keeps typer from joining lines
     check_options(source, samples, target, layer, key_added, compress=compress)
+    if log_normalize and method == "combat_seq":
+        msg = "combat_seq corrects counts as they are: leave it out."
+        raise typer.BadParameter(msg, param_hint="--log-normalize")
     stream = memory is not None or scheduler is not None
     for path in (source, target):
         check_one_matrix(path, "--memory", memory)

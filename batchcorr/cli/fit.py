@@ -92,7 +92,7 @@ def fit(
             fitted, learned = _fit_samples(sources[0], samples, layer, given)
         with writing(target):
             fitted.save(target)
-        text = f"Wrote {target}: {method}, learned from {learned}."
+        text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}."
         out.print(Text(text), soft_wrap=True)
 
 
@@ -115,6 +115,13 @@ def _fit_sites(sites: list[Path], given: dict[str, Any]) -> tuple[Corrector, str
     rows = int(fitted.moments_.rows.sum()) if fitted.moments_ else 0
     text = f"the sums of {len(sites)} {'site' if len(sites) == 1 else 'sites'} over "
     return fitted, f"{text}{rows:,} samples × {fitted.n_features_in_:,} features"
+
+
+def _left(fitted: Corrector) -> str:
+    """Say how many features cannot be corrected, if any."""
+    aim = getattr(fitted, "aim_", None)
+    left = 0 if aim is None else int((~aim.adjustable).sum())
+    return f", {left:,} of which cannot be corrected" if left else ""
 
 
 def _check_sources(sources: list[Path], target: Path) -> None:

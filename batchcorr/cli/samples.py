@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Layout", "check_data", "check_one_matrix", "open_data", "save_data"]
 
-WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
+DECIMAL = re.compile(r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?")
+"""As R writes numbers: a well 1E5 and a number of many digits are names."""
 
 
 class Layout(NamedTuple):
@@ -192,17 +193,32 @@ def _as_labels(column: pd.Series) -> pd.Series:
     """
     import pandas as pd
 
-    texts = [text for text in column if text is not None]
-    complete = len(texts) == len(column)
+    texts = {text for text in column if text is not None}
+    complete = not column.isna().any()
     kind: type = str
-    if texts and all(WHOLE.fullmatch(text) for text in texts):
+    if all(WHOLE.fullmatch(text) for text in texts):
         kind = int if complete else float
-    elif texts and all(DECIMAL.fullmatch(text) for text in texts):
+    elif all(DECIMAL.fullmatch(text) for text in texts):
         kind = float
+        _warn_of_merged(str(column.name), texts)
     if kind is str:
         return column
     values = [float("nan") if text is None else kind(text) for text in column]
     return pd.Series(values, index=column.index, name=column.name)
+
+
+def _warn_of_merged(column: str, texts: Iterable[str]) -> None:
+    """Warn of labels that are told apart as texts and not as numbers: 1.1 and 1.10."""
+    known: dict[float, str] = {}
+    for text in sorted(texts):
+        same = known.setdefault(float(text), text)
+        if same != text:
+            msg = (
+                f"{column!r} holds numbers, so that {same} and {text} are the same: if "
+                "they are labels, put a letter before them."
+            )
+            warn(msg, BatchCorrWarning)
+            return
 
 
 def _some(names: Iterable[Any], count: int = 3) -> str:

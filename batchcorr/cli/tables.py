@@ -100,11 +100,14 @@ def write_table(path: Path, table: Table) -> None:
         _create(part, packed=path.suffix.lower() == ".gz") as file,
     ):
         separator, corner = table.style
-        separator = TABLES[ending(path)] or separator
-        writer = csv.writer(file, delimiter=separator, lineterminator="\n")
-        writer.writerow([*([] if corner is None else [corner]), *table.columns])
+        spaced = separator if separator in "\t " else "\t"
+        separator = TABLES[ending(path)] or spaced
+        special = '"\r\n' + (separator if TABLES[ending(path)] else "\t #'")
+        names = [*([] if corner is None else [corner]), *table.columns]
+        file.write(separator.join(_quoted(name, special) for name in names) + "\n")
         for name, cells in zip(table.rows, _lines(table.cells), strict=True):
-            writer.writerow([name, *cells])
+            fields = _quoted(name, special), *map(str, cells)
+            file.write(separator.join(fields) + "\n")
 
 
 def _read(path: Path, *, numbers: bool) -> Table:
@@ -159,6 +162,13 @@ def _named(
         if "" in names:
             msg = f"{path} has a {what} without a name: number {names.index('') + 1}."
             raise FileError(msg)
+        over = [n for n in names if separator in n and ("\n" in n or "\r" in n)]
+        if over:
+            msg = (
+                f"{path} has a quote that is not closed in its line, before "
+                f"{over[0].splitlines()[0]!r}: close it, or leave it out."
+            )
+            raise FileError(msg)
     return Table(rows, columns, frame.iloc[:, 1:], style)
 
 
@@ -192,6 +202,13 @@ def _as_numbers(path: Path, table: Table, place: int) -> list[float]:
             raise InputError(msg)
         numbers.append(float("nan" if text == "NA" else text))
     return numbers
+
+
+def _quoted(name: str, special: str) -> str:
+    """Quote a name that would be misread, in a .txt by R's `read.table`."""
+    if not set(name) & set(special):
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _lines(cells: Any) -> Iterator[list[Any]]:

@@ -165,8 +165,8 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
     if left > MANY * adjustable.size:
         msg = (
             f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
-            "are: they have no values or no spread in some batch, or too few. See "
-            "aim_.adjustable; look at the batch labels, and leave such features out."
+            "are: in some batch they have no values, no spread or too few, or were left "
+            "out of its sums. Look at the batch labels, and leave such features out."
         )
         warn(msg, FeatureWarning)
 

@@ -30,7 +30,7 @@ def pca(
     adata: AnnData,
     batch_key: str | Sequence[str] | None = None,
     *,
-    method: str = "combat",
+    method: str | None = None,
     covariates: Any = None,
     nuisance: Any = None,
     correction: LocationScaleMethod | None = None,
@@ -56,7 +56,7 @@ def pca(
     batch_key
         Column of `obs` with the batch; None with a `correction` that knows it.
     method
-        Name of a location-scale method.
+        Name of a location-scale method; None: combat, or that of the `correction`.
     covariates, nuisance
         What to keep and what to remove: as in the method's own function.
     correction
@@ -151,7 +151,7 @@ def pca(
         variance=variances / (n - 1),
         total=float(matrix.var().sum()),
         about={
-            "method": method if correction is None else correction.method,
+            "method": (method or "combat") if correction is None else correction.method,
             "mask_var": mask_name,
             "use_highly_variable": mask_name == "highly_variable",
             "layer": layer,

@@ -230,6 +230,37 @@ def test_a_model_that_asks_how_many_samples_there_are_keeps_its_layers(run, n):
         require_equal(result, model, (sample(size, 4, seed=9),))
 
 
+def test_a_model_that_takes_even_numbers_is_proved_for_these():
+    def pairs(m, x):
+        return m.norm(m.linear(x)).reshape(-1, 2, 6)
+
+    def changing(m, x):
+        return pairs(m, x if len(x) < 8 else -x)
+
+    proved, kept = (fold(chain(run), sample(4, 4)) for run in (pairs, changing))
+    assert list(proved.errors) == [4, 8]
+    assert kept.folded == {}
+    for size in (4, 8, 12):
+        model = chain(changing)
+        require_equal(fold(model, sample(4, 4)), model, (sample(size, 4, seed=9),))
+
+
+def test_inference_tensors_of_any_length_are_taken():
+    with torch.inference_mode():
+        scale = torch.ones(1, 6, dtype=torch.float64)
+    model = chain(lambda m, x, scale: m.norm(m.linear(x)) * scale)
+    assert fold(model, (sample(3, 4), scale)).folded == {"norm": ("linear",)}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_part_is_no_obstacle():
+    model = small()
+    model.append(torch.jit.script(nn.ReLU()))
+    assert len(fold(model.eval(), sample(30, 4)).folded) == len(
+        fold(small(), sample(30, 4)).folded
+    )
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_model_that_does_something_else_for_one_sample_is_not_returned(n):
     model = chain(lambda m, x: m.linear(x) if len(x) == 1 else m.norm(m.linear(x)))
@@ -247,7 +278,11 @@ def test_a_model_that_refuses_one_sample_or_has_no_number_for_it():
     def spread(m, x):
         return m.norm(m.linear(x)).std(0)  # NaN for one sample
 
+    def scarce(m, x):
+        return m.norm(m.linear(x)) * (1 / (len(x) - 1))
+
     assert list(fold(chain(strict), sample(3, 4)).errors) == [3, 4]
+    assert list(fold(chain(scarce), sample(3, 4)).errors) == [3, 4]
     assert list(fold(chain(spread), sample(3, 4)).errors) == [1, 3, 4]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import io
 
 import numpy as np
@@ -193,6 +194,11 @@ def test_a_state_dict_keeps_the_domains():
         swapped.load_state_dict(state)
 
 
+class Day(enum.IntEnum):
+    MON = 1
+    TUE = 2
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -204,8 +210,21 @@ def test_a_state_dict_keeps_the_domains():
         [np.float64(0.5), 1.5],
         [np.True_, False],
         [("mon", np.int64(1)), ("mon", 2)],
+        [b"mon", b"tue"],
+        [Day.MON, Day.TUE],
     ],
-    ids=["str_", "array", "Index", "int64", "tensor", "float64", "bool_", "tuples"],
+    ids=[
+        "str_",
+        "array",
+        "Index",
+        "int64",
+        "tensor",
+        "float64",
+        "bool_",
+        "tuples",
+        "bytes",
+        "enum",
+    ],
 )
 def test_labels_of_any_library_can_be_saved_and_loaded(given):
     layer = DomainBatchNorm1d(5, given, dtype=DOUBLE)

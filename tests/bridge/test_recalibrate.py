@@ -676,7 +676,7 @@ def test_classifiers_of_transformers():
         ({"method": "eb", "profile": {}}, "is a dict"),
         ({"method": "adabn", "alpha": 0.5}, "alpha and pseudo_count"),
         ({"method": "mix", "alpha": 0.5, "pseudo_count": 3}, "one of them"),
-        ({"method": "mix", "alpha": 1.5}, "between 0 and 1"),
+        ({"method": "mix", "alpha": 1.5}, "a number 0 to 1"),
         ({"method": "mix", "alpha": "0.5"}, "alpha is '0.5'"),
         ({"method": "mix", "pseudo_count": -1}, "number of samples"),
         ({"method": "mix", "pseudo_count": "16"}, "number of samples"),
@@ -754,6 +754,30 @@ def test_a_profile_knows_the_weights_before_each_layer(tmp_path):
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         model = copy.deepcopy(head).to(dtype)
         assert recalibrate(model, [x.to(dtype)], profile=known).method == "eb"
+
+
+def test_parts_that_some_samples_do_not_need_may_be_missing():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.experts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 4)])
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            chosen, found = (x[:, 0] > 0).long(), x.new_zeros(len(x), 4)
+            for k, expert in enumerate(self.experts):
+                if (chosen == k).any():
+                    found[chosen == k] = expert(x[chosen == k])
+            return self.norm(found)
+
+    torch.manual_seed(0)
+    model = Experts().double().eval()
+    known = profile(model, [torch.randn(100, 3, dtype=torch.float64)])
+    few = torch.rand(5, 3, dtype=torch.float64)  # all for the second
+    assert recalibrate(model, [few], "eb", profile=known).method == "eb"
+    nn.init.ones_(model.experts[1].weight)
+    with pytest.raises(InputError, match="weights before the layer 'norm'"):
+        recalibrate(model, [few], "eb", profile=known)
 
 
 def test_classes_that_the_profile_or_the_model_does_not_have(trained):

@@ -42,8 +42,15 @@ def test_classes_in_another_form_are_said_not_to_be_read(labels, what):
 
 @pytest.mark.parametrize(
     "beside",
-    [CLASSES + 0.5, torch.rand(4, 3), torch.ones(4, 3, 2), ["a", "b", "c", "d"]],
-    ids=["targets", "vectors", "images", "names"],
+    [
+        CLASSES + 0.5,
+        torch.rand(4, 3),
+        torch.ones(4, 3, 2),
+        ["a", "b", "c", "d"],
+        one_hot(CLASSES).to_sparse(),
+        torch.zeros(4, 0),
+    ],
+    ids=["targets", "vectors", "images", "names", "sparse", "nothing"],
 )
 def test_what_is_no_class_is_passed_over_in_silence(beside):
     with warnings.catch_warnings():

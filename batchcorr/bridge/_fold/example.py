@@ -51,6 +51,10 @@ class Example:
         """Return the same inputs with the first sample once more, at the end."""
         return self._with(lambda x: torch.cat([x, x[:1]]))
 
+    def doubled(self) -> Example:
+        """Return the same inputs with every sample once more, at the end."""
+        return self._with(lambda x: torch.cat([x, x]))
+
     def single(self) -> Example:
         """Return the first sample alone."""
         return self._with(lambda x: x[:1].clone())
@@ -58,9 +62,20 @@ class Example:
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Example:
         """Return the same inputs with other samples."""
         changed = {id(x): change(x) for x in self.batched}
-        args, kwargs = pytree.tree_map(
-            lambda leaf: changed.get(id(leaf), leaf), (self.args, self.kwargs)
+        return self._map(lambda leaf: changed.get(id(leaf), leaf))
+
+    def owned(self) -> Example:
+        """Return the same inputs, as tensors that autograd may see."""
+        return self._map(
+            lambda leaf: (
+                leaf.clone()
+                if isinstance(leaf, torch.Tensor) and leaf.is_inference()
+                else leaf
+            )
         )
+
+    def _map(self, change: Callable[[Any], Any]) -> Example:
+        args, kwargs = pytree.tree_map(change, (self.args, self.kwargs))
         return Example(args, kwargs)
 
 
@@ -87,7 +102,7 @@ def read_example(inputs: object, model: nn.Module) -> Example:
         )
         raise InputError(msg)
     _require_device(example, model)
-    example = example._with(lambda x: x.clone() if x.is_inference() else x)
+    example = example.owned()
     for tensor in example.batched:
         if tensor.numel() == 0:
             msg = (

@@ -87,7 +87,7 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     is folded.
 
     Runs the model, and so its hooks, on the example inputs, on one sample more, and on
-    one sample. A weight that several layers share, or that is computed on the fly
+    one sample; if it takes neither, on the samples twice. A weight that several layers share, or that is computed on the fly
     (weight norm, pruning), is not changed. Autocast is off meanwhile.
 
     Examples
@@ -110,8 +110,10 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
         example = read_example(example_inputs, model)
         scratch, _ = _copied(model)
         expected = {example: _run(scratch, example)}
-        for other in (example.longer(), example.single()):
-            if other.batch_size not in {known.batch_size for known in expected}:
+        for other in (example.longer(), example.single(), example.doubled()):
+            if other.batch_size == example.batch_size:
+                continue
+            if len(expected) == 1 or other.batch_size == 1:
                 found = _try_run(scratch, other)
                 expected |= {} if found is None else {other: found}
         plan, any_batch = _planned(scratch, list(expected))
@@ -211,7 +213,7 @@ def _try_run(model: nn.Module, example: Example) -> list[Tensor] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nobody asked for this size
             return outputs(model, example)
-    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError):
+    except Exception:  # noqa: BLE001 - whatever it is, the model takes no such batch
         return None
 
 

@@ -28,7 +28,8 @@ class Folded:
     any_batch
         Whether the data flow was proved for any number of samples from two on; one
         sample, if the model takes it, was measured. If not, nothing was folded, or the
-        model takes the given number of samples and neither one nor one more.
+        model takes the given number of samples, but neither one, nor one more, nor
+        twice as many.
 
     Examples
     --------
@@ -60,5 +61,8 @@ class Folded:
         lines += [f"  {name} → {', '.join(into)}" for name, into in self.folded.items()]
         lines += [f"  {name} kept: {reason}" for name, reason in self.kept.items()]
         if self.folded and not self.any_batch:
-            lines.append("  Proved for this batch size only: the model takes no other.")
+            lines.append(
+                "  Proved for this batch size only: the model takes neither one sample, "
+                "nor one more, nor twice as many."
+            )
         return "\n".join(lines)

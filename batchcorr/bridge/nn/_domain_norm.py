@@ -289,11 +289,14 @@ def _plain(label: Any) -> Hashable:
         label = label.item()
     if isinstance(label, tuple):
         return tuple(_plain(part) for part in label)
-    if type(label) not in (str, int, float, bool):
-        msg = (
-            f"The domain {label!r:.60} is a {type(label).__name__}, which torch.load "
-            "would refuse to read from a state_dict: use strings or numbers, for "
-            "instance str(label)."
-        )
-        raise InputError(msg)
-    return label  # type: ignore[no-any-return]
+    kinds: tuple[Any, ...] = (str, bytes, bool, int, float)
+    for kind in kinds:
+        if isinstance(label, kind):  # of an enumeration, its value
+            plain: Hashable = kind(label)
+            return plain
+    msg = (
+        f"The domain {label!r:.60} is a {type(label).__name__}, which torch.load "
+        "would refuse to read from a state_dict: use strings or numbers, for "
+        "instance str(label)."
+    )
+    raise InputError(msg)
