@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,9 @@ NUMBERS = "biuf"
 SMALLEST = 8 << 20
 COPIES = 4
 """Blocks in memory at a time, at most: read, corrected, being packed, being freed."""
+
+SAMPLED = 100
+"""Rows looked at to tell counts from logs."""
 
 RESERVE = 160 << 20
 """For compiled code, small arrays and what libraries keep."""
@@ -113,14 +117,14 @@ class StoredMatrix:
 
     def seen(self, through: Callable[[Any], Any]) -> StoredMatrix:
         """Return the same matrix, with blocks that go through something else."""
-        return StoredMatrix(
-            self.path,
-            self.name,
-            {self.name: self.node},
-            block_bytes=self.block_bytes,
-            most_bytes=self.most_bytes,
-            through=through,
-        )
+        other = copy(self)
+        other.through = through
+        other.dtype = through(np.zeros((1, 1), dtype=self._stored)).dtype
+        return other
+
+    def head(self) -> Any:
+        """Return the first rows, enough to tell counts from logs."""
+        return self.read(slice(0, min(SAMPLED, self.shape[0])))
 
     def _open_sparse(self) -> None:
         attributes = self.node.attrs

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["take_logs"]
 
-SAMPLED = 100
-"""Rows looked at to tell counts from logs."""
-
 
 def take_logs(
     x: StoredMatrix,
@@ -65,8 +62,7 @@ def _learn(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
     totals = [
         checked_totals(block, rows.start) for rows, block in counts.blocks(slices)
     ]
-    head = counts.read(slice(0, min(SAMPLED, counts.shape[0])))
-    estimator._learn_from(CountRows(head, np.concatenate(totals)))
+    estimator._learn_from(CountRows(counts.head(), np.concatenate(totals)))
     return estimator
 
 

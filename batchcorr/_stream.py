@@ -46,9 +46,6 @@ __all__ = ["FileCorrection", "learn"]
 LARGEST = 192 << 20
 """Bytes of a block, if chunks allow: larger ones are not faster."""
 
-SAMPLED = 100
-"""Rows looked at to tell counts from logs."""
-
 
 @dataclass(frozen=True)
 class FileCorrection:
@@ -194,8 +191,7 @@ def learn(
         if log_normalize:
             x = take_logs(x, adata, layer, key_added, scheduler)
             layer = key_added or layer
-        head = x.read(slice(0, min(SAMPLED, x.shape[0])))
-        noting(warn_of_counts, head, type(estimator).__name__)
+        noting(warn_of_counts, x.head(), type(estimator).__name__)
         noting(_fit, x, adata, estimator, labels, scheduler)
         record = _record(estimator, adata, labels, layer, noting.texts)
         _adata.write_record(adata, key_added or layer, record)
