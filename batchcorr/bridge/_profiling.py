@@ -79,8 +79,9 @@ def profile(model: nn.Module, source_loader: Iterable[Any]) -> Profile:
     ------
     InputError
         If the model has no BatchNorm layers, or lazy ones; if a layer is called twice,
-        in some minibatches only, or keeps no statistics; if the loader is an iterator, has minibatches of one
-        sample only, or values that are not finite; if labels are not 0 … K-1.
+        in some minibatches only, or keeps no statistics; if the loader is an iterator,
+        has minibatches of one sample only, or values that are not finite; if labels are
+        not 0 … K-1.
 
     Warns
     -----
@@ -89,8 +90,8 @@ def profile(model: nn.Module, source_loader: Iterable[Any]) -> Profile:
 
     Notes
     -----
-    One run over the loader, and one for each layer; then some 14,000 samples, four times, and
-    again four times with labels. A channel without variance in the source has no
+    One run over the loader, and one for each layer; then some 14,000 samples, four times,
+    and again four times with labels. A channel without variance in the source has no
     profile: it keeps its statistics. The random numbers are the same every time.
 
     Examples

@@ -159,9 +159,9 @@ def recalibrate(
 
     Notes
     -----
-    One run over the loader, and one for each layer, up to it; eb_cov six of those. The result
-    tends to adabn with many samples. `torch.optim.swa_utils.update_bn` measures with
-    dropout on, all layers at once, by an average over minibatches.
+    One run over the loader, and one for each layer, up to it; eb_cov six of those. The
+    result tends to adabn with many samples. `torch.optim.swa_utils.update_bn` measures
+    with dropout on, all layers at once, by an average over minibatches.
 
     References
     ----------

@@ -87,8 +87,9 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     is folded.
 
     Runs the model, and so its hooks, on the example inputs, on one sample more, and on
-    one sample; if it takes neither, on the samples twice. A weight that several layers share, or that is computed on the fly
-    (weight norm, pruning), is not changed. Autocast is off meanwhile.
+    one sample; if it takes neither, on the samples twice. A weight that several layers
+    share, or that is computed on the fly (weight norm, pruning), is not changed. Autocast
+    is off meanwhile.
 
     Examples
     --------
