@@ -15,20 +15,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchcorr import bridge, datasets, errors, metrics, pp, tl
-    from batchcorr._correct import fit
-    from batchcorr._corrected import corrected
-    from batchcorr._sites import fit_moments, make_schema, moments
+    from batchcorr import bridge, datasets, errors, metrics, pp, sites, tl
+    from batchcorr._anndata.correct import fit
+    from batchcorr._anndata.corrected import corrected
+    from batchcorr.estimators.normalization_factors import normalization_factors
+    from batchcorr.methods import load
     from batchcorr.methods.combat import ComBat
     from batchcorr.methods.combat_seq import ComBatSeq
-    from batchcorr.methods.linear import RemoveBatchEffect
     from batchcorr.methods.log_normalize import LogNormalize
-    from batchcorr.methods.normalization_factors import normalization_factors
     from batchcorr.methods.quantile_normalize import QuantileNormalize
-    from batchcorr.methods.saving import load
-    from batchcorr.methods.schema import Schema
-    from batchcorr.methods.site_moments import SiteMoments
+    from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
     from batchcorr.methods.standardize import Standardize
+    from batchcorr.sites.faces import fit_moments, make_schema, moments
+    from batchcorr.sites.schema import Schema
+    from batchcorr.sites.site_moments import SiteMoments
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "moments",
     "normalization_factors",
     "pp",
+    "sites",
     "tl",
 ]
 
@@ -64,17 +65,17 @@ _HOMES = {
     "ComBatSeq": "batchcorr.methods.combat_seq",
     "LogNormalize": "batchcorr.methods.log_normalize",
     "QuantileNormalize": "batchcorr.methods.quantile_normalize",
-    "RemoveBatchEffect": "batchcorr.methods.linear",
-    "Schema": "batchcorr.methods.schema",
-    "SiteMoments": "batchcorr.methods.site_moments",
+    "RemoveBatchEffect": "batchcorr.methods.remove_batch_effect",
+    "Schema": "batchcorr.sites.schema",
+    "SiteMoments": "batchcorr.sites.site_moments",
     "Standardize": "batchcorr.methods.standardize",
-    "corrected": "batchcorr._corrected",
-    "fit": "batchcorr._correct",
-    "fit_moments": "batchcorr._sites",
-    "load": "batchcorr.methods.saving",
-    "make_schema": "batchcorr._sites",
-    "moments": "batchcorr._sites",
-    "normalization_factors": "batchcorr.methods.normalization_factors",
+    "corrected": "batchcorr._anndata.corrected",
+    "fit": "batchcorr._anndata.correct",
+    "fit_moments": "batchcorr.sites.faces",
+    "load": "batchcorr.methods",
+    "make_schema": "batchcorr.sites.faces",
+    "moments": "batchcorr.sites.faces",
+    "normalization_factors": "batchcorr.estimators.normalization_factors",
 }
 
 

@@ -32,8 +32,9 @@ import pandas as pd
 from measure import Settings, seconds, table, times_floor
 
 import batchcorr as bc
-from batchcorr.methods import combat_seq, count_model
-from batchcorr.models import nb_dispersion
+from batchcorr.estimators import count_model
+from batchcorr.methods import combat_seq
+from batchcorr.models.counts import dispersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -284,8 +285,8 @@ def _timed(spent: dict[str, list[float]]) -> Iterator[None]:
         return "fits with prior count" if kwargs.get("prior") else "fit of the means"
 
     places: list[tuple[Any, str, Callable[..., str]]] = [
-        (nb_dispersion, "_profiles", profile),
-        (nb_dispersion, "maximize_spline", lambda *_: "spline maximum"),
+        (dispersion, "_profiles", profile),
+        (dispersion, "maximize_spline", lambda *_: "spline maximum"),
         (count_model, "fit_features", fits),
         (combat_seq, "match_quantiles", lambda *_: "quantile map"),
     ]

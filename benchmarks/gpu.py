@@ -26,7 +26,7 @@ from batchcorr.arrays import apply, moments
 from batchcorr.arrays.cells import Cells
 from batchcorr.arrays.passes import by_cell
 from batchcorr.arrays.verbs import affine, sums
-from batchcorr.models.design import Design
+from batchcorr.design.design import Design
 
 if TYPE_CHECKING:
     from collections.abc import Callable

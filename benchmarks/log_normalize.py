@@ -24,7 +24,7 @@ import scipy.sparse as sp
 from measure import Settings, Task, compare, seconds, table, times_floor, verdict
 
 import batchcorr as bc
-from batchcorr.models.size_factors import METHODS
+from batchcorr.models.counts.size_factors import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,15 +21,23 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.errors import BatchCorrError, FeatureWarning
-from batchcorr.models import nb_dispersion, nb_distribution
-from batchcorr.models.nb_regression import fit_features
+from batchcorr.models.counts import dispersion, distribution
+from batchcorr.models.counts.regression import fit_features
 from batchcorr.models.quantiles import sorted_values, to_quantiles
-
-from .conftest import GOLDEN
-from .reference_combat import combat as by_the_formulas
-from .test_combat_seq import CASES as COMBAT_SEQ
-from .test_combat_seq import covariates_of, estimator_of, load
-from .test_golden import COMBAT, RBE, REFUSED, WHOLE, combat, missing_at, remove, single
+from tests.conftest import GOLDEN
+from tests.methods.test_combat_seq import CASES as COMBAT_SEQ
+from tests.methods.test_combat_seq import covariates_of, estimator_of, load
+from tests.methods.test_golden import (
+    COMBAT,
+    RBE,
+    REFUSED,
+    WHOLE,
+    combat,
+    missing_at,
+    remove,
+    single,
+)
+from tests.reference_combat import combat as by_the_formulas
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "agreement.md"
 ROUNDING = 1e-10
@@ -198,7 +206,7 @@ def gene_rows(counts):
 def dispersions(which):
     case = load("edger_dispersion_steps")
     z = np.ascontiguousarray(case["design"][:, 1:], dtype=float)
-    common, tagwise = nb_dispersion.batch_dispersions(
+    common, tagwise = dispersion.batch_dispersions(
         gene_rows(case["counts"]), z, case["offset"]
     )
     if which == "common":
@@ -223,7 +231,7 @@ def matched():
     out = np.empty_like(given[0])
     unbounded = np.full_like(out, np.inf)
     new_phi = case["new_phi"].astype(float)
-    nb_distribution.match_quantiles(*given, new_phi, unbounded, out)
+    distribution.match_quantiles(*given, new_phi, unbounded, out)
     return apart(out[:, 0], case["expected"])
 
 

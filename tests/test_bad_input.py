@@ -416,14 +416,14 @@ row("dense=False, pp.apply", TooLargeError, "24 × 6 values.*dense=True",
 )
 def _(watch: Watch) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchcorr.methods.densify.free_memory", lambda: 1000)
+        patch.setattr("batchcorr.estimators.densify.free_memory", lambda: 1000)
         bc.pp.combat(watch(annotated(sp.csr_matrix(values()))), "batch")
 
 
 @bad("dense: too large, transform", TooLargeError, MemoryError, "1000 B are free")
 def _(watch: Watch) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("batchcorr.methods.densify.free_memory", lambda: 1000)
+        patch.setattr("batchcorr.estimators.densify.free_memory", lambda: 1000)
         watch(combat()).transform(watch(sp.csr_matrix(values())), batch=BATCH)
 
 

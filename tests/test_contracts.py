@@ -20,11 +20,11 @@ from sklearn.base import clone
 
 import batchcorr as bc
 from batchcorr.arrays import apply
+from batchcorr.design.design import Design
 from batchcorr.errors import DesignError, InputError
+from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.methods import registry
-from batchcorr.methods.base import LocationScaleMethod
 from batchcorr.models import empirical_bayes
-from batchcorr.models.design import Design
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.namespace import libraries
 from tests.conftest import strict, tensor, values

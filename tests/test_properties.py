@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from batchcorr.arrays import apply, moments
 from batchcorr.arrays.cells import Cells
+from batchcorr.design.design import Design
 from batchcorr.models import empirical_bayes
-from batchcorr.models.design import Design
 from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
 from batchcorr.models.linear_model import fit_batches, fit_coefficients
 from batchcorr.models.location_scale import LocationScale

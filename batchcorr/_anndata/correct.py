@@ -7,38 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _adata
-from batchcorr._known import (
+from batchcorr._anndata import matrices
+from batchcorr._anndata.fitted import (
     labels_for,
     positions_of,
     require_correction,
     warn_of_places,
 )
-from batchcorr._labels import Labels, read_labels
-from batchcorr._noting import Noting, uninterrupted
+from batchcorr._anndata.labels import Labels, read_labels
+from batchcorr._anndata.noting import Noting, uninterrupted
 from batchcorr.errors import (
     InputError,
     RepeatWarning,
     did_you_mean,
     warn,
 )
-from batchcorr.methods import get
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.matrix import (
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.matrix import (
     as_matrix,
     becomes_dense,
     is_sparse,
     warn_of_counts,
 )
-from batchcorr.methods.saving import versions
+from batchcorr.estimators.saving import versions
+from batchcorr.methods import get
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr.estimators.base import Corrector
 
 __all__ = [
     "apply",
@@ -104,7 +104,7 @@ def fit(
     >>> correction = bc.fit(adata, "batch", method="standardize")
     >>> bc.pp.apply(adata, correction, key_added="standardized")
     """
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = make_estimator(method, parameters, labels.formula)
     return fit_labels(adata, estimator, labels, weights, layer)
@@ -118,7 +118,7 @@ def fit_labels(
     layer: str | None,
 ) -> Corrector:
     """Fit an estimator on an AnnData whose labels were read."""
-    x = _adata.get_matrix(adata, layer)
+    x = matrices.get_matrix(adata, layer)
     return fit_matrix(x, adata.var_names, estimator, labels, weights)
 
 
@@ -155,8 +155,8 @@ def correct(
     **parameters: Any,
 ) -> AnnData | None:
     """Fit a method on an AnnData and correct the same AnnData."""
-    _adata.require_adata(adata)
-    x = _adata.get_matrix(adata, layer)
+    matrices.require_adata(adata)
+    x = matrices.get_matrix(adata, layer)
     noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     labels = read_labels(adata, batch_key, covariates, nuisance)
@@ -181,9 +181,9 @@ def apply(
     copy: bool = False,
 ) -> AnnData | None:
     """Correct an AnnData with a correction learned elsewhere; see `pp.apply`."""
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     require_correction(correction)
-    x = _adata.get_matrix(adata, layer)
+    x = matrices.get_matrix(adata, layer)
     noting = Noting()
     noting(_warn_if_repeated, adata, layer, key_added)
     noting(_allow_dense, x, correction, dense)
@@ -209,21 +209,23 @@ def _write(
     """Apply a fitted correction and set result and record, all or nothing."""
     if copy:
         adata = adata.copy()
-    x = _adata.get_matrix(adata, layer)
+    x = matrices.get_matrix(adata, layer)
     positions = noting(positions_of, adata, estimator)
-    here = positions is None and key_added is None and _adata.writable(adata, x, layer)
+    here = (
+        positions is None and key_added is None and matrices.writable(adata, x, layer)
+    )
     with uninterrupted():
         if positions is None:
             result = noting(_corrected, estimator, x, labels, x if here else None)
         else:
-            part = _adata.take_features(x, positions)
+            part = matrices.take_features(x, positions)
             corrected = noting(_corrected, estimator, part, labels, None)
-            result = _adata.replace_features(x, positions, corrected)
+            result = matrices.replace_features(x, positions, corrected)
         record = _record(estimator, adata, labels, layer, noting.texts)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
-        _adata.set_matrix(adata, result, layer, key_added)
-        _adata.write_record(adata, key_added or layer, record)
+        matrices.set_matrix(adata, result, layer, key_added)
+        matrices.write_record(adata, key_added or layer, record)
     return adata if copy else None
 
 
@@ -288,8 +290,8 @@ def _record(
 
 
 def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) -> None:
-    earlier = _adata.read_record(adata, layer)
-    _adata.read_record(adata, key_added)  # says if what is there is no record
+    earlier = matrices.read_record(adata, layer)
+    matrices.read_record(adata, key_added)  # says if what is there is no record
     if earlier is None:
         return
     what = f"layer {layer!r}" if layer else "X"

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _adata
-from batchcorr._correct import fit_labels, make_estimator
-from batchcorr._known import (
+from batchcorr._anndata import matrices
+from batchcorr._anndata.correct import fit_labels, make_estimator
+from batchcorr._anndata.fitted import (
     labels_for,
     positions_of,
     require_correction,
     warn_of_places,
 )
-from batchcorr._labels import read_labels
+from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.matrix import as_matrix
+from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from batchcorr._labels import Labels
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr._anndata.labels import Labels
+    from batchcorr.estimators.base import Corrector
 
 __all__ = ["corrected"]
 
@@ -91,7 +91,7 @@ def corrected(
     >>> corrected[:3, [10, 20]].shape
     (3, 2)
     """
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     if correction is not None:
         if method is not None or parameters:
             msg = (
@@ -108,7 +108,7 @@ def corrected(
     )
     fit_labels(adata, estimator, labels, None, layer)
     x, design = estimator._design(
-        _adata.get_matrix(adata, layer),
+        matrices.get_matrix(adata, layer),
         labels.batch,
         labels.covariates,
         labels.nuisance,
@@ -124,7 +124,7 @@ def _with_known(
     adata: AnnData, estimator: LocationScaleMethod, labels: Labels, layer: str | None
 ) -> CorrectedMatrix:
     """Return the matrix corrected by what was learned elsewhere, features by name."""
-    x = as_matrix(_adata.get_matrix(adata, layer))
+    x = as_matrix(matrices.get_matrix(adata, layer))
     given = labels.batch, labels.covariates, labels.nuisance
     warn_of_places(adata, estimator)
     positions, frozen = positions_of(adata, estimator), estimator.correction_

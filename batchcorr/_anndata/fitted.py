@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._labels import Labels, read_labels
+from batchcorr._anndata.labels import Labels, read_labels
 from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, warn
-from batchcorr.methods.corrector import Corrector
+from batchcorr.estimators.base import Corrector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
-from batchcorr.methods.matrix import as_matrix, becomes_dense, is_sparse, is_writable
+from batchcorr.estimators.matrix import as_matrix, becomes_dense, is_sparse, is_writable
 from batchcorr.models.namespace import beside, is_foreign, namespace
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def take_features(x: Any, positions: Any) -> Any:
 def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
     """Return `x` with the columns at `positions` replaced."""
     if hasattr(x, "dask"):
-        from batchcorr.arrays import lazy
+        from batchcorr.arrays import dask_passes
 
-        return lazy.replace_features(x, positions, corrected)
+        return dask_passes.replace_features(x, positions, corrected)
     if is_sparse(corrected):
         import scipy.sparse as sp
 

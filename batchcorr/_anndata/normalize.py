@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _adata
-from batchcorr._labels import read_labels
-from batchcorr._noting import Noting, uninterrupted
-from batchcorr.methods.densify import allow_dense
+from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.noting import Noting, uninterrupted
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.matrix import FLOATS, is_sparse
+from batchcorr.estimators.saving import versions
 from batchcorr.methods.log_normalize import LogNormalize
-from batchcorr.methods.matrix import FLOATS, is_sparse
 from batchcorr.methods.quantile_normalize import QuantileNormalize
-from batchcorr.methods.saving import versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,9 +38,9 @@ def log_normalize(
     copy: bool = False,
 ) -> AnnData | None:
     """Take logarithms of an AnnData's counts; see `pp.log_normalize`."""
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     target = adata.copy() if copy else adata
-    x = _adata.get_matrix(target, layer)
+    x = matrices.get_matrix(target, layer)
     if is_sparse(x) and prior_count is not None:
         allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
     estimator = LogNormalize(
@@ -86,9 +86,9 @@ def quantile_normalize(
     copy: bool = False,
 ) -> AnnData | None:
     """Give an AnnData's samples one distribution; see `pp.quantile_normalize`."""
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     target = adata.copy() if copy else adata
-    x = _adata.get_matrix(target, layer)
+    x = matrices.get_matrix(target, layer)
     if is_sparse(x):
         allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
     estimator = QuantileNormalize(ties=ties, reference=reference)
@@ -110,7 +110,7 @@ def quantile_normalize(
 def _set(adata: AnnData, result: Any, layer: str | None, key_added: str | None) -> None:
     if adata.is_view:
         adata._init_as_actual(adata.copy())
-    _adata.set_matrix(adata, result, layer, key_added)
+    matrices.set_matrix(adata, result, layer, key_added)
 
 
 def _mark(
@@ -118,7 +118,7 @@ def _mark(
 ) -> None:
     """Write the record, which stands beside that of a correction."""
     key = f"{key_added or layer or 'X'}.{record['method']}"
-    _adata.write_record(adata, key, record)
+    matrices.write_record(adata, key, record)
 
 
 def _owned(adata: AnnData, x: Any, layer: str | None) -> bool:
@@ -126,7 +126,7 @@ def _owned(adata: AnnData, x: Any, layer: str | None) -> bool:
     if adata.is_view:
         return False
     if not is_sparse(x):
-        return x.dtype in FLOATS and _adata.writable(adata, x, layer)
+        return x.dtype in FLOATS and matrices.writable(adata, x, layer)
     whole = x.data.base is None or x.data.base.shape == x.data.shape
     if x.dtype not in FLOATS or not whole or not x.data.flags.writeable:
         return False
@@ -149,7 +149,7 @@ def record_of(
     noted: list[str],
 ) -> dict[str, Any]:
     """Return the record of what is done; refuse if records cannot be kept."""
-    _adata.read_record(adata, layer or "X")
+    matrices.read_record(adata, layer or "X")
     parameters = estimator.get_params(deep=False)
     hidden = {"copy", "batch_column"}
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files import replacing
+from batchcorr._files.atomic import replacing
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
 
 __all__ = ["Cells", "order_of"]
 

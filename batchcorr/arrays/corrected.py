@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.moments import Moments
 

@@ -2,7 +2,7 @@
 
 One room for NumPy arrays and SciPy matrices of any real dtype: integers are read as
 they are, block by block in float64, and no copy of the matrix is made. Dask arrays have
-theirs in `lazy_counts`, which brings their blocks here.
+theirs in `dask_counts`, which brings their blocks here.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import scipy.sparse as sp
 from batchcorr.arrays.blocks import cuts, dense_rows, row_blocks, spread
 from batchcorr.arrays.verbs import _unknown, verb
 from batchcorr.errors import InputError
-from batchcorr.models.size_factors import libraries, measure
+from batchcorr.models.counts.size_factors import libraries, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.size_factors import Reference
+    from batchcorr.models.counts.size_factors import Reference
 
 __all__ = ["CountRows", "canonical", "count_rows", "effective_libraries", "totals"]
 

@@ -26,7 +26,7 @@ from batchcorr.arrays.counts import (
     count_rows,
     effective_libraries,
 )
-from batchcorr.arrays.lazy import merge_tree, require_no_place, slices_of
+from batchcorr.arrays.dask_passes import merge_tree, require_no_place, slices_of
 from batchcorr.arrays.log_scale import log_scale, log_shifted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.size_factors import Reference
+    from batchcorr.models.counts.size_factors import Reference
 
 __all__ = ["LazyCountRows"]
 

@@ -8,8 +8,8 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from batchcorr.arrays.lazy import merge_tree, slices_of
-from batchcorr.arrays.unlike import Unlike, count_unlike, on_host
+from batchcorr.arrays.dask_passes import merge_tree, slices_of
+from batchcorr.arrays.differing import Unlike, count_unlike, on_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

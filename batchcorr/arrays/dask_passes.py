@@ -16,8 +16,8 @@ from dask.delayed import delayed
 
 from batchcorr.arrays.passes import apply, moments
 from batchcorr.arrays.verbs import has_infinite
+from batchcorr.design.design import Design
 from batchcorr.errors import InputError
-from batchcorr.models.design import Design
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
 from batchcorr.models.namespace import libraries

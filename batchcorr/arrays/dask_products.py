@@ -16,14 +16,14 @@ import numpy as np
 from dask.delayed import delayed
 
 from batchcorr.arrays.corrected import gram_times, times, transposed_times
-from batchcorr.arrays.lazy import merge_tree, slices_of
+from batchcorr.arrays.dask_passes import merge_tree, slices_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
 
 

@@ -22,7 +22,7 @@ from batchcorr.models.moments import Moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
 
 __all__ = ["apply", "by_cell", "moments"]

@@ -26,7 +26,7 @@ from batchcorr.arrays.sparse import canonical
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
 
 CHUNK = 512

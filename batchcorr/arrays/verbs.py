@@ -28,7 +28,7 @@ ROOMS = {
     "array_api_strict": ["generic"],
     "cupy": ["gpu"],
     "cupyx": ["gpu"],
-    "dask": ["lazy", "lazy_counts", "lazy_products", "lazy_unlike"],
+    "dask": ["dask_passes", "dask_counts", "dask_products", "dask_differing"],
     "numpy": ["dense"],
     "scipy": ["sparse", "sparse_products"],
     "torch": ["generic"],

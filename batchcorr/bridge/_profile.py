@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _archive
+from batchcorr._files import npz
 from batchcorr.bridge._null_table import NullTable
 from batchcorr.errors import FileError, InputError
 
@@ -119,7 +119,7 @@ class Profile:
         for number, layer in enumerate(self.layers.values()):
             for name, value in _arrays(layer).items():
                 arrays[f"{number}.{name}"] = value
-        _archive.write(path, header, arrays)
+        npz.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Profile:
@@ -149,7 +149,7 @@ class Profile:
             f"{path} is no profile saved by batchcorr, or it is damaged. Make it "
             "again with profile(model, source_loader).save(path)."
         )
-        with _archive.reading(path, otherwise) as (header, arrays):
+        with npz.reading(path, otherwise) as (header, arrays):
             if int(header["schema"]) > SCHEMA:
                 msg = (
                     f"{path} was saved by a newer batchcorr (schema "

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchcorr._files import replacing
+from batchcorr._files.atomic import replacing
 from batchcorr.cli.console import out, reporting, working
 from batchcorr.cli.files import check_target, writing
 from batchcorr.errors import FileError

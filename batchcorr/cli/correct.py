@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from batchcorr._files import replacing, replacing_folder
+from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr.cli import options
 from batchcorr.cli.console import out, reporting, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
@@ -112,7 +112,7 @@ def _stream(
     source: Path, target: Path, given: dict[str, Any], *, compress: bool
 ) -> AnnData:
     """Correct from file to file, and return what is in the new one but matrices."""
-    from batchcorr._stream import learn
+    from batchcorr.outofcore.correct import learn
 
     with working(f"Learning from {source}"), interruptible():
         learned = learn(source, **given)
@@ -132,7 +132,7 @@ def _stream(
 
 def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     """Say what is in the file, from the record that is in it too."""
-    from batchcorr._adata import read_record
+    from batchcorr._anndata.matrices import read_record
 
     record = read_record(adata, layer) or {}
     where = "X" if layer is None else f"layer {layer!r}"

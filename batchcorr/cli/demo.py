@@ -57,7 +57,7 @@ def demo(
 def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
     """Correct the bladder data, and measure batch and biology before and after."""
     import batchcorr as bc
-    from batchcorr._adata import read_record
+    from batchcorr._anndata.matrices import read_record
 
     adata = bc.datasets.bladder()
     before = bc.metrics.variance_explained(adata, "batch", covariates="cancer")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from batchcorr._files import replacing, replacing_folder
-from batchcorr._hdf5 import new_hdf5
-from batchcorr._stored_chunks import require_whole_chunks
+from batchcorr._files.atomic import replacing, replacing_folder
+from batchcorr._files.chunks import require_whole_chunks
+from batchcorr._files.hdf5 import new_hdf5
 from batchcorr.cli.console import working
 from batchcorr.cli.interrupt import interruptible
 from batchcorr.errors import BatchCorrError, FileError
@@ -123,7 +123,7 @@ def read(path: Path) -> AnnData:
     with reading(path, f"{kind} that holds an AnnData"):
         if not is_zarr:
             return anndata.read_h5ad(path)
-        from batchcorr._stored import open_file
+        from batchcorr.outofcore.stored_matrix import open_file
 
         require_whole_chunks(path, open_file(path))
         return anndata.read_zarr(path)

@@ -15,7 +15,7 @@ from batchcorr.cli.files import DATA, check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
 
 if TYPE_CHECKING:
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr.estimators.base import Corrector
 
 __all__ = ["apply", "fit"]
 

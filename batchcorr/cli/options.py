@@ -12,7 +12,7 @@ import typer
 from batchcorr.errors import MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr.estimators.base import Corrector
 
 __all__ = [
     "Batch",

@@ -14,7 +14,7 @@ from batchcorr.cli.files import check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data
 
 if TYPE_CHECKING:
-    from batchcorr.methods.schema import Schema
+    from batchcorr.sites.schema import Schema
 
 __all__ = ["moments", "schema"]
 
@@ -132,7 +132,7 @@ def moments(
 
 def _with_levels(schema: Schema, given: list[str]) -> Schema:
     """Add batches and levels of other sites after those that were found."""
-    from batchcorr.methods.schema import NUMERIC, Schema
+    from batchcorr.sites.schema import NUMERIC, Schema
 
     batches, covariates = list(schema.batches), dict(schema.covariates)
     for text in given:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
-from batchcorr._files import replacing
+from batchcorr._files.atomic import replacing
 from batchcorr.cli.console import working
 from batchcorr.cli.files import TABLES, ending, reading, writing
 from batchcorr.cli.interrupt import interruptible

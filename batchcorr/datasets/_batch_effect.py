@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from batchcorr import _adata
+from batchcorr._anndata import matrices
 from batchcorr.datasets._spread import spread
 from batchcorr.errors import InputError
-from batchcorr.methods.matrix import as_counts, is_sparse
+from batchcorr.estimators.matrix import as_counts, is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,8 +134,8 @@ def add_batch_effect(
     >>> list(known.var), list(known.layers)
     (['log_fold_old', 'log_fold_new'], ['truth'])
     """
-    adata = _adata.require_adata(adata)
-    counts = as_counts(_adata.get_matrix(adata, layer))
+    adata = matrices.require_adata(adata)
+    counts = as_counts(matrices.get_matrix(adata, layer))
     levels = _names(batches)
     columns = [f"log_fold_{level}" for level in levels]
     _require_free(adata, batch_key, columns)
@@ -157,7 +157,9 @@ def add_batch_effect(
     mean = kept[:, None] * np.exp(log_fold - log_fold.max(axis=0))
     result = adata.copy()
     result.layers[TRUTH] = counts.copy()
-    _adata.set_matrix(result, _thin(counts, codes, mean, correlation, rng), layer, None)
+    matrices.set_matrix(
+        result, _thin(counts, codes, mean, correlation, rng), layer, None
+    )
     result.obs[batch_key] = pd.Categorical.from_codes(codes, pd.Index(levels))
     for column, values in zip(columns, log_fold, strict=True):
         result.var[column] = values

@@ -14,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from batchcorr.errors import (
-    CovariateWarning,
-    InputError,
-    warn,
-)
-from batchcorr.models.formula import Formula
-from batchcorr.models.formula_encoding import FormulaEncoding
-from batchcorr.models.tables import (
+from batchcorr.design.formula import Formula
+from batchcorr.design.formula_encoding import FormulaEncoding
+from batchcorr.design.tables import (
     Table,
     Variable,
     is_array,
     read_array,
     read_table,
     require,
+)
+from batchcorr.errors import (
+    CovariateWarning,
+    InputError,
+    warn,
 )
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from batchcorr.models.labels import Level
+    from batchcorr.design.labels import Level
 
 __all__ = ["LEARNS", "Formula", "is_number"]
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from batchcorr.design.formula import LEARNS, Formula, is_number
 from batchcorr.errors import DesignError, InputError
-from batchcorr.models.formula import LEARNS, Formula, is_number
 
 if TYPE_CHECKING:
-    from batchcorr.models.labels import Level
+    from batchcorr.design.labels import Level
 
 __all__ = ["FormulaEncoding"]
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from batchcorr.design.labels import BatchLabels, Level
 from batchcorr.errors import (
     CovariateWarning,
     DesignError,
@@ -18,7 +19,6 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.models.labels import BatchLabels, Level
 
 __all__ = ["Table", "Variable", "is_array", "read_array", "read_table", "require"]
 

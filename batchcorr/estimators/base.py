@@ -15,8 +15,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from batchcorr.errors import InputError, NotFittedError
-from batchcorr.methods import inputs
-from batchcorr.methods.matrix import as_matrix
+from batchcorr.estimators import inputs
+from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +122,7 @@ class Corrector(TransformerMixin, BaseEstimator):
         path
             The file, by custom ``*.npz``; written beside and renamed when complete.
         """
-        from batchcorr.methods.saving import save
+        from batchcorr.estimators.saving import save
 
         self._require_fitted()
         save(self, path)

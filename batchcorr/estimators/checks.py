@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from batchcorr.design.confounding import (
+    Spread,
+    association,
+    check_estimable,
+    redundant_nuisances,
+)
 from batchcorr.errors import (
     AssociationWarning,
     BatchSizeWarning,
@@ -19,18 +25,12 @@ from batchcorr.errors import (
     InputError,
     warn,
 )
-from batchcorr.models.confounding import (
-    Spread,
-    association,
-    check_estimable,
-    redundant_nuisances,
-)
 from batchcorr.models.linear_model import fit_coefficients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.metadata import Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.moments import Moments
 
 __all__ = [

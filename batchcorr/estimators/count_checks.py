@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr.design.confounding import Spread, check_estimable
 from batchcorr.errors import DesignError, InputError
-from batchcorr.models.confounding import Spread, check_estimable
 
 if TYPE_CHECKING:
-    from batchcorr.methods.metadata import Metadata
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
+    from batchcorr.estimators.metadata import Metadata
 
 __all__ = [
     "check_design",

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods.matrix import is_sparse
-from batchcorr.models.nb_dispersion import batch_dispersions
-from batchcorr.models.nb_regression import fit_features
-from batchcorr.models.nb_shrinkage import average_likely_counts
+from batchcorr.estimators.matrix import is_sparse
+from batchcorr.models.counts.dispersion import batch_dispersions
+from batchcorr.models.counts.regression import fit_features
+from batchcorr.models.counts.shrinkage import average_likely_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
 
 __all__ = ["CountModel", "fit_count_model"]
 

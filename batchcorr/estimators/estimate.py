@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from batchcorr.methods import checks
+from batchcorr.estimators import checks
 from batchcorr.models.linear_model import fit_batches, fit_coefficients
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.metadata import Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import BatchEffects
     from batchcorr.models.moments import Moments
 

@@ -6,9 +6,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError
-from batchcorr.methods.corrector import Corrector
-from batchcorr.methods.estimate import Aim, Fitted, LocationScaleSteps, estimate
-from batchcorr.methods.metadata import Metadata
+from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
+from batchcorr.estimators.metadata import Metadata
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:

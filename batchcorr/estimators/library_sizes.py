@@ -13,15 +13,15 @@ import numpy as np
 
 from batchcorr.arrays.counts import count_rows, effective_libraries
 from batchcorr.errors import InputError
-from batchcorr.methods import inputs
-from batchcorr.methods.corrector import Corrector
-from batchcorr.methods.raw_counts import (
+from batchcorr.estimators import inputs
+from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.raw_counts import (
     is_lazy,
     raw_counts,
     warn_of_empty,
     warn_of_logs,
 )
-from batchcorr.models.size_factors import METHODS, Reference, learn, libraries
+from batchcorr.models.counts.size_factors import METHODS, Reference, learn, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,18 +13,18 @@ import numpy as np
 from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError
-from batchcorr.methods import checks, inputs, matrix
-from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.estimate import estimate, extend
-from batchcorr.methods.fitted import FittedState
-from batchcorr.methods.metadata import Metadata
-from batchcorr.models.labels import BatchLabels
+from batchcorr.estimators import checks, inputs, matrix
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.estimate import estimate, extend
+from batchcorr.estimators.fitted import FittedState
+from batchcorr.estimators.metadata import Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["LocationScaleMethod"]

@@ -161,7 +161,7 @@ def as_counts(x: Any) -> Any:
     if is_sparse(x):
         x = x if x.format in {"csr", "csc"} else x.tocsr()
     elif hasattr(x, "dask"):
-        from batchcorr.methods.raw_counts import in_memory
+        from batchcorr.estimators.raw_counts import in_memory
 
         in_memory(x)  # says what to do
     elif is_cupy(x) or becomes_dense(x):

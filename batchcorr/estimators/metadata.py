@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from batchcorr.design.covariates import CovariateEncoding
+from batchcorr.design.design import Design
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError
-from batchcorr.models.covariates import CovariateEncoding
-from batchcorr.models.design import Design
-from batchcorr.models.labels import BatchLabels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr.arrays.counts import count_rows
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.methods.raw_counts import raw_counts, warn_of_empty
-from batchcorr.models.size_factors import METHODS, learn
+from batchcorr.estimators.raw_counts import raw_counts, warn_of_empty
+from batchcorr.models.counts.size_factors import METHODS, learn
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ import numpy as np
 
 from batchcorr.arrays.counts import canonical
 from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning, warn
-from batchcorr.methods.matrix import as_matrix, is_sparse
+from batchcorr.estimators.matrix import as_matrix, is_sparse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.errors import DesignError, InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from batchcorr.methods.metadata import Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import BatchEffects
 
 __all__ = ["check_reference", "reference_code"]

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _archive
-from batchcorr.errors import FileError, InputError
-from batchcorr.methods import get
+from batchcorr._files import npz
+from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr.estimators.base import Corrector
 
-__all__ = ["load", "save", "versions"]
+__all__ = ["read", "save", "versions"]
 
 SCHEMA = 1
 
@@ -50,59 +49,16 @@ def save(estimator: Corrector, path: str | PathLike[str]) -> None:
         "columns": estimator.obs_columns_,
         "versions": versions(),
     }
-    _archive.write(path, header, arrays)
+    npz.write(path, header, arrays)
 
 
-def load(path: str | PathLike[str]) -> Corrector:
-    """Read what `save` wrote.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    The fitted estimator: it transforms, inverts, adds batches and saves, but cannot go
-    on with `partial_fit`, as the moments are not saved.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, or is not a correction of this or an earlier schema.
-
-    Examples
-    --------
-    >>> import tempfile, os, numpy as np, batchcorr as bc
-    >>> x, batch = np.random.default_rng(0).normal(size=(8, 5)), [1, 2] * 4
-    >>> path = os.path.join(tempfile.mkdtemp(), "correction.npz")
-    >>> bc.Standardize().fit(x, batch=batch).save(path)
-    >>> bc.load(path).batches_
-    (1, 2)
-    """
-    header, arrays = _read(path)
-    try:
-        estimator = get(header["method"])(**header["parameters"])
-        names = header["features"]
-        estimator._names = None if names is None else tuple(names)
-        estimator._n_features = header["n_features"]
-        estimator.n_features_in_ = header["n_features_in"]
-        estimator.obs_columns_ = header["columns"]
-        if names is not None and len(names) != estimator._n_features:
-            raise InputError
-        estimator._unpack(header, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{path} is not a complete correction. Fit and save it again."
-        raise FileError(msg) from error
-    return estimator
-
-
-def _read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and arrays of a saved correction, whatever its method."""
     otherwise = (
         f"{path} is not a correction saved by batchcorr, or it is damaged. Save it "
         "again with estimator.save(path)."
     )
-    with _archive.reading(path, otherwise) as (header, arrays):
+    with npz.reading(path, otherwise) as (header, arrays):
         schema = int(header["schema"])
     if schema > SCHEMA:
         msg = (

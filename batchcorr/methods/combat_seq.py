@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from batchcorr.errors import CappedWarning, warn
-from batchcorr.methods import checks, count_checks, inputs
-from batchcorr.methods.corrector import Corrector
-from batchcorr.methods.count_model import CountModel, fit_count_model
-from batchcorr.methods.matrix import as_counts, is_sparse
-from batchcorr.methods.metadata import Metadata
-from batchcorr.methods.progress import progress
-from batchcorr.models.nb_distribution import match_quantiles
+from batchcorr.estimators import checks, count_checks, inputs
+from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.count_model import CountModel, fit_count_model
+from batchcorr.estimators.matrix import as_counts, is_sparse
+from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.progress import progress
+from batchcorr.models.counts.distribution import match_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,11 +17,11 @@ import numpy as np
 
 from batchcorr.arrays.log_scale import log_scale, log_shifted
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.libraries import Libraries
-from batchcorr.methods.matrix import FLOATS, is_sparse
-from batchcorr.methods.raw_counts import is_lazy
-from batchcorr.models.size_factors import METHODS
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.library_sizes import Libraries
+from batchcorr.estimators.matrix import FLOATS, is_sparse
+from batchcorr.estimators.raw_counts import is_lazy
+from batchcorr.models.counts.size_factors import METHODS
 
 __all__ = ["LogNormalize"]
 

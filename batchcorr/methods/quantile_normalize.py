@@ -14,12 +14,12 @@ import numpy as np
 
 from batchcorr.arrays.quantiles import mean_quantiles, quantile_rows
 from batchcorr.arrays.verbs import has_infinite
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.methods.corrector import Corrector
-from batchcorr.methods.densify import allow_dense
-from batchcorr.methods.matrix import as_matrix, is_sparse
-from batchcorr.methods.raw_counts import in_memory
-from batchcorr.models.labels import BatchLabels
+from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.matrix import as_matrix, is_sparse
+from batchcorr.estimators.raw_counts import in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.estimate import Adjustment, Aim, Fitted
+from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
+from batchcorr.estimators.location_scale import LocationScaleMethod
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.metadata import Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import BatchEffects
     from batchcorr.models.moments import Moments
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.checks import check_variance
-from batchcorr.methods.estimate import Adjustment, Aim, Fitted
-from batchcorr.methods.reference import check_reference, reference_code
+from batchcorr.estimators.checks import check_variance
+from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
+from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.reference import check_reference, reference_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.metadata import Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import BatchEffects
     from batchcorr.models.moments import Moments
 

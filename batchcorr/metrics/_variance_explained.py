@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _adata
-from batchcorr._labels import read_labels
+from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods.checks import drop_redundant
-from batchcorr.methods.matrix import as_matrix
-from batchcorr.methods.metadata import Metadata
+from batchcorr.estimators.checks import drop_redundant
+from batchcorr.estimators.matrix import as_matrix
+from batchcorr.estimators.metadata import Metadata
 from batchcorr.models.linear_model import fit_batches, fit_coefficients
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ def variance_explained(
     """
     formula = None
     if hasattr(data, "obs"):
-        adata = _adata.require_adata(data)
+        adata = matrices.require_adata(data)
         if not isinstance(batch, str):
             msg = (
                 f"batch must be the name of one column of adata.obs, not {batch!r:.60}."
             )
             raise InputError(msg)
-        data = _adata.get_matrix(adata, layer)
+        data = matrices.get_matrix(adata, layer)
         labels = read_labels(adata, batch, covariates, None)
         batch, covariates, formula = labels.batch, labels.covariates, labels.formula
     elif layer is not None:

@@ -121,7 +121,7 @@ class Moments:
 
         >>> import numpy as np
         >>> from batchcorr.arrays import moments
-        >>> from batchcorr.models.design import Design
+        >>> from batchcorr.design.design import Design
         >>> x = np.arange(12.0).reshape(6, 2) ** 2
         >>> half = [moments(part, Design.of([0, 0, 0])) for part in (x[:3], x[3:])]
         >>> whole = half[0].concat(half[1]).collapse([0, 0], 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._hdf5 import new_hdf5
-from batchcorr._stored import is_matrix
+from batchcorr._files.hdf5 import new_hdf5
 from batchcorr.errors import FileError
+from batchcorr.outofcore.stored_matrix import is_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

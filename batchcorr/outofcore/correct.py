@@ -12,15 +12,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from batchcorr import _adata
-from batchcorr._correct import _record, _warn_if_repeated, fit_matrix, make_estimator
-from batchcorr._labels import read_labels
-from batchcorr._noting import Noting
-from batchcorr._stored import StoredMatrix, most_bytes, open_file
-from batchcorr._stored_chunks import require_whole_chunks
-from batchcorr._stored_copy import copy_element, create_dense, create_file
-from batchcorr._stored_dask import as_dask, scheduled, write_array, write_store
-from batchcorr._stored_logs import take_logs
+from batchcorr._anndata import matrices
+from batchcorr._anndata.correct import (
+    _record,
+    _warn_if_repeated,
+    fit_matrix,
+    make_estimator,
+)
+from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.noting import Noting
+from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.arrays import apply
 from batchcorr.errors import (
     FileError,
@@ -29,8 +30,12 @@ from batchcorr.errors import (
     TooLargeError,
     did_you_mean,
 )
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.matrix import warn_of_counts
+from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.matrix import warn_of_counts
+from batchcorr.outofcore.copying import copy_element, create_dense, create_file
+from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, write_store
+from batchcorr.outofcore.log_normalize import take_logs
+from batchcorr.outofcore.stored_matrix import StoredMatrix, most_bytes, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,8 +43,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from batchcorr._labels import Labels
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr._anndata.labels import Labels
+    from batchcorr.estimators.base import Corrector
 
 __all__ = ["FileCorrection", "learn"]
 
@@ -194,7 +199,7 @@ def learn(
         noting(warn_of_counts, x.head(), type(estimator).__name__)
         noting(_fit, x, adata, estimator, labels, scheduler)
         record = _record(estimator, adata, labels, layer, noting.texts)
-        _adata.write_record(adata, key_added or layer, record)
+        matrices.write_record(adata, key_added or layer, record)
         stack.pop_all()
     result = f"layers/{key_added}" if key_added else x.name
     return FileCorrection(adata, file, x, estimator, labels, result, scheduler)

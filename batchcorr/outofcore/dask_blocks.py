@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr._stored import StoredMatrix, read_rows
 from batchcorr.errors import BatchCorrError, InputError
+from batchcorr.outofcore.stored_matrix import StoredMatrix, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._normalize import mark_logs, record_of
-from batchcorr._noting import Noting
-from batchcorr._stored_dask import as_dask, scheduled
+from batchcorr._anndata.normalize import mark_logs, record_of
+from batchcorr._anndata.noting import Noting
 from batchcorr.arrays.counts import (
     CountRows,
     canonical,
     checked_totals,
     effective_libraries,
 )
+from batchcorr.estimators.matrix import FLOATS
 from batchcorr.methods.log_normalize import LogNormalize
-from batchcorr.methods.matrix import FLOATS
+from batchcorr.outofcore.dask_blocks import as_dask, scheduled
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from batchcorr._stored import StoredMatrix
+    from batchcorr.outofcore.stored_matrix import StoredMatrix
 
 __all__ = ["take_logs"]
 

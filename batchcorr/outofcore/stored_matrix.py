@@ -19,14 +19,14 @@ import scipy.sparse as sp
 
 from batchcorr.arrays import moments
 from batchcorr.errors import FileError, TooLargeError
-from batchcorr.methods.matrix import as_matrix
+from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["StoredMatrix", "is_matrix", "most_bytes", "open_file", "read_rows"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _correct
+from batchcorr._anndata import correct as steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from batchcorr.methods.corrector import Corrector
+    from batchcorr.estimators.base import Corrector
 
 __all__ = ["apply"]
 
@@ -73,7 +73,7 @@ def apply(
     >>> new = adata[40:].copy()
     >>> bc.pp.apply(new, correction)
     """
-    return _correct.apply(
+    return steps.apply(
         adata,
         correction,
         batch_key=batch_key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _correct
+from batchcorr._anndata import correct as steps
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,7 +100,7 @@ def combat(
     >>> adata.layers["combat"].shape
     (57, 22283)
     """
-    return _correct.correct(
+    return steps.correct(
         adata,
         batch_key,
         method="combat",

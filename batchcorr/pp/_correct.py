@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _correct
+from batchcorr._anndata import correct as steps
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,4 +46,4 @@ def correct(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.correct(adata, "batch", "standardize", target="unit")
     """
-    return _correct.correct(adata, batch_key, method=method, **parameters)
+    return steps.correct(adata, batch_key, method=method, **parameters)

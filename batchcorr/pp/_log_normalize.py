@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchcorr import _normalize
+from batchcorr._anndata import normalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,7 +117,7 @@ def log_normalize(
     >>> adata.obs["size_factor"].tolist()
     [1.0, 2.0]
     """
-    return _normalize.log_normalize(
+    return normalize.log_normalize(
         adata,
         method=method,
         target_sum=target_sum,

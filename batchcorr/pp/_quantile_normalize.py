@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _normalize
+from batchcorr._anndata import normalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,7 +87,7 @@ def quantile_normalize(
     >>> adata.X.mean(axis=1).round(3)[:3]
     array([8.774, 8.774, 8.774])
     """
-    return _normalize.quantile_normalize(
+    return normalize.quantile_normalize(
         adata,
         batch_key,
         ties=ties,

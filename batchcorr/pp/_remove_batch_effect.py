@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _correct
+from batchcorr._anndata import correct as steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def remove_batch_effect(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
     """
-    return _correct.correct(
+    return steps.correct(
         adata,
         batch_key,
         method="remove_batch_effect",

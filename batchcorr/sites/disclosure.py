@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import DesignError
-from batchcorr.methods.schema import NUMERIC
+from batchcorr.sites.schema import NUMERIC
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.schema import Schema
-    from batchcorr.models.design import Design
-    from batchcorr.models.tables import Table
+    from batchcorr.design.design import Design
+    from batchcorr.design.tables import Table
+    from batchcorr.sites.schema import Schema
 
 __all__ = ["FEWEST", "check_design"]
 

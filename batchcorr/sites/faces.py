@@ -10,9 +10,11 @@ from __future__ import annotations
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
-from batchcorr import _adata
-from batchcorr._correct import make_estimator
-from batchcorr._labels import read_labels
+from batchcorr._anndata import matrices
+from batchcorr._anndata.correct import make_estimator
+from batchcorr._anndata.labels import read_labels
+from batchcorr.design.labels import BatchLabels
+from batchcorr.design.tables import Variable
 from batchcorr.errors import (
     FeatureWarning,
     InputError,
@@ -20,12 +22,10 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.methods.base import LocationScaleMethod
-from batchcorr.methods.schema import NUMERIC, Schema
-from batchcorr.methods.site_moments import SiteMoments
-from batchcorr.methods.sites import fit_sites, gather
-from batchcorr.models.labels import BatchLabels
-from batchcorr.models.tables import Variable
+from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.sites.gather import fit_sites, gather
+from batchcorr.sites.schema import NUMERIC, Schema
+from batchcorr.sites.site_moments import SiteMoments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +82,7 @@ def make_schema(
     >>> schema.batches, schema.covariates
     ((1, 2, 3, 4, 5, 6, 7), {'cancer': ('Biopsy', 'Cancer', 'Normal')})
     """
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     names = [covariates] if isinstance(covariates, str) else list(covariates or ())
     if not isinstance(batch_key, str) or not all(isinstance(n, str) for n in names):
         msg = "A schema takes names of columns of adata.obs: one batch, and covariates."
@@ -167,12 +167,12 @@ def moments(
     >>> bc.moments(adata, schema).samples
     {'monday': 10, 'tuesday': 10}
     """
-    _adata.require_adata(adata)
+    matrices.require_adata(adata)
     if not isinstance(schema, Schema):
         schema = Schema.load(schema)
     key = schema.batch_key if batch_key is None else batch_key
     labels = read_labels(adata, key, list(schema.covariates), None)
-    x = _adata.get_matrix(adata, layer)
+    x = matrices.get_matrix(adata, layer)
     features = _features(adata)
     if features != schema.features:
         x = x[:, _positions(adata, schema)]

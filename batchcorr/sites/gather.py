@@ -13,20 +13,20 @@ import numpy as np
 
 from batchcorr.arrays import moments
 from batchcorr.errors import DesignError, InputError
-from batchcorr.methods.checks import spread_of
-from batchcorr.methods.disclosure import check_design
-from batchcorr.methods.estimate import estimate
-from batchcorr.methods.matrix import as_matrix, warn_of_counts
-from batchcorr.methods.schema import NUMERIC
-from batchcorr.methods.site_moments import SiteMoments
-from batchcorr.methods.withholding import withhold
+from batchcorr.estimators.checks import spread_of
+from batchcorr.estimators.estimate import estimate
+from batchcorr.estimators.matrix import as_matrix, warn_of_counts
 from batchcorr.models.moments import Moments
+from batchcorr.sites.disclosure import check_design
+from batchcorr.sites.schema import NUMERIC
+from batchcorr.sites.site_moments import SiteMoments
+from batchcorr.sites.withholding import withhold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchcorr.methods.base import LocationScaleMethod
-    from batchcorr.methods.schema import Schema
+    from batchcorr.estimators.location_scale import LocationScaleMethod
+    from batchcorr.sites.schema import Schema
 
 __all__ = ["fit_sites", "gather"]
 

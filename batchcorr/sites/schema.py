@@ -13,19 +13,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._files import replacing
+from batchcorr._files.atomic import replacing
+from batchcorr.design.covariates import CovariateEncoding
+from batchcorr.design.labels import BatchLabels, Level
+from batchcorr.design.tables import Variable, read_table, require
 from batchcorr.errors import DesignError, FileError, InputError
-from batchcorr.methods.metadata import Metadata
-from batchcorr.models.covariates import CovariateEncoding
-from batchcorr.models.labels import BatchLabels, Level
-from batchcorr.models.tables import Variable, read_table, require
+from batchcorr.estimators.metadata import Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike
 
-    from batchcorr.models.design import Design
-    from batchcorr.models.tables import Table
+    from batchcorr.design.design import Design
+    from batchcorr.design.tables import Table
 
 __all__ = ["NUMERIC", "Schema"]
 

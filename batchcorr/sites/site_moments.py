@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr import _archive
+from batchcorr._files import npz
 from batchcorr.errors import FileError
-from batchcorr.methods.disclosure import FEWEST
-from batchcorr.methods.saving import versions
-from batchcorr.methods.schema import Schema
+from batchcorr.estimators.saving import versions
 from batchcorr.models.moments import Moments
+from batchcorr.sites.disclosure import FEWEST
+from batchcorr.sites.schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class SiteMoments:
     Examples
     --------
     >>> import os, tempfile, numpy as np, batchcorr as bc
-    >>> from batchcorr.methods.sites import gather
+    >>> from batchcorr.sites.gather import gather
     >>> schema = bc.Schema(["g1", "g2"], ["a", "b"], units="log2 CPM")
     >>> site = gather(np.random.default_rng(0).normal(size=(6, 2)), schema, ["a"] * 6)
     >>> path = os.path.join(tempfile.mkdtemp(), "site.npz")
@@ -79,7 +79,7 @@ class SiteMoments:
             "versions": versions(),
         }
         arrays = {f.name: getattr(self.moments, f.name) for f in fields(Moments)}
-        _archive.write(path, header, arrays)
+        npz.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SiteMoments:
@@ -103,7 +103,7 @@ class SiteMoments:
             f"{path} does not hold the moments of a site, or it is damaged. Make it "
             "again with batchcorr.moments."
         )
-        with _archive.reading(path, otherwise) as (header, arrays):
+        with npz.reading(path, otherwise) as (header, arrays):
             version = int(header["batchcorr_moments"])
             if version > VERSION:
                 msg = (

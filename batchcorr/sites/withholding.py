@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays.unlike import unlike
+from batchcorr.arrays.differing import unlike
 from batchcorr.errors import DesignError, FeatureWarning, warn
-from batchcorr.methods.disclosure import FEWEST, LISTED
+from batchcorr.sites.disclosure import FEWEST, LISTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.methods.schema import Schema
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.sites.schema import Schema
 
 __all__ = ["withhold"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._corrected import corrected
+from batchcorr._anndata.corrected import corrected
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.models.krylov import leading_eigenvectors
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.corrected import CorrectedMatrix
-    from batchcorr.methods.base import LocationScaleMethod
+    from batchcorr.estimators.location_scale import LocationScaleMethod
 
 __all__ = ["pca"]
 

@@ -14,8 +14,8 @@ import scipy.sparse as sp
 
 import batchcorr as bc
 from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning
+from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.methods import registry
-from batchcorr.methods.base import LocationScaleMethod
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")

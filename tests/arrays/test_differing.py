@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from batchcorr.arrays.unlike import unlike
+from batchcorr.arrays.differing import unlike
 from batchcorr.errors import InputError
 
 

@@ -11,13 +11,13 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr import _adata
+from batchcorr._anndata import matrices
 from batchcorr.arrays import apply, generic, moments
 from batchcorr.arrays.counts import totals
 from batchcorr.arrays.verbs import ROOMS, sums
+from batchcorr.design.design import Design
 from batchcorr.errors import CountsWarning, InputError
-from batchcorr.methods.matrix import looks_like_counts
-from batchcorr.models.design import Design
+from batchcorr.estimators.matrix import looks_like_counts
 from batchcorr.models.empirical_bayes import prior_of, shrink
 from batchcorr.models.location_scale import LocationScale
 from tests.conftest import strict, tensor, values
@@ -198,20 +198,20 @@ def test_copy_false_leaves_other_libraries_arrays_alone(small, make):
 @each_library
 def test_features_are_taken_and_replaced(small, make):
     positions = np.array([7, 2, 19])
-    part = _adata.take_features(make(small.x), positions)
+    part = matrices.take_features(make(small.x), positions)
     close(part, small.x[:, positions], 0)
     expected = small.x.copy()
     expected[:, positions] *= 2
-    found = _adata.replace_features(make(small.x), positions, 2 * part)
+    found = matrices.replace_features(make(small.x), positions, 2 * part)
     assert type(found) is type(part)
     close(found, expected, 0)
 
 
 def test_what_is_not_in_numpys_memory_is_not_written_to(small):
     adata = bc.datasets.bladder()
-    assert not _adata.writable(adata, tensor(small.x), None)
-    assert not _adata.writable(adata, sp.csr_matrix(small.x), None)
-    assert _adata.writable(adata, small.x.copy(), None)
+    assert not matrices.writable(adata, tensor(small.x), None)
+    assert not matrices.writable(adata, sp.csr_matrix(small.x), None)
+    assert matrices.writable(adata, small.x.copy(), None)
 
 
 @each_library

@@ -1,7 +1,7 @@
 """CUDA kernels, compiled as C++, beside the rooms of NumPy, SciPy and the standard.
 
 The text of the kernels and all that plans their launches is what runs on a device.
-What is not tested here is CuPy itself: tests/test_gpu.py does that where a device is.
+What is not tested here is CuPy itself: tests/arrays/test_gpu.py does that where a device is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from batchcorr.arrays import apply, gpu_passes, moments
 from batchcorr.arrays.cells import Cells
 from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
-from batchcorr.models.design import Design
+from batchcorr.design.design import Design
 from batchcorr.models.location_scale import LocationScale
 from tests.conftest import strict, strided, values, written_twice
 from tests.emulated_cuda import COMPILER, Emulated, kernels
@@ -360,7 +360,7 @@ def test_tests_for_a_device_pass_where_numpy_stands_in_for_cupy():
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "tests.standin_cupy"),
             *("-p", "no:cacheprovider", "-m", "gpu"),
-            *("tests/test_gpu.py", "tests/test_contracts.py"),
+            *("tests/arrays/test_gpu.py", "tests/test_contracts.py"),
         ],
         cwd=Path(__file__).resolve().parents[2],
         capture_output=True,

@@ -19,13 +19,13 @@ import scipy.sparse as sp
 from typer.testing import CliRunner
 
 import batchcorr as bc
-from batchcorr._adata import read_record
-from batchcorr._files import replacing, replacing_folder
+from batchcorr._anndata.matrices import read_record
+from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr.cli import app
 from batchcorr.errors import FileError
 from batchcorr.methods import registry
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits differ")
 
@@ -469,7 +469,7 @@ def test_debug_shows_where_an_error_comes_from(where):
     assert (result.exit_code, result.stdout) == (1, "")
     lines = result.stderr.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert any("_labels.py" in each for each in lines)
+    assert any("labels.py" in each for each in lines)
     assert lines[-1] == line
     assert batchcorr("methods", "--debug").exit_code == 0
     assert refused(*(each for each in command if each != "--debug")) == line

@@ -15,11 +15,19 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr._adata import read_record
+from batchcorr._anndata.matrices import read_record
 from batchcorr.cli.samples import open_data
 from batchcorr.cli.tables import Style, Table, read_numbers, read_texts, write_table
 from batchcorr.errors import BatchCorrWarning, FileError
-from tests.test_cli import LIMITED, done, names_in, needs_posix, read, refused, shell
+from tests.cli.test_commands import (
+    LIMITED,
+    done,
+    names_in,
+    needs_posix,
+    read,
+    refused,
+    shell,
+)
 
 KEEP = ["--batch", "day", "--covariate", "group"]
 SHEET = ["--samples", "sheet.csv"]
@@ -433,7 +441,7 @@ def test_both_sides_partly_known_is_an_error(folder, adata):
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b"g,s 1\na,1\n" * 99)[:-20]]
+    "content", [b"no gzip", gzip.compress(b"g,s 1\na,1\n" * 99, mtime=0)[:-20]]
 )
 def test_damaged_packed_tables_are_errors(folder, content):
     (folder / "in.csv.gz").write_bytes(content)

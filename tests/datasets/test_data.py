@@ -14,8 +14,8 @@ from batchcorr import datasets
 from batchcorr.datasets import _bladder
 from batchcorr.errors import FileError
 
-ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = Path(__file__).resolve().parent / "golden"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.arrays import moments
+from batchcorr.design.confounding import association
+from batchcorr.design.design import Design
 from batchcorr.errors import (
     AssociationWarning,
     CovariateWarning,
     DesignError,
     InputError,
 )
-from batchcorr.methods.checks import spread_of
-from batchcorr.models.confounding import association
-from batchcorr.models.design import Design
+from batchcorr.estimators.checks import spread_of
 
 METHODS = [bc.ComBat, bc.Standardize, bc.RemoveBatchEffect]
 every_method = pytest.mark.parametrize("method", METHODS)

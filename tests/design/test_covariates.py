@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.errors import (
     CovariateWarning,
     DesignError,
@@ -16,7 +17,6 @@ from batchcorr.errors import (
     MissingKeyError,
     UnknownBatchError,
 )
-from batchcorr.models.covariates import CovariateEncoding
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

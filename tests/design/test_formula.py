@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
+from batchcorr.design.formula import Formula
+from batchcorr.design.formula_encoding import FormulaEncoding
 from batchcorr.errors import DesignError, InputError
-from batchcorr.models.formula import Formula
-from batchcorr.models.formula_encoding import FormulaEncoding
 
 HOSTILE = [
     "__import__('os').system('x')",
@@ -193,7 +193,7 @@ def test_a_hostile_formula_is_refused(text):
 def test_a_hostile_formula_is_refused_before_formulaic_is_imported():
     script = """
 import json, sys
-from batchcorr.models.formula import Formula
+from batchcorr.design.formula import Formula
 for text in json.load(sys.stdin):
     try:
         Formula.parse(text)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError
-from batchcorr.models.labels import BatchLabels
 
 TEXT = ["b", "a", "b", "c"]
 SPLIT = pd.Categorical(TEXT, categories=["c", "unused", "b", "a"])

@@ -10,8 +10,8 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.arrays import moments
+from batchcorr.design.design import Design
 from batchcorr.errors import BatchSizeWarning, InputError
-from batchcorr.models.design import Design
 from batchcorr.models.moments import Moments
 
 BATCHES = ["a", "b"]

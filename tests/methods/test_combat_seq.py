@@ -17,12 +17,11 @@ from scipy import special, stats
 
 import batchcorr as bc
 from batchcorr.errors import CappedWarning, DesignError, InputError
-from batchcorr.methods import count_model
-from batchcorr.models import nb_dispersion, nb_distribution
-from batchcorr.models.nb_regression import fit_features
-from batchcorr.models.nb_shrinkage import average_likely_counts
-
-from .conftest import GOLDEN
+from batchcorr.estimators import count_model
+from batchcorr.models.counts import dispersion, distribution
+from batchcorr.models.counts.regression import fit_features
+from batchcorr.models.counts.shrinkage import average_likely_counts
+from tests.conftest import GOLDEN
 
 CASES = sorted(path.stem for path in GOLDEN.glob("combatseq_*.npz"))
 
@@ -93,20 +92,20 @@ def test_profile_likelihood_and_its_maximum():
     counts = np.ascontiguousarray(case["counts"].T, dtype=float)
     z = np.ascontiguousarray(case["design"][:, 1:], dtype=float)
     common = float(case["disp_common"])
-    profile = nb_dispersion.adjusted_profile(
+    profile = dispersion.adjusted_profile(
         counts, z, case["offset"], common * 2 ** case["grid"]
     )
     np.testing.assert_allclose(profile.T, case["apl_grid"], atol=1e-7)
     told = ~case["low_count_gene"].astype(bool)
     np.testing.assert_allclose(
-        nb_dispersion.maximize_spline(profile)[told],
+        dispersion.maximize_spline(profile)[told],
         case["max_interpolant"][told],
         atol=1e-6,
     )
-    found_common, found = nb_dispersion.batch_dispersions(counts, z, case["offset"])
+    found_common, found = dispersion.batch_dispersions(counts, z, case["offset"])
     np.testing.assert_allclose(found_common, common, rtol=1e-7)
     np.testing.assert_allclose(found, case["disp_tagwise"], rtol=1e-6)
-    trial = nb_dispersion.adjusted_profile(
+    trial = dispersion.adjusted_profile(
         counts[told], z, case["offset"], case["common_disp_trial"]
     )
     np.testing.assert_allclose(trial.sum(axis=0), case["common_apl_sum"], rtol=1e-9)
@@ -171,7 +170,7 @@ def test_quantile_map_is_that_of_r():
         for key in ("y", "old_mu", "old_phi", "new_mu")
     }
     out = np.empty_like(column["y"])
-    nb_distribution.match_quantiles(
+    distribution.match_quantiles(
         column["y"],
         column["old_mu"],
         column["old_phi"],
@@ -189,13 +188,13 @@ def test_distribution_equals_scipys():
     k = np.floor(mu * rng.uniform(0, 3, 400))
     r = 1 / phi
     theirs = special.betainc(r, k + 1, r / (r + mu))
-    ours = [nb_distribution.cdf(*args) for args in zip(k, mu, phi, strict=True)]
+    ours = [distribution.cdf(*args) for args in zip(k, mu, phi, strict=True)]
     np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-    masses = [nb_distribution.pmf(*args) for args in zip(k, mu, phi, strict=True)]
+    masses = [distribution.pmf(*args) for args in zip(k, mu, phi, strict=True)]
     np.testing.assert_allclose(masses, stats.nbinom.pmf(k, r, r / (r + mu)), rtol=1e-9)
     possible = (np.array(ours) > 1e-250) & (np.array(ours) < 1 - 1e-4)
     back = [
-        nb_distribution.quantile(p, m, f, guess)
+        distribution.quantile(p, m, f, guess)
         for guess in (0.0, 1e3, 1e6)
         for p, m, f in zip(
             np.array(ours)[possible], mu[possible], phi[possible], strict=True
@@ -208,7 +207,7 @@ def test_distribution_equals_scipys():
 def test_small_dispersions_tend_to_poisson(mu):
     for k in np.floor(mu + np.sqrt(mu) * np.array([-2.0, 0.0, 1.5])):
         if k >= 0:
-            found = nb_distribution.cdf(k, mu, 1e-12)
+            found = distribution.cdf(k, mu, 1e-12)
             np.testing.assert_allclose(found, stats.poisson.cdf(k, mu), rtol=1e-7)
 
 
@@ -289,7 +288,7 @@ def test_without_batch_effects_counts_stay():
         1 / phi[:, None], 1 / (1 + phi[:, None] * mu), (40, 9)
     )
     out = np.empty(counts.shape)
-    nb_distribution.match_quantiles(
+    distribution.match_quantiles(
         counts.astype(float),
         np.broadcast_to(mu, counts.shape).copy(),
         np.broadcast_to(phi[:, None], counts.shape).copy(),

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 import batchcorr as bc
 
-FILE = Path(__file__).resolve().parents[2] / "shared" / "data" / "bottomly.h5ad"
+FILE = Path(__file__).resolve().parents[3] / "shared" / "data" / "bottomly.h5ad"
 FLOOR = {"batch": -2 / 18, "batch_beyond_covariates": -2 / 17}
 """Adjusted R² of batch where the batches' means agree exactly: -(B - 1) / df."""
 

@@ -18,7 +18,7 @@ from batchcorr.errors import (
     InputError,
 )
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 # R's warnings and ours need not be the same: here it is values that are compared.
 quiet = pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")

@@ -24,15 +24,15 @@ import scipy.sparse as sp
 import zarr
 from typer.testing import CliRunner
 
-from batchcorr import _stream
-from batchcorr._adata import read_record
-from batchcorr._stored import StoredMatrix
-from batchcorr._stored_chunks import require_whole_chunks
+from batchcorr._anndata.matrices import read_record
+from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.cli import app
 from batchcorr.cli.options import memory_bytes
 from batchcorr.errors import FileError
+from batchcorr.outofcore import correct
+from batchcorr.outofcore.stored_matrix import StoredMatrix
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEMORY = "8GiB"  # blocks are made small below; this is more than any test process takes
 
 # anndata writes zarr 2 stores and says that it will not do so for ever.
@@ -53,7 +53,7 @@ KINDS = ("h5ad", "zarr")
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of 8 KiB: 40 rows of 24 floats of 8 bytes."""
-    monkeypatch.setattr(_stream, "LARGEST", 1 << 13)
+    monkeypatch.setattr(correct, "LARGEST", 1 << 13)
 
 
 @pytest.fixture(scope="session")
@@ -317,7 +317,7 @@ def test_too_little_memory_says_the_least(samples, tmp_path):
 
 
 def test_chunks_taller_than_blocks_are_read_in_parts(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(_stream, "most_bytes", lambda *_: 1 << 13)
+    monkeypatch.setattr(correct, "most_bytes", lambda *_: 1 << 13)
     path, out = (
         put(samples, tmp_path / "in.zarr", chunks=(500, 24)),
         tmp_path / "o.zarr",
@@ -532,9 +532,10 @@ def shell(*arguments, cwd, code, **options):
 LIMITED = """
 import os, resource, sys
 import anndata.io, h5py, numba, zarr
-from batchcorr import _stored, _stream, pp
+from batchcorr.outofcore import stored_matrix, correct
+from batchcorr import pp
 from batchcorr.cli import app
-_stream.LARGEST = 1 << 13
+correct.LARGEST = 1 << 13
 for limit in map(int, sys.argv.pop(1).split(",")):
     child = os.fork()
     if child == 0:
@@ -632,14 +633,15 @@ for size in (8, 24, 60, 150, 300):
 SERVER = """
 import os, sys, time
 import anndata.io, h5py, numba, zarr
-from batchcorr import _stored, _stream, pp
+from batchcorr.outofcore import stored_matrix, correct
+from batchcorr import pp
 from batchcorr.cli import app
-_stream.LARGEST = 1 << 13
-read = _stored.StoredMatrix.read
+correct.LARGEST = 1 << 13
+read = stored_matrix.StoredMatrix.read
 def slow(self, rows):
     time.sleep(0.01)
     return read(self, rows)
-_stored.StoredMatrix.read = slow
+stored_matrix.StoredMatrix.read = slow
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
@@ -753,13 +755,13 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 def slow_once_writing():
-    from batchcorr import _stored
-    read = _stored.read_rows
+    from batchcorr.outofcore import stored_matrix
+    read = stored_matrix.read_rows
     def read_slowly(path, *rest):
         if any(Path(path).parent.glob(".out-*")):
             time.sleep(0.5)
         return read(path, *rest)
-    _stored.read_rows = read_slowly
+    stored_matrix.read_rows = read_slowly
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as it:

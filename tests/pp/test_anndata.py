@@ -360,7 +360,7 @@ def test_dense_says_nothing_of_a_dense_x():
 
 @pytest.mark.parametrize(("free", "error"), [(1 << 20, None), (4000, TooLargeError)])
 def test_half_of_the_free_memory_is_the_limit(monkeypatch, free, error):
-    monkeypatch.setattr("batchcorr.methods.densify.free_memory", lambda: free)
+    monkeypatch.setattr("batchcorr.estimators.densify.free_memory", lambda: free)
     adata = annotated(sparse())
     if error is None:
         with pytest.warns(DensifyWarning):

@@ -60,18 +60,18 @@ def test_every_correction_goes_through_the_registry(counts, name):
 
 def test_ctrl_c_waits_for_matrix_and_record(counts, monkeypatch):
     """The interrupt comes in mid-way, and is raised when both are written."""
-    from batchcorr import _adata
+    from batchcorr._anndata import matrices
 
     counts.X = counts.X.toarray()
     bc.pp.log_normalize(counts)
     own, buffer = counts.copy(), counts.X
-    set_matrix = _adata.set_matrix
+    set_matrix = matrices.set_matrix
 
     def interrupted(*args):
         signal.raise_signal(signal.SIGINT)
         set_matrix(*args)
 
-    monkeypatch.setattr(_adata, "set_matrix", interrupted)
+    monkeypatch.setattr(matrices, "set_matrix", interrupted)
     with pytest.raises(KeyboardInterrupt):
         bc.pp.combat(counts, "batch")
     monkeypatch.undo()

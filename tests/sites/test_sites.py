@@ -389,7 +389,7 @@ def test_numbers_need_samples_and_must_not_single_out(pooled):
 def test_a_sample_with_leverage_1_could_be_read_from_the_moments(pooled):
     """Why the guard is there: a level of one sample gives it away to rounding."""
     from batchcorr.arrays import moments
-    from batchcorr.models.design import Design
+    from batchcorr.design.design import Design
 
     x = pooled.X[:24]
     alone = np.zeros((24, 1))
@@ -587,7 +587,7 @@ def test_numbers_that_single_out_a_few_would_tell_their_sum(twins, noise):
 
 def test_few_samples_are_found_among_all_that_could_be():
     """Against every set of four samples, in designs of which some single few out."""
-    from batchcorr.methods.disclosure import _basis, _largest_share
+    from batchcorr.sites.disclosure import _basis, _largest_share
 
     rng = np.random.default_rng(0)
     sets = np.array(list(combinations(range(20), 4)))

@@ -11,7 +11,7 @@ from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._identities import unshrunken
 from batchcorr.bridge.claims._networks import largest, normal
 from batchcorr.methods.combat import ComBat
-from batchcorr.methods.linear import RemoveBatchEffect
+from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
 from batchcorr._numba import Kernel, helper, prange
-from batchcorr.models.nb_regression import cells_of, fit_feature, start
+from batchcorr.models.counts.regression import cells_of, fit_feature, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr._numba import Kernel, prange
-from batchcorr.models.nb_distribution import log_pmf
+from batchcorr.models.counts.distribution import log_pmf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

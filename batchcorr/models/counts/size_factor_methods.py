@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.models.trimmed_mean import paired_trimmed_mean, trimmed_mean
+from batchcorr.models.counts.trimmed_mean import paired_trimmed_mean, trimmed_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.size_factors import Reference
+    from batchcorr.models.counts.size_factors import Reference
 
 __all__ = ["METHODS", "Samples"]
 

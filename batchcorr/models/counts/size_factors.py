@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.models.size_factor_methods import METHODS
+from batchcorr.models.counts.size_factor_methods import METHODS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.size_factor_methods import Samples
+    from batchcorr.models.counts.size_factor_methods import Samples
 
 __all__ = ["METHODS", "Reference", "learn", "libraries", "measure"]
 

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 import batchcorr as bc
 from batchcorr.arrays.counts import CountRows, canonical, totals
 from batchcorr.errors import EmptySampleWarning, InputError
-from batchcorr.models.size_factors import learn, measure
-from batchcorr.models.trimmed_mean import _log2
+from batchcorr.models.counts.size_factors import learn, measure
+from batchcorr.models.counts.trimmed_mean import _log2
 
 METHODS = [
     "tmm",

@@ -1,0 +1,60 @@
+"""Read corrections from disk: the header names the method whose state it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchcorr.errors import FileError, InputError
+from batchcorr.estimators.saving import read
+from batchcorr.methods._registry import get
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from batchcorr.estimators.base import Corrector
+
+__all__ = ["load"]
+
+
+def load(path: str | PathLike[str]) -> Corrector:
+    """Read what `save` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    The fitted estimator: it transforms, inverts, adds batches and saves, but cannot go
+    on with `partial_fit`, as the moments are not saved.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, or is not a correction of this or an earlier schema.
+
+    Examples
+    --------
+    >>> import tempfile, os, numpy as np, batchcorr as bc
+    >>> x, batch = np.random.default_rng(0).normal(size=(8, 5)), [1, 2] * 4
+    >>> path = os.path.join(tempfile.mkdtemp(), "correction.npz")
+    >>> bc.Standardize().fit(x, batch=batch).save(path)
+    >>> bc.load(path).batches_
+    (1, 2)
+    """
+    header, arrays = read(path)
+    try:
+        estimator = get(header["method"])(**header["parameters"])
+        names = header["features"]
+        estimator._names = None if names is None else tuple(names)
+        estimator._n_features = header["n_features"]
+        estimator.n_features_in_ = header["n_features_in"]
+        estimator.obs_columns_ = header["columns"]
+        if names is not None and len(names) != estimator._n_features:
+            raise InputError
+        estimator._unpack(header, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"{path} is not a complete correction. Fit and save it again."
+        raise FileError(msg) from error
+    return estimator
