@@ -42,10 +42,13 @@ __all__ = [
     "TooLargeError",
     "UnknownBatchError",
     "did_you_mean",
+    "some",
     "warn",
 ]
 
 _PACKAGE = str(Path(__file__).parent)
+LONGEST = 80
+"""Characters of a name in a message."""
 
 
 class BatchCorrError(Exception):
@@ -166,9 +169,34 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     names = [str(item) for item in known]
     close = get_close_matches(str(name), names, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
-    shown = ", ".join(repr(item) for item in names[:20])
-    more = f", … ({len(names) - 20} more)" if len(names) > 20 else ""
-    return f"{guess}Available: {shown or 'none'}{more}."
+    return f"{guess}Available: {some(map(repr, names), 20) or 'none'}."
+
+
+def some(names: Iterable[object], limit: int = 5) -> str:
+    """The first few names of a list, and how many more there are, for a message.
+
+    Parameters
+    ----------
+    names
+        Any number of them, of any type.
+    limit
+        How many to write.
+
+    Returns
+    -------
+    One phrase; names of more than 80 characters are cut.
+
+    Examples
+    --------
+    >>> some(["a", "b"])
+    'a, b'
+    >>> some(range(22))
+    '0, 1, 2, 3, 4 and 17 more'
+    """
+    texts = [str(name) for name in names]
+    shown = [t if len(t) <= LONGEST else f"{t[: LONGEST - 1]}…" for t in texts[:limit]]
+    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return ", ".join(shown) + more
 
 
 def _is_inner(filename: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.labels import Labels, read_labels
-from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, warn
+from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
 from batchcorr.estimators.base import Corrector
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def positions_of(adata: AnnData, estimator: Corrector) -> Any:
     if missing:
         msg = (
             f"{len(missing)} of {len(names)} features of the correction are missing "
-            f"from adata.var_names: {', '.join(missing[:5])}"
-            f"{', …' if missing[5:] else ''}. All are needed."
+            f"from adata.var_names: {some(missing)}. All "
+            "are needed."
         )
         raise MissingKeyError(msg)
     extra = adata.n_vars - len(names)

@@ -15,7 +15,7 @@ from batchcorr.bridge._loader import evaluating, read_batches, run
 from batchcorr.bridge._norms import batch_norms, given_to, statistics_of
 from batchcorr.bridge._rows import positions, to_rows
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,7 +121,7 @@ def _require_same_calls(first: list[str], calls: list[str], number: int) -> None
     """Refuse models in which it depends on the samples what they pass."""
     if calls == first:
         return
-    names = ", ".join(map(repr, sorted(set(first) ^ set(calls)))) or "the same"
+    names = some(map(repr, sorted(set(first) ^ set(calls)))) or "the same"
     msg = (
         f"Batch {number} of the loader calls other BatchNorm layers than the first one, "
         f"or in another order ({names}): the samples of a layer that is called in some "

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import BatchCorrError, InputError
+from batchcorr.errors import BatchCorrError, InputError, some
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,7 +96,7 @@ def run(model: nn.Module, inputs: Any) -> Any:
     except BatchCorrError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        shapes = some(tuple(value.shape) for value in tensors)
         msg = (
             f"The model cannot take a batch of shape {shapes}: {type(error).__name__}: "
             f"{error}"

@@ -12,7 +12,7 @@ from batchcorr.bridge._loader import evaluating, read_batches, run
 from batchcorr.bridge._norms import given_to
 from batchcorr.bridge._rows import codes_of_rows, to_rows
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import CovariateWarning, InputError, warn
+from batchcorr.errors import CovariateWarning, InputError, some, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,7 +73,7 @@ def class_shares(loader: Iterable[Any]) -> NDArray[np.float64]:
     if len(labels) < len(found) or values.min() < 0 or (counts == 0).any():
         msg = (
             "Labels of classes must be 0 … K-1, each class there, in every minibatch; "
-            f"the loader gives {sorted(set(values.tolist()))[:20]} in {len(labels)} "
+            f"the loader gives {some(sorted(set(values.tolist())), 20)} in {len(labels)} "
             f"of {len(found)} minibatches. Give inputs alone to go without classes."
         )
         raise InputError(msg)

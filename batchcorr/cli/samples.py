@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 from batchcorr.cli.files import ANNDATA, DATA, TABLES, check_kind, is_table, read, write
-from batchcorr.errors import BatchCorrWarning, InputError, MissingKeyError, warn
+from batchcorr.errors import BatchCorrWarning, InputError, MissingKeyError, some, warn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -142,8 +142,8 @@ def _in_columns(
         return bool(found["columns"])
     if found["columns"]:
         both = " and ".join(
-            f"{len(found[side])} of {len(sides[side])} {side} ({_some(found[side])})"
-            for side in sides
+            f"{len(named)} of {len(sides[side])} {side} ({some(map(repr, named), 3)})"
+            for side, named in found.items()
         )
         msg = (
             f"{both} of {source} have names of samples in {sheet}, so that either could "
@@ -152,8 +152,9 @@ def _in_columns(
     else:
         msg = (
             f"Neither columns nor rows of {source} have names of samples in {sheet}. "
-            f"Columns: {_some(sides['columns'])}; rows: {_some(sides['rows'])}; samples "
-            f"of the sheet: {_some(known)}. Write the names alike, in the sheet's "
+            f"Columns: {some(map(repr, sides['columns']), 3)}; rows: "
+            f"{some(map(repr, sides['rows']), 3)}; samples of the sheet: "
+            f"{some(map(repr, known), 3)}. Write the names alike, in the sheet's "
             "first column."
         )
     raise InputError(msg)
@@ -168,7 +169,7 @@ def _require_known(
     if missing:
         msg = (
             f"{len(missing)} of {len(names)} samples of {source} are not in {sheet}: "
-            f"{_some(missing)}. It has {_some(known)}. Add a row for each, or leave "
+            f"{some(map(repr, missing), 3)}. It has {some(map(repr, known), 3)}. Add a row for each, or leave "
             "them out of the table."
         )
         raise MissingKeyError(msg)
@@ -176,13 +177,13 @@ def _require_known(
     if rest:
         more = [name for name in known if name in rest]
         msg = f"{len(more)} of {len(known)} samples of {sheet} are not in {source} and "
-        warn(f"{msg}are left out: {_some(more)}.", BatchCorrWarning)
+        warn(f"{msg}are left out: {some(map(repr, more), 3)}.", BatchCorrWarning)
 
 
 def _require_unique(names: list[str], what: str, path: Path) -> None:
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        msg = f"{path} has {what} of the same name: {_some(twice)}. Names must differ."
+        msg = f"{path} has {what} of the same name: {some(map(repr, twice), 3)}. Names must differ."
         raise InputError(msg)
 
 
@@ -219,10 +220,3 @@ def _warn_of_merged(column: str, texts: Iterable[str]) -> None:
             )
             warn(msg, BatchCorrWarning)
             return
-
-
-def _some(names: Iterable[Any], count: int = 3) -> str:
-    """Show a few names."""
-    names = list(names)
-    shown = ", ".join(repr(name) for name in names[:count])
-    return f"{shown}, …" if len(names) > count else shown

@@ -18,7 +18,7 @@ import pandas as pd
 
 from batchcorr._anndata import matrices
 from batchcorr.datasets._spread import spread
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 from batchcorr.estimators.matrix import as_counts, is_sparse
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _for_each(value: Any, name: str, levels: list[str]) -> NDArray[np.float64]:
     if numbers.dtype.kind not in "iuf" or numbers.shape not in {(), (len(levels),)}:
         msg = (
             f"{name}={value!r:.60} must be one number, or {len(levels)}, one for each of"
-            f" the batches {', '.join(map(repr, levels))}."
+            f" the batches {some(map(repr, levels))}."
         )
         raise InputError(msg)
     return np.broadcast_to(numbers, (len(levels),)).astype(np.float64)

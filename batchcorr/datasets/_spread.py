@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def spread(
         codes[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
     empty = np.setdiff1d(np.arange(len(levels)), codes)
     if empty.size:
-        lost = ", ".join(repr(levels[batch]) for batch in empty)
+        lost = some(repr(levels[batch]) for batch in empty)
         msg = (
             f"There would be no sample in batch {lost}: {len(obs)} samples in "
             f"{len(levels)} batches. Take fewer batches, or other shares."
@@ -88,7 +88,7 @@ def _share(share: Sequence[float], name: str, levels: list[str]) -> NDArray[np.f
     if not usable or not (numbers >= 0).all() or not 0 < numbers.sum() < np.inf:
         msg = (
             f"shares of {name!r} are {share!r:.60}: needed are {len(levels)} numbers, "
-            f"for {', '.join(map(repr, levels))}, none negative and not all 0."
+            f"for {some(map(repr, levels))}, none negative and not all 0."
         )
         raise InputError(msg)
     return np.asarray(numbers / numbers.sum(), np.float64)

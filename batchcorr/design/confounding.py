@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr.errors import DesignError
+from batchcorr.errors import DesignError, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Spread", "association", "check_estimable", "redundant_nuisances"]
 
 TOLERANCE = 1e-9
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def _repeat_each_other(spread: Spread, column: int, others: list[int]) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     quoted = [repr(name) for name in names]
+    if len(quoted) > LISTED:
+        return some(quoted, LISTED)
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from batchcorr.errors import DesignError, InputError, UnknownBatchError
+from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 
 __all__ = ["BatchLabels", "Level"]
 
@@ -93,8 +93,8 @@ class BatchLabels:
             _, unseen = declared._match(found)
             if unseen:
                 msg = (
-                    f"{name} has labels outside the declared levels: {_some(unseen)}. "
-                    f"Declared: {_some(declared.levels, 20)}. Declare every label "
+                    f"{name} has labels outside the declared levels: {some(map(repr, unseen))}. "
+                    f"Declared: {some(map(repr, declared.levels), 20)}. Declare every label "
                     "that will occur."
                 )
                 raise DesignError(msg)
@@ -137,8 +137,8 @@ class BatchLabels:
         if not unseen:
             return table[codes]
         msg = (
-            f"{self.name} has labels never seen by fit: {_some(unseen)}. "
-            f"Known: {_some(self.levels, 20)}. "
+            f"{self.name} has labels never seen by fit: {some(map(repr, unseen))}. "
+            f"Known: {some(map(repr, self.levels), 20)}. "
         )
         if issubclass(unknown, UnknownBatchError):
             msg += (
@@ -222,10 +222,9 @@ def _factorize(
         raise InputError(msg) from error
     missing = np.flatnonzero(codes < 0)
     if missing.size:
-        rows = ", ".join(map(str, missing[:5])) + (", …" if missing.size > 5 else "")
         msg = (
             f"{name} is missing for {missing.size} of {len(series)} samples (rows "
-            f"{rows}). Label these samples or drop them."
+            f"{some(missing)}). Label these samples or drop them."
         )
         raise DesignError(msg)
     # Categories need not occur, and different values may be the same as text.
@@ -287,7 +286,7 @@ def _declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
     if not given or len(given) < len(series) or len({*map(_key, given)}) < len(given):
         msg = (
             f"The levels of {name} must be at least one label, each once and none "
-            f"missing, not {_some(series.tolist(), 20)}."
+            f"missing, not {some(map(repr, series.tolist()), 20)}."
         )
         raise InputError(msg)
     return tuple(given)
@@ -311,10 +310,3 @@ def _order(levels: list[Level]) -> Any:
         if all(isinstance(level, kind) for level in levels):
             return None
     return lambda level: (type(level).__name__, str(level))
-
-
-def _some(levels: Iterable[Any], count: int = 5) -> str:
-    """Write the first few levels."""
-    shown = list(levels)
-    more = f", … ({len(shown) - count} more)" if len(shown) > count else ""
-    return ", ".join(repr(level) for level in shown[:count]) + more

@@ -17,6 +17,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
     did_you_mean,
+    some,
     warn,
 )
 
@@ -213,7 +214,7 @@ def read_table(
     if covariates is None or is_array(covariates, role):
         msg = (
             f"{role}s were learned from a table: give a DataFrame with the columns "
-            f"{', '.join(map(repr, required))}."
+            f"{some(map(repr, required))}."
         )
         raise InputError(msg)
     if not isinstance(covariates, pd.DataFrame):
@@ -225,9 +226,7 @@ def read_table(
     names = [str(name) for name in covariates.columns]
     if len({*names}) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        msg = (
-            f"The table of {role}s has columns of the same name, {twice}: rename them."
-        )
+        msg = f"The table of {role}s has columns of the same name, {some(map(repr, twice))}: rename them."
         raise InputError(msg)
     columns = (covariates.iloc[:, place] for place in range(len(names)))
     return dict(zip(names, columns, strict=True))

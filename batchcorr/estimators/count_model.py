@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import DesignError, InputError, some
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.models.counts.dispersion import batch_dispersions
 from batchcorr.models.counts.regression import fit_features
@@ -163,7 +163,7 @@ def _log_library(counts: Any) -> NDArray[np.float64]:
     if empty.size:
         msg = (
             f"{empty.size} of {library.size} samples (rows "
-            f"{', '.join(map(str, empty[:5]))}) have no counts in the features that all "
+            f"{some(empty)}) have no counts in the features that all "
             "batches share, so that nothing can be said of their library: drop them."
         )
         raise InputError(msg)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,7 @@ def take_columns(
         if batch is not None and (covariates is not None or not covariate_columns):
             return x, batch, covariates
         msg = (
-            f"batch_column and covariate_columns name columns {names} of a DataFrame, "
+            f"batch_column and covariate_columns name columns {some(map(repr, names))} of a DataFrame, "
             f"but X is a {type(x).__name__}. Give a DataFrame, or give batch= and "
             "covariates= instead."
         )
@@ -154,9 +154,9 @@ def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn
     unknown = sorted(set(given) - set(names))
     missing = sorted(set(names) - set(given))
     parts = [
-        f"{len(some)} {what} ({', '.join(some[:5])}{', …' if some[5:] else ''})"
-        for some, what in ((missing, "missing"), (unknown, "never seen"))
-        if some
+        f"{len(differing)} {what} ({some(differing)})"
+        for differing, what in ((missing, "missing"), (unknown, "never seen"))
+        if differing
     ]
     msg = f"The features are not those of fit: {' and '.join(parts)}."
     raise InputError(msg)

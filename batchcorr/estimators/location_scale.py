@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from batchcorr.arrays import apply, moments
 from batchcorr.design.labels import BatchLabels
-from batchcorr.errors import DesignError, InputError, UnknownBatchError
+from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 from batchcorr.estimators import checks, inputs, matrix
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import estimate, extend
@@ -177,7 +177,7 @@ class LocationScaleMethod(FittedState):
         except UnknownBatchError as error:
             msg = (
                 f"{str(error).partition('.')[0]}. Declared on the first call were "
-                f"{', '.join(map(repr, metadata.levels))}: start anew and declare all "
+                f"{some(map(repr, metadata.levels))}: start anew and declare all "
                 "batches that will come, batches=[…]."
             )
             raise DesignError(msg) from error

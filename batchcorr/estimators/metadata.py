@@ -14,7 +14,7 @@ import numpy as np
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.design import Design
 from batchcorr.design.labels import BatchLabels
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -147,7 +147,7 @@ class Metadata:
             msg = (
                 "This correction removes nuisances, so their values are needed: give "
                 "nuisance= with the columns "
-                f"{', '.join(map(repr, self.nuisance.required or self.nuisance.names))}"
+                f"{some(map(repr, self.nuisance.required or self.nuisance.names))}"
                 "."
             )
             raise InputError(msg)

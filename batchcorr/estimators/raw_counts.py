@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays.counts import canonical
-from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning, warn
+from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning, some, warn
 from batchcorr.estimators.matrix import as_matrix, is_sparse
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def warn_of_empty(totals: NDArray[np.float64], becomes: str) -> None:
     if len(rows):
         msg = (
             f"{len(rows)} of {len(totals)} samples have no counts (rows "
-            f"{', '.join(map(str, rows[:5]))}{', …' if len(rows) > 5 else ''}): {becomes}"
+            f"{some(rows)}): {becomes}"
         )
         warn(msg, EmptySampleWarning)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr.errors import CappedWarning, warn
+from batchcorr.errors import CappedWarning, some, warn
 from batchcorr.estimators import checks, count_checks, inputs
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.count_model import CountModel, fit_count_model
@@ -283,10 +283,10 @@ class ComBatSeq(Corrector):
     def _report(self, held: NDArray[np.float64]) -> None:
         if not held.any():
             return
-        names = self.feature_names_out_[np.argsort(-held)[:3]]
+        names = self.feature_names_out_[np.argsort(-held)[: (held > 0).sum()]]
         msg = (
             f"{int(held.sum())} corrected counts of {int((held > 0).sum())} features "
-            f"({', '.join(map(str, names))}, …) were held at their bound, {BOUND:g} "
+            f"({some(names, 3)}) were held at their bound, {BOUND:g} "
             "times the highest rate at which the feature was seen: their batch effects "
             "are not to be trusted. Look for features nearly absent from a batch."
         )

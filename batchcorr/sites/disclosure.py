@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.errors import DesignError
+from batchcorr.errors import DesignError, some
 from batchcorr.sites.schema import NUMERIC
 
 if TYPE_CHECKING:
@@ -140,10 +140,9 @@ def _largest_share(basis: NDArray[np.float64]) -> float:
 def _refuse(found: list[str], needed: str) -> None:
     if not found:
         return
-    more = f", … ({len(found) - LISTED} more)" if found[LISTED:] else ""
     msg = (
         f"The sums of this site could give a person away. Needed are {needed}; too few "
-        f"are in {', '.join(found[:LISTED])}{more}. Merge levels or batches, keep fewer "
+        f"are in {some(found, LISTED)}. Merge levels or batches, keep fewer "
         "covariates, or leave these samples out."
     )
     raise DesignError(msg)

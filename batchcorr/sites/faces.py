@@ -20,6 +20,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
     did_you_mean,
+    some,
     warn,
 )
 from batchcorr.estimators.location_scale import LocationScaleMethod
@@ -270,8 +271,8 @@ def _positions(adata: AnnData, schema: Schema) -> Any:
     if lacking:
         msg = (
             f"{len(lacking)} of {len(schema.features)} features of the schema are "
-            f"missing from adata.var_names: {', '.join(lacking[:5])}"
-            f"{', …' if lacking[5:] else ''}. All are needed at every site."
+            f"missing from adata.var_names: {some(lacking)}. All "
+            "are needed at every site."
         )
         raise MissingKeyError(msg)
     extra = adata.n_vars - len(schema.features)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays import moments
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import DesignError, InputError, some
 from batchcorr.estimators.checks import spread_of
 from batchcorr.estimators.estimate import estimate
 from batchcorr.estimators.matrix import as_matrix, warn_of_counts
@@ -125,7 +125,7 @@ def _added(sites: Mapping[str, SiteMoments]) -> Moments:
             if again:
                 msg = (
                     f"{one} and {two} hold the same samples of batch "
-                    f"{', '.join(map(repr, again))}: give each sample once."
+                    f"{some(map(repr, again))}: give each sample once."
                 )
                 raise DesignError(msg)
     for _, other in others:

@@ -17,7 +17,7 @@ from batchcorr._files.atomic import replacing
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
 from batchcorr.design.tables import Variable, read_table, require
-from batchcorr.errors import DesignError, FileError, InputError
+from batchcorr.errors import DesignError, FileError, InputError, some
 from batchcorr.estimators.metadata import Metadata
 
 if TYPE_CHECKING:
@@ -201,8 +201,11 @@ class Schema:
         found = []
         if self.features != other.features:
             apart = sorted({*self.features} ^ {*other.features})
-            some = ", ".join(apart[:3]) + (", …" if apart[3:] else "")
-            what = f"{len(apart)} in one only: {some}" if apart else "in another order"
+            what = (
+                f"{len(apart)} in one only: {some(apart, 3)}"
+                if apart
+                else "in another order"
+            )
             found.append(f"features ({what})")
         for what in ("batches", "units", "batch_key"):
             one, two = getattr(self, what), getattr(other, what)

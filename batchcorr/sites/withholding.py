@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays.differing import unlike
-from batchcorr.errors import DesignError, FeatureWarning, warn
+from batchcorr.errors import DesignError, FeatureWarning, some, warn
 from batchcorr.sites.disclosure import FEWEST, LISTED
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
         for reason, features in reasons.items()
         if features[batch].any()
     ]
-    more = f"; … ({len(found) - LISTED} more)" if found[LISTED:] else ""
+    more = f" and {len(found) - LISTED} more" if found[LISTED:] else ""
     what = f"{'; '.join(found[:LISTED])}{more}"
     if left_out.all(axis=1).any():
         msg = (
@@ -117,8 +117,7 @@ def _reasons(
 
 def _named(schema: Schema, features: NDArray[np.bool_]) -> str:
     places = np.flatnonzero(features)
-    some = ", ".join(schema.features[k] for k in places[:3])
-    return f"{len(places)} ({some}{', …' if places.size > 3 else ''})"
+    return f"{len(places)} ({some((schema.features[k] for k in places), 3)})"
 
 
 def _without(sums: Moments, left_out: NDArray[np.bool_]) -> Moments:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata.corrected import corrected
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 from batchcorr.models.krylov import leading_eigenvectors
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:
     if len(unknown):
         msg = (
             f"The correction does not know {len(unknown)} of {len(names)} features "
-            f"({', '.join(unknown[:3])}{', …' if len(unknown) > 3 else ''}): take "
+            f"({some(unknown, 3)}): take "
             "components of the others, with mask_var, or fit a correction on all."
         )
         raise InputError(msg)

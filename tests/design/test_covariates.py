@@ -379,8 +379,8 @@ def test_an_array_holds_design_columns_and_loses_its_intercept(dtype):
         (["sex", "age"], "2 rows for 8 rows"),
         (np.array([[1.0, np.nan]] * 8), r"covariate\[1\] is missing in 8 of 8"),
         (np.array([[1.0, np.inf]] * 8), "infinite"),
-        (pd.DataFrame(np.ones((8, 2)), columns=["a", "a"]), r"same name, \['a'\]"),
-        (pd.DataFrame(np.ones((8, 2)), columns=["1", 1]), r"same name, \['1'\]"),
+        (pd.DataFrame(np.ones((8, 2)), columns=["a", "a"]), r"same name, 'a'"),
+        (pd.DataFrame(np.ones((8, 2)), columns=["1", 1]), r"same name, '1'"),
     ],
     ids=range(17),
 )

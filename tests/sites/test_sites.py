@@ -660,7 +660,7 @@ def test_a_batch_of_which_nothing_could_be_given_is_refused():
     adata.X[3] = np.nan
     schema = schema_of(adata, ["sex"])
     refused(
-        adata, schema, r"every feature of a batch: batch 'a': 8 \(0, 1, 2, …\) with"
+        adata, schema, r"every feature of a batch: batch 'a': 8 \(0, 1, 2 and 5 more"
     )
 
 

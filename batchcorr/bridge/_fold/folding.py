@@ -23,7 +23,7 @@ from batchcorr.bridge._fold.verify import (
 )
 from batchcorr.bridge._norms import batch_norms, require_model, require_plain
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import FoldError, InputError
+from batchcorr.errors import FoldError, InputError, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,9 +151,8 @@ def _require_foldable(model: nn.Module) -> None:
         batch_norms(model)
     training = [name or "the model" for name, part in modules.items() if part.training]
     if training:
-        shown = ", ".join(training[:5]) + (", …" if len(training) > 5 else "")
         msg = (
-            f"The model is in training mode ({shown}), where BatchNorm is no fixed "
+            f"The model is in training mode ({some(training)}), where BatchNorm is no fixed "
             "correction. Call model.eval() first."
         )
         raise InputError(msg)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ def n_samples(batch: Any) -> int:
         )
         raise InputError(msg)
     if len(sizes) > 1:
-        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        shapes = some(tuple(value.shape) for value in tensors)
         msg = (
             "All tensors of a batch must have its samples on axis 0, but the first "
             f"axes are {', '.join(map(str, sizes))} long: the shapes are {shapes}."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.errors import InputError, did_you_mean
+from batchcorr.errors import InputError, did_you_mean, some
 from batchcorr.models.counts.size_factor_methods import METHODS
 
 if TYPE_CHECKING:
@@ -99,11 +99,8 @@ def measure(samples: Samples, reference: Reference) -> NDArray[np.float64]:
     filled = np.flatnonzero(totals)
     bad = filled[~(np.isfinite(factors[filled]) & (factors[filled] > 0))]
     if len(bad):
-        rows = ", ".join(map(str, bad[:5] + samples.first)) + (
-            ", …" if len(bad) > 5 else ""
-        )
         msg = (
-            f"{len(bad)} of {len(totals)} samples (rows {rows}) have no size factor by "
+            f"{len(bad)} of {len(totals)} samples (rows {some(bad + samples.first)}) have no size factor by "
             f"{reference.method!r}: {rule.trouble} Use method='poscounts' or 'tmmwsp', "
             "which are made for sparse counts, or 'total'."
         )
