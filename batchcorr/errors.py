@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "AssociationWarning",
@@ -41,6 +43,7 @@ __all__ = [
     "RepeatWarning",
     "TooLargeError",
     "UnknownBatchError",
+    "collected",
     "did_you_mean",
     "some",
     "warn",
@@ -49,6 +52,9 @@ __all__ = [
 _PACKAGE = str(Path(__file__).parent)
 LONGEST = 80
 """Characters of a name in a message."""
+
+_collecting: ContextVar[tuple[list[str], ...]] = ContextVar("collecting", default=())
+"""The lists that this context's warnings are added to; each thread has its own."""
 
 
 class BatchCorrError(Exception):
@@ -204,6 +210,34 @@ def _is_inner(filename: str) -> bool:
     return filename.startswith(_PACKAGE) or "sklearn" in Path(filename).parts
 
 
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect the texts of the warnings that the package gives in this context.
+
+    They are given to the caller as ever. Warnings of other threads, of other processes
+    (Dask's workers among them) and of other packages are not collected: those reach the
+    user as Python shows them.
+
+    Yields
+    ------
+    A list that grows with each warning: ``"BatchSizeWarning: …"``.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"), collected() as texts:
+    ...     warn("Mind the gap.", BatchCorrWarning)
+    >>> texts
+    ['BatchCorrWarning: Mind the gap.']
+    """
+    texts: list[str] = []
+    token = _collecting.set((*_collecting.get(), texts))
+    try:
+        yield texts
+    finally:
+        _collecting.reset(token)
+
+
 def warn(message: str, category: type[BatchCorrWarning]) -> None:
     """Warn at the line of the caller's code, however deep in the package this is.
 
@@ -223,6 +257,8 @@ def warn(message: str, category: type[BatchCorrWarning]) -> None:
     >>> caught[0].category.__name__
     'BatchCorrWarning'
     """
+    for texts in _collecting.get():
+        texts.append(f"{category.__name__}: {message}")
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_inner(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1

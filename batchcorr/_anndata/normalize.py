@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata import matrices
+from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import read_labels
-from batchcorr._anndata.noting import Noting, uninterrupted
+from batchcorr._anndata.noting import Noting
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.matrix import FLOATS, is_sparse
 from batchcorr.estimators.saving import versions

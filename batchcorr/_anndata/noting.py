@@ -1,19 +1,16 @@
-"""Warnings noted for the record and given on; work that is not left half done."""
+"""Warnings noted for the record and given on."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import BatchCorrWarning, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["Noting", "uninterrupted"]
+__all__ = ["Noting"]
 
 
 class Noting:
@@ -40,22 +37,3 @@ class Noting:
                     warning.lineno,
                 )
         return result
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait until the block is done: a matrix and its record belong together.
-
-    Elsewhere than in the main thread Python interrupts nobody, and nothing is done.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
