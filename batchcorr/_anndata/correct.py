@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata import matrices
-from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.fitted import (
     labels_for,
     positions_of,
     require_correction,
     warn_of_places,
 )
+from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import Labels, read_labels
 from batchcorr._anndata.noting import Noting
 from batchcorr.errors import (

@@ -19,9 +19,14 @@ def same_handler_afterwards():
 
 def test_ctrl_c_is_raised_when_the_block_is_done():
     done = []
-    with pytest.raises(KeyboardInterrupt), uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        done.append(True)
+
+    def work():
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == [True]
 
 
