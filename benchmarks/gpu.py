@@ -24,8 +24,8 @@ from measure import machine, table
 import batchcorr as bc
 from batchcorr.arrays import apply, moments
 from batchcorr.arrays.cells import Cells
+from batchcorr.arrays.operations import affine, sums
 from batchcorr.arrays.passes import by_cell
-from batchcorr.arrays.verbs import affine, sums
 from batchcorr.design.design import Design
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays.gpu_passes import SOURCE
+from batchcorr.arrays.cupy_kernels import SOURCE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,7 +26,7 @@ from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.methods import registry
 from batchcorr.models import empirical_bayes
 from batchcorr.models.location_scale import LocationScale
-from batchcorr.models.namespace import libraries
+from batchcorr.models.namespace import packages_of
 from tests.conftest import strict, tensor, values
 
 # Sparse matrices become dense here, as they should.
@@ -133,7 +133,7 @@ def snapshot(x):
 def test_every_kind_of_matrix_gives_the_same(case, small, kind):
     expected = case.run(small)
     found = case.run(small, kind.of(small.x))
-    assert kind.library in libraries(type(found))  # a tensor if it was given so
+    assert kind.library in packages_of(type(found))  # a tensor if it was given so
     dtype = kind.values(kind.of(small.x)).dtype
     assert kind.values(found).dtype == dtype
     close(kind.values(found), expected, 1e-6 if dtype == np.float32 else 1e-10)

@@ -14,7 +14,7 @@ import numpy as np
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.matrix import as_matrix, becomes_dense, is_sparse, is_writable
-from batchcorr.models.namespace import beside, is_foreign, namespace
+from batchcorr.models.namespace import asarray_like, is_foreign, namespace
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,7 +99,7 @@ def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
 def take_features(x: Any, positions: Any) -> Any:
     """Return the columns of `x` at `positions`."""
     if is_foreign(x):
-        return namespace(x).take(x, beside(x, positions), axis=1)
+        return namespace(x).take(x, asarray_like(x, positions), axis=1)
     return x[:, positions]
 
 

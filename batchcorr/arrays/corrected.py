@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse.linalg as spla
 
+from batchcorr.arrays.operations import operation
 from batchcorr.arrays.passes import apply
-from batchcorr.arrays.verbs import verb
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,13 +42,13 @@ def _blocks(x: Any, design: Design, correction: LocationScale) -> Iterator[Any]:
         yield rows, apply(x[rows], design.take(rows), correction)
 
 
-@verb
+@operation
 def arranged(x: Any) -> Any:
     """Return the matrix as the products take it: rearranged once, not at each."""
     return x
 
 
-@verb
+@operation
 def times(
     x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -59,7 +59,7 @@ def times(
     return result
 
 
-@verb
+@operation
 def transposed_times(
     x: Any, design: Design, correction: LocationScale, left: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -70,7 +70,7 @@ def transposed_times(
     return result
 
 
-@verb
+@operation
 def gram_times(
     x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
 ) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Counts, sample by sample: their totals, and what of a sample is not zero.
 
-One room for NumPy arrays and SciPy matrices of any real dtype: integers are read as
+For NumPy arrays and SciPy matrices of any real dtype: integers are read as
 they are, block by block in float64, and no copy of the matrix is made. Dask arrays have
 theirs in `dask_counts`, which brings their blocks here.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from batchcorr.arrays.blocks import cuts, dense_rows, row_blocks, spread
-from batchcorr.arrays.verbs import _unknown, verb
+from batchcorr.arrays.operations import operation, unknown_kind
 from batchcorr.errors import InputError
 from batchcorr.models.counts.size_factors import libraries, measure
 
@@ -37,29 +37,29 @@ LARGE_LOG = 20
 """Logarithms of counts do not reach this: the base-2 logarithm of a million is 19.9."""
 
 
-@verb
+@operation
 def count_rows(x: Any) -> Any:
     """Return the counts of one sample after the other, as `models.size_factors` reads."""
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def effective_libraries(x: Any, reference: Reference) -> Any:
     """Return the effective libraries of samples, (n,), each measured on its own.
 
     0 for samples without counts; for a Dask array a Dask array, with nothing computed.
     """
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def totals(x: Any) -> tuple[NDArray[np.float64], float]:
     """Return the sum of every row, (n,), and the smallest stored value or 0.
 
     A sum is not finite exactly when its row holds a value that is not (or, at 1e308, a
     number that is no count).
     """
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
 @totals.register(np.ndarray)
@@ -245,6 +245,6 @@ def _effective_libraries(
     return libraries(reference, rows.totals, measure(rows, reference))
 
 
-for _room in (np.ndarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
-    count_rows.register(_room, CountRows)
-    effective_libraries.register(_room, _effective_libraries)
+for _known in (np.ndarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
+    count_rows.register(_known, CountRows)
+    effective_libraries.register(_known, _effective_libraries)

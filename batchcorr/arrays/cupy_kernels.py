@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays.sparse import canonical, with_zeros
+from batchcorr.arrays.scipy_passes import canonical, with_zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SOURCE", "Device", "csr_affine", "csr_sums", "dense_affine", "dense_sums"]
 
-SOURCE = Path(__file__).with_name("gpu_kernels.cu")
+SOURCE = Path(__file__).with_name("cupy_kernels.cu")
 
 THREADS = 128
 """Threads of a block."""
@@ -141,7 +141,7 @@ class Stripes:
 def dense_sums(
     device: Device, x: Array, cells: Cells, slopes: NDArray[np.float64]
 ) -> tuple[Array, Array, Array]:
-    """Return mean and squares of each cell, cross of each batch: see `verbs.sums`."""
+    """Return mean and squares of each cell, cross of each batch: see `operations.sums`."""
     xp, n_features, n_slopes = device.xp, x.shape[1], slopes.shape[1]
     stripes = Stripes.dense(device, cells, n_features)
     mean, squares = (xp.empty((stripes.n, n_features)) for _ in range(2))

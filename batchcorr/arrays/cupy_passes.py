@@ -1,7 +1,7 @@
 """CuPy matrices, dense and CSR: both passes by CUDA kernels, on the device.
 
-The kernels are `gpu_kernels.cu`, compiled for the device when first used; what they are
-given is decided in `gpu_passes`. Matrices stay on the device and results are theirs.
+The kernels are `cupy_kernels.cu`, compiled for the device when first used; what they are
+given is decided in `cupy_kernels`. Matrices stay on the device and results are theirs.
 What is as small as (B, G) comes to the CPU as NumPy arrays, because it is tiny beside
 the matrix, and so `models` estimates exactly what it does for any other matrix.
 
@@ -15,11 +15,11 @@ from abc import ABC
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.arrays import gpu_passes
-from batchcorr.arrays.generic import generic_has_infinite, generic_sums_by_feature
-from batchcorr.arrays.sparse import refuse_missing
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
-from batchcorr.models.namespace import Array, libraries, to_numpy
+from batchcorr.arrays import cupy_kernels
+from batchcorr.arrays.array_api import standard_has_infinite, standard_sums_by_feature
+from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.scipy_passes import refuse_missing
+from batchcorr.models.namespace import Array, packages_of, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class CupyArray(ABC):  # noqa: B024 - only ever asked, never inherited
     @classmethod
     def __subclasshook__(cls, kind: type) -> bool:
         """Whether a type is one."""
-        return "cupy" in libraries(kind) and hasattr(kind, "strides")
+        return "cupy" in packages_of(kind) and hasattr(kind, "strides")
 
 
 class CupyRows(ABC):  # noqa: B024 - only ever asked, never inherited
@@ -49,7 +49,7 @@ class CupyRows(ABC):  # noqa: B024 - only ever asked, never inherited
     @classmethod
     def __subclasshook__(cls, kind: type) -> bool:
         """Whether a type is one."""
-        return "cupyx" in libraries(kind) and getattr(kind, "format", "") == "csr"
+        return "cupyx" in packages_of(kind) and getattr(kind, "format", "") == "csr"
 
 
 @cache
@@ -57,7 +57,7 @@ def _module(real: str, index: str) -> Any:
     import cupy
 
     types = (f"-DREAL={real}", f"-DINDEX={index}")
-    source = gpu_passes.SOURCE.read_text("utf-8")
+    source = cupy_kernels.SOURCE.read_text("utf-8")
     return cupy.RawModule(code=source, options=(*OPTIONS, *types))
 
 
@@ -72,29 +72,29 @@ def _on_its_device(work: Callable[..., Any], x: Any, *given: Any) -> Any:
     import cupy
 
     with x.data.device:
-        return work(gpu_passes.Device(cupy, _launch), x, *given)
+        return work(cupy_kernels.Device(cupy, _launch), x, *given)
 
 
 @sums.register(CupyArray)
 def _sums(x: Array, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    mean, squares, cross = _on_its_device(gpu_passes.dense_sums, x, *given)
+    mean, squares, cross = _on_its_device(cupy_kernels.dense_sums, x, *given)
     return to_numpy(mean), to_numpy(squares), to_numpy(cross)
 
 
 @sums.register(CupyRows)
 def _csr_sums(x: Any, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    mean, squares, cross = _on_its_device(gpu_passes.csr_sums, x, *given)
+    mean, squares, cross = _on_its_device(cupy_kernels.csr_sums, x, *given)
     return to_numpy(mean), to_numpy(squares), to_numpy(cross)
 
 
 @affine.register(CupyArray)
 def _affine(x: Array, *given: Any) -> Array:
-    return _on_its_device(gpu_passes.dense_affine, x, *given)
+    return _on_its_device(cupy_kernels.dense_affine, x, *given)
 
 
 @affine.register(CupyRows)
 def _csr_affine(x: Any, *given: Any) -> Array:
-    return _on_its_device(gpu_passes.csr_affine, x, *given)
+    return _on_its_device(cupy_kernels.csr_affine, x, *given)
 
 
 @sums_by_feature.register(CupyRows)
@@ -110,5 +110,5 @@ def _csr_has_infinite(x: Any) -> bool:
     return found
 
 
-sums_by_feature.register(CupyArray, generic_sums_by_feature)
-has_infinite.register(CupyArray, generic_has_infinite)
+sums_by_feature.register(CupyArray, standard_sums_by_feature)
+has_infinite.register(CupyArray, standard_has_infinite)

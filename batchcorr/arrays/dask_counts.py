@@ -4,8 +4,8 @@
                         tmm: the quartiles of samples, over the features that were seen
                         the factors of samples, against what was found
 
-The blocks are matrices of the other kinds, and each goes through the room of its kind,
-which looks at the counts as well. A sample may be cut into chunks of features: its
+The blocks are matrices of the other kinds, and go through the operations of these,
+which look at the counts as well. A sample may be cut into chunks of features: its
 pieces are then put together before it is measured.
 """
 

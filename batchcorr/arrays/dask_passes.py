@@ -1,6 +1,6 @@
 """Dask arrays: moments by tree reduction, apply as lazy blocks; the scheduler is yours.
 
-The blocks are matrices of the other kinds, and each goes through its own room. `moments`
+The blocks are matrices of the other kinds, and go through the operations of these. `moments`
 reads every block once and holds none; `apply` computes nothing. Features may be cut
 into chunks as well as rows.
 """
@@ -14,13 +14,13 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
+from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.passes import apply, moments
-from batchcorr.arrays.verbs import has_infinite
 from batchcorr.design.design import Design
 from batchcorr.errors import InputError
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
-from batchcorr.models.namespace import libraries
+from batchcorr.models.namespace import packages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
 
 def _empty(x: Any, dtype: Any) -> Any:
     """Return what the blocks of a corrected Dask array are: dense, NumPy's or CuPy's."""
-    if libraries(type(x._meta)) & {"cupy", "cupyx"}:
+    if packages_of(type(x._meta)) & {"cupy", "cupyx"}:
         import cupy
 
         return cupy.empty((0, 0), dtype)

@@ -14,9 +14,9 @@ import scipy.sparse as sp
 
 from batchcorr._numba import Kernel, prange
 from batchcorr.arrays.cells import order_of
-from batchcorr.arrays.sparse import canonical
-from batchcorr.arrays.verbs import _unknown, verb
-from batchcorr.models.namespace import is_foreign, libraries, to_numpy
+from batchcorr.arrays.operations import operation, unknown_kind
+from batchcorr.arrays.scipy_passes import canonical
+from batchcorr.models.namespace import is_foreign, packages_of, to_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def unlike(
 
 def on_host(x: Any) -> Any:
     """Return a matrix on a device as one of NumPy's or SciPy's; others as they are."""
-    if libraries(type(x)) & {"cupy", "cupyx"}:
+    if packages_of(type(x)) & {"cupy", "cupyx"}:
         return x.get()
     return to_numpy(x) if is_foreign(x) else x
 
@@ -135,7 +135,7 @@ def _middle(block: NDArray[np.float64]) -> NDArray[np.float64]:
     return middle
 
 
-@verb
+@operation
 def count_unlike(
     x: Any,
     codes: NDArray[np.int32],
@@ -143,7 +143,7 @@ def count_unlike(
     centre: NDArray[np.float64],
 ) -> Any:
     """Count the values that are not the common ones, (B, G), in one read."""
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
 @Kernel

@@ -9,53 +9,39 @@ of rows, with v = 1 for a value that is there and 0 for a missing one,
 where o is the group's first value: a constant group gives M = 0 exactly. Whole groups
 are taken in blocks of rows and merged by `Moments.collapse`.
 
-`tensor_moments` and `tensor_affine` take and give arrays of the library itself: models
-of neural networks are built on them. The verbs of `arrays.verbs` are the same sums with
-small NumPy arrays around them, so that every method knows these matrices.
+Models of neural networks are built on `tensor_moments` and `tensor_affine`, which take
+and give arrays of the library itself; `array_api` makes them the operations of a kind
+of matrix.
 """
 
 from __future__ import annotations
 
-from abc import ABC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchcorr.arrays.cells import order_of
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
 from batchcorr.models.moments import Moments
-from batchcorr.models.namespace import Array, beside, libraries, namespace, to_numpy
+from batchcorr.models.namespace import Array, asarray_like, namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from batchcorr.arrays.cells import Cells
     from batchcorr.models.location_scale import LocationScale
 
 __all__ = [
-    "Generic",
-    "generic_has_infinite",
-    "generic_sums_by_feature",
+    "accumulator",
+    "affine_rows",
+    "row_slices",
+    "rows_of",
     "tensor_affine",
     "tensor_moments",
 ]
 
 BLOCK = 2**24
 """Values that are worked on at a time."""
-
-
-class Generic(ABC):  # noqa: B024 - only ever asked, never inherited
-    """Any array that follows the standard and has no room of its own."""
-
-    @classmethod
-    def __subclasshook__(cls, kind: type) -> bool:
-        """Whether a type is one: torch's tensors follow it through a wrapper."""
-        if "torch" in libraries(kind):
-            return hasattr(kind, "new_zeros")
-        own = {"cupy", "dask", "numpy"} & libraries(kind)
-        return not own and hasattr(kind, "__array_namespace__")
 
 
 def accumulator(x: Array) -> Any:
@@ -105,19 +91,19 @@ def tensor_moments(
     xp, n_rows = namespace(x), x.shape[0]
     if columns is None:
         columns = np.empty((n_rows, 0))
-    columns = beside(x, columns, accumulator(x))
+    columns = asarray_like(x, columns, accumulator(x))
     codes = np.zeros(n_rows, dtype=np.intp) if codes is None else codes
     parents, parts = [], []
     for batch, rows in _blocks(codes, n_batches, max(int(x.shape[1]), 1)):
         block, z = x, columns
         if rows is not None:
-            pick = beside(x, rows)
+            pick = asarray_like(x, rows)
             block, z = xp.take(x, pick, axis=0), xp.take(columns, pick, axis=0)
         block = xp.astype(block, accumulator(x))
         if missing or weights is not None:
             v = xp.astype(~xp.isnan(block), block.dtype)
             if weights is not None:
-                w = beside(x, weights, block.dtype)
+                w = asarray_like(x, weights, block.dtype)
                 w = w if rows is None else xp.take(w, pick, axis=0)
                 v = xp.where(w > 0, v * w, xp.zeros_like(v))
             parts.append(_by_feature(block, z, v))
@@ -235,104 +221,39 @@ def tensor_affine(
     """
     pick = None
     if codes is not None and correction.n_batches > 1:
-        pick = beside(x, np.asarray(codes, dtype=np.int64))
+        pick = asarray_like(x, np.asarray(codes, dtype=np.int64))
     kept = 0 if columns is None else int(columns.shape[1])
-    return _map(
+    return affine_rows(
         x,
-        _rows(correction.scale, pick),
-        _rows(correction.shift, pick),
+        rows_of(correction.scale, pick),
+        rows_of(correction.shift, pick),
         columns,
-        _rows(correction.slopes(kept), pick) if kept else None,
+        rows_of(correction.slopes(kept), pick) if kept else None,
     )
 
 
-def _rows(values: Array, pick: Array | None) -> Array:
+def rows_of(values: Array, pick: Array | None) -> Array:
     """Return the values of each row's batch; of the only batch where none is picked."""
     return values if pick is None else namespace(values).take(values, pick, axis=0)
 
 
-def _map(x: Array, scale: Array, shift: Array, columns: Any, tilt: Array) -> Array:
+def affine_rows(
+    x: Array, scale: Array, shift: Array, columns: Any, tilt: Array
+) -> Array:
     """Return scale x + shift + columns tilt, each laid out for the rows of x.
 
     In this order, so that it is the same whether a column is in the shift or beside it.
     """
     xp, line = namespace(x), shift
     if tilt is not None:
-        z = beside(x, columns, scale.dtype)
+        z = asarray_like(x, columns, scale.dtype)
         for k in range(int(z.shape[1])):
             line = line + z[:, k : k + 1] * tilt[:, k, :]
     return xp.astype(xp.astype(x, scale.dtype) * scale + line, x.dtype)
 
 
-def _slices(x: Array) -> Iterator[slice]:
+def row_slices(x: Array) -> Iterator[slice]:
     """Cut the rows into blocks that are worked on at a time."""
     n_rows, size = int(x.shape[0]), max(1, BLOCK // max(int(x.shape[1]), 1))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
-
-
-# -- the verbs: small NumPy arrays in, small NumPy arrays out ----------------------
-
-
-@sums.register(Generic)
-def _sums(
-    x: Array, cells: Cells, slopes: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    own = tensor_moments(x, cells.codes, cells.n_cells, slopes)
-    whole = own
-    if cells.flat:
-        whole = own.collapse(cells.batch.tolist(), cells.n_batches)
-    return to_numpy(own.mean), to_numpy(own.squares), to_numpy(whole.cross)
-
-
-@sums_by_feature.register(Generic)
-def generic_sums_by_feature(
-    x: Array,
-    codes: NDArray[Any],
-    n_batches: int,
-    columns: NDArray[Any],
-    weights: NDArray[Any] | None,
-) -> Moments:
-    """Gather moments feature by feature: values may be missing or weighted."""
-    if weights is not None and weights.ndim == 1:
-        weights = weights[:, None]
-    found = tensor_moments(x, codes, n_batches, columns, weights, missing=True)
-    return Moments(
-        **{
-            name: to_numpy(getattr(found, name))
-            for name in Moments.__dataclass_fields__
-        }
-    )
-
-
-@has_infinite.register(Generic)
-def generic_has_infinite(x: Array) -> bool:
-    """Whether any value is infinite."""
-    xp = namespace(x)
-    return any(bool(xp.any(xp.isinf(x[rows, :]))) for rows in _slices(x))
-
-
-@affine.register(Generic)
-def _affine(
-    x: Array,
-    cells: Cells,
-    scale: NDArray[Any],
-    shift: NDArray[Any],
-    slopes: NDArray[Any],
-    tilt: NDArray[Any],
-    out: Any,
-) -> Any:
-    xp, wide = namespace(x), accumulator(x)
-    scale, shift, tilt = (beside(x, a, wide) for a in (scale, shift, tilt))
-    out = xp.empty_like(x) if out is None else out
-    for rows in _slices(x):
-        cell = cells.codes[rows].astype(np.int64)
-        batch = beside(x, cells.batch[cell].astype(np.int64))
-        out[rows, :] = _map(
-            x[rows, :],
-            _rows(scale, batch),
-            _rows(shift, beside(x, cell)),
-            slopes[rows],
-            _rows(tilt, batch) if slopes.shape[1] else None,
-        )
-    return out

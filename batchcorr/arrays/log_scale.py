@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from batchcorr.arrays.blocks import BLOCK, cuts, dense_rows, row_blocks, spread
-from batchcorr.arrays.verbs import _unknown, verb
+from batchcorr.arrays.operations import operation, unknown_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-@verb
+@operation
 def log_scale(
     x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
 ) -> Any:
@@ -47,10 +47,10 @@ def log_scale(
         `x` itself to write into its memory (C order, float), or None for a new matrix,
         which is float64 for float64 and else float32, and shares nothing with `x`.
     """
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def log_shifted(
     x: Any,
     shift: NDArray[np.float64],
@@ -72,7 +72,7 @@ def log_shifted(
     out
         `x` itself to write into its memory (dense, C order, float), or None.
     """
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
 def _float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from batchcorr._numba import Kernel, prange, threads
 from batchcorr.arrays.by_feature import dense_sums_by_feature
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

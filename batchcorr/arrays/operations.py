@@ -1,18 +1,22 @@
-"""The few verbs a kind of matrix has to know, and where each kind's room is.
+"""The operations that are written for each kind of matrix, and how a kind is found.
 
-A verb is dispatched on the type of the matrix. The first matrix of a library brings
-that library's room in, which registers the verbs: so nothing absent is ever imported.
-A new kind of matrix is one file beside this one and its line in `ROOMS`.
+An operation is dispatched on the type of the matrix. When the first matrix of a library
+comes in, the modules of this folder whose names begin with the library's (`scipy_…` for
+a `scipy.sparse.csr_matrix`) are imported, and register their functions; `array_api`
+serves all other libraries that follow the array API standard. So a library that is
+absent is never imported, and a new kind of matrix is one new file.
 """
 
 from __future__ import annotations
 
-from functools import singledispatch, update_wrapper
+import pkgutil
+from functools import cache, singledispatch, update_wrapper
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError
-from batchcorr.models.namespace import libraries
+from batchcorr.models.namespace import is_foreign, packages_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,30 +26,42 @@ if TYPE_CHECKING:
     from batchcorr.arrays.cells import Cells
     from batchcorr.models.moments import Moments
 
-__all__ = ["affine", "has_infinite", "sums", "sums_by_feature", "verb"]
+__all__ = [
+    "affine",
+    "has_infinite",
+    "modules_of",
+    "operation",
+    "sums",
+    "sums_by_feature",
+    "unknown_kind",
+]
 
-ROOMS = {
-    "array_api_strict": ["generic"],
-    "cupy": ["gpu"],
-    "cupyx": ["gpu"],
-    "dask": ["dask_passes", "dask_counts", "dask_products", "dask_differing"],
-    "numpy": ["dense"],
-    "scipy": ["sparse", "sparse_products"],
-    "torch": ["generic"],
-}
-"""Library a matrix's type is defined in: the files that know it."""
+OTHERS = "array_api"
+"""The module for arrays of libraries that have none of their own."""
 
 
-def verb(default: Callable[..., Any]) -> Any:
-    """Make a verb: dispatched on its first argument, rooms brought in when needed."""
+@cache
+def modules_of(library: str) -> tuple[str, ...]:
+    """Names of the modules in this folder for the matrices of a library.
+
+    Examples
+    --------
+    >>> modules_of("scipy")
+    ('scipy_passes', 'scipy_products')
+    """
+    library = {"cupyx": "cupy"}.get(library, library)
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return tuple(each.name for each in found if each.name.startswith(f"{library}_"))
+
+
+def operation(default: Callable[..., Any]) -> Any:
+    """Make an operation: dispatched on its first argument, `default` for other kinds."""
 
     def find(x: Any, *args: Any, **kwargs: Any) -> Any:
-        for parent in type(x).__mro__:
-            room = ROOMS.get(parent.__module__.partition(".")[0])
-            if room is not None:
-                for name in room:
-                    import_module(f"batchcorr.arrays.{name}")
-                break
+        libraries = (parent.__module__.partition(".")[0] for parent in type(x).__mro__)
+        modules = next(filter(None, map(modules_of, libraries)), (OTHERS,))
+        for name in modules:
+            import_module(f"batchcorr.arrays.{name}")
         function = dispatcher.dispatch(type(x))
         if function is find:
             return default(x, *args, **kwargs)
@@ -56,9 +72,10 @@ def verb(default: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def _unknown(x: Any) -> InputError:
+def unknown_kind(x: Any) -> InputError:
+    """The error for a matrix of a kind that an operation is not written for."""
     name = f"{type(x).__module__}.{type(x).__qualname__}"
-    if libraries(type(x)) & ROOMS.keys():
+    if is_foreign(x) or any(map(modules_of, packages_of(type(x)))):
         msg = (
             f"This is not done for a matrix of type {name}: convert it to a NumPy array "
             "or a SciPy CSR or CSC matrix."
@@ -73,7 +90,7 @@ def _unknown(x: Any) -> InputError:
     return InputError(msg)
 
 
-@verb
+@operation
 def sums(
     x: Any, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -96,10 +113,10 @@ def sums(
     cross
         Σ slope (x - x̄) of each batch: (B, q, G).
     """
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def sums_by_feature(
     x: Any,
     codes: NDArray[Any],
@@ -108,16 +125,16 @@ def sums_by_feature(
     weights: NDArray[Any] | None,
 ) -> Moments:
     """Gather moments feature by feature: values may be missing or weighted."""
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def has_infinite(x: Any) -> bool:
     """Whether any value is infinite."""
-    raise _unknown(x)
+    raise unknown_kind(x)
 
 
-@verb
+@operation
 def affine(
     x: Any,
     cells: Cells,
@@ -131,4 +148,4 @@ def affine(
 
     `out` is a matrix to write to (it may be `x`), or None for a new dense one.
     """
-    raise _unknown(x)
+    raise unknown_kind(x)

@@ -1,4 +1,4 @@
-r"""The two passes over a matrix, in terms of the verbs of its kind.
+r"""The two passes over a matrix, in terms of the operations of its kind.
 
 `moments` gathers cells in one read and merges them into batches:
 
@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays.cells import Cells, order_of
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature, verb
+from batchcorr.arrays.operations import (
+    affine,
+    has_infinite,
+    operation,
+    sums,
+    sums_by_feature,
+)
 from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["apply", "by_cell", "moments"]
 
 
-@verb
+@operation
 def moments(
     x: Any, design: Design, *, weights: NDArray[np.float64] | None = None
 ) -> Moments:
@@ -132,7 +138,7 @@ def _merge_cells(
     )
 
 
-@verb
+@operation
 def apply(x: Any, design: Design, correction: LocationScale, *, out: Any = None) -> Any:
     """Read a matrix once and write its corrected values.
 

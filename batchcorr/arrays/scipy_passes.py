@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from batchcorr._numba import Kernel, prange
 from batchcorr.arrays.by_feature import dense_sums_by_feature
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
 from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
 from batchcorr.models.namespace import Array, namespace

@@ -21,7 +21,7 @@ from batchcorr._numba import Kernel, helper, prange
 from batchcorr.arrays.cells import Cells
 from batchcorr.arrays.corrected import arranged, gram_times, times, transposed_times
 from batchcorr.arrays.passes import by_cell
-from batchcorr.arrays.sparse import canonical
+from batchcorr.arrays.scipy_passes import canonical
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.quantiles import mean_quantiles, quantile_rows
-from batchcorr.arrays.verbs import has_infinite
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.base import Corrector

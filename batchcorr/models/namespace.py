@@ -1,6 +1,6 @@
 """One spelling for every array library: find the namespace an array belongs to.
 
-The statistics of this floor are written once, on the Python array API standard, and so
+The statistics in `models` are written once, on the Python array API standard, and so
 run on NumPy and CuPy arrays and on torch tensors (through autograd) alike.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 
 __all__ = [
     "Array",
-    "beside",
+    "asarray_like",
     "is_cupy",
     "is_foreign",
     "is_tensor",
-    "libraries",
     "namespace",
+    "packages_of",
     "to_numpy",
 ]
 
@@ -27,7 +27,7 @@ Array: TypeAlias = Any
 
 
 def namespace(array: Array) -> Any:
-    """Return the array-API namespace of an array.
+    """The array-API namespace of an array.
 
     Examples
     --------
@@ -59,12 +59,12 @@ def is_foreign(x: Any) -> bool:
     return hasattr(type(x), "__array_namespace__") or is_tensor(x) or is_cupy(x)
 
 
-def libraries(kind: type) -> set[str]:
-    """Return the libraries that a type and the types it derives from are of.
+def packages_of(kind: type) -> set[str]:
+    """The packages that define a type and the types it derives from.
 
     Examples
     --------
-    >>> sorted(libraries(np.matrix))
+    >>> sorted(packages_of(np.matrix))
     ['builtins', 'numpy']
     """
     return {parent.__module__.partition(".")[0] for parent in kind.__mro__}
@@ -82,12 +82,12 @@ def is_cupy(x: Any) -> bool:
     return cupy is not None and isinstance(x, cupy.ndarray)
 
 
-def beside(array: Array, values: Any, dtype: Any = None) -> Array:
-    """Return values as an array of the library and on the device of another.
+def asarray_like(array: Array, values: Any, dtype: Any = None) -> Array:
+    """The values as an array of the library, and on the device, of another array.
 
     Examples
     --------
-    >>> beside(np.ones(2), [1, 2])
+    >>> asarray_like(np.ones(2), [1, 2])
     array([1, 2])
     """
     if isinstance(array, np.ndarray):
@@ -100,7 +100,7 @@ def beside(array: Array, values: Any, dtype: Any = None) -> Array:
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
-    """Return an array of any library and device as a NumPy array, without its history.
+    """An array of any library and device as a NumPy array, without its history.
 
     Examples
     --------

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from batchcorr.arrays import apply, gpu_passes, moments
+from batchcorr.arrays import apply, cupy_kernels, moments
 from batchcorr.arrays.cells import Cells
-from batchcorr.arrays.verbs import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
 from batchcorr.design.design import Design
 from batchcorr.models.location_scale import LocationScale
 from tests.conftest import strict, strided, values, written_twice
@@ -49,7 +49,7 @@ def emulated(tmp_path_factory):
 
 @pytest.fixture
 def device(emulated):
-    yield gpu_passes.Device(np, emulated)
+    yield cupy_kernels.Device(np, emulated)
     emulated.cut = None
 
 
@@ -93,7 +93,7 @@ def agree(found, expected, cells):
 def test_dense_sums(device, n, n_slopes, dtype):
     x, design = make(n, n_slopes, dtype)
     cells, slopes = parts(design)
-    found = gpu_passes.dense_sums(device, x, cells, slopes)
+    found = cupy_kernels.dense_sums(device, x, cells, slopes)
     agree(found, sums(x, cells, slopes), cells)
     if n < 2100:
         agree(found, sums(strict(x), cells, slopes), cells)
@@ -103,8 +103,8 @@ def test_dense_sums(device, n, n_slopes, dtype):
 @each_dtype
 def test_dense_sums_of_any_layout_are_the_same_bits(device, layout, dtype):
     x, design = make(700, 3, dtype)
-    expected = gpu_passes.dense_sums(device, x, *parts(design))
-    found = gpu_passes.dense_sums(device, layout(x), *parts(design))
+    expected = cupy_kernels.dense_sums(device, x, *parts(design))
+    found = cupy_kernels.dense_sums(device, layout(x), *parts(design))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
 
@@ -119,7 +119,7 @@ def test_squares_are_0_where_a_cell_has_one_value_and_nowhere_else(
     assert cells.flat
     for cell in range(cells.n_cells):  # each cell constant in other features
         x[cells.codes == cell, 2 + cell :: 9] = value * (1 + cell / 3)
-    _, squares, _ = gpu_passes.dense_sums(device, x, cells, slopes)
+    _, squares, _ = cupy_kernels.dense_sums(device, x, cells, slopes)
     for cell in range(cells.n_cells):
         constant = (np.ptp(x[cells.codes == cell], axis=0) == 0).tolist()
         assert 0 < sum(constant) < WIDTH
@@ -138,7 +138,7 @@ def test_nothing_cancels(device):
     x[:, 2] += np.linspace(0, 1e5, 3000)
     x[:, 3] *= 1e-8
     design = Design.of(np.zeros(3000))
-    mean, squares, _ = gpu_passes.dense_sums(device, x, *parts(design))
+    mean, squares, _ = cupy_kernels.dense_sums(device, x, *parts(design))
     exact = x.astype(np.longdouble)
     centred = exact - exact.mean(axis=0)
     np.testing.assert_allclose(mean[0], exact.mean(axis=0).astype(float), 1e-13)
@@ -152,7 +152,7 @@ def test_nothing_cancels(device):
 def test_what_is_not_finite_shows_in_the_sums_of_its_feature(device, bad, row):
     x, design = make(700, 2)
     x[row, 5] = bad
-    _, squares, _ = gpu_passes.dense_sums(device, x, *parts(design))
+    _, squares, _ = cupy_kernels.dense_sums(device, x, *parts(design))
     assert np.flatnonzero(~np.isfinite(squares).all(axis=0)).tolist() == [5]
 
 
@@ -174,7 +174,7 @@ def test_dense_affine_is_that_of_numpy_to_the_bit(device, n, n_slopes, dtype):
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
     before = x.copy()
     expected = affine(x, cells, *given, None)
-    found = gpu_passes.dense_affine(device, x, cells, *given, None)
+    found = cupy_kernels.dense_affine(device, x, cells, *given, None)
     np.testing.assert_array_equal(found, expected, strict=True)
     np.testing.assert_array_equal(x, before)
     near = values(affine(strict(x), cells, *given, None))
@@ -188,10 +188,10 @@ def test_dense_affine_in_place_and_into_any_layout(device, layout, n_slopes):
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
     expected = affine(x, cells, *given, None)
     out = layout(np.full_like(x, np.nan))
-    assert gpu_passes.dense_affine(device, x, cells, *given, out) is out
+    assert cupy_kernels.dense_affine(device, x, cells, *given, out) is out
     np.testing.assert_array_equal(out, expected)
     here = layout(x)
-    assert gpu_passes.dense_affine(device, here, cells, *given, here) is here
+    assert cupy_kernels.dense_affine(device, here, cells, *given, here) is here
     np.testing.assert_array_equal(here, expected)
 
 
@@ -219,7 +219,7 @@ def test_csr_sums(device, n, n_slopes, store):
     cells, slopes = parts(design)
     stored = store(x)
     before = stored.copy()
-    found = gpu_passes.csr_sums(device, stored, cells, slopes)
+    found = cupy_kernels.csr_sums(device, stored, cells, slopes)
     agree(found, sums(x, cells, slopes), cells)
     np.testing.assert_array_equal(found[1] == 0, sums(stored, cells, slopes)[1] == 0)
     for name in ("data", "indices", "indptr"):
@@ -236,10 +236,10 @@ def test_csr_affine_is_that_of_scipy_to_the_bit(device, n, n_slopes, store, dtyp
     stored = store(x).astype(dtype)
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
     expected = affine(sp.csr_matrix(x.astype(dtype)), cells, *given, None)
-    found = gpu_passes.csr_affine(device, stored, cells, *given, None)
+    found = cupy_kernels.csr_affine(device, stored, cells, *given, None)
     np.testing.assert_array_equal(found, expected, strict=True)
     out = np.full(x.shape, np.nan, dtype, order="F")
-    assert gpu_passes.csr_affine(device, stored, cells, *given, out) is out
+    assert cupy_kernels.csr_affine(device, stored, cells, *given, out) is out
     np.testing.assert_array_equal(out, expected)
 
 
@@ -254,10 +254,10 @@ def test_how_a_launch_is_cut_changes_no_bit(device, cut):
     stored = sp.csr_matrix(x)
 
     def all_of_it():
-        yield from gpu_passes.dense_sums(device, x, cells, slopes)
-        yield from gpu_passes.csr_sums(device, stored, cells, slopes)
-        yield gpu_passes.dense_affine(device, x, cells, *given, None)
-        yield gpu_passes.csr_affine(device, stored, cells, *given, None)
+        yield from cupy_kernels.dense_sums(device, x, cells, slopes)
+        yield from cupy_kernels.csr_sums(device, stored, cells, slopes)
+        yield cupy_kernels.dense_affine(device, x, cells, *given, None)
+        yield cupy_kernels.csr_affine(device, stored, cells, *given, None)
 
     expected = list(all_of_it())
     device.launch.cut = cut
@@ -286,13 +286,13 @@ class OnDevice:
 
 @sums.register(OnDevice)
 def _sums(x, cells, slopes):
-    work = gpu_passes.csr_sums if sp.issparse(x.x) else gpu_passes.dense_sums
+    work = cupy_kernels.csr_sums if sp.issparse(x.x) else cupy_kernels.dense_sums
     return work(x.device, x.x, cells, slopes)
 
 
 @affine.register(OnDevice)
 def _affine(x, *given):
-    work = gpu_passes.csr_affine if sp.issparse(x.x) else gpu_passes.dense_affine
+    work = cupy_kernels.csr_affine if sp.issparse(x.x) else cupy_kernels.dense_affine
     return work(x.device, x.x, *given)
 
 
@@ -345,11 +345,11 @@ def test_every_kernel_is_launched(device):
     x, design = make(20, 1)
     cells, slopes = parts(design)
     device.launch.launched.clear()
-    gpu_passes.dense_sums(device, x, cells, slopes[:, :0])
-    gpu_passes.dense_sums(device, x, cells, slopes)
-    gpu_passes.csr_sums(device, sp.csr_matrix(x), cells, slopes)
+    cupy_kernels.dense_sums(device, x, cells, slopes[:, :0])
+    cupy_kernels.dense_sums(device, x, cells, slopes)
+    cupy_kernels.csr_sums(device, sp.csr_matrix(x), cells, slopes)
     given = frozen_map(cells, 0)
-    gpu_passes.csr_affine(device, sp.csr_matrix(x), cells, *given, None)
+    cupy_kernels.csr_affine(device, sp.csr_matrix(x), cells, *given, None)
     assert set(device.launch.launched) == set(kernels())
 
 

@@ -1,4 +1,4 @@
-// The two passes on a CUDA device. What each array is, `gpu_passes.py` says.
+// The two passes on a CUDA device. What each array is, `cupy_kernels.py` says.
 //
 // A thread has one feature g of one stripe, or of one cell or batch; stripes are runs of
 // rows of one cell, in the order of `order`. Neighbouring threads have neighbouring
