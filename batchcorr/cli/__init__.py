@@ -7,20 +7,35 @@ are imported inside the commands, so that `batchcorr --help` is quick.
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from batchcorr import __version__
 from batchcorr.cli import bridge, correct, demo, fit, methods, sites
-from batchcorr.cli.console import debugging, out
+from batchcorr.cli.console import complain, debugging, err, out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["app"]
 
 
-class _DebugAnywhere(TyperGroup):
-    """Take --debug after a command too, where it is typed once something failed."""
+UsageError = typer.BadParameter.__bases__[0]
+
+
+class _Commands(TyperGroup):
+    """Wrong usage is told like every error; --debug may stand after a command too."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _telling_wrong_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _telling_wrong_usage():
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args:
@@ -28,9 +43,23 @@ class _DebugAnywhere(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+@contextmanager
+def _telling_wrong_usage() -> Iterator[None]:
+    """Turn wrong usage into two lines and exit code 2."""
+    try:
+        yield
+    except UsageError as error:
+        if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        complain("Error", error.format_message())
+        command = f"{error.ctx.command_path} --help"
+        err.print(f"Options are shown by: {command}", style="dim", soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+
+
 app = typer.Typer(
     name="batchcorr",
-    cls=_DebugAnywhere,
+    cls=_Commands,
     help="Batch-effect correction for RNA-seq, arrays and single cells.",
     epilog="Start with: batchcorr demo",
     no_args_is_help=True,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchcorr._files.atomic import replacing
-from batchcorr.cli.console import out, reporting, working
+from batchcorr.cli.console import out, reporting, say, working
 from batchcorr.cli.files import check_target, writing
 from batchcorr.errors import FileError
 
@@ -138,6 +138,6 @@ def _conclude(found: list[Claim], figures: Path | None) -> None:
         )
     )
     if figures is not None:
-        out.print(Text(f"Wrote the figures to {figures}."), soft_wrap=True)
+        say(f"Wrote the figures to {figures}.")
     if holding < len(found):
         raise typer.Exit(1)

@@ -1,7 +1,8 @@
 """What the commands say, and where: results on stdout, messages on stderr.
 
-Errors that a user can mend are one red line and exit code 1, Ctrl-C is 130, warnings
-are yellow lines. A traceback is shown with --debug, and by a mistake in batchcorr itself.
+Errors that a user can mend are one red line and exit code 1, wrong usage is exit code 2,
+Ctrl-C is 130, warnings are yellow lines. A traceback is shown with --debug, and by a
+mistake in batchcorr itself.
 """
 
 from __future__ import annotations
@@ -16,17 +17,44 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
+from batchcorr.cli.words import as_typed
 from batchcorr.errors import BatchCorrError, BatchCorrWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["debugging", "err", "out", "reporting", "working"]
+    from rich.console import ConsoleOptions, RenderableType
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+__all__ = ["debugging", "err", "out", "reporting", "say", "working"]
+
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, color the text or turn its direction."""
+
+
+class _SafeConsole(Console):
+    """A terminal that shows control characters of names and labels, and obeys none."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or not CONTROLS.search(segment.text):
+                yield segment
+            else:
+                yield Segment(CONTROLS.sub(_shown, segment.text), segment.style)
+
+
+def _shown(found: re.Match[str]) -> str:
+    """The Unicode picture of a control character."""
+    code = ord(found[0])
+    return chr(0x2400 + code) if code < 0x20 else "\ufffd"
+
+
+out = _SafeConsole(highlight=False, markup=False, emoji=False)
+err = _SafeConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
 debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 """Whether errors show where they come from."""
@@ -40,7 +68,7 @@ def reporting() -> Iterator[None]:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         if str(message) not in shown:
             shown.add(str(message))
-            _say("Warning", "yellow", str(message))
+            complain("Warning", str(message), "yellow")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries tell their developers
@@ -49,14 +77,15 @@ def reporting() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            _say("Stopped", "bold red", "no file is half written.")
+            complain("Stopped", "no file is half written.")
             raise typer.Exit(130) from None
         except (BatchCorrError, MemoryError, OSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:
                 raise
             if debugging.get():
-                err.out("".join(traceback.format_exception(error)), end="")
-            _say("Error", "bold red", str(error) or "not enough memory.")
+                text = "".join(traceback.format_exception(error))
+                err.print(text, end="", soft_wrap=True)
+            complain("Error", str(error) or "not enough memory.")
             raise typer.Exit(1) from error
 
 
@@ -70,17 +99,16 @@ def working(what: str) -> Iterator[None]:
         yield
 
 
-def _say(kind: str, style: str, message: str) -> None:
-    """Print one line, however long: the terminal wraps it, and grep finds it whole."""
-    text = Text.assemble(
-        (f"{kind}:", style), " ", _as_options(" ".join(message.split()))
-    )
+def say(text: str, style: str = "") -> None:
+    """Print a result as one line, however long: the terminal wraps it."""
+    out.print(Text(_one_line(text), style=style), soft_wrap=True)
+
+
+def complain(kind: str, message: str, style: str = "bold red") -> None:
+    """Print a message as one line, which grep finds whole."""
+    text = Text.assemble((f"{kind}:", style), " ", as_typed(_one_line(message)))
     err.print(text, soft_wrap=True)
 
 
-def _as_options(message: str) -> str:
-    """Name options and columns as they are typed here and not as in Python."""
-    message = re.sub(r"\badata\.obs\b", "obs (or SHEET)", message)
-    message = message.replace("dense=True", "--dense")
-    message = re.sub(r"\bkey_added=(?!\w)", "--key-added", message)
-    return re.sub(r"\b(\w+=(?:True|False))\b", r"--set \1", message)
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.text import Text
 
 from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr.cli import options
-from batchcorr.cli.console import out, reporting, working
+from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
@@ -142,9 +141,9 @@ def tell(adata: AnnData, target: Path, layer: str | None) -> None:
         text += f" for {len(record['batches'])} batches"
     if record.get("kept"):
         text += f", keeping {', '.join(record['kept'])}"
-    out.print(Text(f"{text}."), soft_wrap=True)
+    say(f"{text}.")
     if record.get("features_unchanged"):
         text = f"{record['features_unchanged']:,} features could not be corrected, and "
-        out.print(f"{text}stay as they were.", soft_wrap=True)
+        say(f"{text}stay as they were.")
     if record.get("note"):
-        out.print(Text(record["note"], style="dim"), soft_wrap=True)
+        say(record["note"], style="dim")

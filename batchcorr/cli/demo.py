@@ -121,7 +121,7 @@ def _show_next(target: Path) -> None:
         "batchcorr methods               what else there is, and its parameters",
         "import batchcorr as bc          the same in Python: bc.pp.combat(adata, …)",
     ):
-        out.print(Text(f"  {line}"), soft_wrap=True)
+        out.print(f"  {line}", soft_wrap=True)
 
 
 def _table(first: str, *others: str) -> Table:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from batchcorr.cli import options
-from batchcorr.cli.console import out, reporting
+from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, tell
 from batchcorr.cli.files import DATA, check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
@@ -93,7 +92,7 @@ def fit(
         with writing(target):
             fitted.save(target)
         text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}."
-        out.print(Text(text), soft_wrap=True)
+        say(text)
 
 
 def _fit_samples(

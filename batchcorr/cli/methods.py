@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from inspect import getdoc
 
-from rich.markup import escape
 from rich.table import Table
 
 from batchcorr.cli.console import out, reporting
@@ -33,9 +32,9 @@ def methods() -> None:
             )
             if not kind.needs_batch:
                 settings = f"a step before correction: batchcorr.pp.{name} in Python"
-            table.add_row(name, kind.__name__, escape(summary))
+            table.add_row(name, kind.__name__, summary)
             if settings:
-                table.add_row("", "", escape(settings), style="dim")
+                table.add_row("", "", settings, style="dim")
         out.print(table)
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from batchcorr.cli import options
-from batchcorr.cli.console import out, reporting
+from batchcorr.cli.console import reporting, say
 from batchcorr.cli.files import check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data
 
@@ -84,8 +83,8 @@ def schema(
                 for name, given in made.covariates.items()
             )
             text += f"; keeping {', '.join(kept)}"
-        out.print(Text(f"{text}."), soft_wrap=True)
-        out.print("All sites need this file, and the labels of all must be in it.")
+        say(f"{text}.")
+        say("All sites need this file, and the labels of all must be in it.")
 
 
 def moments(
@@ -127,7 +126,7 @@ def moments(
         held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
         text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
         text += f"{len(known.features):,} features, of batches {held}."
-        out.print(Text(text), soft_wrap=True)
+        say(text)
 
 
 def _with_levels(schema: Schema, given: list[str]) -> Schema:

@@ -7,10 +7,11 @@ of the file end, so that no chunk is unpacked twice.
 
 from __future__ import annotations
 
-import resource
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,9 @@ SAMPLED = 100
 
 RESERVE = 160 << 20
 """For compiled code, small arrays and what libraries keep."""
+
+TYPICAL = 400 << 20
+"""What this process takes, where the system has no module that says it."""
 
 
 def open_file(path: Path) -> Any:
@@ -256,9 +260,13 @@ def most_bytes(memory: int, parallel: int) -> int:
 
 
 def _taken() -> int:
-    """Return the bytes this process takes; the kernel's mark begins with its parent's."""
+    """The bytes this process takes; the kernel's peak begins with its parent's."""
     pages = Path("/proc/self/statm")
     if pages.exists():
-        return int(pages.read_text().split()[1]) * resource.getpagesize()
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if find_spec("resource") is None:  # Windows
+        return TYPICAL
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
