@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-UsageError = typer.BadParameter.__bases__[0]
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 
 class _Commands(TyperGroup):
