@@ -1,0 +1,92 @@
+r"""One weight a batch, where batches differ in how variable they are.
+
+    Var ε[i, g] = σ_g² / w_b,        w_b = exp(-γ_b),    Σ_b n_b γ_b = 0
+
+by restricted maximum likelihood over all features (Smyth 2002; Ritchie et al. 2006): Fisher
+scoring on γ, whose score and information need no more than the sums by batch,
+
+    w_b RSS_b / s²  against  n_b - 1 - w_b tr(V S_b),        V = (Σ_b w_b S_b)⁻¹.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.moments import Moments
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["batch_weights"]
+
+PRIOR = 10.0
+"""Features' worth of evidence that batches are alike."""
+
+ROUNDS = 50
+TOLERANCE = 1e-5
+
+
+def batch_weights(moments: Moments) -> Floats:
+    """The weight of each batch, of mean log 0 over samples: (B,).
+
+    Parameters
+    ----------
+    moments
+        Of all batches, each of two samples or more, with no value missing.
+
+    Notes
+    -----
+    R: limma `arrayWeights` with ``var.group`` the batch, ``method="reml"``, and its
+    stopping rule.
+    """
+    counts = moments.rows[:, 0]
+    n, n_batches = counts.sum(), moments.n_batches
+    residual = n - n_batches - moments.n_columns
+    weights, log_weights = np.ones(n_batches), np.zeros(n_batches - 1)
+    if residual < 2 or n_batches == 1:
+        return weights
+    contrasts = np.vstack([np.eye(n_batches - 1), -np.ones(n_batches - 1)])
+    contrasts -= counts @ contrasts / n
+    used, best = None, np.inf
+    gram = moments.gram[..., 0]
+    for _ in range(ROUNDS):
+        v = np.linalg.inv(np.einsum("b,bij->ij", weights, gram))
+        squares = weights[:, None] * _residual_squares(moments, v, weights)
+        variance = squares.sum(axis=0) / residual
+        if used is None:
+            used = variance > 1e-15
+        n_features = int(used.sum())
+        share = (squares[:, used] / variance[used]).mean(axis=1)
+        vs = weights[:, None, None] * (v @ gram)
+        leverage = np.einsum("bii->b", vs)  # beyond the batch's own mean
+        information = np.einsum("bij,cji->bc", vs, vs)
+        information[np.diag_indices(n_batches)] += counts - 1 - 2 * leverage
+        joint = contrasts.T @ information @ contrasts
+        border = contrasts.T @ information.sum(axis=0)
+        joint -= np.outer(border, border) / information.sum()
+        joint = n_features * joint + PRIOR * contrasts.T @ (counts[:, None] * contrasts)
+        score = n_features * (share - (counts - 1 - leverage))
+        score = contrasts.T @ (score + PRIOR * counts * (weights - 1))
+        step = np.linalg.solve(joint, score)
+        criterion = score @ step / len(step) / (n_features + PRIOR)
+        if not criterion < best:
+            break
+        best = criterion
+        log_weights += step
+        weights = np.exp(-contrasts @ log_weights)
+        if criterion < TOLERANCE:
+            break
+    return weights
+
+
+def _residual_squares(moments: Moments, v: Floats, weights: Floats) -> Floats:
+    """The residual squares of each batch under β of the weighted fit: (B, G)."""
+    beta = v @ np.einsum("b,bjg->jg", weights, moments.cross)
+    squares = moments.squares - 2 * np.einsum("jg,bjg->bg", beta, moments.cross)
+    return np.maximum(
+        squares + np.einsum("jg,bjk,kg->bg", beta, moments.gram[..., 0], beta), 0
+    )
