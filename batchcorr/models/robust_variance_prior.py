@@ -112,10 +112,7 @@ def _level(logs: Floats, covariate: Floats | None) -> Floats:
 
 def _clipped_log_f(d: float, inverse_df: float) -> tuple[float, float]:
     """Mean and variance of log F(d, 1 / inverse_df), clipped at its own quantiles."""
-    if inverse_df == 0:
-        law = chi2(d, scale=1 / d)
-    else:
-        law = f(d, 1 / inverse_df)
+    law = chi2(d, scale=1 / d) if inverse_df == 0 else f(d, 1 / inverse_df)
     low, high = law.ppf(TAILS[0]), law.isf(TAILS[1])
     ends = np.array([low, high]) / (1 + np.array([low, high]))
     nodes, weights = leggauss(NODES)
