@@ -87,6 +87,5 @@ def _residual_squares(moments: Moments, v: Floats, weights: Floats) -> Floats:
     """The residual squares of each batch under β of the weighted fit: (B, G)."""
     beta = v @ np.einsum("b,bjg->jg", weights, moments.cross)
     squares = moments.squares - 2 * np.einsum("jg,bjg->bg", beta, moments.cross)
-    return np.maximum(
-        squares + np.einsum("jg,bjk,kg->bg", beta, moments.gram[..., 0], beta), 0
-    )
+    explained: Floats = np.einsum("jg,bjk,kg->bg", beta, moments.gram[..., 0], beta)
+    return np.maximum(squares + explained, 0)

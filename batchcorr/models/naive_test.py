@@ -50,14 +50,16 @@ class DesignSums(NamedTuple):
     @property
     def within(self) -> Floats:
         """Products of the columns within batches, Σ_b S_b: (p, p)."""
-        return self.gram.sum(axis=0)
+        products: Floats = self.gram.sum(axis=0)
+        return products
 
     @property
     def total(self) -> Floats:
         """Products of the columns about their common means: (p, p)."""
         centre = self.n @ self.columns / self.n.sum()
         away = self.columns - centre
-        return self.within + np.einsum("b,bi,bj->ij", self.n, away, away)
+        between: Floats = np.einsum("b,bi,bj->ij", self.n, away, away)
+        return self.within + between
 
 
 def corrected_rate(
@@ -121,7 +123,8 @@ def _traces(
     v, v_total = np.linalg.inv(sums.within), np.linalg.inv(sums.total)
 
     def summed(weight: Floats) -> Floats:
-        return np.einsum("b,bij->ij", weight, gram)
+        products: Floats = np.einsum("b,bij->ij", weight, gram)
+        return products
 
     k = v @ summed(variance) @ v
     h, h_variance = summed(d), summed(d * variance)

@@ -92,7 +92,7 @@ def estimate_robust_variance_prior(
     shrunk = _believed(s2 / np.exp(log_scale), d, prior_df)
     scale, every_df = np.exp(log_scale), np.full(len(variance), prior_df)
     every_df[known] = shrunk
-    if covariate is None:
+    if covariate is None or own is None:
         return VariancePrior(np.atleast_1d(scale), every_df)
     places, first_of = np.unique(own, return_inverse=True)
     tied = np.bincount(first_of, log_scale) / np.bincount(first_of)
@@ -137,7 +137,7 @@ def _believed(ratio: Floats, d: float, prior_df: float) -> Floats:
         return np.full(count, prior_df)
     share = np.exp(log_share)
     if np.isinf(prior_df):
-        reduced = np.where(share < 1, share * count * d, np.inf)
+        reduced: Floats = np.where(share < 1, share * count * d, np.inf)
         reduced[order] = np.maximum.accumulate(reduced[order])
         return reduced
     worst = float(log_tail[order[0]])
