@@ -86,6 +86,7 @@ def batch_weights(moments: Moments) -> Floats:
 def _residual_squares(moments: Moments, v: Floats, weights: Floats) -> Floats:
     """The residual squares of each batch under β of the weighted fit: (B, G)."""
     beta = v @ np.einsum("b,bjg->jg", weights, moments.cross)
-    squares = moments.squares - 2 * np.einsum("jg,bjg->bg", beta, moments.cross)
+    squares: Floats = moments.squares - 2 * np.einsum("jg,bjg->bg", beta, moments.cross)
     explained: Floats = np.einsum("jg,bjk,kg->bg", beta, moments.gram[..., 0], beta)
-    return np.maximum(squares + explained, 0)
+    squares += explained
+    return np.maximum(squares, 0)
