@@ -45,9 +45,12 @@ BLOCK = 2**24
 
 
 def accumulator(x: Array) -> Any:
-    """Return the dtype to sum in: float64, but float32 for half precision."""
+    """The dtype to sum in: float64, but float32 for half precision, and on Apple's MPS."""
     xp = namespace(x)
-    return xp.float64 if x.dtype in (xp.float32, xp.float64) else xp.float32
+    has_wide = getattr(x.device, "type", "") != "mps"
+    return (
+        xp.float64 if has_wide and x.dtype in (xp.float32, xp.float64) else xp.float32
+    )
 
 
 def tensor_moments(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from batchcorr.bridge._loader import evaluating, read_batches, run
+from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._norms import require_model
 from batchcorr.bridge._recording import Recording
+from batchcorr.bridge._running import evaluating, run
 from batchcorr.bridge.nn._labels import read_labels
 from batchcorr.errors import (
     AssociationWarning,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from torch import nn
 
-    from batchcorr.bridge._loader import Minibatch
+    from batchcorr.bridge._batches import Minibatch
 
 __all__ = ["capture"]
 
@@ -199,13 +200,13 @@ def _column(given: Any, minibatch: Minibatch, number: int, key: str) -> list[Any
         return [number - 1] * minibatch.size if key == "batch" else []
     if not isinstance(given, int):
         return []
-    if not 0 < given <= len(minibatch.beside):
+    if not 0 < given <= len(minibatch.others):
         msg = (
             f"{key}={given} is not an item of the loader's tuples: beside the input "
-            f"they have {len(minibatch.beside)}, counted from 1."
+            f"they have {len(minibatch.others)}, counted from 1."
         )
         raise InputError(msg)
-    return read_labels(minibatch.beside[given - 1], minibatch.size)
+    return read_labels(minibatch.others[given - 1], minibatch.size)
 
 
 def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.bridge._loader import evaluating, read_batches, run
+from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._running import evaluating, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 

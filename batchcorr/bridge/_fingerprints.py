@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchcorr.bridge._loader import evaluating, read_batches, run
+from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._running import evaluating, run
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._loader import evaluating, read_batches, run
-from batchcorr.bridge._norms import batch_norms, given_to, statistics_of
+from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._norms import batch_norms, statistics_of
 from batchcorr.bridge._rows import positions, to_rows
+from batchcorr.bridge._running import evaluating, input_of, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
 
@@ -206,7 +207,7 @@ def _observe(
     received: list[Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        received.append(given_to(args, kwargs))
+        received.append(input_of(args, kwargs))
         raise _Reached
 
     handle = norm.register_forward_pre_hook(stop, with_kwargs=True)

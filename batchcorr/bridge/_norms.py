@@ -3,38 +3,61 @@ r"""The BatchNorm layers of a model: which there are, and what correction each a
 In evaluation mode a BatchNorm is a frozen correction with one batch,
 
     r = γ / √(running variance + ε),      s = β - r · running mean
+
+A BatchNorm is torch's own, also of several processes (SyncBatchNorm), with dropout and
+activation in the same module (timm's BatchNormAct2d), or frozen into buffers
+(torchvision's FrozenBatchNorm2d, timm's, detectron2's).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
 __all__ = [
+    "affine_of",
     "batch_norms",
+    "channels_of",
     "correction_of",
-    "given_to",
+    "eps_of",
+    "is_batch_norm",
+    "is_frozen",
     "normalizing",
     "require_model",
     "require_plain",
     "statistics_of",
+    "unwrapped",
 ]
+
+STATISTICS = ("running_mean", "running_var")
+AFFINE = ("weight", "bias")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DataParallel and DistributedDataParallel."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif (compiled := model._modules.get("_orig_mod")) is not None:
+            model = compiled
+        else:
+            return model
 
 
 def require_model(model: object) -> nn.Module:
-    """Return `model` if it is one whose layers all have their shapes.
+    """The model, unwrapped, if it is one whose layers all have their shapes.
 
     Raises
     ------
@@ -44,6 +67,7 @@ def require_model(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         msg = f"The model must be a torch.nn.Module, not a {type(model).__name__}."
         raise InputError(msg)
+    model = unwrapped(model)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(value, UninitializedParameter | UninitializedBuffer):
             msg = (
@@ -54,8 +78,40 @@ def require_model(model: object) -> nn.Module:
     return model
 
 
-def batch_norms(model: nn.Module, *, needed: bool = True) -> dict[str, _BatchNorm]:
-    """Return the BatchNorm layers of a model by name, each once, in module order.
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm that can be trained.
+
+    Examples
+    --------
+    >>> is_batch_norm(nn.SyncBatchNorm(2)), is_batch_norm(nn.InstanceNorm1d(2))
+    (True, False)
+    """
+    return isinstance(module, _NormBase) and not isinstance(module, _InstanceNorm)
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm of buffers only, which no training changes."""
+    tensors = [getattr(module, name, None) for name in (*STATISTICS, *AFFINE)]
+    return (
+        not isinstance(module, _NormBase)
+        and all(name in module._buffers for name in STATISTICS)
+        and all(isinstance(x, torch.Tensor) and x.ndim == 1 for x in tensors)
+    )
+
+
+def batch_norms(
+    model: nn.Module, *, needed: bool = True, frozen: bool = False
+) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers of a model by name, each once, in module order.
+
+    Parameters
+    ----------
+    model
+        The model.
+    needed
+        Whether there must be one.
+    frozen
+        Whether those are wanted too that consist of buffers.
 
     Raises
     ------
@@ -63,23 +119,23 @@ def batch_norms(model: nn.Module, *, needed: bool = True) -> dict[str, _BatchNor
         If there is none and one is needed.
     """
     found = {
-        name: module
+        name: cast("_BatchNorm", module)
         for name, module in require_model(model).named_modules()
-        if isinstance(module, _BatchNorm)
+        if is_batch_norm(module) or (frozen and is_frozen(module))
     }
     if needed and not found:
         require_plain(model)
         kinds = sorted({type(module).__name__ for module in model.modules()})
         msg = (
-            f"The model has no BatchNorm layer, so there is nothing to do. Its layers "
-            f"are {', '.join(kinds)}."
+            "The model has no BatchNorm layer, so there is nothing to do. Its layers "
+            f"are {some(kinds)}."
         )
         raise InputError(msg)
     return found
 
 
 def require_plain(model: nn.Module) -> None:
-    """Refuse models whose BatchNorm layers are there, but are no ordinary ones.
+    """Refuse models whose BatchNorm layers cannot be seen, or are of several domains.
 
     Raises
     ------
@@ -103,14 +159,18 @@ def require_plain(model: nn.Module) -> None:
             raise InputError(msg)
 
 
-def given_to(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the activations that a layer is called with, by position or by name."""
-    found: Tensor = args[0] if args else kwargs["input"]
-    return found
+def eps_of(norm: nn.Module) -> float:
+    """ε of a layer; 1e-5 where its class does not say (DETR's frozen BatchNorm)."""
+    return float(getattr(norm, "eps", 1e-5))
+
+
+def channels_of(norm: _BatchNorm) -> int:
+    """How many channels a layer has."""
+    return len(statistics_of(norm)[0])
 
 
 def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return the running mean and variance of a layer, in float64.
+    """The running mean and variance of a layer, in float64.
 
     Raises
     ------
@@ -123,11 +183,20 @@ def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
             "statistics: it normalizes each batch by itself, in evaluation too."
         )
         raise InputError(msg)
-    return norm.running_mean.double(), norm.running_var.double()
+    return wide(norm.running_mean), wide(norm.running_var)
+
+
+def affine_of(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
+    """γ and β of a layer, in float64; None where it has none."""
+    weight, bias = norm.weight, norm.bias
+    return (
+        None if weight is None else wide(weight.detach()),
+        None if bias is None else wide(bias.detach()),
+    )
 
 
 def correction_of(norm: _BatchNorm) -> LocationScale:
-    """Return what a BatchNorm layer does in evaluation mode, as a frozen correction.
+    """What a BatchNorm layer does in evaluation mode, as a frozen correction.
 
     Examples
     --------
@@ -137,9 +206,8 @@ def correction_of(norm: _BatchNorm) -> LocationScale:
     [[0.5, 0.5]]
     """
     mean, variance = statistics_of(norm)
-    return normalizing(
-        mean[None, :], variance[None, :], norm.eps, norm.weight, norm.bias
-    )
+    weight, bias = affine_of(norm)
+    return normalizing(mean[None, :], variance[None, :], eps_of(norm), weight, bias)
 
 
 def normalizing(
@@ -149,7 +217,7 @@ def normalizing(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> LocationScale:
-    """Return the correction γ (x - mean) / √(variance + ε) + β of each batch.
+    """The correction γ (x - mean) / √(variance + ε) + β of each batch.
 
     Parameters
     ----------
@@ -162,8 +230,8 @@ def normalizing(
 
     Examples
     --------
-    >>> found = normalizing(torch.tensor([[2.0]]), torch.tensor([[4.0]]), 0.0)
-    >>> found.scale.item(), found.shift.item()
+    >>> unit = normalizing(torch.tensor([[2.0]]), torch.tensor([[4.0]]), 0.0)
+    >>> unit.scale.item(), unit.shift.item()
     (0.5, -1.0)
     """
     wide = torch.promote_types(mean.dtype, torch.float32)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._fingerprints import fingerprints
 from batchcorr.bridge._layerwise import (
     call_order,
@@ -27,11 +28,10 @@ from batchcorr.bridge._layerwise import (
     keeping,
     require_reusable,
 )
-from batchcorr.bridge._loader import evaluating, read_batches, run
-from batchcorr.bridge._norms import given_to
 from batchcorr.bridge._null_table import NullTable
 from batchcorr.bridge._profile import LayerProfile, Profile, weights_of
 from batchcorr.bridge._rows import positions
+from batchcorr.bridge._running import evaluating, input_of, run
 from batchcorr.bridge._source_classes import add_classes, class_shares, labels_of
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
@@ -267,7 +267,7 @@ class _Supports:
         def standardize(
             norm: _BatchNorm, args: Any, kwargs: Any, _output: Any
         ) -> Tensor:
-            x = given_to(args, kwargs)
+            x = input_of(args, kwargs)
             self.count = x.shape[0] // self.size
             rows = _side_by_side(x, self.count)
             moments = tensor_moments(rows)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
+from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._class_mixture import choose_classes, is_unbalanced
 from batchcorr.bridge._composition import gives_logits
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
@@ -23,7 +24,6 @@ from batchcorr.bridge._layerwise import (
     snapshot,
     statistics,
 )
-from batchcorr.bridge._loader import read_batches
 from batchcorr.bridge._profile import Profile
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from batchcorr.bridge._loader import Minibatch
+    from batchcorr.bridge._batches import Minibatch
 
 __all__ = ["Recording"]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._loader import evaluating, read_batches, run
-from batchcorr.bridge._norms import given_to
+from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._rows import codes_of_rows, to_rows
+from batchcorr.bridge._running import evaluating, input_of, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import CovariateWarning, InputError, some, warn
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from batchcorr.bridge._loader import Minibatch
+    from batchcorr.bridge._batches import Minibatch
     from batchcorr.models.moments import Moments
 
 __all__ = ["add_classes", "class_shares", "labels_of"]
@@ -29,9 +29,9 @@ __all__ = ["add_classes", "class_shares", "labels_of"]
 
 def labels_of(batch: Minibatch) -> NDArray[np.int64] | None:
     """Return the integer labels that a loader gave beside the inputs, if it did."""
-    if not batch.beside:
+    if not batch.others:
         return None
-    labels = batch.beside[0]
+    labels = batch.others[0]
     if not isinstance(labels, torch.Tensor) or labels.shape != (batch.size,):
         return None
     if labels.is_floating_point() or labels.dtype == torch.bool:
@@ -83,7 +83,7 @@ def class_shares(loader: Iterable[Any]) -> NDArray[np.float64]:
 
 def _unread_classes(batch: Minibatch) -> str:
     """Describe what looks like classes in another form than integers, or nothing."""
-    labels = batch.beside[0] if batch.beside and labels_of(batch) is None else None
+    labels = batch.others[0] if batch.others and labels_of(batch) is None else None
     if not isinstance(labels, torch.Tensor) or len(labels.shape) not in {1, 2}:
         return ""
     if labels.layout != torch.strided or not labels.numel():
@@ -116,7 +116,7 @@ def add_classes(
 
     def watch(name: str) -> Any:
         def add(_norm: nn.Module, args: Any, kwargs: Any) -> None:
-            x = given_to(args, kwargs)
+            x = input_of(args, kwargs)
             part = tensor_moments(to_rows(x), codes_of_rows(codes, x.shape), n_classes)
             totals[name] = totals[name].merge(part) if name in totals else part
 

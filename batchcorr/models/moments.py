@@ -77,6 +77,14 @@ class Moments:
         """Whether features differ in the samples or weights they were observed with."""
         return int(self.n.shape[1]) != 1 or self.n_features == 1
 
+    def variance(self, ddof: int = 0) -> Array:
+        """M / (n - ddof), the variance of each batch: (B, G).
+
+        Where n is not above `ddof` it is not a number, or infinite.
+        """
+        variance: Array = self.squares / (self.n - ddof)
+        return variance
+
     def concat(self, other: Self) -> Self:
         """Stack the batches of two sets of moments, without merging any."""
         xp = namespace(self.mean)

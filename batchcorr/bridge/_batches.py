@@ -1,0 +1,174 @@
+"""Batches of samples: nestings of tensors, samples on axis 0, and loaders of them.
+
+A batch is any nesting of tuples, lists and mappings. Every tensor with an axis has the
+samples on its first; numbers, strings and tensors without axes belong to no sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Minibatch", "leaves", "map_tensors", "n_samples", "read_batches", "take"]
+
+
+# -- nestings --------------------------------------------------------------------------
+
+
+def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The nesting with every tensor replaced by a function of it.
+
+    Examples
+    --------
+    >>> map_tensors({"x": torch.ones(2), "name": "a"}, lambda x: (x * 2).tolist())
+    {'x': [2.0, 2.0], 'name': 'a'}
+    """
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {key: map_tensors(value, function) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        parts = [map_tensors(value, function) for value in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    return tree
+
+
+def leaves(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a nesting, one after the other.
+
+    Examples
+    --------
+    >>> [x.item() for x in leaves([torch.tensor(1), (torch.tensor(2), "label")])]
+    [1, 2]
+    """
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from leaves(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from leaves(value)
+
+
+def n_samples(batch: Any) -> int:
+    """How many samples a batch has.
+
+    Raises
+    ------
+    InputError
+        If it holds no tensor, its tensors disagree, or values are NaN.
+
+    Examples
+    --------
+    >>> n_samples((torch.ones(3, 2), torch.ones(3)))
+    3
+    """
+    tensors = [value for value in leaves(batch) if value.ndim]
+    sizes = sorted({int(value.shape[0]) for value in tensors})
+    if not sizes:
+        msg = (
+            f"The batch holds no tensor of samples: it is a {type(batch).__name__}. "
+            "Give a tensor, or a tuple, list or dict of tensors, samples on axis 0."
+        )
+        raise InputError(msg)
+    if len(sizes) > 1:
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        msg = (
+            "All tensors of a batch must have its samples on axis 0, but the first "
+            f"axes are {', '.join(map(str, sizes))} long: the shapes are {shapes}."
+        )
+        raise InputError(msg)
+    if sizes[0] == 0:
+        msg = "The batch holds no sample: its tensors are empty."
+        raise InputError(msg)
+    for value in tensors:
+        readable = value.is_floating_point() and not value.is_meta
+        if readable and bool(torch.isnan(value).any()):
+            msg = (
+                f"A tensor of the batch, of shape {tuple(value.shape)}, holds NaN: "
+                "remove or impute missing values first."
+            )
+            raise InputError(msg)
+    return sizes[0]
+
+
+def take(batch: Any, rows: Tensor) -> Any:
+    """Some samples of a batch, in a nesting like its own.
+
+    Examples
+    --------
+    >>> x, name = take((torch.arange(4), "a"), torch.tensor([3, 0]))
+    >>> x.tolist(), name
+    ([3, 0], 'a')
+    """
+    return map_tensors(
+        batch, lambda value: value[rows.to(value.device)] if value.ndim else value
+    )
+
+
+# -- loaders ---------------------------------------------------------------------------
+
+
+class Minibatch(NamedTuple):
+    """What a loader gave: the model's inputs, what came with them, and how many."""
+
+    inputs: Any
+    others: tuple[Any, ...]
+    size: int
+
+
+def read_batches(loader: Iterable[Any]) -> Iterator[Minibatch]:
+    """What goes into the model: tensors, first items of tuples, or mappings.
+
+    Raises
+    ------
+    InputError
+        If the loader is none, is empty, or gives something else; if values are not
+        finite.
+    """
+    if isinstance(loader, torch.Tensor) or not isinstance(loader, Iterable):
+        msg = (
+            "The loader must give batches: a DataLoader, or a list of tensors, not a "
+            f"{type(loader).__name__}. For a single batch x give [x]."
+        )
+        raise InputError(msg)
+    count = 0
+    for count, item in enumerate(loader, start=1):
+        yield _read(item, count)
+    if not count:
+        msg = (
+            "The loader is empty: it gave no batch. An iterator is used up by one run."
+        )
+        raise InputError(msg)
+
+
+def _read(item: Any, number: int) -> Minibatch:
+    others: tuple[Any, ...] = ()
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item):
+        item, others = item[0], tuple(item[1:])
+    tensors = list(item.values()) if isinstance(item, Mapping) else [item]
+    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors):
+        msg = (
+            f"Batch {number} of the loader holds a {type(item).__name__}: give tensors, "
+            "tuples whose first item is one, or mappings of names to tensors."
+        )
+        raise InputError(msg)
+    for value in tensors:
+        readable = value.is_floating_point() and not value.is_meta
+        if readable and not bool(torch.isfinite(value).all()):
+            msg = (
+                f"Batch {number} of the loader holds values that are not finite (NaN)."
+            )
+            raise InputError(msg)
+    size = int(tensors[0].shape[0]) if tensors[0].ndim else 0
+    if size == 0:
+        msg = f"Batch {number} of the loader holds no sample."
+        raise InputError(msg)
+    return Minibatch(item, others, size)

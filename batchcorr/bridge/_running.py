@@ -1,0 +1,213 @@
+"""Run a model and leave no trace: modes, hooks and random numbers are put back.
+
+Random numbers are seeded and restored on the CPU and on the devices that are named, and
+nowhere else: `torch.manual_seed` would seed every accelerator of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from batchcorr.bridge._batches import leaves
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import BatchCorrError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torch import Tensor, nn
+
+__all__ = [
+    "RandomStates",
+    "accelerators",
+    "evaluating",
+    "has_hooks",
+    "hooked",
+    "input_of",
+    "random_states",
+    "run",
+    "seeded",
+    "set_random_states",
+    "wide",
+]
+
+RandomStates: TypeAlias = "dict[torch.device, Tensor]"
+
+
+# -- running ---------------------------------------------------------------------------
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """What a model gives for a tensor, or for a mapping of named tensors.
+
+    Raises
+    ------
+    InputError
+        If model and data are on different devices, or the model cannot take the batch.
+    """
+    tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+    devices = {str(value.device) for value in model.parameters()}
+    devices |= {str(value.device) for value in model.buffers()}
+    given = {str(value.device) for value in tensors}
+    if devices and not given <= devices:
+        msg = (
+            f"The model is on {', '.join(sorted(devices))} and the data are on "
+            f"{', '.join(sorted(given))}: move one to the other with .to(device)."
+        )
+        raise InputError(msg)
+    try:
+        return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    except BatchCorrError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        msg = (
+            f"The model cannot take a batch of shape {shapes}: {type(error).__name__}: "
+            f"{error}"
+        )
+        if isinstance(error, TypeError):
+            msg += (
+                "\nTo a model of several inputs the loader must give mappings of their "
+                "names to tensors; of a tuple the first item is taken."
+            )
+        raise InputError(msg) from error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode without gradients, and put back after."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+# -- hooks -----------------------------------------------------------------------------
+
+
+@contextmanager
+def hooked(
+    modules: Iterable[nn.Module],
+    *,
+    before: Callable[..., Any] | None = None,
+    after: Callable[..., Any] | None = None,
+) -> Iterator[None]:
+    """Call functions before and after each of some modules, as torch's hooks with kwargs.
+
+    Parameters
+    ----------
+    modules
+        The modules.
+    before
+        Called with module, args and kwargs.
+    after
+        Called with module, args, kwargs and output; a value it returns replaces the
+        output.
+    """
+    with ExitStack() as stack:
+        for module in modules:
+            if before is not None:
+                handle = module.register_forward_pre_hook(before, with_kwargs=True)
+                stack.callback(handle.remove)
+            if after is not None:
+                handle = module.register_forward_hook(after, with_kwargs=True)
+                stack.callback(handle.remove)
+        yield
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether anybody watches a forward pass of the model."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks for module in model.modules()
+    )
+
+
+def input_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The activations that a layer is called with, by position or by name."""
+    given: Tensor = args[0] if args else kwargs["input"]
+    return given
+
+
+# -- devices and random numbers ----------------------------------------------------------
+
+
+def accelerators(*trees: Any) -> list[torch.device]:
+    """The devices, other than the CPU, of modules and of nestings of tensors."""
+    devices: set[torch.device] = set()
+    for tree in trees:
+        module = isinstance(tree, torch.nn.Module)
+        tensors = [*tree.parameters(), *tree.buffers()] if module else leaves(tree)
+        devices |= {value.device for value in tensors}
+    known = [device for device in devices if device.type not in {"cpu", "meta"}]
+    return sorted(known, key=str)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Values in float64; on the CPU where the device has no float64 (Apple's MPS)."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
+def random_states(devices: Iterable[torch.device] = ()) -> RandomStates:
+    """The state of the random numbers on the CPU and on the devices named."""
+    states = {torch.device("cpu"): torch.get_rng_state()}
+    for device in devices:
+        states[device] = _random_of(device, "get_rng_state")
+    return states
+
+
+def set_random_states(states: RandomStates) -> None:
+    """Put random numbers where `random_states` found them."""
+    for device, state in states.items():
+        if device.type == "cpu":
+            torch.set_rng_state(state)
+        else:
+            _random_of(device, "set_rng_state", state)
+
+
+@contextmanager
+def seeded(
+    devices: Iterable[torch.device] = (), seed: int | None = 0
+) -> Iterator[None]:
+    """Draw from a seed (None: go on as before) and leave the random numbers as they were.
+
+    Examples
+    --------
+    >>> before = torch.get_rng_state()
+    >>> with seeded():
+    ...     _ = torch.rand(3)
+    >>> torch.equal(before, torch.get_rng_state())
+    True
+    """
+    states = random_states(devices)
+    try:
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            for device in states:
+                if device.type != "cpu":
+                    _seed(device, seed)
+        yield
+    finally:
+        set_random_states(states)
+
+
+def _random_of(device: torch.device, verb: str, *state: Tensor) -> Any:
+    """Read or set the state of one device: MPS has one, and takes no number."""
+    module: Any = torch.get_device_module(device)
+    where = () if device.type == "mps" else (device,)
+    return getattr(module, verb)(*state, *where)
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seed one device: torch seeds the current one."""
+    module: Any = torch.get_device_module(device)
+    if device.type == "mps":
+        module.manual_seed(seed)
+        return
+    with module.device(device):
+        module.manual_seed(seed)
