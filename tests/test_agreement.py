@@ -21,6 +21,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.errors import BatchCorrError, FeatureWarning
+from batchcorr.estimators.metadata import Labels
 from batchcorr.models.counts import dispersion, distribution
 from batchcorr.models.counts.regression import fit_features
 from batchcorr.models.quantiles import sorted_values, to_quantiles
@@ -167,7 +168,7 @@ def combat_seq(name):
         found = estimator.fit_transform(
             case["counts"], batch=case["batch"], covariates=kept
         )
-    design = estimator._metadata.design(len(case["batch"]), case["batch"], kept)
+    design = estimator._metadata.design(len(case["batch"]), Labels(case["batch"], kept))
     model = estimator.model_
     means, _ = model.means(design, model.offset(case["counts"]), slice(None))
     return case, found, model, means

@@ -22,7 +22,6 @@ import batchcorr as bc
 from batchcorr.arrays import apply
 from batchcorr.design.design import Design
 from batchcorr.errors import DesignError, InputError
-from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.methods import registry
 from batchcorr.models import empirical_bayes
 from batchcorr.models.location_scale import LocationScale
@@ -49,11 +48,7 @@ DESIGNS = {
     "number": ["age"],
     "both": ["cell_type", "sex", "age"],
 }
-METHODS = {
-    name: method
-    for name, method in registry().items()
-    if issubclass(method, LocationScaleMethod)
-}
+METHODS = {name: method for name, method in registry().items() if method.record.streams}
 
 
 @dataclass(frozen=True)

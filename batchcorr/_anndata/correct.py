@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from batchcorr._anndata.fitted import (
     warn_of_places,
 )
 from batchcorr._anndata.interrupts import uninterrupted
-from batchcorr._anndata.labels import Labels, read_labels
+from batchcorr._anndata.labels import ObsLabels, read_labels
 from batchcorr._anndata.noting import Noting
 from batchcorr.errors import (
     InputError,
@@ -24,7 +23,6 @@ from batchcorr.errors import (
     warn,
 )
 from batchcorr.estimators.densify import allow_dense
-from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.matrix import (
     as_matrix,
     becomes_dense,
@@ -114,7 +112,7 @@ def fit(
 def fit_labels(
     adata: AnnData,
     estimator: Corrector,
-    labels: Labels,
+    labels: ObsLabels,
     weights: Any,
     layer: str | None,
 ) -> Corrector:
@@ -124,19 +122,18 @@ def fit_labels(
 
 
 def fit_matrix(
-    x: Any, names: Any, estimator: Corrector, labels: Labels, weights: Any = None
+    x: Any, names: Any, estimator: Corrector, labels: ObsLabels, weights: Any = None
 ) -> Corrector:
     """Fit an estimator on a matrix whose labels and feature names were read."""
     given = {"nuisance": labels.nuisance, "weights": weights}
     given = {name: value for name, value in given.items() if value is not None}
-    known = signature(estimator.fit).parameters
     for name in given:
-        if name not in known:
-            msg = f"{estimator.method} has no {name}: use remove_batch_effect."
+        if name not in estimator.record.takes:
+            msg = f"{estimator.record.name} has no {name}: use remove_batch_effect."
             raise InputError(msg)
     estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
     if names.is_unique:
-        estimator._names = tuple(map(str, names))
+        estimator.feature_names_ = tuple(map(str, names))
     estimator.obs_columns_ = labels.keys
     return estimator
 
@@ -189,7 +186,7 @@ def apply(
     noting(_warn_if_repeated, adata, layer, key_added)
     noting(_allow_dense, x, correction, dense)
     noting(warn_of_places, adata, correction)
-    if isinstance(correction, LocationScaleMethod):
+    if correction.record.scale == "log":
         noting(warn_of_counts, x, type(correction).__name__)
     labels = labels_for(adata, correction, batch_key, covariates, nuisance)
     return _write(
@@ -200,7 +197,7 @@ def apply(
 def _write(
     adata: AnnData,
     estimator: Corrector,
-    labels: Labels,
+    labels: ObsLabels,
     noting: Noting,
     *,
     layer: str | None,
@@ -230,10 +227,8 @@ def _write(
     return adata if copy else None
 
 
-def _corrected(estimator: Corrector, x: Any, labels: Labels, out: Any) -> Any:
-    return estimator._apply(
-        x, labels.batch, labels.covariates, labels.nuisance, dense=True, out=out
-    )
+def _corrected(estimator: Corrector, x: Any, labels: ObsLabels, out: Any) -> Any:
+    return estimator.apply(x, labels.given, out=out, dense=True)
 
 
 def _allow_dense(x: Any, estimator: Corrector, dense: bool | None) -> None:  # noqa: FBT001
@@ -247,7 +242,7 @@ def make_estimator(
 ) -> Corrector:
     """Return the estimator of a method, refusing parameters it does not have."""
     kind = get(method)
-    if not kind.needs_batch:
+    if kind.record.normalizes:
         msg = (
             f"{method} normalizes and knows no batches to correct: use "
             f"batchcorr.pp.{method}."
@@ -266,7 +261,7 @@ def make_estimator(
 def _record(
     estimator: Corrector,
     adata: AnnData,
-    labels: Labels,
+    labels: ObsLabels,
     layer: str | None,
     noted: list[str],
 ) -> dict[str, Any]:
@@ -276,7 +271,7 @@ def _record(
         if name not in {"copy", "batch_column", "covariate_columns"}
     }
     return {
-        "method": type(estimator).method,
+        "method": estimator.record.name,
         "parameters": parameters,
         "source": layer or "X",
         "batch": labels.keys["batch"],
@@ -284,10 +279,10 @@ def _record(
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
         "warnings": noted,
-        "for_testing": estimator.for_testing,
-        "note": "" if estimator.for_testing else NOT_FOR_TESTING,
+        "for_testing": estimator.record.testable,
+        "note": "" if estimator.record.testable else NOT_FOR_TESTING,
         "versions": versions(),
-    } | estimator._summary()
+    } | estimator.summary()
 
 
 def _warn_if_repeated(adata: AnnData, layer: str | None, key_added: str | None) -> None:

@@ -16,7 +16,7 @@ from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
-from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from batchcorr._anndata.labels import Labels
+    from batchcorr._anndata.labels import ObsLabels
     from batchcorr.estimators.base import Corrector
+    from batchcorr.estimators.location_scale import LocationScaleMethod
 
 __all__ = ["corrected"]
 
@@ -107,12 +108,8 @@ def corrected(
         make_estimator(method or "combat", parameters, labels.formula)
     )
     fit_labels(adata, estimator, labels, None, layer)
-    x, design = estimator._design(
-        matrices.get_matrix(adata, layer),
-        labels.batch,
-        labels.covariates,
-        labels.nuisance,
-    )
+    x = as_matrix(matrices.get_matrix(adata, layer))
+    design = estimator.design_of(x.shape[0], labels.given)
     sums = estimator.moments_
     assert sums is not None
     left_out = sums.n_columns - design.columns.shape[1]  # covariates, if not needed
@@ -121,26 +118,23 @@ def corrected(
 
 
 def _with_known(
-    adata: AnnData, estimator: LocationScaleMethod, labels: Labels, layer: str | None
+    adata: AnnData, estimator: LocationScaleMethod, labels: ObsLabels, layer: str | None
 ) -> CorrectedMatrix:
     """Return the matrix corrected by what was learned elsewhere, features by name."""
     x = as_matrix(matrices.get_matrix(adata, layer))
-    given = labels.batch, labels.covariates, labels.nuisance
     warn_of_places(adata, estimator)
     positions, frozen = positions_of(adata, estimator), estimator.correction_
-    if positions is None:
-        x, design = estimator._design(x, *given)
-    else:
-        design = estimator._rows(x.shape[0], *given)
+    if positions is not None:
         frozen = frozen.spread(positions, adata.n_vars)
+    design = estimator.design_of(x.shape[0], labels.given)
     return CorrectedMatrix(x, design, frozen, moments(x, design))
 
 
 def _location_scale(estimator: Corrector) -> LocationScaleMethod:
-    if isinstance(estimator, LocationScaleMethod):
+    if fits_moments(estimator):
         return estimator
     msg = (
-        f"{estimator.method} is not a location-scale method: its result cannot be "
+        f"{estimator.record.name} is not a location-scale method: its result cannot be "
         "had without making it. Use batchcorr.pp."
     )
     raise InputError(msg)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata.labels import Labels, read_labels
+from batchcorr._anndata.labels import ObsLabels, read_labels
 from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
 from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.inputs import check_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +35,10 @@ def labels_for(
     batch_key: str | Sequence[str] | None,
     covariates: Any,
     nuisance: Any,
-) -> Labels:
+) -> ObsLabels:
     """Read the labels a correction needs, from the columns it was learned from or others."""
     keeps, columns = correction.needs_covariates_, correction.obs_columns_ or {}
-    needed = correction.needs_batch
+    needed = not correction.record.normalizes
     if batch_key is None:
         batch_key = columns.get("batch")
         if batch_key is None and needed and not columns:
@@ -55,7 +56,7 @@ def labels_for(
 
 def warn_of_places(adata: AnnData, correction: Corrector) -> None:
     """Warn where names that occur twice leave nothing but places to match by."""
-    if correction._names is None and not adata.var_names.is_unique:
+    if correction.feature_names_ is None and not adata.var_names.is_unique:
         msg = (
             "var_names are not unique, so features are matched to those of the "
             "correction by their places: are they in the same order? Call "
@@ -66,8 +67,12 @@ def warn_of_places(adata: AnnData, correction: Corrector) -> None:
 
 def positions_of(adata: AnnData, estimator: Corrector) -> Any:
     """Return where the correction's features are in `adata`; None: all, in order."""
-    names = estimator._names
-    if names is None or tuple(adata.var_names) == names:
+    names = estimator.feature_names_
+    if names is None:
+        n_given, n_known = adata.n_vars, estimator.n_features_
+        check_features(None, n_given, n_known, None, type(estimator).__name__)
+        return None
+    if tuple(adata.var_names) == names:
         return None
     if not adata.var_names.is_unique:
         msg = (

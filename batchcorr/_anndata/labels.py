@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
+from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-__all__ = ["Labels", "read_labels"]
+__all__ = ["ObsLabels", "read_labels"]
 
 
-class Labels(NamedTuple):
+class ObsLabels(NamedTuple):
     """What is known of the samples, as read from `obs`, and the names of the columns."""
 
     batch: Any
@@ -24,6 +25,11 @@ class Labels(NamedTuple):
     nuisance: Any
     formula: str | None
     keys: dict[str, Any]
+
+    @property
+    def given(self) -> Labels:
+        """The labels, as estimators take them."""
+        return Labels(self.batch, self.covariates, self.nuisance)
 
 
 def read_labels(
@@ -33,7 +39,7 @@ def read_labels(
     nuisance: Any,
     *,
     needed: bool = True,
-) -> Labels:
+) -> ObsLabels:
     """Read batch, covariates and nuisances from `obs`; a batch may be not needed."""
     batch: Any = None
     keys: Sequence[str] = []
@@ -77,7 +83,7 @@ def read_labels(
         "covariates": names["covariate"],
         "nuisance": names["nuisance"],
     }
-    return Labels(batch, kept, removed, formula, saved)
+    return ObsLabels(batch, kept, removed, formula, saved)
 
 
 def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from batchcorr._anndata.labels import read_labels
 from batchcorr._anndata.noting import Noting
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.matrix import FLOATS, is_sparse
+from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.saving import versions
 from batchcorr.methods.log_normalize import LogNormalize
 from batchcorr.methods.quantile_normalize import QuantileNormalize
@@ -48,13 +49,13 @@ def log_normalize(
         method, target_sum=target_sum, base=base, prior_count=prior_count
     )
     noting = Noting()
-    counts, libraries = noting(estimator._learn, x)
+    counts, libraries = noting(estimator.fit_counts, x)
     record = record_of(target, estimator, layer, noting.texts)
     keeps_storage = prior_count is None or not is_sparse(x)
     here = key_added is None and counts is x and keeps_storage
     out = x if here and _owned(target, x, layer) else None
     with uninterrupted():
-        result = estimator._write(counts, libraries, out, dense=True)
+        result = estimator.logarithms(counts, libraries, out, dense=True)
         _set(target, result, layer, key_added)
         mark_logs(target, estimator, layer, key_added, record)
     return target if copy else None
@@ -102,7 +103,7 @@ def quantile_normalize(
     record = record_of(target, estimator, layer, noting.texts)
     here = key_added is None and not is_sparse(x) and _owned(target, x, layer)
     with uninterrupted():
-        result = estimator._apply(x, dense=True, out=x if here else None)
+        result = estimator.apply(x, Labels(), out=x if here else None, dense=True)
         _set(target, result, layer, key_added)
         _mark(target, layer, key_added, record)
     return target if copy else None
@@ -154,14 +155,14 @@ def record_of(
     parameters = estimator.get_params(deep=False)
     hidden = {"copy", "batch_column"}
     return {
-        "method": type(estimator).method,
+        "method": estimator.record.name,
         "parameters": {k: v for k, v in parameters.items() if k not in hidden},
         "source": layer or "X",
         "batch": (estimator.obs_columns_ or {}).get("batch"),
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
         "warnings": noted,
-        "for_testing": estimator.for_testing,
+        "for_testing": estimator.record.testable,
         "note": "",
         "versions": versions(),
-    } | estimator._summary()
+    } | estimator.summary()

@@ -30,7 +30,7 @@ def methods() -> None:
                 f"{parameter.name}={_plain(parameter.default)}"
                 for parameter in parameters(kind).values()
             )
-            if not kind.needs_batch:
+            if kind.record.normalizes:
                 settings = f"a step before correction: batchcorr.pp.{name} in Python"
             table.add_row(name, kind.__name__, summary)
             if settings:

@@ -195,7 +195,7 @@ def arguments(
         kind = get(method)
     except MissingKeyError as error:
         raise typer.BadParameter(str(error), param_hint="--method") from error
-    if not kind.needs_batch:
+    if kind.record.normalizes:
         msg = f"{method} is a step before correction: batchcorr.pp.{method} in Python."
         raise typer.BadParameter(msg, param_hint="--method")
     if not batch:
@@ -231,7 +231,9 @@ def _setting(kind: type[Corrector], text: str) -> tuple[str, Any]:
         msg = f"{text!r} must be NAME=VALUE."
         raise typer.BadParameter(msg, param_hint="--set")
     if name not in known:
-        msg = f"{kind.method} has no parameter {name!r}. {did_you_mean(name, known)}"
+        msg = (
+            f"{kind.record.name} has no parameter {name!r}. {did_you_mean(name, known)}"
+        )
         raise typer.BadParameter(msg, param_hint="--set")
     try:
         return name, _parse(value.strip(), known[name])

@@ -1,8 +1,8 @@
 """What every method's estimator shares: features, tables, saving, scikit-learn's marks.
 
-A method of any kind is a class here below with a `method` name. It fits, transforms, and
-packs its frozen state into plain values and arrays (`_pack`), from which an equal one
-can be made (`_unpack`).
+A method of any kind is a class here below with a `record`. It fits, transforms, and gives
+its frozen state as plain values and arrays (`state`), from which an equal one can be made
+(`set_state`). Whatever is above this folder uses these verbs and no private member.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.estimators.metadata import Labels
+    from batchcorr.estimators.record import MethodRecord
+
 __all__ = ["Corrector"]
 
 
@@ -34,35 +37,47 @@ class _NotFittedError(NotFittedError, SklearnNotFittedError):
 class Corrector(TransformerMixin, BaseEstimator):
     """Base of the estimators of all methods.
 
-    A subclass sets `method`, the name it is known by, and implements `fit`,
-    `transform`, `_pack`, `_unpack` and `__sklearn_is_fitted__`. `for_testing` says
-    whether corrected values may be tested.
+    A subclass has a `record` and implements `fit`, `transform`, the abstract methods,
+    and `__sklearn_is_fitted__`.
+
+    Attributes
+    ----------
+    record : MethodRecord
+        What the method is called, takes and gives.
+    feature_names_ : tuple of str or None
+        Names of the features; None: they are known by their places.
+    n_features_ : int
+        Number of features.
+    obs_columns_ : dict or None
+        Columns of `obs` that labels were read from, where that is known.
     """
 
-    method: ClassVar[str]
-    for_testing: ClassVar[bool] = False
-    needs_batch: ClassVar[bool] = True
+    record: ClassVar[MethodRecord]
 
     batch_column: str | None = None
     covariate_columns: list[str] | None = None
 
     obs_columns_: dict[str, Any] | None = None
-    _names: tuple[str, ...] | None = None
-    _n_features: int
+    feature_names_: tuple[str, ...] | None = None
+    n_features_: int
 
     @abstractmethod
-    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return the frozen state as values that JSON can hold, and arrays."""
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        """Correct samples; see `apply`."""
 
     @abstractmethod
-    def _unpack(
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give the frozen state; see `state`."""
+
+    @abstractmethod
+    def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Take the state that `_pack` gave; raise KeyError or InputError if damaged."""
+        """Take a state, or raise KeyError or InputError; see `set_state`."""
 
     @abstractmethod
     def _summary(self) -> dict[str, Any]:
-        """Return what the record of a correction says of the method's state."""
+        """Sum the fit up; see `summary`."""
 
     @abstractmethod
     def __sklearn_is_fitted__(self) -> bool:
@@ -82,9 +97,9 @@ class Corrector(TransformerMixin, BaseEstimator):
     def feature_names_out_(self) -> NDArray[Any]:
         """Names of the features of the corrected matrix."""
         self._require_fitted()
-        if self._names is None:
-            return inputs.default_names(self._n_features)
-        return np.asarray(self._names, dtype=object)
+        if self.feature_names_ is None:
+            return inputs.default_names(self.n_features_)
+        return np.asarray(self.feature_names_, dtype=object)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Return the names of the features of the corrected matrix.
@@ -112,7 +127,67 @@ class Corrector(TransformerMixin, BaseEstimator):
                 f"({self.n_features_in_}), not {len(given)}."
             )
             raise InputError(msg)
-        return given if seen is None and self._names is None else names
+        return given if seen is None and self.feature_names_ is None else names
+
+    def apply(
+        self, x: Any, labels: Labels, *, out: Any = None, dense: bool | None = None
+    ) -> Any:
+        """Correct samples whose labels were read: `transform` for faces.
+
+        Parameters
+        ----------
+        x
+            Samples × features, the features of `fit`.
+        labels
+            Batch, covariates and nuisances of the samples, as far as they are needed.
+        out
+            Matrix to write to, which may be `x`; None: a new one.
+        dense
+            Whether a sparse matrix may become a large dense one; None: if memory allows.
+
+        Returns
+        -------
+        The corrected matrix.
+        """
+        self._require_fitted()
+        return self._apply(x, labels, out, dense=dense)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give the frozen state, as `save` writes it.
+
+        Returns
+        -------
+        Values that JSON can hold, and arrays by name.
+        """
+        self._require_fitted()
+        return self._state()
+
+    def set_state(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Take a frozen state, as `load` reads it.
+
+        Parameters
+        ----------
+        plain, arrays
+            As `state` gave them.
+
+        Raises
+        ------
+        KeyError, InputError
+            If something is missing or damaged.
+        """
+        self._set_state(plain, arrays)
+
+    def summary(self) -> dict[str, Any]:
+        """Sum the fit up, for the record of a correction.
+
+        Returns
+        -------
+        Values that JSON can hold, by name.
+        """
+        self._require_fitted()
+        return self._summary()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the frozen state to a file: plain arrays and JSON, no pickle.
@@ -124,7 +199,6 @@ class Corrector(TransformerMixin, BaseEstimator):
         """
         from batchcorr.estimators.saving import save
 
-        self._require_fitted()
         save(self, path)
 
     def __sklearn_tags__(self) -> Any:
@@ -139,7 +213,7 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     def _require_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
-            example = "fit(X, batch=…)" if self.needs_batch else "fit(X)"
+            example = "fit(X)" if self.record.normalizes else "fit(X, batch=…)"
             msg = f"This {type(self).__name__} is not fitted yet: call {example} first."
             raise _NotFittedError(msg)
 
@@ -177,15 +251,15 @@ class Corrector(TransformerMixin, BaseEstimator):
         inputs.check_features(
             table if hasattr(table, "columns") else None,
             n_features,
-            self._n_features,
-            self._names,
+            self.n_features_,
+            self.feature_names_,
             type(self).__name__,
         )
 
     def _remember_features(self, X: Any, table: Any, x: Any) -> None:
         """Keep the names and number of the features, before and after `_take`."""
-        self._names = inputs.feature_names(table)
-        self._n_features = int(x.shape[1])
+        self.feature_names_ = inputs.feature_names(table)
+        self.n_features_ = int(x.shape[1])
         self.n_features_in_ = int(X.shape[1]) if hasattr(X, "shape") else x.shape[1]
         self.__dict__.pop("feature_names_in_", None)
         if hasattr(X, "columns"):

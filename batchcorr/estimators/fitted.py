@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from batchcorr.arrays import apply
 from batchcorr.errors import InputError
+from batchcorr.estimators import checks, matrix
 from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["FittedState"]
@@ -30,6 +34,7 @@ class FittedState(Corrector, LocationScaleSteps):
     `partial_fit` leaves moments only; the correction is estimated when first needed.
     """
 
+    copy: bool
     _metadata: Metadata | None = None
     _fitted: Fitted | None = None
     moments_: Moments | None = None
@@ -68,11 +73,90 @@ class FittedState(Corrector, LocationScaleSteps):
         """Whether covariates must be given to correct samples."""
         return self._ready().correction.needs_covariates
 
+    def fit_moments(self, moments: Moments, metadata: Metadata) -> Self:
+        """Fit to moments that were gathered elsewhere, as from sites.
+
+        Parameters
+        ----------
+        moments
+            Moments per batch and feature.
+        metadata
+            How labels were read, and are to be read.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        self._check_parameters()
+        self._estimate(moments, metadata)
+        self.feature_names_ = None
+        self.n_features_ = self.n_features_in_ = moments.n_features
+        return self
+
+    def design_of(self, n: int, labels: Labels) -> Design:
+        """Batch and columns of samples that are to be corrected.
+
+        Parameters
+        ----------
+        n
+            Number of samples.
+        labels
+            What is known of them.
+
+        Returns
+        -------
+        The design, without the columns of covariates where the correction needs none.
+        """
+        fitted = self._ready()
+        if fitted.metadata.batch is not None:
+            self._require_batch(labels.batch)
+        keep = fitted.correction.needs_covariates
+        if keep and labels.covariates is None:
+            checks.refuse_without_covariates(
+                fitted.metadata,
+                f"{type(self).__name__} kept covariates and scales, so that a sample's "
+                "covariates are needed to correct it",
+                "without them, or with mean_only=True or RemoveBatchEffect",
+            )
+        return fitted.metadata.design(n, labels, keep=keep)
+
+    def _estimate(self, moments: Moments, metadata: Metadata) -> None:
+        fitted = estimate(self, moments, metadata)
+        self._metadata, self.moments_, self._fitted = metadata, moments, fitted
+
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        return self._map(self.correction_, x, labels, out, dense=dense)
+
+    def _invert(self, x: Any, labels: Labels) -> Any:
+        return self._map(self.correction_.inverse(), x, labels)
+
+    def _map(
+        self,
+        correction: LocationScale,
+        X: Any,
+        labels: Labels,
+        out: Any = None,
+        *,
+        dense: bool | None = None,
+    ) -> Any:
+        table, batch, covariates = self._take(X, labels.batch, labels.covariates)
+        x = matrix.as_matrix(table)
+        self._check_features(table, x.shape[1])
+        design = self.design_of(x.shape[0], Labels(batch, covariates, labels.nuisance))
+        if matrix.becomes_dense(x):
+            device = not matrix.is_sparse(x)
+            allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
+        elif out is None and not self.copy and isinstance(X, type(x)):
+            out = x if matrix.is_writable(x) else None
+        if x.shape[0] == 0:
+            return x.toarray() if matrix.becomes_dense(x) else x
+        return apply(x, design, correction, out=out)
+
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn whether `fit` or `partial_fit` was called."""
         return self._metadata is not None
 
-    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         fitted = self._ready()
         arrays = {f"aim.{f.name}": getattr(fitted.aim, f.name) for f in fields(Aim)}
         arrays |= {
@@ -82,14 +166,14 @@ class FittedState(Corrector, LocationScaleSteps):
         arrays |= {f"details.{name}": value for name, value in fitted.details.items()}
         return {"metadata": fitted.metadata.to_json()}, arrays
 
-    def _unpack(
+    def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
         metadata = Metadata.from_json(plain["metadata"])
         aim = Aim(**_part(arrays, "aim"))
         correction = LocationScale(**_part(arrays, "correction"))
         details = _part(arrays, "details")
-        n_batches, n_features = metadata.n_batches, self._n_features
+        n_batches, n_features = metadata.n_batches, self.n_features_
         removed = len(metadata.names) - metadata.kept
         expected = [
             (correction.scale, (n_batches, n_features)),

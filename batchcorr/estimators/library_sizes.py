@@ -7,7 +7,7 @@ shows, saves, and is made from.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,14 +36,9 @@ LEAVE_OUT = (
 
 
 class Libraries(Corrector):
-    """The state of an estimator that measures how deeply samples were sequenced.
+    """The state of an estimator that measures how deeply samples were sequenced."""
 
-    Its option `method` names the size factors: on an instance this hides the class's
-    own `method`, by which the registry knows it.
-    """
-
-    needs_batch: ClassVar[bool] = False
-
+    method: str
     target_sum: float | None
     prior_count: float | None
 
@@ -82,8 +77,21 @@ class Libraries(Corrector):
         tags.input_tags.positive_only = True
         return tags
 
-    def _learn(self, X: Any) -> tuple[Any, Any]:
-        """Fit; return counts and effective libraries of the samples."""
+    def fit_counts(self, X: Any) -> tuple[Any, Any]:
+        """Fit to samples, and measure the same samples.
+
+        Parameters
+        ----------
+        X
+            Raw counts, samples × features.
+
+        Returns
+        -------
+        counts
+            The matrix of the counts.
+        libraries
+            Effective libraries of the samples: (n,).
+        """
         self._check_parameters()
         inputs.feature_names(X)
         x = raw_counts(X)
@@ -96,12 +104,22 @@ class Libraries(Corrector):
             self.mean_library_ = self.size_factors_ = None
             self.target_sum_ = float(self.target_sum)  # type: ignore[arg-type]
             return x, effective_libraries(x, self.reference_)
-        found = self._learn_from(count_rows(x))
+        found = self.fit_samples(count_rows(x))
         self._remember_features(X, X, x)
         return x, found
 
-    def _learn_from(self, samples: Any) -> NDArray[np.float64]:
-        """Fit to the counts of samples, wherever they are; return their libraries."""
+    def fit_samples(self, samples: Any) -> NDArray[np.float64]:
+        """Fit to the counts of samples, wherever they are.
+
+        Parameters
+        ----------
+        samples
+            Totals of the samples, and some of their counts.
+
+        Returns
+        -------
+        Effective libraries of the samples: (n,).
+        """
         reference, factors = learn(samples, self.method)
         totals = samples.totals
         warn_of_empty(totals, LEAVE_OUT)
@@ -141,7 +159,7 @@ class Libraries(Corrector):
     def _divisors(self, found: Any) -> Any:
         return np.where(found > 0, found / self.target_sum_, 1.0)
 
-    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         plain = asdict(self.reference_)
         arrays = {"profile": plain.pop("profile")}
         return {
@@ -150,17 +168,17 @@ class Libraries(Corrector):
             "mean_library": self.mean_library_,
         }, arrays
 
-    def _unpack(
+    def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
         reference = Reference(profile=arrays["profile"], **plain["reference"])
         if reference.method not in METHODS or reference.profile.shape not in {
             (0,),
-            (self._n_features,),
+            (self.n_features_,),
         }:
-            msg = f"its arrays are not those of {self._n_features} features"
+            msg = f"its arrays are not those of {self.n_features_} features"
             raise InputError(msg)
-        self.method = reference.method  # type: ignore[misc]
+        self.method = reference.method
         self.reference_ = reference
         self.target_sum_ = plain["target_sum"]
         self.mean_library_ = plain["mean_library"]

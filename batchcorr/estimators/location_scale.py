@@ -7,46 +7,42 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 from sklearn.base import clone
 
-from batchcorr.arrays import apply, moments
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
-from batchcorr.estimators import checks, inputs, matrix
-from batchcorr.estimators.densify import allow_dense
-from batchcorr.estimators.estimate import estimate, extend
+from batchcorr.estimators import inputs, matrix
+from batchcorr.estimators.estimate import extend
 from batchcorr.estimators.fitted import FittedState
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.estimators.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchcorr.design.design import Design
-    from batchcorr.models.moments import Moments
+    from batchcorr.estimators.base import Corrector
 
-__all__ = ["LocationScaleMethod"]
+__all__ = ["LocationScaleMethod", "fits_moments"]
 
-BESIDE = {"batch": True, "covariates": True}
+ROUTED = {"batch": True, "covariates": True}
 
 
 class LocationScaleMethod(FittedState):
     """Base of the methods that correct by one affine map per batch and feature.
 
-    A subclass sets `method`, the name it is known by, and the class constants below;
-    it implements `_aim` and `_adjust`, and takes the constructor options shared by all:
-    `formula`, `batch_column`, `covariate_columns`, `copy`.
+    A subclass has a `record` and implements `_aim` and `_adjust`; its constructor takes
+    the options shared by all: `formula`, `batch_column`, `covariate_columns`, `copy`.
     """
 
     fewest_batches: ClassVar[int] = 2
-    several_factors: ClassVar[bool] = False
 
-    __metadata_request__fit: ClassVar = BESIDE
-    __metadata_request__partial_fit: ClassVar = BESIDE
-    __metadata_request__transform: ClassVar = BESIDE
-    __metadata_request__inverse_transform: ClassVar = BESIDE
+    __metadata_request__fit: ClassVar = ROUTED
+    __metadata_request__partial_fit: ClassVar = ROUTED
+    __metadata_request__transform: ClassVar = ROUTED
+    __metadata_request__inverse_transform: ClassVar = ROUTED
 
     formula: str | None
     copy: bool
@@ -79,27 +75,15 @@ class LocationScaleMethod(FittedState):
             If covariates are confounded with batch, or labels are missing; if the data
             are infinite, not numeric or of wrong shape.
         """
-        return self._fit(X, batch, covariates)
+        return self._fit(X, Labels(batch, covariates))
 
-    def _fit(
-        self,
-        X: Any,
-        batch: Any,
-        covariates: Any,
-        nuisance: Any = None,
-        weights: Any = None,
-    ) -> Self:
-        table, x, batch, covariates = self._read(X, batch, covariates)
-        if nuisance is None:
-            self._require_batch(batch)
+    def _fit(self, X: Any, labels: Labels, weights: Any = None) -> Self:
+        table, x, labels = self._read(X, labels)
+        if labels.nuisance is None:
+            self._require_batch(labels.batch)
         matrix.warn_of_counts(x, type(self).__name__)
-        metadata = Metadata.learn(
-            x.shape[0], batch, covariates, nuisance, formula=self.formula
-        )
-        design = metadata.design(x.shape[0], batch, covariates, nuisance)
-        metadata = metadata.settle(design)
-        sums = moments(x, design, weights=weights)
-        self._remember(metadata, sums, estimate(self, sums, metadata))
+        problem = Problem.of(x, labels, formula=self.formula, weights=weights)
+        self._estimate(problem.moments, problem.metadata)
         self._remember_features(X, table, x)
         return self
 
@@ -146,8 +130,8 @@ class LocationScaleMethod(FittedState):
         if not (decay is None or (isinstance(decay, Real) and 0 <= decay <= 1)):
             msg = f"decay must be a number from 0 to 1, or None, not {decay!r}."
             raise InputError(msg)
-        table, x, batch, covariates = self._read(X, batch, covariates)
-        self._require_batch(batch)
+        table, x, labels = self._read(X, Labels(batch, covariates))
+        self._require_batch(labels.batch)
         metadata = self._metadata
         if metadata is None:
             if batches is None:
@@ -156,24 +140,23 @@ class LocationScaleMethod(FittedState):
                     "come: partial_fit(X, batch=…, batches=[…])."
                 )
                 raise InputError(msg)
-            metadata = Metadata.learn(
+            metadata = Metadata.fit(
                 x.shape[0],
-                batch,
-                covariates,
+                labels,
                 formula=self.formula,
                 batches=batches,
                 levels=levels or {},
             )
         elif self.moments_ is None:
             msg = (
-                "A loaded correction cannot learn more: what it was learned from is "
-                "not saved. Use add_batches for new batches, or fit again."
+                "A loaded correction cannot be fitted further: the moments it was "
+                "fitted to are not saved. Use add_batches for new batches, or fit again."
             )
             raise InputError(msg)
         else:
             self._check_features(table, x.shape[1])
         try:
-            design = metadata.design(x.shape[0], batch, covariates)
+            problem = Problem.of(x, labels, metadata)
         except UnknownBatchError as error:
             msg = (
                 f"{str(error).partition('.')[0]}. Declared on the first call were "
@@ -181,15 +164,14 @@ class LocationScaleMethod(FittedState):
                 "batches that will come, batches=[…]."
             )
             raise DesignError(msg) from error
-        metadata = metadata.settle(design)
-        sums = moments(x, design)
+        sums = problem.moments
         if self.moments_ is not None:
             before = self.moments_
             if decay is not None:
                 before = before.decayed(np.where(sums.rows > 0, decay, 1.0))
             sums = before.merge(sums)
         self._remember_features(X, table, x)
-        self._remember(metadata, sums, None)
+        self._metadata, self.moments_, self._fitted = problem.metadata, sums, None
         return self
 
     def add_batches(self, X: Any, *, batch: Any, covariates: Any = None) -> Self:
@@ -207,29 +189,28 @@ class LocationScaleMethod(FittedState):
         -------
         A new estimator; this one stays as it is.
         """
-        return self._add_batches(X, batch, covariates)
+        return self._add_batches(X, Labels(batch, covariates))
 
-    def _add_batches(
-        self, X: Any, batch: Any, covariates: Any, nuisance: Any = None
-    ) -> Self:
+    def _add_batches(self, X: Any, labels: Labels) -> Self:
         fitted = self._ready()
-        table, x, batch, covariates = self._read(X, batch, covariates)
+        table, x, labels = self._read(X, labels)
         self._check_features(table, x.shape[1])
+        batch = labels.batch
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
-        labels = BatchLabels.learn(first, n_rows=x.shape[0])
+        new = BatchLabels.learn(first, n_rows=x.shape[0])
         known = {str(level) for level in fitted.metadata.levels}
-        again = [level for level in labels.levels if str(level) in known]
+        again = [level for level in new.levels if str(level) in known]
         if again:
             msg = (
                 f"The batches {again} are known already: add_batches takes samples of "
-                "new batches only. To learn known batches anew, fit again."
+                "new batches only. To fit known batches anew, fit again."
             )
             raise DesignError(msg)
-        metadata = replace(fitted.metadata, batch=labels)
-        design = metadata.design(x.shape[0], batch, covariates, nuisance)
+        problem = Problem.of(x, labels, replace(fitted.metadata, batch=new))
         grown: Self = clone(self)
         grown.__dict__.update(self.__dict__)
-        grown._fitted = extend(self, fitted, moments(x, design), metadata)
+        metadata = replace(problem.metadata, binary=fitted.metadata.binary)
+        grown._fitted = extend(self, fitted, problem.moments, metadata)
         grown._metadata, grown.moments_ = grown._fitted.metadata, None
         return grown
 
@@ -252,7 +233,7 @@ class LocationScaleMethod(FittedState):
         UnknownBatchError, InputError
             For a batch that `fit` has not seen; if needed covariates are missing.
         """
-        return self._apply(X, batch, covariates)
+        return self.apply(X, Labels(batch, covariates))
 
     def fit_transform(
         self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
@@ -286,63 +267,17 @@ class LocationScaleMethod(FittedState):
         -------
         Values with their batch effects.
         """
-        return self._apply(X, batch, covariates, inverse=True)
+        return self._invert(X, Labels(batch, covariates))
 
-    def _apply(
-        self,
-        X: Any,
-        batch: Any,
-        covariates: Any,
-        nuisance: Any = None,
-        *,
-        inverse: bool = False,
-        dense: bool | None = None,
-        out: Any = None,
-    ) -> Any:
-        x, design = self._design(X, batch, covariates, nuisance)
-        correction = self.correction_.inverse() if inverse else self.correction_
-        if matrix.becomes_dense(x):
-            device = not matrix.is_sparse(x)
-            allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
-        elif out is None and not self.copy and isinstance(X, type(x)):
-            out = x if matrix.is_writable(x) else None
-        if x.shape[0] == 0:
-            return x.toarray() if matrix.becomes_dense(x) else x
-        return apply(x, design, correction, out=out)
-
-    def _design(
-        self, X: Any, batch: Any, covariates: Any, nuisance: Any
-    ) -> tuple[Any, Design]:
-        """Return the matrix to correct, and what is known of its rows."""
-        self._ready()
-        table, batch, covariates = self._take(X, batch, covariates)
-        x = matrix.as_matrix(table)
-        self._check_features(table, x.shape[1])
-        return x, self._rows(x.shape[0], batch, covariates, nuisance)
-
-    def _rows(self, n: int, batch: Any, covariates: Any, nuisance: Any) -> Design:
-        fitted = self._ready()
-        if fitted.metadata.batch is not None:
-            self._require_batch(batch)
-        keep = fitted.correction.needs_covariates
-        if keep and covariates is None:
-            checks.refuse_without_covariates(
-                fitted.metadata,
-                f"{type(self).__name__} kept covariates and scales, so that a sample's "
-                "covariates are needed to correct it",
-                "without them, or with mean_only=True or RemoveBatchEffect",
-            )
-        return fitted.metadata.design(
-            n, batch, covariates if keep else None, nuisance, keep=keep
-        )
-
-    def _read(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any, Any]:
-        """Return table, matrix, batch and covariates to learn from."""
+    def _read(self, X: Any, labels: Labels) -> tuple[Any, Any, Labels]:
+        """The table and matrix to fit to, and the labels of its rows."""
         self._check_parameters()
-        table, batch, covariates = self._take(X, batch, covariates)
-        if not self.several_factors:
+        table, batch, covariates = self._take(X, labels.batch, labels.covariates)
+        if "batches" not in self.record.takes:
             inputs.check_one_factor(batch, type(self).__name__)
-        return table, self._matrix(table), batch, covariates
+        return table, self._matrix(table), Labels(batch, covariates, labels.nuisance)
 
-    def _remember(self, metadata: Metadata, sums: Moments, fitted: Any) -> None:
-        self._metadata, self.moments_, self._fitted = metadata, sums, fitted
+
+def fits_moments(estimator: Corrector) -> TypeGuard[LocationScaleMethod]:
+    """Whether an estimator can be fitted to moments alone, and so is of this kind."""
+    return estimator.record.streams

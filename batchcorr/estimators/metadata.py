@@ -1,4 +1,4 @@
-"""How the labels beside a matrix were read at `fit`, frozen to be read so again.
+"""How the labels of samples were read at `fit`, frozen to be read so again.
 
 One object holds the batch levels, further batch factors, and the encodings of kept
 covariates and of nuisances, and makes the `Design` of any rows.
@@ -7,7 +7,7 @@ covariates and of nuisances, and makes the `Design` of any rows.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -21,7 +21,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Metadata"]
+__all__ = ["Labels", "Metadata"]
+
+
+class Labels(NamedTuple):
+    """What is known of samples, as it is given: tables, columns or arrays of n rows.
+
+    Attributes
+    ----------
+    batch
+        Batch of each sample, or several batch factors.
+    covariates
+        What is to be kept.
+    nuisance
+        What is to be removed with batch.
+    """
+
+    batch: Any = None
+    covariates: Any = None
+    nuisance: Any = None
 
 
 @dataclass(frozen=True)
@@ -47,38 +65,39 @@ class Metadata:
     binary: tuple[bool, ...] | None = None
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         n_rows: int,
-        batch: Any,
-        covariates: Any = None,
-        nuisance: Any = None,
+        labels: Labels,
         *,
         formula: str | None = None,
         batches: Iterable[Any] | None = None,
         levels: Mapping[str, Iterable[Any]] | None = None,
     ) -> Self:
-        """Learn levels and encodings; `batches` and `levels` declare them instead."""
-        if covariates is None and formula is not None:
+        """Find levels and encodings; `batches` and `levels` declare them instead."""
+        if labels.covariates is None and formula is not None:
             msg = (
                 f"The formula {formula!r} needs the table its names are columns of: "
                 "give it as covariates=."
             )
             raise InputError(msg)
-        first, *others = _factors(batch) or [None]
+        first, *others = _factors(labels.batch) or [None]
         return cls(
             batch=None
             if first is None
             else BatchLabels.learn(first, n_rows=n_rows, levels=batches),
             factors=tuple(
-                BatchLabels.learn(labels, n_rows=n_rows, name=f"batch factor {k}")
-                for k, labels in enumerate(others, start=2)
+                BatchLabels.learn(factor, n_rows=n_rows, name=f"batch factor {k}")
+                for k, factor in enumerate(others, start=2)
             ),
             covariates=CovariateEncoding.learn(
-                covariates, n_rows, formula=formula, levels=levels
+                labels.covariates, n_rows, formula=formula, levels=levels
             ),
             nuisance=CovariateEncoding.learn(
-                nuisance, n_rows, role="nuisance", levels=None if levels is None else {}
+                labels.nuisance,
+                n_rows,
+                role="nuisance",
+                levels=None if levels is None else {},
             ),
         )
 
@@ -108,27 +127,19 @@ class Metadata:
         """Number of kept columns."""
         return len(self.covariates.names)
 
-    def design(
-        self,
-        n_rows: int,
-        batch: Any,
-        covariates: Any = None,
-        nuisance: Any = None,
-        *,
-        keep: bool = True,
-    ) -> Design:
-        """Return batch codes and columns of some rows.
+    def design(self, n_rows: int, labels: Labels, *, keep: bool = True) -> Design:
+        """Batch codes and columns of some rows.
 
         Parameters
         ----------
         n_rows
             Number of rows.
-        batch, covariates, nuisance
-            Of the kind that was learned from.
+        labels
+            Of the kind that was fitted to.
         keep
             Whether the kept columns are wanted.
         """
-        given = _factors(batch)
+        given = _factors(labels.batch)
         expected = len(self.factors) + (self.batch is not None)
         if len(given) != expected:
             msg = (
@@ -140,10 +151,10 @@ class Metadata:
         if self.batch is not None:
             codes = self.batch.codes(given[0], n_rows=n_rows)
         removed = [
-            _contrasts(factor, labels, n_rows)
-            for factor, labels in zip(self.factors, given[1:], strict=True)
+            _contrasts(factor, of_factor, n_rows)
+            for factor, of_factor in zip(self.factors, given[1:], strict=True)
         ]
-        if self.nuisance.names and nuisance is None:
+        if self.nuisance.names and labels.nuisance is None:
             msg = (
                 "This correction removes nuisances, so their values are needed: give "
                 "nuisance= with the columns "
@@ -151,19 +162,19 @@ class Metadata:
                 "."
             )
             raise InputError(msg)
-        removed.append(self.nuisance.columns(nuisance, n_rows))
-        kept = self.covariates.columns(covariates, n_rows) if keep else None
+        removed.append(self.nuisance.columns(labels.nuisance, n_rows))
+        kept = self.covariates.columns(labels.covariates, n_rows) if keep else None
         binary = self.binary
         if binary is not None and not keep:
             binary = binary[self.kept :]
         return Design.of(codes, self.n_batches, kept, np.hstack(removed), binary)
 
     def settle(self, design: Design) -> Self:
-        """Return the metadata with what the design of `fit` tells of its columns."""
+        """The metadata with what the design of `fit` tells of its columns."""
         return replace(self, binary=tuple(design.binary.tolist()))
 
     def extend(self, other: Self) -> Self:
-        """Return the metadata with the batches of `other` after its own."""
+        """The metadata with the batches of `other` after its own."""
         if self.batch is None or other.batch is None:
             msg = "This correction has no batches, so none can be added."
             raise DesignError(msg)
@@ -171,7 +182,7 @@ class Metadata:
         return replace(self, batch=replace(self.batch, levels=levels))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values that `from_json` reads."""
+        """Plain values that `from_json` reads."""
         return {
             "batch": self.batch and self.batch.to_json(),
             "factors": [factor.to_json() for factor in self.factors],
@@ -200,7 +211,7 @@ class Metadata:
 
 
 def _factors(batch: Any) -> list[Any]:
-    """Return the batch factors one by one: a table or 2-D array may hold several."""
+    """The batch factors one by one: a table or 2-D array may hold several."""
     if batch is None:
         return []
     if hasattr(batch, "columns"):

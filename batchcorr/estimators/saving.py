@@ -37,14 +37,14 @@ def versions() -> dict[str, str]:
 
 def save(estimator: Corrector, path: str | PathLike[str]) -> None:
     """Write a fitted estimator; the file is complete or not there."""
-    plain, arrays = estimator._pack()
-    names = estimator._names
+    plain, arrays = estimator.state()
+    names = estimator.feature_names_
     header = plain | {
         "schema": SCHEMA,
-        "method": type(estimator).method,
+        "method": estimator.record.name,
         "parameters": _plain(estimator.get_params(deep=False)),
         "features": None if names is None else list(names),
-        "n_features": estimator._n_features,
+        "n_features": estimator.n_features_,
         "n_features_in": estimator.n_features_in_,
         "columns": estimator.obs_columns_,
         "versions": versions(),

@@ -1,6 +1,6 @@
 """The methods, one file each; whoever asks for all of them finds them by looking.
 
-A new method is a file in this folder with a class that has a `method` name. Faces,
+A new method is a file in this folder with a class that has a `record`. Faces,
 command line and contract tests read `registry`, so that nothing else needs to change.
 """
 

@@ -47,13 +47,13 @@ def load(path: str | PathLike[str]) -> Corrector:
     try:
         estimator = get(header["method"])(**header["parameters"])
         names = header["features"]
-        estimator._names = None if names is None else tuple(names)
-        estimator._n_features = header["n_features"]
+        estimator.feature_names_ = None if names is None else tuple(names)
+        estimator.n_features_ = header["n_features"]
         estimator.n_features_in_ = header["n_features_in"]
         estimator.obs_columns_ = header["columns"]
-        if names is not None and len(names) != estimator._n_features:
+        if names is not None and len(names) != estimator.n_features_:
             raise InputError
-        estimator._unpack(header, arrays)
+        estimator.set_state(header, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         msg = f"{path} is not a complete correction. Fit and save it again."
         raise FileError(msg) from error

@@ -8,6 +8,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from batchcorr.errors import MissingKeyError, did_you_mean
+from batchcorr.estimators.record import MethodRecord
 
 if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
@@ -30,10 +31,9 @@ def registry() -> dict[str, type[Corrector]]:
         if module.name.startswith("_"):
             continue
         for value in vars(import_module(f"{__package__}.{module.name}")).values():
-            if isinstance(value, type) and isinstance(
-                name := getattr(value, "method", None), str
-            ):
-                found[name] = value
+            record = getattr(value, "record", None)
+            if isinstance(value, type) and isinstance(record, MethodRecord):
+                found[record.name] = value
     return found
 
 

@@ -17,6 +17,7 @@ from batchcorr.errors import BatchSizeWarning, DesignError, warn
 from batchcorr.estimators.checks import check_variance
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
 from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
 from batchcorr.models.nonparametric import average_likely
@@ -113,7 +114,9 @@ class ComBat(LocationScaleMethod):
     True
     """
 
-    method: ClassVar[str] = "combat"
+    record: ClassVar = MethodRecord(
+        "combat", takes=frozenset({"batch", "covariates"}), streams=True
+    )
 
     def __init__(
         self,

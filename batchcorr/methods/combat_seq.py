@@ -18,8 +18,9 @@ from batchcorr.estimators import checks, count_checks, inputs
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.count_model import CountModel, fit_count_model
 from batchcorr.estimators.matrix import as_counts, is_sparse
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.progress import progress
+from batchcorr.estimators.record import MethodRecord
 from batchcorr.models.counts.distribution import match_quantiles
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class ComBatSeq(Corrector):
     True
     """
 
-    method: ClassVar[str] = "combat_seq"
+    record: ClassVar = MethodRecord(
+        "combat_seq", scale="counts", takes=frozenset({"batch", "covariates"})
+    )
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
@@ -165,10 +168,9 @@ class ComBatSeq(Corrector):
         counts = as_counts(table)
         inputs.check_one_factor(batch, type(self).__name__)
         self._require_batch(batch)
-        metadata = Metadata.learn(
-            counts.shape[0], batch, covariates, formula=self.formula
-        )
-        design = metadata.design(counts.shape[0], batch, covariates)
+        labels = Labels(batch, covariates)
+        metadata = Metadata.fit(counts.shape[0], labels, formula=self.formula)
+        design = metadata.design(counts.shape[0], labels)
         metadata = metadata.settle(design)
         count_checks.check_design(design, metadata)
         with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
@@ -199,7 +201,7 @@ class ComBatSeq(Corrector):
         -------
         Corrected counts in the dtype and storage of X.
         """
-        return self._apply(X, batch, covariates)
+        return self.apply(X, Labels(batch, covariates))
 
     def fit_transform(
         self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
@@ -224,19 +226,9 @@ class ComBatSeq(Corrector):
         self.fit(X, batch=batch, covariates=covariates)
         return self.transform(X, batch=batch, covariates=covariates)
 
-    def _apply(
-        self,
-        X: Any,
-        batch: Any,
-        covariates: Any,
-        nuisance: Any = None,
-        *,
-        dense: bool | None = None,
-        out: Any = None,
-    ) -> Any:
-        self._require_fitted()
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         assert self._metadata is not None
-        table, batch, covariates = self._take(X, batch, covariates)
+        table, batch, covariates = self._take(x, labels.batch, labels.covariates)
         counts = as_counts(table)
         self._check_features(table, counts.shape[1])
         self._require_batch(batch)
@@ -247,7 +239,7 @@ class ComBatSeq(Corrector):
                 "of a sample",
                 "without them",
             )
-        design = self._metadata.design(counts.shape[0], batch, covariates)
+        design = self._metadata.design(counts.shape[0], Labels(batch, covariates))
         if counts.shape[0] == 0:
             return counts.copy()
         offset = self.model_.offset(counts)
@@ -313,11 +305,11 @@ class ComBatSeq(Corrector):
         """Tell scikit-learn whether `fit` was called."""
         return self._metadata is not None
 
-    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         assert self._metadata is not None
         return {"metadata": self._metadata.to_json()}, self.model_.to_arrays()
 
-    def _unpack(
+    def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
         self._metadata = Metadata.from_json(plain["metadata"])

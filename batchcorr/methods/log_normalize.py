@@ -11,7 +11,7 @@ correction removes.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,7 +21,11 @@ from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.library_sizes import Libraries
 from batchcorr.estimators.matrix import FLOATS, is_sparse
 from batchcorr.estimators.raw_counts import is_lazy
+from batchcorr.estimators.record import MethodRecord
 from batchcorr.models.counts.size_factors import METHODS
+
+if TYPE_CHECKING:
+    from batchcorr.estimators.metadata import Labels
 
 __all__ = ["LogNormalize"]
 
@@ -114,8 +118,9 @@ class LogNormalize(Libraries):
            [0.  , 1.39, 2.08]], dtype=float32)
     """
 
-    method: ClassVar[str] = "log_normalize"
-    for_testing: ClassVar[bool] = True
+    record: ClassVar = MethodRecord(
+        "log_normalize", scale="counts", normalizes=True, testable=True
+    )
 
     def __init__(
         self,
@@ -126,7 +131,7 @@ class LogNormalize(Libraries):
         prior_count: float | None = None,
         copy: bool = True,
     ) -> None:
-        self.method = method  # type: ignore[misc]  # the class's is the registry's name
+        self.method = method
         self.target_sum = target_sum
         self.base = base
         self.prior_count = prior_count
@@ -152,7 +157,7 @@ class LogNormalize(Libraries):
         -------
         The estimator itself.
         """
-        self._learn(X)
+        self.fit_counts(X)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -168,7 +173,7 @@ class LogNormalize(Libraries):
         Logarithms, (n, G): sparse if X is and there is no `prior_count`.
         """
         x, found = self._measure(X)
-        return self._write(x, found, self._place(X, x))
+        return self.logarithms(x, found, self._place(X, x))
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Learn from samples and transform the same samples.
@@ -184,22 +189,13 @@ class LogNormalize(Libraries):
         -------
         Logarithms, (n, G): sparse if X is and there is no `prior_count`.
         """
-        x, found = self._learn(X)
-        return self._write(x, found, self._place(X, x))
+        x, found = self.fit_counts(X)
+        return self.logarithms(x, found, self._place(X, x))
 
-    def _apply(
-        self,
-        X: Any,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        *,
-        dense: bool | None = None,
-        out: Any = None,
-    ) -> Any:
-        x, found = self._measure(X)
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        x, found = self._measure(x)
         out = out if out is x and x.dtype in FLOATS else None
-        return self._write(x, found, out, dense=dense)
+        return self.logarithms(x, found, out, dense=dense)
 
     def _check_parameters(self) -> None:
         if self.method not in METHODS:
@@ -226,17 +222,28 @@ class LogNormalize(Libraries):
             fits = x.flags.c_contiguous and x.flags.writeable
         return x if fits else None
 
-    def _write(
-        self,
-        x: Any,
-        found: Any,
-        out: Any,
-        *,
-        dense: bool | None = None,
+    def logarithms(
+        self, x: Any, libraries: Any, out: Any = None, *, dense: bool | None = None
     ) -> Any:
-        """Write the logarithms of counts with some effective libraries."""
+        """Take the logarithms of counts that were measured.
+
+        Parameters
+        ----------
+        x
+            Counts, samples × features.
+        libraries
+            Effective libraries of the samples: (n,).
+        out
+            Matrix to write to, which may be `x`; None: a new one.
+        dense
+            Whether a sparse matrix may become a large dense one; None: if memory allows.
+
+        Returns
+        -------
+        Logarithms, (n, G).
+        """
         if self.prior_count is None:
-            scale = 1 / self._divisors(found)
+            scale = 1 / self._divisors(libraries)
             return log_scale(x, scale, base=self.base or math.e, out=out)
         if is_sparse(x):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
@@ -246,7 +253,7 @@ class LogNormalize(Libraries):
                 "`fit` did not need it without one. Call it again."
             )
             raise InputError(msg)
-        used = np.where(found > 0, found, self.mean_library_)
+        used = np.where(libraries > 0, libraries, self.mean_library_)
         prior = self.prior_count * used / self.mean_library_
         scale = self.target_sum_ / (used + 2 * prior)
         return log_shifted(x, prior, scale, base=self.base or 2.0, out=out)

@@ -19,7 +19,9 @@ from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.matrix import as_matrix, is_sparse
+from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.raw_counts import in_memory
+from batchcorr.estimators.record import MethodRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,9 +91,13 @@ class QuantileNormalize(Corrector):
            [7., 2., 3.]])
     """
 
-    method: ClassVar[str] = "quantile_normalize"
-    for_testing: ClassVar[bool] = True
-    needs_batch: ClassVar[bool] = False
+    record: ClassVar = MethodRecord(
+        "quantile_normalize",
+        scale="any",
+        takes=frozenset({"batch"}),
+        normalizes=True,
+        testable=True,
+    )
 
     __metadata_request__fit: ClassVar = {"batch": True}
 
@@ -148,7 +154,7 @@ class QuantileNormalize(Corrector):
         -------
         Values of the target, (n, G), in the dtype of X (integers become float32); dense.
         """
-        return self._apply(X)
+        return self.apply(X, Labels())
 
     def fit_transform(self, X: Any, y: Any = None, *, batch: Any = None) -> Any:
         """Learn the common distribution and give it to the same samples.
@@ -164,18 +170,8 @@ class QuantileNormalize(Corrector):
         """
         return self.fit(X, y, batch=batch).transform(X)
 
-    def _apply(
-        self,
-        X: Any,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        *,
-        dense: bool | None = None,
-        out: Any = None,
-    ) -> Any:
-        self._require_fitted()
-        table, _, _ = self._take(X, None, None)
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        X, (table, _, _) = x, self._take(x, None, None)
         x = in_memory(as_matrix(table))
         self._check_features(table, x.shape[1])
         if is_sparse(x):
@@ -212,15 +208,15 @@ class QuantileNormalize(Corrector):
         """Tell scikit-learn whether `fit` was called."""
         return hasattr(self, "target_")
 
-    def _pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {}, {"target": self.target_}
 
-    def _unpack(
+    def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
         target = arrays["target"]
-        if target.shape != (self._n_features,):
-            msg = f"its target is not of {self._n_features} features"
+        if target.shape != (self.n_features_,):
+            msg = f"its target is not of {self.n_features_} features"
             raise InputError(msg)
         self.target_ = target
 

@@ -15,6 +15,8 @@ import numpy as np
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.metadata import Labels
+from batchcorr.estimators.record import MethodRecord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,9 +84,12 @@ class RemoveBatchEffect(LocationScaleMethod):
     array([[6., 7., 8., 5., 7., 9.]])
     """
 
-    method: ClassVar[str] = "remove_batch_effect"
+    record: ClassVar = MethodRecord(
+        "remove_batch_effect",
+        takes=frozenset({"batch", "batches", "covariates", "nuisance", "weights"}),
+        streams=True,
+    )
     fewest_batches: ClassVar[int] = 1
-    several_factors: ClassVar[bool] = True
 
     __metadata_request__fit: ClassVar = {"nuisance": True, "weights": True}
     __metadata_request__transform: ClassVar = {"nuisance": True}
@@ -138,7 +143,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         """
         if weights is not None:
             weights = _checked(weights, np.shape(X))
-        return self._fit(X, batch, covariates, nuisance, weights)
+        return self._fit(X, Labels(batch, covariates, nuisance), weights)
 
     def transform(
         self,
@@ -165,7 +170,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         -------
         Corrected values in the dtype of X; dense.
         """
-        return self._apply(X, batch, covariates, nuisance)
+        return self.apply(X, Labels(batch, covariates, nuisance))
 
     def fit_transform(
         self,
@@ -223,7 +228,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         -------
         Values with their batch effects.
         """
-        return self._apply(X, batch, covariates, nuisance, inverse=True)
+        return self._invert(X, Labels(batch, covariates, nuisance))
 
     def add_batches(
         self, X: Any, *, batch: Any, covariates: Any = None, nuisance: Any = None
@@ -243,7 +248,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         -------
         A new estimator; this one stays as it is.
         """
-        return self._add_batches(X, batch, covariates, nuisance)
+        return self._add_batches(X, Labels(batch, covariates, nuisance))
 
     def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
         if metadata.n_batches < 2 and len(metadata.names) == metadata.kept:

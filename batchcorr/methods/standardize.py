@@ -17,6 +17,7 @@ from batchcorr.errors import InputError
 from batchcorr.estimators.checks import check_variance
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Standardize(LocationScaleMethod):
     array([[-1.,  0.,  1., -1.,  0.,  1.]])
     """
 
-    method: ClassVar[str] = "standardize"
+    record: ClassVar = MethodRecord(
+        "standardize", takes=frozenset({"batch", "covariates"}), streams=True
+    )
     fewest_batches: ClassVar[int] = 1
 
     def __init__(

@@ -18,11 +18,11 @@ import numpy as np
 
 from batchcorr._anndata import matrices
 from batchcorr._anndata.labels import read_labels
-from batchcorr.arrays import moments
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators.checks import drop_redundant
 from batchcorr.estimators.matrix import as_matrix
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.metadata import Labels
+from batchcorr.estimators.problem import Problem
 from batchcorr.models.linear_model import fit_batches, fit_coefficients
 
 if TYPE_CHECKING:
@@ -136,16 +136,15 @@ def variance_explained(
         msg = f"A {type(data).__name__} has no layers: layer= is for an AnnData."
         raise InputError(msg)
     x = as_matrix(data)
-    metadata = Metadata.learn(x.shape[0], batch, covariates, formula=formula)
-    if metadata.n_batches < 2:
+    problem = Problem.of(x, Labels(batch, covariates), formula=formula)
+    if problem.metadata.n_batches < 2:
         msg = (
-            f"There is one batch only, {metadata.levels[0]!r}, which explains nothing: "
-            "is this the right column?"
+            f"There is one batch only, {problem.metadata.levels[0]!r}, which explains "
+            "nothing: is this the right column?"
         )
         raise DesignError(msg)
-    sums = moments(x, metadata.design(x.shape[0], batch, covariates))
-    drop_redundant(sums, metadata)
-    return _shares(sums)
+    drop_redundant(problem.moments, problem.metadata)
+    return _shares(problem.moments)
 
 
 def _shares(sums: Moments) -> VarianceShare:

@@ -30,7 +30,7 @@ from batchcorr.errors import (
     TooLargeError,
     did_you_mean,
 )
-from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import warn_of_counts
 from batchcorr.outofcore.copying import copy_element, create_dense, create_file
 from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, write_store
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from batchcorr._anndata.labels import Labels
+    from batchcorr._anndata.labels import ObsLabels
     from batchcorr.estimators.base import Corrector
+    from batchcorr.estimators.location_scale import LocationScaleMethod
 
 __all__ = ["FileCorrection", "learn"]
 
@@ -66,7 +67,7 @@ class FileCorrection:
     _file: Any
     _x: StoredMatrix
     _estimator: LocationScaleMethod
-    _labels: Labels
+    _labels: ObsLabels
     _result: str
     _scheduler: str | None
 
@@ -109,24 +110,16 @@ class FileCorrection:
                 self._write_there(made, slices, target)
 
     def _write_here(self, made: Any, slices: list[slice]) -> None:
-        given = self._labels
-        x, design = self._estimator._design(
-            self._x, given.batch, given.covariates, given.nuisance
-        )
-        correction = self._estimator.correction_
+        x, correction = self._x, self._estimator.correction_
+        design = self._estimator.design_of(x.shape[0], self._labels.given)
         for rows, block in x.blocks(slices):
             out = None if x.sparse else block
             made[rows] = apply(block, design.take(rows), correction, out=out)
 
     def _write_there(self, made: Any, slices: list[slice], target: Path) -> None:
-        given = self._labels
         with scheduled(self._scheduler) as workers:
-            corrected = self._estimator._apply(
-                as_dask(self._x, slices),
-                given.batch,
-                given.covariates,
-                given.nuisance,
-                dense=True,
+            corrected = self._estimator.apply(
+                as_dask(self._x, slices), self._labels.given, dense=True
             )
             if target.suffix.lower() == ".zarr":
                 write_store(corrected, slices, target, self._result)
@@ -188,7 +181,7 @@ def learn(
         noting(_warn_if_repeated, adata, layer, key_added)
         labels = read_labels(adata, batch_key, covariates, nuisance)
         estimator = make_estimator(method, parameters, labels.formula)
-        if not isinstance(estimator, LocationScaleMethod):
+        if not fits_moments(estimator):
             msg = f"{method} needs the whole matrix in memory: leave out --memory."
             raise InputError(msg)
         if x.sparse and not dense:
@@ -279,7 +272,7 @@ def _fit(
     x: StoredMatrix,
     adata: AnnData,
     estimator: Corrector,
-    labels: Labels,
+    labels: ObsLabels,
     scheduler: str | None,
 ) -> None:
     names = adata.var_names

@@ -62,11 +62,13 @@ def _learn(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
     totals = [
         checked_totals(block, rows.start) for rows, block in counts.blocks(slices)
     ]
-    estimator._learn_from(CountRows(counts.head(), np.concatenate(totals)))
+    estimator.fit_samples(CountRows(counts.head(), np.concatenate(totals)))
     return estimator
 
 
 def _take_logs(estimator: LogNormalize, block: Any) -> Any:
     counts = canonical(block)
     found = effective_libraries(counts, estimator.reference_)
-    return estimator._write(counts, found, counts if counts.dtype in FLOATS else None)
+    return estimator.logarithms(
+        counts, found, counts if counts.dtype in FLOATS else None
+    )

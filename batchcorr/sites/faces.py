@@ -23,7 +23,7 @@ from batchcorr.errors import (
     some,
     warn,
 )
-from batchcorr.estimators.location_scale import LocationScaleMethod
+from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.sites.gather import fit_sites, gather
 from batchcorr.sites.schema import NUMERIC, Schema
 from batchcorr.sites.site_moments import SiteMoments
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from anndata import AnnData
+
+    from batchcorr.estimators.location_scale import LocationScaleMethod
 
 __all__ = ["fit_moments", "make_schema", "moments"]
 
@@ -244,7 +246,7 @@ def fit_moments(
         msg = "Moments take no formula: the schema says which covariates are kept."
         raise InputError(msg)
     estimator = make_estimator(method, parameters, None)
-    if not isinstance(estimator, LocationScaleMethod):
+    if not fits_moments(estimator):
         msg = (
             f"{method} cannot be fitted to moments, as it needs the samples: use a "
             "location-scale method, such as combat."

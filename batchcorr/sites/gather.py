@@ -14,7 +14,6 @@ import numpy as np
 from batchcorr.arrays import moments
 from batchcorr.errors import DesignError, InputError, some
 from batchcorr.estimators.checks import spread_of
-from batchcorr.estimators.estimate import estimate
 from batchcorr.estimators.matrix import as_matrix, warn_of_counts
 from batchcorr.models.moments import Moments
 from batchcorr.sites.disclosure import check_design
@@ -87,14 +86,11 @@ def fit_sites(
     sites
         The moments by the name of the site or file.
     """
-    estimator._check_parameters()
     sums = _added(sites)
     schema = next(iter(sites.values())).schema
     _require_everything(sums, schema)
-    metadata = schema.metadata
-    estimator._remember(metadata, sums, estimate(estimator, sums, metadata))
-    estimator._names = schema.features
-    estimator._n_features = estimator.n_features_in_ = len(schema.features)
+    estimator.fit_moments(sums, schema.metadata)
+    estimator.feature_names_ = schema.features
     estimator.obs_columns_ = {
         "batch": schema.batch_key,
         "covariates": list(schema.covariates) or None,

@@ -18,7 +18,7 @@ from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
 from batchcorr.design.tables import Variable, read_table, require
 from batchcorr.errors import DesignError, FileError, InputError, some
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.metadata import Labels, Metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -184,7 +184,7 @@ class Schema:
         for name, (values, levels) in labels.items():  # says what was not declared
             BatchLabels.learn(values, name=name, levels=levels, n_rows=n_rows)
         given = covariates if self.covariates else None
-        return self.metadata.design(n_rows, batch, given), table
+        return self.metadata.design(n_rows, Labels(batch, given)), table
 
     def differences(self, other: Schema) -> list[str]:
         """Return what another schema has otherwise: nothing if they are the same.

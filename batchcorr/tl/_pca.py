@@ -151,7 +151,9 @@ def pca(
         variance=variances / (n - 1),
         total=float(matrix.var().sum()),
         about={
-            "method": (method or "combat") if correction is None else correction.method,
+            "method": (method or "combat")
+            if correction is None
+            else correction.record.name,
             "mask_var": mask_name,
             "use_highly_variable": mask_name == "highly_variable",
             "layer": layer,
@@ -206,7 +208,7 @@ def _with_signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:
     """Refuse features that the correction leaves as they are."""
-    known = None if correction is None else correction._names
+    known = None if correction is None else correction.feature_names_
     if known is None:
         return
     unknown = names[~names.isin(known)]

@@ -14,7 +14,6 @@ import scipy.sparse as sp
 
 import batchcorr as bc
 from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning
-from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.methods import registry
 
 dask = pytest.importorskip("dask")
@@ -26,11 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::anndata.ImplicitModificationWarning"),
 ]
 
-METHODS = {
-    name: method
-    for name, method in registry().items()
-    if issubclass(method, LocationScaleMethod)
-}
+METHODS = {name: method for name, method in registry().items() if method.record.streams}
 OPTIONS = {
     "combat": [{}, {"mean_only": True}, {"parametric": False}, {"reference": 2}],
     "standardize": [{}, {"reference": 2}, {"center": False}],

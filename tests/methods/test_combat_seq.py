@@ -18,6 +18,7 @@ from scipy import special, stats
 import batchcorr as bc
 from batchcorr.errors import CappedWarning, DesignError, InputError
 from batchcorr.estimators import count_model
+from batchcorr.estimators.metadata import Labels
 from batchcorr.models.counts import dispersion, distribution
 from batchcorr.models.counts.regression import fit_features
 from batchcorr.models.counts.shrinkage import average_likely_counts
@@ -75,7 +76,9 @@ def test_means_dispersions_and_effects_are_those_of_r(name, monkeypatch):
     np.testing.assert_allclose(
         model.phi[kept].T, case["converged_phi_hat"], rtol=1e-4, atol=1e-12
     )
-    design = estimator._metadata.design(len(case["batch"]), case["batch"], kept_columns)
+    design = estimator._metadata.design(
+        len(case["batch"]), Labels(case["batch"], kept_columns)
+    )
     offset = model.offset(case["counts"])
     old, _ = model.means(design, offset, slice(None))
     np.testing.assert_allclose(

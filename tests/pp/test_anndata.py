@@ -65,7 +65,7 @@ def annotated(x=None, **columns):
 
 def corrected(method="combat", x=None, **kwargs):
     """Return what the method makes of X, away from any AnnData."""
-    kinds = {kind.method: kind for kind in (bc.ComBat, bc.RemoveBatchEffect)}
+    kinds = {kind.record.name: kind for kind in (bc.ComBat, bc.RemoveBatchEffect)}
     kind = kinds.get(method, bc.Standardize)
     x = values() if x is None else x
     return kind().fit_transform(x, batch=BATCH, **kwargs)

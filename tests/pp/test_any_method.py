@@ -26,7 +26,7 @@ def counts():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, kind in registry().items() if not kind.needs_batch]
+    "name", [name for name, kind in registry().items() if kind.record.normalizes]
 )
 def test_normalization_is_no_correction(counts, name):
     before = counts.X.toarray()
@@ -47,7 +47,7 @@ def test_a_frozen_normalization_is_applied_to_new_samples(counts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, kind in registry().items() if kind.needs_batch]
+    "name", [name for name, kind in registry().items() if not kind.record.normalizes]
 )
 def test_every_correction_goes_through_the_registry(counts, name):
     counts.X = counts.X.toarray()
