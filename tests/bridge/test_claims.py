@@ -75,8 +75,12 @@ def found(bladder):
     return Found()
 
 
-
 # -- the numbers ---------------------------------------------------------------------
+
+
+def series(name, **values):
+    return {f"{name}_{at[1:]}": value for at, value in values.items()}
+
 
 REPORTED = {
     "bias": {
@@ -98,16 +102,16 @@ REPORTED = {
         "rows_adam": 3.37,
     },
     "accumulation": {
-        **dict(zip((f"one_{m}" for m in (2, 4, 8, 16, 32)), (3.17, 0.61, 0.36, 0.24, 0.15))),
-        **dict(zip((f"mean_{m}" for m in (2, 4, 8, 16, 32)), (0.73, 0.32, 0.17, 0.1, 0.063))),
-        **dict(zip((f"chance_{m}" for m in (4, 8, 16, 32)), (0.037, 0.023, 0.016, 0.01))),
+        **series("one", _2=3.17, _4=0.61, _8=0.36, _16=0.24, _32=0.15),
+        **series("mean", _2=0.73, _4=0.32, _8=0.17, _16=0.10, _32=0.063),
+        **series("chance", _2=0.25, _4=0.037, _8=0.023, _16=0.016, _32=0.010),
     },
     "unity": {
         "train_ddof_1": 1e-2,
         "variance_raw": 4.13,
         "variance_log": 1.36,
-        **dict(zip((f"shrinkage_{n}" for n in (3, 10, 30)), (0.33, 0.28, 0.18))),
-        **dict(zip((f"shrinkage_{n}" for n in (100, 1000, 10_000)), (0.1, 0.011, 0.001))),
+        **series("shrinkage", _3=0.33, _10=0.28, _30=0.18),
+        **series("shrinkage", _100=0.10, _1000=0.011, _10000=0.001),
     },
 }
 """Outcomes of one draw each, as once recorded: shown, and of this order, no more."""
@@ -149,9 +153,15 @@ def test_identities_hold_to_rounding(found, name, keys, bound):
         ("bias", {"lint_redundant": 3, "lint_needed": 0, "drift_sgd": 0}),
         ("folding", {"left": 0, "kept": 3}),
         ("scale_invariance", {"lint_weights": 2, "rows_adamw": 1, "adamw_10": 0.1813}),
-        ("dropout", {"before": 0.5, "after": 1, "between": 0.405, "lint_between": 0.405}),
+        (
+            "dropout",
+            {"before": 0.5, "after": 1, "between": 0.405, "lint_between": 0.405},
+        ),
         ("dropout", {"update_bn": 0.5, "recalibrated": 1, "mean_zero": 0.5}),
-        ("accumulation", {"running": 1 - 0.9**16, "variance_4": 0.75, "inverse_4": 1.596}),
+        (
+            "accumulation",
+            {"running": 1 - 0.9**16, "variance_4": 0.75, "inverse_4": 1.596},
+        ),
         ("accumulation", {"noise_4": 0, "inverse_8": 1.204, "inverse_32": 1.041}),
         ("few_shot", {"source_8": 0.25, "support_8": 0.125, "mix_8": 1 / 12}),
         ("few_shot", {"combat_16": 0.0503, "bayes_1": 1, "bayes_32": 1}),
@@ -178,13 +188,12 @@ def module_of(name):
 
 
 def silenced(lint, *rules):
-    """A `lint` that misses some rules."""
+    """A `lint` that misses some rules, and all weights."""
 
     def broken(*given, **options):
         result = lint(*given, **options)
         left = tuple(f for f in result.findings if f.rule not in rules)
-        missed = {"findings": left} | {"scale_invariant": ()} * (len(rules) > 1)
-        return dataclasses.replace(result, **missed)
+        return dataclasses.replace(result, findings=left, scale_invariant=())
 
     return broken
 
@@ -196,7 +205,7 @@ def all_hold(measured):
 def test_lint_that_misses_faults_fails_its_claims(monkeypatch):
     bias, scale, dropout = map(module_of, ("bias", "scale_invariance", "dropout"))
     pieces = (bias._redundant, scale._linted, dropout._networks)
-    rules = ("redundant-bias", "dropout-before-batchnorm", "scale-invariance")
+    rules = ("redundant-bias", "dropout-before-batchnorm")
     assert all(all_hold(piece()) for piece in pieces)
     for module in (bias, scale, dropout):
         monkeypatch.setattr(module, "lint", silenced(module.lint, *rules))
@@ -224,11 +233,9 @@ def test_recalibration_that_does_nothing_fails_its_claims(monkeypatch):
     assert not all_hold(dropout._networks())
     right = few_shot.recalibrate
     monkeypatch.setattr(
-        few_shot, "recalibrate", lambda model, x, method, **_: right(model, x, "combat")
+        few_shot, "recalibrate", lambda model, x, *_, **__: right(model, x, "combat")
     )
-    failed = claims.few_shot().verdict
-    assert "best mix" in failed
-    assert "eb over" in failed
+    assert "best mix" in claims.few_shot().verdict
 
 
 def test_plain_accumulation_is_not_exact(monkeypatch):
@@ -253,6 +260,7 @@ def test_a_standardization_that_is_off_fails_its_claim(monkeypatch):
 
     monkeypatch.setattr(bc.Standardize, "fit_transform", off)
     assert "BN(train) = Standardize" in claims.unity().verdict
+
 
 # -- what a claim is -------------------------------------------------------------------
 

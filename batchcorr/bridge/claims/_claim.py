@@ -6,7 +6,7 @@ expected one is reported: the speed of this machine, or the outcome of one rando
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,28 +52,24 @@ class Measured:
             return True
         return abs(self.value - self.expected) <= self.tolerance
 
+    def on(self, curve: str, at: float) -> Measured:
+        """The same number on a curve of the figure."""
+        return replace(self, curve=curve, at=float(at))
+
 
 def zero(what: str, value: float, tolerance: float) -> Measured:
     """A number that should vanish but for rounding."""
     return Measured(what, float(value), 0.0, tolerance)
 
 
-def near(
-    what: str,
-    value: float,
-    expected: float,
-    share: float,
-    curve: str = "",
-    at: float = 0.0,
-) -> Measured:
+def near(what: str, value: float, expected: float, share: float) -> Measured:
     """A number that should be within a share of the one expected."""
-    tolerance = share * abs(float(expected))
-    return Measured(what, float(value), float(expected), tolerance, curve, at)
+    return Measured(what, float(value), float(expected), share * abs(float(expected)))
 
 
-def reported(what: str, value: float, curve: str = "", at: float = 0.0) -> Measured:
+def reported(what: str, value: float) -> Measured:
     """A number that nothing is expected of."""
-    return Measured(what, float(value), curve=curve, at=at)
+    return Measured(what, float(value))
 
 
 @dataclass(frozen=True)

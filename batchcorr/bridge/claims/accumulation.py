@@ -109,18 +109,14 @@ def _errors(cost: Cost) -> dict[str, Measured]:
     for at in cost.sizes:
         m = at.micro_batch_size
         noise = at.standard_error / at.systematic
-        what = f"s.e. over the mean error, micro-batch {m}"
+        one = reported(f"gradient error, micro-batch {m}", at.error)
+        mean = reported("… of the mean over partitions", at.systematic)
+        chance = reported("… its standard error", at.standard_error)
         measured |= {
-            f"noise_{m}": zero(what, noise, 0.5),
-            f"one_{m}": reported(
-                f"gradient error, micro-batch {m}", at.error, "one partition", m
-            ),
-            f"mean_{m}": reported(
-                "… of the mean over partitions", at.systematic, "mean of all", m
-            ),
-            f"chance_{m}": reported(
-                "… its standard error", at.standard_error, "if it were noise", m
-            ),
+            f"noise_{m}": zero(f"s.e. over the mean error, {m}", noise, 0.5),
+            f"one_{m}": one.on("one partition", m),
+            f"mean_{m}": mean.on("mean over partitions", m),
+            f"chance_{m}": chance.on("if it were noise", m),
         }
     return measured
 

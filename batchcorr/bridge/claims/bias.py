@@ -202,7 +202,6 @@ def _lag() -> dict[str, Measured]:
         assert moved.running_var is not None
         sigma = (moved.running_var + moved.eps).sqrt().item()
         expected = jump * (1 - momentum) ** t / sigma
-        found[f"lag_{t}"] = near(
-            f"lag after {t} updates", off, expected, 1e-4, "D (1 - m)^t / σ", t
-        )
+        number = near(f"lag after {t} updates", off, expected, 1e-4)
+        found[f"lag_{t}"] = number.on("D (1 - m)^t / σ", t)
     return found

@@ -126,15 +126,17 @@ def _expected(name: str, nets: dict[str, nn.Sequential], x: Tensor) -> float:
     layers = nets["between"]
     with torch.no_grad():
         hidden = torch.relu(nn.functional.batch_norm(x, None, None, training=True))
-    return float(_ratio(hidden, 0.5, layers[3].weight.detach().T).mean())
+    weight = layers.get_parameter("3.weight").detach()
+    return float(_ratio(hidden, 0.5, weight.T).mean())
 
 
 def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> Tensor:
     """Var_eval / Var_train of each column of x, or of x w, by the formula."""
     own = tensor_moments(x)
-    second = own.squares / own.n + own.mean**2
+    second: Tensor = own.squares / own.n + own.mean**2
     if weights is None:
-        return (second - own.mean**2) / (second / keep - own.mean**2)
+        unit: Tensor = (second - own.mean**2) / (second / keep - own.mean**2)
+        return unit
     total = tensor_moments(x @ weights)
     plain = total.squares / total.n
     ratio: Tensor = plain / (plain + (1 - keep) / keep * second @ weights**2)
@@ -161,15 +163,9 @@ def _formulas() -> dict[str, Measured]:
             exact = _enumerated(units + mean, keep, one)
             formula = float(_ratio(units + mean, keep))
             off.append(abs(formula - exact))
-            key = f"unit_{mean:g}_{keep:g}"
-            measured[key] = Measured(
-                f"one unit of mean {mean:g} sd, kept with p = {keep:g}",
-                exact,
-                formula,
-                1e-12,
-                f"all masks, mean {mean:g} sd",
-                keep,
-            )
+            what = f"one unit of mean {mean:g} sd, kept with p = {keep:g}"
+            number = Measured(what, exact, formula, 1e-12)
+            measured[f"unit_{mean:g}_{keep:g}"] = number.on(f"mean {mean:g} sd", keep)
     x, weights = normal(50, 8) @ normal(8, 8) + normal(8), normal(8)
     worst = max(
         abs(float(_ratio(x, keep, weights[:, None])) - _enumerated(x, keep, weights))

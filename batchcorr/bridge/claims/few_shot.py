@@ -65,12 +65,11 @@ def few_shot() -> Claim:
             with recalibrate(norm, [support], **options):
                 error = float((norm[0].running_mean - truth).square().mean())
             expected = (1 - alpha) ** 2 * GAMMA2 + alpha**2 * VARIANCE / n
-            share = (
-                0.1 if name == "combat" else 0.01
-            )  # its prior of variances counts too
-            measured[f"{name.split()[-1]}_{n}"] = near(
-                f"squared error, {name}, n = {n}", error, expected, share, name, n
-            )
+            # ComBat's shrinkage has a prior of variances too.
+            share = 0.1 if name == "combat" else 0.01
+            what = f"squared error, {name}, n = {n}"
+            number = near(what, error, expected, share)
+            measured[f"{name.split()[-1]}_{n}"] = number.on(name, n)
     return Claim(
         name="few_shot",
         title="With few samples mix source and support; empirical Bayes finds the mix",

@@ -264,10 +264,8 @@ def _decays() -> dict[str, Measured]:
     }
     for scale, plain, inside in zip(SCALES, *gone.values(), strict=True):
         what = f"gone by decay, gradients of scale {scale:g}"
-        measured[f"adamw_{scale:g}"] = near(
-            f"AdamW: {what}", plain, taken, 0.03, "AdamW", scale
-        )
-        measured[f"adam_{scale:g}"] = reported(
-            f"Adam + L2: {what}", inside, "Adam + L2", scale
-        )
+        number = near(f"AdamW: {what}", plain, taken, 0.03)
+        measured[f"adamw_{scale:g}"] = number.on("AdamW", scale)
+        number = reported(f"Adam + L2: {what}", inside)
+        measured[f"adam_{scale:g}"] = number.on("Adam + L2", scale)
     return measured

@@ -234,7 +234,9 @@ def _shrinkage() -> dict[str, Measured]:
     return {
         "shrinkage_rate": near("shrinkage at n = 1,000 over 10,000", rate, 10, 0.2),
         **{
-            f"shrinkage_{n}": reported(f"n = {n:,}", value, "ComBat's shrinkage", n)
+            f"shrinkage_{n}": reported(f"shrinkage at n = {n:,}", value).on(
+                "ComBat's shrinkage", n
+            )
             for n, value in change.items()
         },
     }
