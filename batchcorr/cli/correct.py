@@ -12,6 +12,7 @@ from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +141,7 @@ def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     if record.get("batches"):
         text += f" for {len(record['batches'])} batches"
     if record.get("kept"):
-        text += f", keeping {', '.join(record['kept'])}"
+        text += f", keeping {some(record['kept'])}"
     say(f"{text}.")
     if record.get("features_unchanged"):
         text = f"{record['features_unchanged']:,} features could not be corrected, and "

@@ -12,6 +12,7 @@ from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, tell
 from batchcorr.cli.files import DATA, check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
@@ -140,7 +141,7 @@ def _check_sources(sources: list[Path], target: Path) -> None:
         raise typer.BadParameter(msg, param_hint="IN")
     if len(files) > 1:
         msg = (
-            f"{', '.join(map(str, files))} are {len(files)} files of samples, and one is "
+            f"{some(files)} are {len(files)} files of samples, and one is "
             "learned from: join them before, with anndata.concat in Python; or make "
             "moments of each, with batchcorr moments, and learn from these."
         )

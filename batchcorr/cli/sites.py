@@ -11,6 +11,7 @@ from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.files import check_kind, check_target, writing
 from batchcorr.cli.samples import check_data, check_one_matrix, open_data
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
     from batchcorr.sites.schema import Schema
@@ -76,13 +77,13 @@ def schema(
         with writing(output):
             made.save(output)
         text = f"Wrote {output}: {len(made.features):,} features in {made.units}; "
-        text += f"batches {', '.join(map(str, made.batches))}"
+        text += f"batches {some(made.batches)}"
         if made.covariates:
             kept = (
                 f"{name} ({given if isinstance(given, str) else ', '.join(map(str, given))})"
                 for name, given in made.covariates.items()
             )
-            text += f"; keeping {', '.join(kept)}"
+            text += f"; keeping {some(kept)}"
         say(f"{text}.")
         say("All sites need this file, and the labels of all must be in it.")
 

@@ -18,12 +18,12 @@ from batchcorr.design.formula import Formula
 from batchcorr.design.formula_encoding import FormulaEncoding
 from batchcorr.design.tables import (
     Table,
-    Variable,
     is_array,
     read_array,
     read_table,
     require,
 )
+from batchcorr.design.variables import Variable
 from batchcorr.errors import (
     CovariateWarning,
     InputError,

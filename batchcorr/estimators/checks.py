@@ -23,6 +23,7 @@ from batchcorr.errors import (
     DesignError,
     FeatureWarning,
     InputError,
+    some,
     warn,
 )
 from batchcorr.models.linear_model import fit_coefficients
@@ -75,7 +76,7 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     ]
     if empty:
         msg = (
-            f"No samples were given of the declared batches {', '.join(empty)}: give "
+            f"No samples were given of the declared batches {some(empty)}: give "
             "them with partial_fit before the correction is used."
         )
         raise DesignError(msg)
@@ -86,7 +87,7 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     ]
     if small and metadata.batch is not None:
         msg = (
-            f"Batches with fewer than {SMALL} samples: {', '.join(small)}. Their means "
+            f"Batches with fewer than {SMALL} samples: {some(small)}. Their means "
             "and variances are hardly known, so that their correction is mostly noise "
             "or prior; consider leaving them out or merging them."
         )
@@ -132,7 +133,7 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
     dropped = redundant_nuisances(spread, kept)
     if dropped:
         msg = (
-            f"The nuisances {', '.join(repr(names[k]) for k in dropped)} say nothing "
+            f"The nuisances {some(repr(names[k]) for k in dropped)} say nothing "
             "that batch and the other nuisances do not say already; they are dropped."
         )
         warn(msg, CovariateWarning)
@@ -143,7 +144,7 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
         if not solvable:
             msg = (
                 "No feature has enough observed values to estimate the effects of "
-                f"{', '.join(sorted(set(metadata.terms)))}: leave some out."
+                f"{some(sorted(set(metadata.terms)))}: leave some out."
             )
             raise DesignError(msg)
     return columns
@@ -153,7 +154,7 @@ def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoR
     """Say why covariates are needed to correct samples, and how to do without them."""
     names = metadata.covariates.required or ("those of fit",)
     msg = (
-        f"{why}: give covariates= with {', '.join(names)}. If they are an outcome that "
+        f"{why}: give covariates= with {some(names)}. If they are an outcome that "
         f"is to be predicted, this would leak it into the test samples: fit {instead}."
     )
     raise InputError(msg)

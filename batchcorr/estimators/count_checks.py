@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.design.confounding import Spread, check_estimable
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
     from batchcorr.design.design import Design
@@ -46,7 +46,7 @@ def check_design(design: Design, metadata: Metadata) -> None:
     ]
     if single:
         msg = (
-            f"Batches of one sample: {', '.join(single)}. ComBat-seq estimates a "
+            f"Batches of one sample: {some(single)}. ComBat-seq estimates a "
             "dispersion in every batch, which takes two samples at least: merge them "
             "with a batch they were processed like, leave them out, or take logs and "
             "use combat, which then corrects means only."

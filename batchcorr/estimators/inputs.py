@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import pandas as pd
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
@@ -61,26 +62,47 @@ def take_columns(
 def check_order(x: Any, **labels: Any) -> None:
     """Refuse labels whose index says that they are those of other rows.
 
-    Rows and labels are matched by place. Where both are pandas objects with the same
-    names in another order, the place is not what was meant.
+    Rows and labels are matched by place. Where pandas objects have names for their rows
+    and the names differ, the place is not what was meant. X without names leaves it to
+    the first labels that have some.
+
+    Raises
+    ------
+    InputError
+        If the names differ; the message says in what.
     """
-    if not _is_table(x) or not x.index.is_unique:
-        return
+    what, names = "X", _index(x)
     for name, given in labels.items():
-        if not _is_table(given) or len(given) != len(x) or given.index.equals(x.index):
+        index = _index(given)
+        if index is None or _is_numbered(index):
             continue
-        if given.index.isin(x.index).all():
+        if names is None or (_is_numbered(names) and index.dtype.kind not in "iu"):
+            what, names = name, index
+        numbers = index.dtype.kind in "iu" and not index.isin(names).any()
+        if len(index) == len(names) and not index.equals(names) and not numbers:
+            unknown = index[~index.isin(names)]
+            if len(unknown):
+                how = f"{len(unknown)} rows that {what} does not have ({some(unknown)})"
+                by_name = ""
+            else:
+                how = f"the rows of {what} in another order"
+                by_name = f"{name}.loc[{what}.index], or "
             msg = (
-                f"{name} has the index of X in another order, and rows are matched by "
-                f"place: give {name}.loc[X.index], or {name}.to_numpy() if the order is "
-                "right as it is."
+                f"The index of {name} names {how}, and rows are matched by place: give "
+                f"{by_name}{name}.to_numpy() if the order is right as it is."
             )
             raise InputError(msg)
 
 
-def _is_table(given: Any) -> bool:
-    """Whether this is a DataFrame or Series: arrays have no index, lists a method."""
-    return hasattr(getattr(given, "index", None), "equals")
+def _index(given: Any) -> Any:
+    """The index of a DataFrame or Series; None of an array or a list."""
+    index = getattr(given, "index", None)
+    return index if hasattr(index, "equals") else None
+
+
+def _is_numbered(index: pd.Index[Any]) -> bool:
+    """Whether rows have no names but their places."""
+    return index.equals(pd.RangeIndex(len(index)))
 
 
 def check_one_factor(batch: Any, method: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 import numpy as np
 from sklearn.base import clone
 
+from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 from batchcorr.estimators import inputs, matrix
@@ -198,12 +199,12 @@ class LocationScaleMethod(FittedState):
         batch = labels.batch
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
         new = BatchLabels.learn(first, n_rows=x.shape[0])
-        known = {str(level) for level in fitted.metadata.levels}
-        again = [level for level in new.levels if str(level) in known]
+        known = {text for level in fitted.metadata.levels for text in texts(level)}
+        again = [level for level in new.levels if texts(level) & known]
         if again:
             msg = (
-                f"The batches {again} are known already: add_batches takes samples of "
-                "new batches only. To fit known batches anew, fit again."
+                f"The batches {some(map(repr, again))} are known already: add_batches "
+                "takes samples of new batches only. To fit known batches anew, fit again."
             )
             raise DesignError(msg)
         problem = Problem.of(x, labels, replace(fitted.metadata, batch=new))

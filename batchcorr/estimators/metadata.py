@@ -14,6 +14,7 @@ import numpy as np
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.design import Design
 from batchcorr.design.labels import BatchLabels
+from batchcorr.design.numerals import refuse_measurements
 from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
@@ -81,15 +82,20 @@ class Metadata:
                 "give it as covariates=."
             )
             raise InputError(msg)
-        first, *others = _factors(labels.batch) or [None]
+        factors = [
+            BatchLabels.learn(
+                given,
+                n_rows=n_rows,
+                name=f"batch factor {k}" if k > 1 else "batch",
+                levels=batches if k == 1 else None,
+            )
+            for k, given in enumerate(_factors(labels.batch), start=1)
+        ]
+        for factor in factors if batches is None else ():
+            refuse_measurements(factor.levels, n_rows, factor.name)
         return cls(
-            batch=None
-            if first is None
-            else BatchLabels.learn(first, n_rows=n_rows, levels=batches),
-            factors=tuple(
-                BatchLabels.learn(factor, n_rows=n_rows, name=f"batch factor {k}")
-                for k, factor in enumerate(others, start=2)
-            ),
+            batch=factors[0] if factors else None,
+            factors=tuple(factors[1:]),
             covariates=CovariateEncoding.learn(
                 labels.covariates, n_rows, formula=formula, levels=levels
             ),

@@ -14,7 +14,7 @@ from batchcorr._anndata import matrices
 from batchcorr._anndata.correct import make_estimator
 from batchcorr._anndata.labels import read_labels
 from batchcorr.design.labels import BatchLabels
-from batchcorr.design.tables import Variable
+from batchcorr.design.variables import Variable
 from batchcorr.errors import (
     FeatureWarning,
     InputError,

@@ -156,7 +156,7 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
     absent = [repr(b) for b, n in zip(schema.batches, rows, strict=True) if not n]
     if absent:
         msg = (
-            f"No site holds samples of the batches {', '.join(absent)}: give the files "
+            f"No site holds samples of the batches {some(absent)}: give the files "
             "of all sites, or gather with a schema without these batches."
         )
         raise DesignError(msg)
@@ -175,7 +175,7 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
             ]
         if missing:
             msg = (
-                f"No site holds {', '.join(missing)} of the covariate {name!r}: gather "
+                f"No site holds {some(missing)} of the covariate {name!r}: gather "
                 "with a schema without it."
             )
             raise DesignError(msg)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from batchcorr._files.atomic import replacing
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
-from batchcorr.design.tables import Variable, read_table, require
+from batchcorr.design.tables import read_table, require
+from batchcorr.design.variables import Variable
 from batchcorr.errors import DesignError, FileError, InputError, some
 from batchcorr.estimators.metadata import Labels, Metadata
 

@@ -74,11 +74,75 @@ def test_levels_and_codes_of_every_kind_of_label(labels, levels):
     assert BatchLabels.from_json(saved) == learned
 
 
-@given(st.lists(st.one_of(st.text(max_size=3), st.integers(-5, 5)), min_size=1))
+TEXTS = st.text("abç_.7", min_size=1, max_size=3).filter(lambda text: text[-1] != ".")
+
+
+@given(st.lists(st.one_of(TEXTS, st.integers(-9, 9)), min_size=1))
 def test_the_level_of_a_code_is_the_label(labels):
     learned = BatchLabels.learn(labels)
-    assert [learned.levels[code] for code in learned.codes(labels)] == labels
-    assert len(set(learned.levels)) == len(learned.levels)
+    levels = [str(learned.levels[code]) for code in learned.codes(labels)]
+    assert levels == [str(label) for label in labels]
+    assert len({*map(str, learned.levels)}) == len(learned.levels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "levels", "codes"),
+    [
+        ([1, "1", 2, "2"], (1, 2), [0, 0, 1, 1]),
+        (["1", 1, 2.0, "2.0"], (1, 2.0), [0, 0, 1, 1]),
+        ([1, 1.0, "1.0", "1"], (1,), [0, 0, 0, 0]),
+        ([1.5, "1.5", "a"], (1.5, "a"), [0, 0, 1]),
+        ([True, "True", False], (False, True), [1, 1, 0]),
+        (pd.Categorical(["1", 1, 2], categories=[2, "1", 1]), (2, 1), [1, 1, 0]),
+    ],
+)
+def test_a_label_written_in_two_ways_is_one(labels, levels, codes):
+    learned = BatchLabels.learn(labels)
+    assert learned.levels == levels
+    assert learned.codes(labels).tolist() == codes
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (["a", "a ", "b"], "both 'a' and 'a '"),
+        (["1", "1.0", "2"], "both '1' and '1.0'"),
+        ([True, 1, 0], "true and false among numbers"),
+        ([2.5, False, "a"], "true and false among numbers"),
+    ],
+)
+def test_labels_that_may_be_one_are_refused(labels, match):
+    with pytest.raises(DesignError, match=match):
+        BatchLabels.learn(labels)
+
+
+def test_levels_saved_before_may_be_one_written_in_two_ways():
+    saved = {"name": "batch", "levels": [1, "1"]}
+    assert BatchLabels.from_json(saved).codes(["1", 1]).tolist() == [1, 0]
+    with pytest.raises(InputError, match="levels of batch"):
+        BatchLabels.learn([1], levels=[1, "1"])
+
+
+@pytest.mark.parametrize("mark", ["NA", "N/A", "#N/A", "nan", "null", "", " ", " NA "])
+@pytest.mark.parametrize("dtype", [object, "string", "category", "U4", "S4"])
+def test_what_pandas_reads_as_missing_is_missing(mark, dtype):
+    labels = ["a", mark, "b", mark]
+    if dtype in ("U4", "S4"):
+        labels = np.array(labels, dtype)
+    else:
+        labels = pd.Series(labels, index=list("wxyz"), dtype=dtype)
+    with pytest.raises(
+        DesignError, match=r"2 of 4 samples \((x, z|rows 1, 3)\)"
+    ) as met:
+        BatchLabels.learn(labels)
+    assert f"{mark!r} is read as missing" in str(met.value).replace("b'", "'")
+    with pytest.raises(DesignError, match="missing"):
+        BatchLabels(("a", "b")).codes(labels)
+
+
+def test_a_missing_mark_that_is_declared_is_a_label():
+    learned = BatchLabels.learn(["None", "drug"], levels=["None", "drug"])
+    assert learned.codes(["drug", "None"]).tolist() == [1, 0]
 
 
 def test_labels_that_become_the_same_text_are_one_level():
@@ -101,6 +165,7 @@ def test_labels_that_become_the_same_text_are_one_level():
         ((False, True), ["True", "False"], [1, 0]),
         (("False", "True"), [True, False], [1, 0]),
         (("1", 1), [1, "1"], [1, 0]),
+        (("1", "2"), ["1", 1], [0, 0]),
         ((10**400, "a"), [str(10**400)], [0]),
     ],
 )
@@ -112,7 +177,6 @@ def test_labels_match_as_text_when_that_is_unambiguous(levels, labels, codes):
     ("levels", "labels"),
     [
         (("1", "1.0"), [1]),  # either could be meant
-        (("1", "2"), ["1", 1]),  # two labels here, one level there
         (("1",), ["1.0"]),  # text is what it is
         ((1, 2), [True]),
         ((True, False), [1]),

@@ -456,17 +456,39 @@ def test_labels_are_matched_by_position_not_by_index():
     assert_same_fit(left, bc.ComBat().fit(X, batch=BATCH, covariates=SAMPLES))
 
 
-def test_an_index_in_another_order_is_refused():
-    batch = pd.Series(BATCH, index=TABLE.index)
-    table = SAMPLES.set_axis(TABLE.index)
-    bc.ComBat().fit(TABLE, batch=batch, covariates=table)
-    for given in ({"batch": batch[::-1]}, {"batch": BATCH, "covariates": table[::-1]}):
-        name = list(given)[-1]
-        with pytest.raises(InputError, match=rf"{name} has the index of X in another"):
-            bc.ComBat().fit(TABLE, **given)
-        fitted = bc.ComBat().fit(TABLE, batch=batch, covariates=table)
-        with pytest.raises(InputError, match=rf"give {name}.loc\[X.index\]"):
-            fitted.transform(TABLE, **({"batch": batch, "covariates": table} | given))
+def renamed(index, count):
+    return index[:-count].append(pd.Index([f"other {i}" for i in range(count)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            lambda given: given[::-1],
+            r"rows of X in another order.*give {}.loc\[X.index",
+        ),
+        (lambda given: given.set_axis(renamed(given.index, 1)), "names 1 rows that X"),
+        (lambda given: given[::-1].rename({"s0": "zz"}), r"X does not have \(zz\)"),
+        (lambda given: given.set_axis(renamed(given.index, N - 2)), f"{N - 2} rows"),
+    ],
+    ids=["another order", "one name", "one name and another order", "few in common"],
+)
+@pytest.mark.parametrize("name", ["batch", "covariates"])
+def test_labels_of_other_rows_are_refused(name, change, match):
+    given = {
+        "batch": pd.Series(BATCH, index=TABLE.index),
+        "covariates": SAMPLES.set_axis(TABLE.index),
+    }
+    fitted = bc.ComBat().fit(TABLE, **given)
+    other = given | {name: change(given[name])}
+    for call in (bc.ComBat().fit, fitted.transform):
+        with pytest.raises(InputError, match=match.format(name)):
+            call(TABLE, **other)
+    with pytest.raises(
+        InputError, match=match.format("covariates").replace("X", "batch")
+    ):
+        bc.ComBat().fit(X, **(given | {"covariates": change(given["covariates"])}))
+    assert_same_fit(bc.ComBat().fit(TABLE.reset_index(drop=True), **given), fitted)
 
 
 @each_estimator
