@@ -51,7 +51,7 @@ def bridge(
     """
     with reporting():
         from batchcorr.bridge import claims
-        from batchcorr.bridge.claims._figures import require_matplotlib
+        from batchcorr.bridge.claims._figure import require_matplotlib
 
         targets = _targets(figures, force=force)
         if figures is not None:

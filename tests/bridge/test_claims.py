@@ -1,34 +1,31 @@
 """The seven claims: every number of their statements, and what a claim is.
 
-Which test shows which number (the keys are those of `claim.measured`):
+Which number of the statements is shown under which key of `claim.measured`, and whether
+it is judged (theory gives it) or reported (one draw of random numbers, or a speed):
 
-1 bias -> test_bias
-    output 8e-13; gradient 5e-17; LayerNorm constant 2e-15, any 2.9; GroupNorm and
-    InstanceNorm 9e-16; Conv → ReLU → BN 1.2; Linear → BN on (N, L, C); lag ratio 1.0000;
-    float32 2e-3 at 1e4, 0.18 at 1e6; drift of Adam 0.19, SGD 0, Adam(eps=1e-4) 2e-5
-2 folding -> test_folding
-    2e-15 in float64, 4e-7 in float32; speeds are reported only; families and random
-    graphs are in test_fold*.py
-3 scale_invariance -> test_scale_invariance, test_torch_refuses_no_eps
-    2e-16, 6e-16, 3e-16; ε/a² 2e-16, naive 4e-3; growing rate 5e-15, without BN 0.145;
-    angles 0.970–0.989; AdamW .183; Adam + L2 .810/.182/.0215/.0038; rows 1.0000, 3.37
-4 dropout -> test_dropout
-    both formulas by all masks; p if μ = 0; .497, 1.000, .405; update_bn .496;
-    recalibrated 1.000
-5 accumulation -> test_accumulation, test_accumulation_is_systematic
-    4e-16 without BN; 3.17/.61/.36/.24/.15; .73/.32/.17/.10/.063 with standard errors
-    .25/.037/.023/.016/.010; E[var], E[1/sd]; K updates; remedy 6e-16
-6 few_shot -> test_few_shot
-    γ², v/n, γ²v/(nγ² + v) within 1 %
-7 unity -> test_unity, test_shrinkage_fades, test_logs
-    4e-16, float32 3e-7, ddof 1 1e-2; InstanceNorm, AdaBN, per-domain 4e-16; eval 9e-16,
-    running_var; ComBat 3e-15; .33/.28/.18/.10/.011/.001; log 1e-15, log1p .46;
-    4.13 and 1.36
+1 bias: output 8e-13, gradient 5e-17, LayerNorm constant 2e-15, GroupNorm and
+    InstanceNorm 9e-16, lag D (1 - m)^t / σ judged; LayerNorm any 2.9, Conv → ReLU → BN
+    1.2, Linear → BN on (N, L, C), float32 2e-3 and 0.18, drift of Adam 0.19 and with
+    eps 2e-5 reported, of SGD 0 judged; what `lint` finds judged
+2 folding: 2e-15, in float32 4e-7 judged; speeds reported
+3 scale_invariance: 2e-16, 6e-16, 3e-16, ε/a² 2e-16, growing rate 5e-15, angles 0.970 to
+    0.989, AdamW .183, rows 1.0000 judged, and what `lint` finds; naive ε 4e-3, without
+    BN 0.145, Adam + L2 .810/.182/.0215/.0038, rows 3.37 reported
+4 dropout: both formulas by all masks, p if μ = 0, .497, 1.000, .405, update_bn .496,
+    recalibrated 1.000, and what `lint` says judged
+5 accumulation: 4e-16 without BN, E[var], E[1/sd], K updates, remedy 6e-16 judged, and
+    that the mean error is none of noise; 3.17/.61/.36/.24/.15, .73/.32/.17/.10/.063 and
+    .25/.037/.023/.016/.010 reported
+6 few_shot: γ², v/n, γ²v/(nγ² + v) within 1 %, ComBat's, and eb beside the best judged
+7 unity: 4e-16, float32 3e-7, √(n/(n-1)), eval 9e-16, running_var, ComBat 3e-15, shrinkage
+    as 1/n, log 1e-15, log1p .47 judged; ddof 1 1e-2, .33/.28/.18/.10/.011/.001, 4.13 and
+    1.36 reported
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -45,7 +42,7 @@ from batchcorr.errors import InputError, MissingPackageError
 torch = pytest.importorskip("torch")
 
 from batchcorr.bridge import claims  # noqa: E402 - after torch
-from batchcorr.bridge.claims._result import Claim, Measured, near, zero  # noqa: E402
+from batchcorr.bridge.claims._claim import Claim, Measured, near, zero  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -78,19 +75,46 @@ def found(bladder):
     return Found()
 
 
-def vanish(claim, keys, bound):
-    for key in keys:
-        number = claim.measured[key]
-        assert abs(number.value) < bound, number
-        assert number.holds
-
-
-def equal(claim, **expected):
-    for key, (value, tolerance) in expected.items():
-        assert claim.measured[key].value == pytest.approx(value, abs=tolerance), key
-
-
 # -- the numbers ---------------------------------------------------------------------
+
+
+def series(name, **values):
+    return {f"{name}_{at[1:]}": value for at, value in values.items()}
+
+
+REPORTED = {
+    "bias": {
+        "layer_norm_any": 2.9,
+        "relu_between": 1.2,
+        "other_axis": 2.4,
+        "float32_1e4": 2e-3,
+        "float32_1e6": 0.18,
+        "drift_adam": 0.19,
+        "drift_adam_eps": 2e-5,
+    },
+    "scale_invariance": {
+        "eps_naive": 4e-3,
+        "growing_rate_plain": 0.145,
+        "adam_0.1": 0.810,
+        "adam_1": 0.182,
+        "adam_10": 0.0215,
+        "adam_100": 0.0038,
+        "rows_adam": 3.37,
+    },
+    "accumulation": {
+        **series("one", _2=3.17, _4=0.61, _8=0.36, _16=0.24, _32=0.15),
+        **series("mean", _2=0.73, _4=0.32, _8=0.17, _16=0.10, _32=0.063),
+        **series("chance", _2=0.25, _4=0.037, _8=0.023, _16=0.016, _32=0.010),
+    },
+    "unity": {
+        "train_ddof_1": 1e-2,
+        "variance_raw": 4.13,
+        "variance_log": 1.36,
+        **series("shrinkage", _3=0.33, _10=0.28, _30=0.18),
+        **series("shrinkage", _100=0.10, _1000=0.011, _10000=0.001),
+    },
+}
+"""Outcomes of one draw each, as once recorded: shown, and of this order, no more."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,58 +122,55 @@ def test_every_claim_holds(found, name):
     claim = found[name]
     assert claim.name == name
     assert claim.holds, claim.verdict
-    assert claim.verdict.startswith("holds: ")
+    for key, recorded in REPORTED.get(name, {}).items():
+        number = claim.measured[key]
+        assert number.expected is None
+        assert recorded / 2.1 < number.value < 2.1 * recorded, number
 
 
-def test_bias(found):
-    claim = found["bias"]
-    vanish(claim, ["output"], 1e-10)
-    vanish(claim, ["gradient"], 1e-12)
-    vanish(claim, ["layer_norm_constant", "group_norm", "instance_norm"], 1e-13)
-    equal(
-        claim,
-        layer_norm_any=(2.9, 0.5),
-        relu_between=(1.2, 0.36),
-        lag=(1, 5e-5),
-        float32_1e4=(2e-3, 1.8e-3),
-        float32_1e6=(0.18, 0.16),
-        drift_adam=(0.19, 0.15),
-        drift_adam_eps=(2e-5, 1e-4),
-    )
-    assert claim.measured["other_axis"].value > 1
-    vanish(claim, ["drift_sgd"], 1e-7)
+@pytest.mark.parametrize(
+    ("name", "keys", "bound"),
+    [
+        ("bias", "output gradient layer_norm_constant group_norm lint_change", 1e-11),
+        ("folding", "pair float32", 1e-5),
+        ("scale_invariance", "output gradient orthogonal eps_law growing_rate", 1e-13),
+        ("dropout", "unit weighted", 1e-14),
+        ("accumulation", "without_none without_LayerNorm without_GroupNorm", 1e-14),
+        ("accumulation", "remedy", 1e-14),
+        ("unity", "train eval running_var instance domain adabn combat", 1e-12),
+    ],
+)
+def test_identities_hold_to_rounding(found, name, keys, bound):
+    for key in keys.split():
+        number = found[name].measured[key]
+        assert abs(number.value) < bound, number
+        assert number.expected == 0
 
 
-def test_folding(found):
-    claim = found["folding"]
-    families = [key for key in claim.measured if key.startswith("fold, ")]
-    assert len(families) == 11
-    vanish(claim, ["affine", "pair", *families], 1e-12)
-    vanish(claim, ["float32"], 1e-5)
-    assert claim.measured["left"].value == 0
-    assert claim.measured["kept"].value == 3
-    speeds = [key for key in claim.measured if key.startswith("speed, ")]
-    assert len(speeds) == 4
-    assert all(claim.measured[key].expected is None for key in speeds)
-
-
-def test_scale_invariance(found):
-    claim = found["scale_invariance"]
-    vanish(claim, ["output", "gradient", "orthogonal", "eps_law"], 1e-14)
-    vanish(claim, ["growing_rate"], 1e-13)
-    equal(
-        claim,
-        eps_naive=(4e-3, 2e-3),
-        growing_rate_plain=(0.145, 0.03),
-        **{f"angle_{i}": (1, 0.05) for i in range(1, 7)},
-        adamw=(0.183, 0.005),
-        **{"adam_0.1": (0.810, 3e-3), "adam_1": (0.182, 3e-3)},
-        adam_10=(0.0215, 3e-3),
-        adam_100=(0.0038, 3e-3),
-        rows_adamw=(1, 5e-5),
-        rows_adam=(3.37, 0.2),
-    )
-    vanish(claim, ["adamw_same"], 1e-6)
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bias", {"lint_redundant": 3, "lint_needed": 0, "drift_sgd": 0}),
+        ("folding", {"left": 0, "kept": 3}),
+        ("scale_invariance", {"lint_weights": 2, "rows_adamw": 1, "adamw_10": 0.1813}),
+        (
+            "dropout",
+            {"before": 0.5, "after": 1, "between": 0.405, "lint_between": 0.405},
+        ),
+        ("dropout", {"update_bn": 0.5, "recalibrated": 1, "mean_zero": 0.5}),
+        (
+            "accumulation",
+            {"running": 1 - 0.9**16, "variance_4": 0.75, "inverse_4": 1.596},
+        ),
+        ("accumulation", {"noise_4": 0, "inverse_8": 1.204, "inverse_32": 1.041}),
+        ("few_shot", {"source_8": 0.25, "support_8": 0.125, "mix_8": 1 / 12}),
+        ("few_shot", {"combat_16": 0.0503, "bayes_1": 1, "bayes_32": 1}),
+        ("unity", {"train_ratio": 1.00349, "shrinkage_rate": 10, "log1p": 0.47}),
+    ],
+)
+def test_what_theory_gives_is_judged(found, name, expected):
+    for key, value in expected.items():
+        assert found[name].measured[key].expected == pytest.approx(value, rel=2e-3), key
 
 
 def test_torch_refuses_no_eps():
@@ -158,86 +179,87 @@ def test_torch_refuses_no_eps():
         norm(torch.randn(3, 2))
 
 
-def test_dropout(found):
-    claim = found["dropout"]
-    vanish(claim, ["unit", "weighted"], 1e-14)
-    equal(
-        claim,
-        mean_zero=(0.5, 1e-14),
-        before=(0.497, 0.01),
-        after=(1, 0.005),
-        between=(0.405, 0.01),
-        update_bn=(0.496, 0.01),
-        recalibrated=(1, 0.005),
+# -- a broken routine turns its claim off ----------------------------------------------
+
+
+def module_of(name):
+    """The file of a claim; `claims.bias` is the function."""
+    return importlib.import_module(f"batchcorr.bridge.claims.{name}")
+
+
+def silenced(lint, *rules):
+    """A `lint` that misses some rules, and all weights."""
+
+    def broken(*given, **options):
+        result = lint(*given, **options)
+        left = tuple(f for f in result.findings if f.rule not in rules)
+        return dataclasses.replace(result, findings=left, scale_invariant=())
+
+    return broken
+
+
+def all_hold(measured):
+    return all(number.holds for number in measured.values())
+
+
+def test_lint_that_misses_faults_fails_its_claims(monkeypatch):
+    bias, scale, dropout = map(module_of, ("bias", "scale_invariance", "dropout"))
+    pieces = (bias._redundant, scale._linted, dropout._networks)
+    rules = ("redundant-bias", "dropout-before-batchnorm")
+    assert all(all_hold(piece()) for piece in pieces)
+    for module in (bias, scale, dropout):
+        monkeypatch.setattr(module, "lint", silenced(module.lint, *rules))
+    assert not any(all_hold(piece()) for piece in pieces)
+
+
+def test_a_wrong_fold_fails_its_claim(monkeypatch):
+    folding = module_of("folding")
+    right = folding.fold
+
+    def broken(net, x):
+        result = right(net, x)
+        with torch.no_grad():
+            next(result.model.parameters()).mul_(1 + 1e-6)
+        return result
+
+    monkeypatch.setattr(folding, "fold", broken)
+    assert not claims.folding().holds
+
+
+def test_recalibration_that_does_nothing_fails_its_claims(monkeypatch):
+    dropout, few_shot = map(module_of, ("dropout", "few_shot"))
+    monkeypatch.setattr(few_shot, "CHANNELS", 20_000)
+    monkeypatch.setattr(dropout, "recalibrate", lambda *_: None)
+    assert not all_hold(dropout._networks())
+    right = few_shot.recalibrate
+    monkeypatch.setattr(
+        few_shot, "recalibrate", lambda model, x, *_, **__: right(model, x, "combat")
     )
+    assert "best mix" in claims.few_shot().verdict
 
 
-def test_accumulation(found):
-    claim = found["accumulation"]
-    vanish(claim, [f"without_{norm}" for norm in ("none", "LayerNorm")], 1e-14)
-    vanish(claim, ["without_GroupNorm", "remedy"], 1e-14)
-    for m, one in zip((2, 4, 8, 16, 32), (3.17, 0.61, 0.36, 0.24, 0.15), strict=True):
-        equal(claim, **{f"one_{m}": (one, 0.3 * one)})
-        equal(claim, **{f"variance_{m}": (1 - 1 / m, 0.005)})
-    for m, inverse in zip((4, 8, 16, 32), (1.596, 1.204, 1.088, 1.041), strict=True):
-        equal(claim, **{f"inverse_{m}": (inverse, 0.01)})
-    equal(claim, running=(1 - 0.9**16, 1e-10))
+def test_plain_accumulation_is_not_exact(monkeypatch):
+    accumulation = module_of("accumulation")
+    batch = torch.randn(64, 8).double(), torch.arange(64) % 10
+    net = accumulation.mlp(8, 32, 10)
+    assert accumulation._remedy(net, batch) < 1e-12
+
+    def plain(model, batch, loss, size):
+        for rows in torch.arange(64).split(size):
+            (loss(model, (batch[0][rows], batch[1][rows])) * size / 64).backward()
+
+    monkeypatch.setattr(accumulation, "exact", plain)
+    assert accumulation._remedy(net, batch) > 1e-2
 
 
-def test_accumulation_is_systematic(found):
-    claim = found["accumulation"]
-    wanted = {2: (0.73, 0.25), 4: (0.32, 0.037), 8: (0.17, 0.023), 16: (0.10, 0.016)}
-    for m, (mean, chance) in (wanted | {32: (0.063, 0.010)}).items():
-        equal(claim, **{f"mean_{m}": (mean, 0.3 * mean)})
-        equal(claim, **{f"chance_{m}": (chance, 0.4 * chance)})
-        at = {key: claim.measured[f"{key}_{m}"].value for key in ("mean", "chance")}
-        assert at["mean"] > 3 * at["chance"]
+def test_a_standardization_that_is_off_fails_its_claim(monkeypatch):
+    right = bc.Standardize.fit_transform
 
+    def off(self, *given, **options):
+        return right(self, *given, **options) * (1 + 1e-9)
 
-def test_few_shot(found):
-    claim, gamma2, v = found["few_shot"], 0.25, 1.0
-    for n in (1, 2, 4, 8, 16, 32):
-        best = gamma2 * v / (n * gamma2 + v)
-        equal(
-            claim,
-            **{
-                f"source_{n}": (gamma2, 0.01 * gamma2),
-                f"support_{n}": (v / n, 0.01 * v / n),
-                f"mix_{n}": (best, 0.01 * best),
-                f"bayes_{n}": (1, 0.01),
-            },
-        )
-        combat = claim.measured[f"combat_{n}"].value
-        assert best < 1.005 * combat
-        assert combat < claim.measured[f"support_{n}"].value
-    assert claim.measured["combat_16"].value < 1.02 * (gamma2 * v / (16 * gamma2 + v))
-
-
-@pytest.mark.parametrize("where", ["activations", "arrays"])
-def test_unity(found, where):
-    claim = found["unity"]
-    keys = ["train", "eval", "running_var", "instance", "domain", "adabn"]
-    keys += ["domain_layer", "combat"]
-    vanish(claim, [f"{key}, {where}" for key in keys], 1e-12)
-    vanish(claim, ["train_float32"], 1e-5)
-    equal(claim, train_ddof_1=(1e-2, 5e-3))
-
-
-def test_shrinkage_fades(found):
-    claim = found["unity"]
-    wanted = {3: 0.33, 10: 0.28, 30: 0.18, 100: 0.10, 1000: 0.011, 10_000: 0.001}
-    values = [claim.measured[f"shrinkage_{n}"].value for n in wanted]
-    assert values == sorted(values, reverse=True)
-    np.testing.assert_allclose(values, list(wanted.values()), rtol=0.5)
-    equal(claim, shrinkage_rate=(10, 2))
-
-
-def test_logs(found):
-    claim = found["unity"]
-    vanish(claim, ["log, simulated", "log, arrays"], 1e-14)
-    equal(
-        claim, log1p=(0.46, 0.02), variance_raw=(4.13, 0.2), variance_log=(1.36, 0.05)
-    )
+    monkeypatch.setattr(bc.Standardize, "fit_transform", off)
+    assert "BN(train) = Standardize" in claims.unity().verdict
 
 
 # -- what a claim is -------------------------------------------------------------------
@@ -267,8 +289,7 @@ def test_claims_leave_settings_alone():
 def test_unity_without_a_matrix(found):
     claim = claims.unity()
     assert claim.holds
-    assert not [key for key in claim.measured if "arrays" in key]
-    assert claim.measured.keys() < found["unity"].measured.keys()
+    assert claim.measured.keys() == found["unity"].measured.keys() - {"log, arrays"}
     with pytest.raises(InputError, match="or neither"):
         claims.unity(np.ones((3, 2)))
 
@@ -281,14 +302,8 @@ def test_a_result_is_frozen(found):
 
 
 def claim_of(*numbers):
-    return Claim(
-        "made_up",
-        "A finding",
-        "What is claimed.",
-        {str(i): number for i, number in enumerate(numbers)},
-        {},
-        lambda figure, _: figure.subplots().plot([0, 1]),
-    )
+    by_name = {str(i): number for i, number in enumerate(numbers)}
+    return Claim("made_up", "A finding", "What is claimed.", by_name)
 
 
 def test_a_verdict_names_what_is_off():
@@ -317,7 +332,7 @@ def test_figures_are_legible_at_one_column(found, name):
     figure = found[name].figure()
     width, height = figure.get_size_inches()
     assert width == pytest.approx(3.35)
-    assert height < 5
+    assert height < 7.5
     renderer = FigureCanvasAgg(figure).get_renderer()
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
     assert min(text.get_fontsize() for text in texts) >= 7

@@ -2,16 +2,18 @@
 
 `bias`, `folding`, `scale_invariance`, `dropout`, `accumulation`, `few_shot` and `unity`
 each return a `Claim`: the statement, every number beside the one expected, a verdict,
-and a figure. `measure` runs them all, and so does `batchcorr bridge` on the command
-line. In float64 on the CPU, always with the same random numbers.
+and a figure. Each runs the package's own routine (`lint`, `fold`, `recalibrate`,
+`accumulate`, `Standardize`), so that a broken routine does not pass. `measure` runs them
+all, and so does `batchcorr bridge` on the command line. In float64 on the CPU, always
+with the same random numbers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.bridge._torch import torch as _torch  # noqa: F401 - says what to install
-from batchcorr.bridge.claims._result import Claim, Measured
+from batchcorr.bridge.claims._claim import Claim, Measured
 from batchcorr.bridge.claims.accumulation import accumulation
 from batchcorr.bridge.claims.bias import bias
 from batchcorr.bridge.claims.dropout import dropout
@@ -22,6 +24,8 @@ from batchcorr.bridge.claims.unity import unity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike
 
 __all__ = [
     "Claim",
@@ -37,7 +41,9 @@ __all__ = [
 ]
 
 
-def measure(matrix: Any = None, batch: Sequence[Any] | None = None) -> Iterator[Claim]:
+def measure(
+    matrix: ArrayLike | None = None, batch: Sequence[object] | None = None
+) -> Iterator[Claim]:
     """Measure the seven claims, one after the other.
 
     Parameters

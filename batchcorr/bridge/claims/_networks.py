@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from torch import nn
+from torch.nn.functional import batch_norm, cross_entropy
 
 from batchcorr.bridge._torch import torch
 
@@ -15,10 +16,22 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["largest", "mlp", "normal", "relative", "seeded"]
+__all__ = [
+    "NO_EPS",
+    "classify",
+    "largest",
+    "mlp",
+    "normal",
+    "normalized",
+    "relative",
+    "seeded",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+NO_EPS = 1e-300
+"""As good as none: torch refuses 0 in training."""
 
 
 def seeded(measure: Callable[P, R]) -> Callable[P, R]:
@@ -34,7 +47,7 @@ def seeded(measure: Callable[P, R]) -> Callable[P, R]:
         torch.set_num_threads(1)
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)
                 return measure(*args, **kwargs)
         finally:
             torch.set_num_threads(threads)
@@ -43,23 +56,35 @@ def seeded(measure: Callable[P, R]) -> Callable[P, R]:
 
 
 def normal(*shape: int) -> Tensor:
-    """Return standard normal noise in float64."""
+    """Standard normal noise in float64."""
     return torch.randn(*shape, dtype=torch.float64)
 
 
+def normalized(x: Tensor, eps: float = NO_EPS) -> Tensor:
+    """The output of a BatchNorm in training, without γ and β."""
+    out: Tensor = batch_norm(x, None, None, training=True, eps=eps)
+    return out
+
+
 def mlp(*sizes: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> nn.Module:
-    """Return Linear → norm → ReLU for each size but the last, and a Linear head."""
+    """Linear → norm → ReLU for each size but the last, and a Linear head."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes[:-1]):
         layers += [nn.Linear(fan_in, fan_out), norm(fan_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1])).double()
 
 
+def classify(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The cross entropy of a batch of inputs and labels."""
+    x, y = batch
+    return cross_entropy(model(x), y)
+
+
 def largest(values: Tensor) -> float:
-    """Return the largest absolute value."""
+    """The largest absolute value."""
     return float(values.detach().abs().max())
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
-    """Return the distance of two tensors over the length of the second."""
+    """The distance of two tensors over the length of the second."""
     return float((found - wanted).detach().norm() / wanted.detach().norm())

@@ -5,36 +5,31 @@ With keep probability p, a unit x of mean μ and a weighted sum w'x have
     Var_eval / Var_train = (E x² - μ²) / (E x² / p - μ²)
     Var_eval / Var_train = w' Σ w / (w' Σ w + (1 - p)/p Σ_i w_i² E x_i²)
 
-so a BatchNorm behind dropout divides by a spread that is gone in evaluation. BatchNorm
+so a BatchNorm behind dropout divides by a variance that is gone in evaluation. BatchNorm
 before dropout is safe, unless another BatchNorm follows.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._norms import batch_norms
+from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._figures import BLUE, GREY, VERMILION, label, panel
-from batchcorr.bridge.claims._networks import normal, seeded
-from batchcorr.bridge.claims._result import Claim, Measured, zero
+from batchcorr.bridge.claims._claim import Claim, Measured, near, zero
+from batchcorr.bridge.claims._networks import classify, normal, seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from matplotlib.figure import Figure
     from torch import Tensor
 
 __all__ = ["dropout"]
 
-KEEPS = [0.3, 0.5, 0.7, 0.9]
-MEANS = [0.0, 1.0, 2.0]
+KEEPS, MEANS = (0.3, 0.5, 0.7, 0.9), (0.0, 1.0, 2.0)
 WIDTH, ROWS = 64, 8192
 
 
@@ -46,67 +41,110 @@ def dropout() -> Claim:
     -------
     Claim
         The ratio of variances by formula and over all masks, the variance of a
-        BatchNorm's output in evaluation by where dropout stands, and the remedy.
+        BatchNorm's output in evaluation by where dropout stands beside what `lint`
+        says of it, and the remedy.
 
     Examples
     --------
     >>> dropout().measured["before"].holds
     True
     """
-    formula, units, weighted = _formulas()
-    networks = _networks()
     return Claim(
         name="dropout",
         title="Dropout before BatchNorm shrinks what evaluation sees",
         statement=(
             "Dropout adds variance that is there in training only. A BatchNorm behind "
-            "it, at once or further on, has learned a spread that is too large; one "
+            "it, at once or further on, has learned a variance that is too large; one "
             "before it has not. Recalibration with dropout off mends it, an update "
             "with dropout on does not."
         ),
-        measured={
-            "unit": zero("one unit: formula against all masks", units, 1e-12),
-            "weighted": zero(
-                "weighted sum: formula against all masks", weighted, 1e-12
-            ),
-            "mean_zero": Measured(
-                "one unit, μ = 0, p = 0.5", _ratio(_centred(0.0), 0.5), 0.5, 1e-12
-            ),
-            "before": _variance("Dropout → BN", networks, 0.497),
-            "after": _variance("BN → Dropout", networks, 1.0),
-            "between": _variance("BN → ReLU → Dropout → Linear → BN", networks, 0.405),
-            "update_bn": _variance("Dropout → BN, update_bn", networks, 0.496),
-            "recalibrated": _variance("Dropout → BN, recalibrated", networks, 1.0),
-        },
-        series={"formula": formula, "networks": networks},
-        draw=_draw,
+        measured={**_networks(), **_formulas()},
+        axes=("keep probability", "variance, evaluation over training"),
     )
 
 
-def _variance(name: str, found: dict[str, float], expected: float) -> Measured:
-    return Measured(f"variance in evaluation: {name}", found[name], expected, 0.01)
+def _networks() -> dict[str, Measured]:
+    """The variance of the last BatchNorm's output in evaluation, by network."""
+    x, labels = normal(ROWS, WIDTH), torch.arange(ROWS) % 3
+
+    def norm() -> nn.Module:
+        return nn.BatchNorm1d(WIDTH, momentum=None)
+
+    linear = nn.Linear(WIDTH, WIDTH)
+    nets = {
+        "before": nn.Sequential(nn.Dropout(0.5), norm()),
+        "after": nn.Sequential(norm(), nn.Dropout(0.5)),
+        "between": nn.Sequential(norm(), nn.ReLU(), nn.Dropout(0.5), linear, norm()),
+    }
+    measured = {}
+    for name, net in nets.items():
+        net.double().train()
+        for layer in net:
+            if isinstance(layer, nn.BatchNorm1d):  # one settled after the other
+                net(x)
+        variance, expected = _output_variance(net, x), _expected(name, nets, x)
+        what = f"variance in evaluation, dropout {name} BN"
+        what = what.replace("between BN", "between BNs")
+        measured[name] = near(what, variance, expected, 0.01)
+        result = lint(
+            nn.Sequential(*net.train(), nn.Linear(WIDTH, 3).double()),
+            (x[:2048], labels[:2048]),
+            classify,
+        )
+        found = [
+            float(finding.evidence["variance"])
+            for finding in result.findings
+            if finding.rule == "dropout-before-batchnorm"
+        ]
+        said = found[0] if len(found) == 1 else 1.0 if not found else float("nan")
+        measured[f"lint_{name}"] = near("… as lint says", said, expected, 0.03)
+    update_bn([x], nets["before"])
+    after_update = _output_variance(nets["before"], x)
+    recalibrate(nets["before"].eval(), [x], "adabn")
+    mended = _output_variance(nets["before"], x)
+    return measured | {
+        "update_bn": near(
+            "dropout before BN, after update_bn", after_update, 0.5, 0.02
+        ),
+        "recalibrated": near("… after recalibrate", mended, 1.0, 0.01),
+    }
 
 
-def _centred(mean: float) -> Tensor:
-    """Return 50 values of one unit with exactly this mean and variance 1."""
-    x = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
-    return x / x.square().mean().sqrt() + mean
+def _output_variance(net: nn.Module, x: Tensor) -> float:
+    """The mean variance of what the last BatchNorm puts out in evaluation."""
+    with torch.no_grad():
+        out = tensor_moments(net.eval()(x))
+    return float((out.squares / out.n).mean())
 
 
-def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> float:
-    """Return Var_eval / Var_train of x, or of x w, by the formula."""
-    found = tensor_moments(x)
-    mean, within = found.mean[0], found.squares[0] / found.n[0]
-    second = within + mean**2
+def _expected(name: str, nets: dict[str, nn.Sequential], x: Tensor) -> float:
+    """What the formula gives for a network, mean over channels."""
+    if name == "after":
+        return 1.0
+    if name == "before":
+        return float(_ratio(x, 0.5).mean())
+    layers = nets["between"]
+    with torch.no_grad():
+        hidden = torch.relu(nn.functional.batch_norm(x, None, None, training=True))
+    weight = layers.get_parameter("3.weight").detach()
+    return float(_ratio(hidden, 0.5, weight.T).mean())
+
+
+def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> Tensor:
+    """Var_eval / Var_train of each column of x, or of x w, by the formula."""
+    own = tensor_moments(x)
+    second: Tensor = own.squares / own.n + own.mean**2
     if weights is None:
-        return float((second - mean**2) / (second / keep - mean**2))
-    total = tensor_moments(x @ weights[:, None])
+        unit: Tensor = (second - own.mean**2) / (second / keep - own.mean**2)
+        return unit
+    total = tensor_moments(x @ weights)
     plain = total.squares / total.n
-    return float(plain / (plain + (1 - keep) / keep * (weights**2 * second).sum()))
+    ratio: Tensor = plain / (plain + (1 - keep) / keep * second @ weights**2)
+    return ratio
 
 
 def _enumerated(x: Tensor, keep: float, weights: Tensor) -> float:
-    """Return Var_eval / Var_train of x w over every mask there is."""
+    """Var_eval / Var_train of x w over every mask there is."""
     masks = torch.tensor(list(product([0.0, 1.0], repeat=x.shape[1])), dtype=x.dtype)
     chance = torch.prod(keep * masks + (1 - keep) * (1 - masks), dim=1)
     out = (x[:, None, :] * masks / keep) @ weights  # (rows, masks)
@@ -115,100 +153,27 @@ def _enumerated(x: Tensor, keep: float, weights: Tensor) -> float:
     return float((x @ weights).var(correction=0) / train)
 
 
-def _formulas() -> tuple[dict[float, list[tuple[float, float]]], float, float]:
-    """Return the ratios of single units by mean, and the worst error of each formula."""
-    one = torch.ones(1, dtype=torch.float64)
-    ratios, units, weighted = {}, [], []
+def _formulas() -> dict[str, Measured]:
+    """Both formulas against all masks; of one unit by its mean."""
+    one, units = torch.ones(1, dtype=torch.float64), torch.linspace(-1, 1, 50).double()
+    units = units[:, None] / units.square().mean().sqrt()
+    measured, off = {}, []
     for mean in MEANS:
-        x = _centred(mean)
-        found = [(_ratio(x, keep), _enumerated(x, keep, one)) for keep in KEEPS]
-        units += [abs(formula - exact) for formula, exact in found]
-        ratios[mean] = found
+        for keep in KEEPS:
+            exact = _enumerated(units + mean, keep, one)
+            formula = float(_ratio(units + mean, keep))
+            off.append(abs(formula - exact))
+            what = f"one unit of mean {mean:g} sd, kept with p = {keep:g}"
+            number = Measured(what, exact, formula, 1e-12)
+            measured[f"unit_{mean:g}_{keep:g}"] = number.on(f"mean {mean:g} sd", keep)
     x, weights = normal(50, 8) @ normal(8, 8) + normal(8), normal(8)
-    for keep in KEEPS:
-        exact = _enumerated(x, keep, weights)
-        weighted.append(abs(_ratio(x, keep, weights) - exact))
-    return ratios, max(units), max(weighted)
-
-
-def _networks() -> dict[str, float]:
-    """Return the variance of the last BatchNorm's output in evaluation, by network."""
-    x = normal(ROWS, WIDTH)
-
-    def norm() -> nn.Module:
-        return nn.BatchNorm1d(WIDTH, momentum=None)
-
-    between = [nn.ReLU(), nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH)]
-    nets = {
-        "Dropout → BN": nn.Sequential(nn.Dropout(0.5), norm()),
-        "BN → Dropout": nn.Sequential(norm(), nn.Dropout(0.5)),
-        "BN → ReLU → Dropout → Linear → BN": nn.Sequential(norm(), *between, norm()),
-    }
-    found = {}
-    for name, net in nets.items():
-        _train(net, x)
-        found[name] = _output_variance(net, x)
-    shifted = nets["Dropout → BN"]
-    update_bn([x], shifted)
-    found["Dropout → BN, update_bn"] = _output_variance(shifted, x)
-    recalibrate(shifted, [x], "adabn")
-    found["Dropout → BN, recalibrated"] = _output_variance(shifted, x)
-    return found
-
-
-def _train(net: nn.Module, x: Tensor) -> None:
-    """Let the running statistics see all data, one layer settled after the other."""
-    net.double().train()
-    for _ in batch_norms(net):
-        net(x)
-
-
-def _output_variance(net: nn.Module, x: Tensor) -> float:
-    """Return the mean variance of what the last BatchNorm puts out in evaluation."""
-    last = list(batch_norms(net).values())[-1]
-    seen: list[Tensor] = []
-    hook = last.register_forward_hook(lambda *call: seen.append(call[2].detach()))
-    net.eval()(x)
-    hook.remove()
-    found = tensor_moments(seen[0])
-    return float((found.squares / found.n).mean())
-
-
-def _draw(figure: Figure, series: Mapping[str, Any]) -> None:
-    """Draw the variance in evaluation by network, and the ratio by keep probability."""
-    figure.set_size_inches(figure.get_figwidth(), 4.0)
-    upper, lower = figure.subplots(2, 1, height_ratios=[1.1, 1])
-    panel(upper, x="variance of BatchNorm's output in evaluation")
-    networks = series["networks"]
-    for row, (name, value) in enumerate(reversed(networks.items())):
-        colour = BLUE if abs(value - 1) < 0.02 else VERMILION
-        upper.plot([0, value], [row, row], color=colour, linewidth=0.8)
-        upper.plot(value, row, "o", color=colour)
-        upper.text(0.01, row + 0.15, name, color=colour, va="bottom")
-    upper.axvline(1, color=GREY, linewidth=0.6, linestyle=(0, (4, 2)))
-    upper.set(xlim=(0, 1.1), ylim=(-0.5, len(networks)), yticks=[])
-    upper.spines["left"].set_visible(False)
-    panel(lower, x="keep probability", y="variance, evaluation\nover training")
-    for colour, (mean, found) in zip(
-        (VERMILION, GREY, BLUE), series["formula"].items(), strict=True
-    ):
-        formula, exact = zip(*found, strict=True)
-        lower.plot([*KEEPS, 1], [*formula, 1], color=colour)
-        lower.plot(KEEPS, exact, "o", color=colour)
-        label(
-            lower,
-            f"mean {mean:g} sd",
-            (KEEPS[0], exact[0]),
-            colour,
-            ha="right",
-            xytext=(-5, 0),
-        )
-    lower.set(xlim=(0.05, 1.02), ylim=(0, 1.05))
-    lower.text(
-        0.98,
-        0.05,
-        "lines: formula\npoints: all masks",
-        color=GREY,
-        transform=lower.transAxes,
-        ha="right",
+    worst = max(
+        abs(float(_ratio(x, keep, weights[:, None])) - _enumerated(x, keep, weights))
+        for keep in KEEPS
     )
+    centred = float(_ratio(units, 0.5))
+    return measured | {
+        "unit": zero("one unit: formula against all masks", max(off), 1e-12),
+        "weighted": zero("weighted sum: formula against all masks", worst, 1e-12),
+        "mean_zero": Measured("one unit, μ = 0, p = 0.5", centred, 0.5, 1e-12),
+    }

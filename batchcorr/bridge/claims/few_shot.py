@@ -10,48 +10,26 @@ Empirical Bayes reads γ² off the channels. ComBat's prior is their variance, w
 
     α = (n γ² + v) / (n γ² + 2 v)
 
-and comes close where n γ² > v. A prior that knows the noise (`channel_shrinkage`) finds
-the best mix at every n, without being told γ².
+and comes close where n γ² > v. With a profile, which knows the noise, empirical Bayes
+comes near the best mix at every n, without being told γ².
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from torch import nn
 
-from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._shrink import shrunken_statistics
-from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._figures import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILION,
-    label,
-    panel,
-)
+from batchcorr.bridge._profiling import profile
+from batchcorr.bridge._recalibrate import recalibrate
+from batchcorr.bridge.claims._claim import Claim, Measured, near
 from batchcorr.bridge.claims._networks import normal, seeded
-from batchcorr.bridge.claims._result import Claim, near
-from batchcorr.models.channel_shrinkage import best_mix, location_posterior
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from matplotlib.figure import Figure
-    from torch import Tensor
 
 __all__ = ["few_shot"]
 
-SIZES = [1, 2, 4, 8, 16, 32]
-CHANNELS, FEWER = 200_000, 20_000
+SIZES = (1, 2, 4, 8, 16, 32)
+CHANNELS, PROFILED, SOURCE = 200_000, 400, 256
 GAMMA2, VARIANCE = 0.25, 1.0
-NAMES = {
-    "source": "source",
-    "support": "support",
-    "mix": "best mix",
-    "combat": "ComBat's empirical Bayes",
-}
 
 
 @seeded
@@ -61,117 +39,78 @@ def few_shot() -> Claim:
     Returns
     -------
     Claim
-        Squared errors of the source's means, the support's, the best mix of both, and
-        ComBat's empirical Bayes, by the size of the support; Monte Carlo over 100,000
-        channels beside the formulas; and where empirical Bayes with a known noise lands.
+        Squared errors of the running means of a BatchNorm that `recalibrate` set, over
+        200,000 channels, by method and size of the support: the source's, the
+        support's, the best mix of both, ComBat's, and empirical Bayes with a profile.
 
     Examples
     --------
     >>> few_shot().measured["mix_4"].holds
     True
     """
-    predicted = {name: [_predict(name, n) for n in SIZES] for name in NAMES}
-    found: dict[str, list[float]] = {name: [] for name in [*NAMES, "bayes"]}
+    norm = _norm(CHANNELS)
+    truth = GAMMA2**0.5 * normal(CHANNELS)
+    measured: dict[str, Measured] = {}
     for n in SIZES:
-        for name, error in _errors(n).items():
-            found[name].append(error)
-    measured = {
-        f"{name}_{n}": near(
-            f"squared error, {NAMES[name]}, n = {n}",
-            value,
-            wanted,
-            0.1 if name == "combat" else 0.01,  # its prior of variances is left out
-        )
-        for name in NAMES
-        for n, value, wanted in zip(SIZES, found[name], predicted[name], strict=True)
-    }
-    measured |= {
-        f"bayes_{n}": near(
-            f"error of empirical Bayes over that of the best mix, n = {n}",
-            ratio,
-            1,
-            0.01,
-        )
-        for n, ratio in zip(SIZES, found["bayes"], strict=True)
-    }
+        support = truth + VARIANCE**0.5 * normal(n, CHANNELS)
+        best = GAMMA2 / (GAMMA2 + VARIANCE / n)
+        combat = (n * GAMMA2 + VARIANCE) / (n * GAMMA2 + 2 * VARIANCE)
+        tasks: dict[str, tuple[float, dict[str, Any]]] = {
+            "source": (0.0, {"method": "mix", "alpha": 0.0}),
+            "support": (1.0, {"method": "mix", "alpha": 1.0}),
+            "best mix": (best, {"method": "mix", "alpha": best}),
+            "combat": (combat, {"method": "combat"}),
+        }
+        for name, (alpha, options) in tasks.items():
+            with recalibrate(norm, [support], **options):
+                error = float((norm[0].running_mean - truth).square().mean())
+            expected = (1 - alpha) ** 2 * GAMMA2 + alpha**2 * VARIANCE / n
+            # ComBat's shrinkage has a prior of variances too.
+            share = 0.1 if name == "combat" else 0.01
+            what = f"squared error, {name}, n = {n}"
+            number = near(what, error, expected, share)
+            measured[f"{name.split()[-1]}_{n}"] = number.on(name, n)
     return Claim(
         name="few_shot",
         title="With few samples mix source and support; empirical Bayes finds the mix",
         statement=(
             "The source's statistics are biased by γ², the support's have variance "
-            "v/n; the best mix has γ²v/(nγ² + v). Empirical Bayes over channels finds it "
-            "without knowing γ²; ComBat's comes close."
+            "v/n; the best mix has γ²v/(nγ² + v). Empirical Bayes over channels comes "
+            "near it without knowing γ², and ComBat's where n γ² > v."
         ),
-        measured=measured,
-        series={"found": found, "predicted": predicted},
-        draw=_draw,
+        measured=_empirical_bayes() | measured,
+        axes=("samples in the support", "squared error (v = 1)"),
     )
 
 
-def _share(name: str, n: int) -> float:
-    """Return the share α of the support in each estimate."""
-    gamma2, v = (
-        torch.tensor(value, dtype=torch.float64) for value in (GAMMA2, VARIANCE)
-    )
-    if name == "mix":
-        return float(best_mix(gamma2, v, n))
-    combat = (n * GAMMA2 + VARIANCE) / (n * GAMMA2 + 2 * VARIANCE)
-    return {"source": 0.0, "support": 1.0, "combat": combat}[name]
+def _norm(channels: int) -> nn.Sequential:
+    """A BatchNorm whose source has mean 0 and variance 1."""
+    layer = nn.BatchNorm1d(channels, eps=1e-12, affine=False)
+    return nn.Sequential(layer).double().eval()
 
 
-def _predict(name: str, n: int) -> float:
-    alpha = _share(name, n)
-    return (1 - alpha) ** 2 * GAMMA2 + alpha**2 * VARIANCE / n
+def _empirical_bayes() -> dict[str, Measured]:
+    """The error of empirical Bayes over that of the best mix, on the same supports.
 
-
-def _errors(n: int) -> dict[str, float]:
-    """Return the mean squared error over channels of each estimate.
-
-    Of empirical Bayes the ratio to the best mix, on a part of the channels.
+    On fewer channels, and the mean over some supports, since a profile takes time.
     """
-    truth = GAMMA2**0.5 * normal(CHANNELS)
-    moments = tensor_moments(truth + VARIANCE**0.5 * normal(n, CHANNELS))
-    support, alpha = moments.mean[0], _share("mix", n)
-    source = torch.zeros_like(truth)
-    shrunken, _ = shrunken_statistics(moments, source, torch.full_like(truth, VARIANCE))
-
-    mix = (1 - alpha) * source + alpha * support
-    noise = np.full(FEWER, VARIANCE / n)
-    bayes, _ = location_posterior(support[:FEWER].numpy(), noise, FEWER)
-
-    def error(estimate: Tensor) -> float:
-        return float((estimate - truth[: len(estimate)]).square().mean())
-
-    return {
-        "source": error(source),
-        "support": error(support),
-        "mix": error(mix),
-        "combat": error(shrunken[0]),
-        "bayes": error(torch.as_tensor(bayes)) / error(mix[:FEWER]),
-    }
-
-
-def _draw(figure: Figure, series: Mapping[str, Any]) -> None:
-    """Draw the squared errors by the size of the support."""
-    axes = panel(
-        figure.subplots(), x="samples in the support", y="squared error (v = 1)"
-    )
-    places: dict[str, tuple[str, int, dict[str, Any]]] = {
-        "source": (GREY, 5, {"xytext": (0, 5), "ha": "right"}),
-        "support": (VERMILION, 0, {}),
-        "mix": (BLUE, 1, {"xytext": (-4, -9), "ha": "center"}),
-        "combat": (GREEN, 0, {"xytext": (4, 6)}),
-    }
-    for name, (colour, at, where) in places.items():
-        axes.plot(SIZES, series["predicted"][name], color=colour)
-        axes.plot(SIZES, series["found"][name], "o", color=colour)
-        text = NAMES[name].partition("'")[0]
-        label(axes, text, (SIZES[at], series["found"][name][at]), colour, **where)
-    ratios = zip(series["found"]["bayes"], series["found"]["mix"], strict=True)
-    bayes = [ratio * mix for ratio, mix in ratios]
-    axes.plot(SIZES, bayes, "o", color=BLUE, fillstyle="none", markersize=7)
-    axes.text(1, 0.055, "○ empirical Bayes,\n   noise known", color=BLUE)
-    axes.set(xscale="log", yscale="log")
-    axes.set_xticks(SIZES, [str(n) for n in SIZES])
-    axes.set_yticks([0.03, 0.1, 0.3, 1], ["0.03", "0.1", "0.3", "1"])
-    axes.minorticks_off()
+    norm = _norm(PROFILED)
+    known = profile(norm, [normal(SOURCE, PROFILED)])
+    measured = {}
+    for n in SIZES:
+        best = GAMMA2 / (GAMMA2 + VARIANCE / n)
+        errors = {"eb": 0.0, "mix": 0.0}
+        for _ in range(10):
+            truth = GAMMA2**0.5 * normal(PROFILED)
+            support = truth + VARIANCE**0.5 * normal(n, PROFILED)
+            options: dict[str, dict[str, Any]] = {
+                "eb": {"profile": known},
+                "mix": {"alpha": best},
+            }
+            for method, option in options.items():
+                with recalibrate(norm, [support], method, **option):
+                    off = norm[0].running_mean - truth
+                errors[method] += float(off.square().mean())
+        ratio = errors["eb"] / errors["mix"]
+        measured[f"bayes_{n}"] = near(f"eb over best mix, n = {n}", ratio, 1, 0.1)
+    return measured

@@ -3,9 +3,10 @@ r"""Before BatchNorm the length of a weight is not a parameter but a learning ra
     f(a W) = f(W),    ∇f(a W) = ∇f(W) / a,    ⟨W, ∇f(W)⟩ = 0,    BN_ε(a W) = BN_{ε/a²}(W)
 
 so that weight decay does not regularize: it keeps the length, and with it the speed of
-turning, in balance. SGD with learning rate η and decay λ walks through the same
+turning, in balance. SGD with learning rate η and decay λ goes through the same
 directions as SGD without decay at the rate η ρ^-(2t+1), ρ = 1 - η λ. In balance a step
-turns a weight by the angle √(2 η λ) √((1 - β) / (1 + β)), β the momentum.
+turns a weight by the angle √(2 η λ) √((1 - β) / (1 + β)), β the momentum. AdamW takes
+1 - (1 - η λ)^t of a weight in t steps, whatever the gradients.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.functional import batch_norm, cross_entropy
+from torch.nn.functional import normalize
 
+from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims import _optimizers as runs
-from batchcorr.bridge.claims._figures import BLUE, GREY, VERMILION, label, panel
-from batchcorr.bridge.claims._networks import normal, relative, seeded
-from batchcorr.bridge.claims._result import Claim, Measured, near, zero
+from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._networks import (
+    NO_EPS,
+    classify,
+    normal,
+    normalized,
+    relative,
+    seeded,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from matplotlib.figure import Figure
     from torch import Tensor
 
 __all__ = ["scale_invariance"]
@@ -50,24 +54,15 @@ def scale_invariance() -> Claim:
     Returns
     -------
     Claim
-        Invariance with and without ε, the growing learning rate that decay amounts to,
-        the angle of a step in balance, and decay inside and outside of Adam.
+        Invariance with and without ε and as `lint` finds it, the growing learning rate
+        that decay amounts to, the angle of a step in balance, and decay inside and
+        outside of Adam.
 
     Examples
     --------
     >>> scale_invariance().measured["orthogonal"].holds
     True
     """
-    angles = {setting: _angles(*setting) for setting in SETTINGS}
-    ratios = {
-        setting: float(turned[BALANCED:].pow(2).mean().sqrt()) / _balance(*setting[1:])
-        for setting, turned in angles.items()
-    }
-    gone = {
-        "AdamW": runs.decays(torch.optim.AdamW, SCALES),
-        "Adam + L2": runs.decays(torch.optim.Adam, SCALES),
-    }
-    first, second = SETTINGS[0], SETTINGS[4]
     return Claim(
         name="scale_invariance",
         title="Before BatchNorm weight decay sets how fast weights turn",
@@ -77,151 +72,200 @@ def scale_invariance() -> Claim:
             "rate, and turns weights by √(2ηλ) a step. In Adam, decay inside the "
             "gradient depends on the gradients' history; AdamW's does not."
         ),
-        measured={**_laws(), **_paths(), **_turns(ratios), **_decay(gone)},
-        series={
-            "angles": {
-                f"{name}, β = {beta:g}": (
-                    angles[name, rate, decay, beta].mean(dim=1).tolist(),
-                    _balance(rate, decay, beta),
-                )
-                for name, rate, decay, beta in (first, second)
-            },
-            "gone": gone,
-        },
-        draw=_draw,
+        measured={**_laws(), **_linted(), **_paths(), **_angles(), **_decays()},
+        axes=("scale of the gradients", "share of the weight that decay took"),
     )
 
 
 def _laws() -> dict[str, Measured]:
-    """Measure the identities at one weight."""
+    """The identities at one weight."""
     x, y, weight = normal(64, 8), torch.randint(16, (64,)), 1.3 * normal(16, 8)
     a, eps = 0.01, 1e-5
 
-    def out(w: Tensor, eps: float) -> Tensor:
-        return batch_norm(x @ w.T, None, None, training=True, eps=eps)
+    def out(w: Tensor, eps: float = NO_EPS) -> Tensor:
+        return normalized(x @ w.T, eps)
+
+    def loss(w: Tensor, eps: float = NO_EPS) -> Tensor:
+        return nn.functional.cross_entropy(out(w, eps), y)
 
     def gradient(w: Tensor) -> Tensor:
         w = w.clone().requires_grad_()
-        loss = cross_entropy(out(w, runs.NO_EPS), y)
-        (g,) = torch.autograd.grad(loss, w)
+        (g,) = torch.autograd.grad(loss(w), w)
         return g
 
     g = gradient(weight)
-    cosine = (weight * g).sum() / (weight.norm() * g.norm())
+    cosine = float((weight * g).sum() / (weight.norm() * g.norm()))
+    same = relative(out(a * weight), out(weight))
+    slope = relative(a * gradient(a * weight), g)
     exact = relative(out(a * weight, eps), out(weight, eps / a**2))
-    naive = cross_entropy(out(a * weight, eps), y) - cross_entropy(out(weight, eps), y)
-    same = relative(out(a * weight, runs.NO_EPS), out(weight, runs.NO_EPS))
+    naive = abs(loss(a * weight, eps) - loss(weight, eps)).item()
     return {
         "output": zero("f(aW) = f(W), a = 0.01", same, 1e-12),
-        "gradient": zero(
-            "a g(aW) = g(W)", relative(a * gradient(a * weight), g), 1e-12
-        ),
-        "orthogonal": zero("cosine of W and g(W)", float(cosine), 1e-12),
+        "gradient": zero("a g(aW) = g(W)", slope, 1e-12),
+        "orthogonal": zero("cosine of W and g(W)", cosine, 1e-12),
         "eps_law": zero("with ε: BN_ε(aW) = BN_{ε/a²}(W)", exact, 1e-12),
-        "eps_naive": near(
-            "with ε: change of the loss at a = 0.01", abs(naive.item()), 4e-3, 0.5
+        "eps_naive": reported("with ε: the loss at a = 0.01 is off by", naive),
+    }
+
+
+def _linted() -> dict[str, Measured]:
+    """What `lint` calls scale-invariant: two weights before BatchNorm, not the head."""
+    net = nn.Sequential(
+        nn.Linear(8, 12, bias=False),
+        nn.ReLU(),
+        nn.Linear(12, 16, bias=False),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, 4),
+    )
+    decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)
+    batch = normal(32, 8), torch.randint(4, (32,))
+    result = lint(net.double(), batch, classify, decaying)
+    right = set(result.scale_invariant) == {"0.weight", "2.weight"}
+    rule = "decay-on-scale-invariant-weight"
+    evidence = [f.evidence for f in result.findings if f.rule == rule]
+
+    def worst(key: str) -> float:
+        return max((abs(float(e[key])) for e in evidence), default=float("nan"))
+
+    return {
+        "lint_weights": Measured(
+            "lint: scale-invariant, of 3 weights",
+            float(right * len(result.scale_invariant)),
+            2,
+            0,
         ),
+        "lint_change": zero("… change when they are scaled", worst("change"), 1e-10),
+        "lint_cosine": zero("… cosine of weight and gradient", worst("cosine"), 1e-10),
     }
 
 
 def _paths() -> dict[str, Measured]:
-    """Measure how far SGD with decay and SGD with a growing rate go apart."""
+    """How far SGD with decay and SGD with a growing rate go apart in 200 steps."""
     apart = {}
     for norm in (True, False):
-        with_decay = runs.path(norm=norm, growing=False)
-        growing = runs.path(norm=norm, growing=True)
+        with_decay, growing = (
+            _path(norm=norm, growing=False),
+            _path(norm=norm, growing=True),
+        )
         apart[norm] = float((with_decay - growing).flatten(1).norm(dim=1).max())
+    what = "directions: decay against growing rate"
     return {
-        "growing_rate": zero(
-            "directions: decay against growing rate, 200 steps of SGD",
-            apart[True],
-            1e-12,
-        ),
-        "growing_rate_plain": near("… without BatchNorm", apart[False], 0.145, 0.3),
+        "growing_rate": zero(what, apart[True], 1e-12),
+        "growing_rate_plain": reported("… without BatchNorm", apart[False]),
     }
 
 
-def _angles(name: str, rate: float, decay: float, beta: float) -> Tensor:
-    """Return the angles of every step and row in one setting."""
-    torch.manual_seed(0)
-    weight = nn.Parameter(normal(16, 64) / sqrt(64))
-    optimizer: torch.optim.Optimizer
-    if name == "AdamW":
-        optimizer = torch.optim.AdamW(
-            [weight], rate, betas=(beta, 0.99), weight_decay=decay
-        )
-    else:
-        optimizer = torch.optim.SGD(
-            [weight], rate, momentum=beta, dampening=beta, weight_decay=decay
-        )
-    return runs.rotation(optimizer, weight, STEPS)
+def _path(*, norm: bool, growing: bool, steps: int = 200) -> Tensor:
+    """Rows of W after each step of SGD, of length 1: (steps, 16, 8)."""
+    rate, decay = 0.1, 0.01
+    torch.default_generator.manual_seed(0)
+    layer = nn.BatchNorm1d(16, eps=NO_EPS, affine=False) if norm else nn.Identity()
+    net = nn.Sequential(
+        nn.Linear(8, 16, bias=False), layer, nn.ReLU(), nn.Linear(16, 4)
+    ).double()
+    weight = next(net.parameters())
+    optimizer = torch.optim.SGD([weight], rate, weight_decay=0 if growing else decay)
+    directions = []
+    for t in range(steps):
+        if growing:
+            rho = 1 - rate * decay
+            optimizer.param_groups[0]["lr"] = rate * rho ** -(2 * t + 1)
+        optimizer.zero_grad()
+        loss = classify(net, (normal(32, 8), torch.randint(4, (32,))))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        directions.append(normalize(weight.detach(), dim=1))
+    return torch.stack(directions)
 
 
-def _balance(rate: float, decay: float, beta: float) -> float:
-    """Return the angle of a step in balance."""
-    return sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
-
-
-def _turns(ratios: dict[tuple[str, float, float, float], float]) -> dict[str, Measured]:
-    found = {
-        f"angle_{i}": near(
-            f"angle over its prediction: {name}, η = {rate:g}, λ = {decay:g}, "
-            f"β = {beta:g}",
-            ratio,
-            1.0,
-            0.05,
-        )
-        for i, ((name, rate, decay, beta), ratio) in enumerate(ratios.items(), start=1)
-    }
-    rows = {
-        kind.__name__: runs.row_rotation(kind)
-        for kind in (torch.optim.AdamW, torch.optim.Adam)
-    }
-    found["rows_adamw"] = near(
-        "AdamW: rows with 33× smaller gradients turn faster by", rows["AdamW"], 1, 1e-4
+def _angles() -> dict[str, Measured]:
+    """The angle of a step in balance over √(2 η λ (1 - β) / (1 + β)), and by rows."""
+    measured = {}
+    for k, (name, rate, decay, beta) in enumerate(SETTINGS, start=1):
+        torch.default_generator.manual_seed(0)
+        weight = nn.Parameter(normal(16, 64) / sqrt(64))
+        optimizer: torch.optim.Optimizer
+        if name == "AdamW":
+            betas = (beta, 0.99)
+            optimizer = torch.optim.AdamW([weight], rate, betas, weight_decay=decay)
+        else:
+            optimizer = torch.optim.SGD([weight], rate, beta, beta, decay)
+        turned = _turning(optimizer, weight, STEPS)[BALANCED:]
+        angle = float(turned.square().mean().sqrt())
+        balance = sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
+        what = f"angle: {name}, η {rate:g}, λ {decay:g}, β {beta:g}"
+        measured[f"angle_{k}"] = near(what, angle / balance, 1.0, 0.05)
+    adamw, adam = (
+        _row_rotation(kind) for kind in (torch.optim.AdamW, torch.optim.Adam)
     )
-    found["rows_adam"] = near("Adam + L2: … faster by", rows["Adam"], 3.37, 0.08)
-    return found
-
-
-def _decay(gone: dict[str, list[float]]) -> dict[str, Measured]:
-    """Judge what decay took, by the scale of the gradients."""
-    spread = max(gone["AdamW"]) - min(gone["AdamW"])
-    found = {
-        "adamw_same": zero(
-            "AdamW: 1 - w differs over gradient scales by", spread, 1e-6
-        ),
-        "adamw": Measured("AdamW: 1 - w", gone["AdamW"][0], 0.183, 0.005),
+    what = "rows of 33× smaller gradients: AdamW"
+    return measured | {
+        "rows_adamw": near(what, adamw, 1, 1e-4),
+        "rows_adam": reported("… Adam + L2", adam),
     }
-    for scale, value, expected in zip(
-        SCALES, gone["Adam + L2"], (0.810, 0.182, 0.0215, 0.0038), strict=True
-    ):
-        what = f"Adam + L2: 1 - w, gradients of scale {scale:g}"
-        found[f"adam_{scale:g}"] = Measured(what, value, expected, 0.003)
-    return found
 
 
-def _draw(figure: Figure, series: Mapping[str, Any]) -> None:
-    """Draw how turning comes to balance, and what decay took by gradient scale."""
-    figure.set_size_inches(figure.get_figwidth(), 3.8)
-    upper, lower = figure.subplots(2, 1)
-    panel(upper, x="step", y="angle of a step (rad)")
-    for colour, (name, (angles, balance)) in zip(
-        (BLUE, VERMILION), series["angles"].items(), strict=True
-    ):
-        upper.plot(range(1, len(angles) + 1), angles, color=colour, linewidth=0.8)
-        upper.axhline(balance, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
-        above = {"xytext": (0, 8), "ha": "right"}
-        label(upper, name, (len(angles), balance), colour, **above)
-    upper.set(yscale="log", ylim=(0.01, 0.3))
-    upper.set_yticks([0.01, 0.03, 0.1, 0.3], ["0.01", "0.03", "0.1", "0.3"])
-    upper.minorticks_off()
-    text = r"dashed: predicted, $\sqrt{2\eta\lambda(1-\beta)/(1+\beta)}$"
-    upper.text(0.98, 0.52, text, color=GREY, transform=upper.transAxes, ha="right")
-    panel(lower, x="scale of the gradients", y="share of the weight\nthat decay took")
-    for colour, (name, gone) in zip(
-        (BLUE, VERMILION), series["gone"].items(), strict=True
-    ):
-        lower.plot(SCALES, gone, "o-", color=colour)
-        label(lower, name, (SCALES[-1], gone[-1]), colour, xytext=(0, 8), ha="right")
-    lower.set(xscale="log", ylim=(-0.03, 0.9))
+def _turning(
+    optimizer: torch.optim.Optimizer,
+    weight: Tensor,
+    steps: int,
+    share: Tensor | None = None,
+) -> Tensor:
+    """The angle of each row in each step, trained on noise: (steps, rows).
+
+    The loss takes a share of each row's output. Rows r and r + len / 2 are given the
+    same gradients, but for their shares, where they start alike.
+    """
+    angles, half = [], len(weight) // 2
+    share = torch.ones(len(weight), dtype=weight.dtype) if share is None else share
+    for _ in range(steps):
+        out = normalized(normal(32, weight.shape[1]) @ weight.T)
+        loss = (out * normal(32, half).repeat(1, 2)).mean(0) @ share
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        before = normalize(weight.detach().clone(), dim=1)
+        optimizer.step()
+        chord = (normalize(weight.detach(), dim=1) - before).norm(dim=1)
+        angles.append(2 * torch.asin(chord / 2))
+    return torch.stack(angles)
+
+
+def _row_rotation(kind: Any, smaller: float = 33.0) -> float:
+    """How much faster rows turn whose gradients are so many times smaller."""
+    torch.default_generator.manual_seed(0)
+    start = (normal(8, 64) / sqrt(64)).repeat(2, 1)
+    weight, share = nn.Parameter(start), torch.ones(16, dtype=start.dtype)
+    share[8:] = 1 / smaller
+    optimizer = kind([weight], lr=0.01, weight_decay=0.01)
+    angles = _turning(optimizer, weight, 700, share)[400:]
+    return float(angles[:, 8:].mean() / angles[:, :8].mean())
+
+
+def _decays() -> dict[str, Measured]:
+    """The share of a weight that decay took in 2000 steps, by the gradients' scale."""
+    steps, rate, decay = 2000, 1e-3, 0.1
+    taken = 1 - (1 - rate * decay) ** steps
+    gone = {}
+    for name, kind in (("AdamW", torch.optim.AdamW), ("Adam + L2", torch.optim.Adam)):
+        generator = torch.Generator().manual_seed(0)
+        size = torch.tensor(SCALES, dtype=torch.float64)[:, None]
+        weight = nn.Parameter(torch.ones(len(SCALES), 1000, dtype=torch.float64))
+        optimizer = kind([weight], lr=rate, weight_decay=decay)
+        for _ in range(steps):
+            noise = torch.randn(1000, generator=generator, dtype=torch.float64)
+            weight.grad = size * noise
+            optimizer.step()
+        gone[name] = (1 - weight.detach().mean(dim=1)).tolist()
+    measured = {
+        "adamw_same": zero(
+            "AdamW: differs by the scale", max(gone["AdamW"]) - min(gone["AdamW"]), 1e-6
+        )
+    }
+    for scale, plain, inside in zip(SCALES, *gone.values(), strict=True):
+        what = f"gone by decay, gradients of scale {scale:g}"
+        number = near(f"AdamW: {what}", plain, taken, 0.03)
+        measured[f"adamw_{scale:g}"] = number.on("AdamW", scale)
+        number = reported(f"Adam + L2: {what}", inside)
+        measured[f"adam_{scale:g}"] = number.on("Adam + L2", scale)
+    return measured

@@ -1,9 +1,9 @@
 r"""Batch normalization is batch-effect removal: the same functions, other names.
 
-    BatchNorm in training     standardization by minibatch, ddof 0, ε
+    BatchNorm in training     Standardize by minibatch, times √(n/(n-1)): ddof 0 for 1
     BatchNorm in evaluation   a frozen correction
-    InstanceNorm              standardization, the batch label being the sample
-    per-domain BN, AdaBN      standardization by domain
+    InstanceNorm              the same as in training, the batch label being the sample
+    per-domain BN, AdaBN      Standardize by domain
     ComBat                    tends to it as batches grow: shrinkage fades as 1 / n
     logs                      turn what multiplies a batch into what is added to it
 
@@ -12,53 +12,59 @@ on activations of a network and on gene expression alike.
 
 from __future__ import annotations
 
+from math import log, sqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from torch import nn
+from torch.nn.functional import instance_norm
+
+from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.bridge._norms import correction_of
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims import _limits
-from batchcorr.bridge.claims._figures import BLUE, GREY, VERMILION, label, panel
-from batchcorr.bridge.claims._identities import activations, arrays, identities
-from batchcorr.bridge.claims._networks import normal, seeded
-from batchcorr.bridge.claims._result import Claim, Measured, near, zero
+from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._networks import (
+    NO_EPS,
+    largest,
+    normal,
+    normalized,
+    seeded,
+)
+from batchcorr.bridge.nn import DomainBatchNorm1d
 from batchcorr.errors import InputError
+from batchcorr.methods.combat import ComBat
+from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
+from batchcorr.methods.standardize import Standardize
+from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+    from torch import Tensor
 
 __all__ = ["unity"]
 
-EXACT = {
-    "train": "BN(train) = standardization, ddof 0",
-    "eval": "BN(eval) = frozen correction",
-    "running_var": "running_var = variance, ddof 1",
-    "instance": "InstanceNorm = batch is the sample",
-    "domain": "per-domain BN = batch is the domain",
-    "adabn": "AdaBN = Standardize by domain",
-    "domain_layer": "DomainBatchNorm (eval) = Standardize",
-    "combat": "ComBat, no shrinkage = Standardize",
-}
-SHRINKAGE = {3: 0.33, 10: 0.28, 30: 0.18, 100: 0.10, 1000: 0.011, 10_000: 0.001}
+SIZES = (3, 10, 30, 100, 1000, 10_000)
 
 
 @seeded
-def unity(matrix: Any = None, batch: Sequence[Any] | None = None) -> Claim:
+def unity(
+    matrix: ArrayLike | None = None, batch: Sequence[object] | None = None
+) -> Claim:
     """Measure that normalization layers and batch correction are the same functions.
 
     Parameters
     ----------
-    matrix
-        Expression beside the activations: samples × genes, on a log scale; None: the
-        activations alone.
-    batch
-        Batch of each sample.
+    matrix, batch
+        Expression beside the activations: samples × genes on a log2 scale, and the
+        batch of each sample; None: the activations alone.
 
     Returns
     -------
     Claim
-        The largest difference of each layer of torch from the same act of this package,
-        what ComBat's shrinkage adds by the size of a batch, and what logs do.
+        The largest difference of each layer of torch from `Standardize`, what ComBat's
+        shrinkage adds by the size of a batch, and what logs do.
 
     Raises
     ------
@@ -67,23 +73,22 @@ def unity(matrix: Any = None, batch: Sequence[Any] | None = None) -> Claim:
 
     Examples
     --------
-    >>> unity().measured["train, activations"].holds
+    >>> unity().measured["train"].holds
     True
     """
     if (matrix is None) != (batch is None):
         msg = "Give the matrix and the batch of its samples, or neither."
         raise InputError(msg)
-    tables = {"activations": activations()}
+    images, labels = _activations()
+    found = [_identities(images, labels)]
+    positive = {"simulated": torch.exp(normal(40, 100))}
     if batch is not None:
-        tables["arrays"] = arrays(matrix, batch)
-    found = {name: identities(table) for name, table in tables.items()}
-    shrinkage = {n: _limits.shrinkage(n) for n in SHRINKAGE}
-    measured: dict[str, Measured] = {}
-    for where, differences in found.items():
-        for key, what in EXACT.items():
-            measured[f"{key}, {where}"] = zero(
-                f"{what}; {where}", differences[key], 1e-12
-            )
+        rows = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
+        found.append(
+            _identities(rows[:, None, :], [str(label) for label in batch], rows)
+        )
+        positive["arrays"] = torch.exp2(rows)
+    measured = {key: max((one[key] for one in found), key=_value) for key in found[0]}
     return Claim(
         name="unity",
         title="One function: BatchNorm and batch correction agree to rounding",
@@ -93,87 +98,174 @@ def unity(matrix: Any = None, batch: Sequence[Any] | None = None) -> Claim:
             "AdaBN the domain. ComBat tends to it as batches grow, and logs turn "
             "multiplicative effects into additive ones."
         ),
-        measured={
-            **measured,
-            "train_float32": zero(
-                "BN(train) in float32", found["activations"]["train_float32"], 1e-5
-            ),
-            "train_ddof_1": near(
-                "BN(train) against ddof 1",
-                found["activations"]["train_ddof_1"],
-                1e-2,
-                0.5,
-            ),
-            **_shrinkage(shrinkage),
-            **_logs(tables["arrays"].rows if "arrays" in tables else None),
+        measured={**measured, **_divisors(), **_logs(positive), **_shrinkage()},
+        axes=("samples in a batch", "rms change by shrinkage"),
+    )
+
+
+def _value(number: Measured) -> float:
+    return number.value
+
+
+def _activations() -> tuple[Tensor, list[str]]:
+    """What a convolution makes of 48 images of three domains, and each row's domain."""
+    pick = torch.arange(3).repeat_interleave(16)
+    gain, offset = torch.tensor([1.0, 0.5, 2.0]), torch.tensor([0.0, 1.0, -0.5])
+    images = normal(48, 3, 8, 8) * gain[pick, None, None, None]
+    with torch.no_grad():
+        out = nn.Conv2d(3, 8, 3).double()(images + offset[pick, None, None, None])
+    return out, [f"domain {k}" for k in pick.repeat_interleave(36).tolist()]
+
+
+def _standardized(x: Tensor, labels: Sequence[object], *, ddof: int = 1) -> Tensor:
+    """The package's own standardization by batch, on the tensor itself."""
+    out: Tensor = Standardize(target="unit").fit_transform(x, batch=list(labels))
+    if ddof == 0:
+        sizes = {label: labels.count(label) for label in set(labels)}
+        factor = [sqrt(sizes[k] / (sizes[k] - 1)) for k in labels]
+        out = out * torch.tensor(factor, dtype=x.dtype)[:, None]
+    return out
+
+
+def _identities(
+    instances: Tensor, labels: list[str], rows: Tensor | None = None
+) -> dict[str, Measured]:
+    """The largest difference of each layer from the same act of this package.
+
+    Instances are (N, channels, …) as InstanceNorm takes them; rows are its positions,
+    or the same values in another shape, with a label for each.
+    """
+    as_rows = instances.movedim(1, -1).reshape(-1, instances.shape[1])
+    samples = np.repeat(np.arange(len(instances)), len(as_rows) // len(instances))
+    normed = instance_norm(instances, eps=NO_EPS).movedim(1, -1).reshape(as_rows.shape)
+    x = as_rows if rows is None else rows
+    options: dict[str, Any] = {"eps": NO_EPS, "momentum": None, "affine": False}
+    domain, adapted = torch.empty_like(x), torch.empty_like(x)
+    for label in set(labels):
+        own = torch.tensor([label == other for other in labels])
+        norm = nn.BatchNorm1d(x.shape[1], **options).double()
+        domain[own] = norm(x[own])
+        adapted[own] = norm.eval()(x[own])
+    small = x[[k for k, label in enumerate(labels) if label == labels[0]][:144]]
+    layer = DomainBatchNorm1d(x.shape[1], sorted(set(labels)), **options).double()
+    layer(x, labels)
+    frozen = nn.BatchNorm1d(x.shape[1], momentum=None).double()
+    nn.init.normal_(frozen.weight), nn.init.normal_(frozen.bias)
+    frozen(x)
+    moments, plain = tensor_moments(x), _standardized(x, labels)
+    variance = moments.squares[0] / (moments.n[0] - 1)
+    assert frozen.running_var is not None
+    off = {
+        "train": normalized(small) - _standardized(small, [0] * len(small), ddof=0),
+        "eval": frozen.eval()(x) - tensor_affine(x, correction_of(frozen)),
+        "running_var": frozen.running_var / variance - 1,
+        "instance": normed - _standardized(as_rows, samples.tolist(), ddof=0),
+        "domain": domain - _standardized(x, labels, ddof=0),
+        "adabn": adapted - plain,
+        "domain_layer": layer.eval()(x, labels) - plain,
+        "combat": _unshrunken_scores(x, labels) - plain,
+    }
+    what = {
+        "train": "BN(train) = Standardize, ddof 0",
+        "eval": "BN(eval) = frozen correction",
+        "running_var": "running_var = variance, ddof 1",
+        "instance": "InstanceNorm = batch is the sample",
+        "domain": "per-domain BN = batch is the domain",
+        "adabn": "AdaBN = Standardize by domain",
+        "domain_layer": "DomainBatchNorm (eval) = Standardize",
+        "combat": "ComBat, no shrinkage = Standardize",
+    }
+    return {key: zero(what[key], largest(off[key]), 1e-12) for key in what}
+
+
+def _divisors() -> dict[str, Measured]:
+    """BN in training in float32, and against the divisor n - 1."""
+    x, n = normal(144, 8), 144
+    plain = _standardized(x, [0] * n)
+    single = largest(normalized(x.float()) - _standardized(x, [0] * n, ddof=0))
+    ratio = float((normalized(x) / plain).median())
+    off = largest(normalized(x) - plain)
+    return {
+        "train_float32": zero("BN(train) in float32", single, 1e-5),
+        "train_ddof_1": reported("BN(train) against ddof 1", off),
+        "train_ratio": near("… over it: √(n/(n-1))", ratio, sqrt(n / (n - 1)), 1e-12),
+    }
+
+
+def _unshrunken(fitted: ComBat) -> LocationScale:
+    """A fitted ComBat's correction as it is before shrinkage.
+
+    With γ̂ and δ̂² for γ* and δ*²: r = 1 / δ̂, s = α̂ - r (α̂ + σ̂ γ̂).
+    """
+    aim, details = fitted.aim_, fitted.details_
+    scale = 1 / np.sqrt(details["delta_hat"])
+    shift = aim.location - scale * (aim.location + aim.scale * details["gamma_hat"])
+    none = np.empty((0, scale.shape[1]))
+    return LocationScale(*map(torch.as_tensor, (scale, shift, none, none)))
+
+
+def _unshrunken_scores(x: Tensor, labels: list[str]) -> Tensor:
+    """What ComBat without shrinkage gives, as scores: (y - α̂) / σ̂."""
+    fitted = ComBat().fit(x, batch=labels)
+    codes = np.unique(labels, return_inverse=True)[1]
+    location, scale = (
+        torch.as_tensor(part) for part in (fitted.aim_.location, fitted.aim_.scale)
+    )
+    scores: Tensor = (tensor_affine(x, _unshrunken(fitted), codes) - location) / scale
+    return scores
+
+
+def _shrinkage() -> dict[str, Measured]:
+    """What shrinkage changes, by the size of a batch.
+
+    Three batches × 100 features; γ ~ N(0, 0.1²), log δ ~ N(0, 0.3²), noise of sd 1.
+    """
+    change = {}
+    for n in SIZES:
+        torch.default_generator.manual_seed(0)
+        location, scale = 0.1 * normal(3, 1, 100), torch.exp(0.3 * normal(3, 1, 100))
+        x = (location + scale * normal(3, n, 100)).reshape(-1, 100)
+        codes = np.repeat(np.arange(3), n)
+        fitted = ComBat().fit(x, batch=codes)
+        plain = tensor_affine(x, _unshrunken(fitted), codes)
+        off = fitted.transform(x, batch=codes) - plain
+        change[n] = float(off.square().mean().sqrt())
+    rate = change[1000] / change[10_000]
+    return {
+        "shrinkage_rate": near("shrinkage at n = 1,000 over 10,000", rate, 10, 0.2),
+        **{
+            f"shrinkage_{n}": reported(f"shrinkage at n = {n:,}", value).on(
+                "ComBat's shrinkage", n
+            )
+            for n, value in change.items()
         },
-        series={"found": found, "shrinkage": shrinkage},
-        draw=_draw,
-    )
-
-
-def _shrinkage(found: Mapping[int, float]) -> dict[str, Measured]:
-    measured = {
-        f"shrinkage_{n}": near(
-            f"ComBat against no shrinkage, rms, n = {n:,}", found[n], expected, 0.5
-        )
-        for n, expected in SHRINKAGE.items()
     }
-    ratio = found[1000] / found[10_000]
-    measured["shrinkage_rate"] = near(
-        "… falls from n = 1,000 to 10,000 by the factor", ratio, 10, 0.2
+
+
+def _logs(positive: dict[str, Tensor]) -> dict[str, Measured]:
+    """What linear removal leaves of a multiplicative effect, on logs and without.
+
+    A positive x is one batch, and x times an effect of each feature another: without
+    the batch the two must be the same.
+    """
+    measured = {}
+    for name, x in positive.items():
+        both = torch.log(torch.cat([x, x * torch.exp(0.7 * normal(1, x.shape[1]))]))
+        out = RemoveBatchEffect().fit_transform(both, batch=np.repeat([0, 1], len(x)))
+        off = largest(out[: len(x)] - out[len(x) :]) / largest(both)
+        measured[f"log, {name}"] = zero(f"left after logs; {name}", off, 1e-12)
+    mean = torch.linspace(1, 20, 200, dtype=torch.float64)
+    off = largest(torch.log1p(4 * mean) - torch.log1p(mean) - log(4))
+    x, codes = (
+        torch.exp(normal(1, 4000) + 0.3 * normal(40, 4000)),
+        np.repeat([0, 1], 20),
     )
+    x[20:] *= 2
+    measured["log1p"] = near("log1p: off at a mean of 1, log 8/5", off, log(1.6), 1e-9)
+    for name, values in (("raw", x), ("log", torch.log(x))):
+        out = RemoveBatchEffect().fit_transform(values, batch=codes)
+        squares = tensor_moments(out, codes, 2).squares
+        ratio = (squares.max(dim=0).values / squares.min(dim=0).values).median()
+        what = f"batch-variance ratio left, {name}"
+        measured[f"variance_{name}"] = reported(what, float(ratio))
     return measured
-
-
-def _logs(matrix: Any) -> dict[str, Measured]:
-    """Measure multiplicative effects on logs; a matrix is taken to be log2."""
-    positive = {"simulated": torch.exp(normal(40, 100))}
-    if matrix is not None:
-        positive["arrays"] = torch.exp2(matrix)
-    measured = {
-        f"log, {name}": zero(
-            f"multiplied, then log, then linear removal: what is left; {name}",
-            _limits.log_residual(x),
-            1e-12,
-        )
-        for name, x in positive.items()
-    }
-    raw, log = (_limits.variance_ratio(log=log) for log in (False, True))
-    return measured | {
-        "log1p": near(
-            "log1p: off by, means of 1 to 20", _limits.log1p_error(), 0.46, 0.05
-        ),
-        "variance_raw": near("batch-variance ratio left, raw", raw, 4.13, 0.05),
-        "variance_log": near("batch-variance ratio left, log", log, 1.36, 0.05),
-    }
-
-
-def _draw(figure: Figure, series: Mapping[str, Any]) -> None:
-    """Draw the difference of each pair, and how shrinkage fades."""
-    figure.set_size_inches(figure.get_figwidth(), 4.6)
-    upper, lower = figure.subplots(2, 1, height_ratios=[1.7, 1])
-    panel(upper, x="largest difference")
-    for row, (key, what) in enumerate(reversed(EXACT.items())):
-        upper.text(1.3e-17, row + 0.2, what, va="bottom")
-        upper.plot([1e-17, 1e-12], [row, row], color=GREY, linewidth=0.3)
-        for colour, (where, found) in zip(
-            (BLUE, VERMILION), series["found"].items(), strict=False
-        ):
-            marker = "o" if where == "activations" else "D"
-            upper.plot(max(found[key], 1.3e-17), row, marker, color=colour)
-    upper.axvline(1e-12, color=GREY, linewidth=0.6, linestyle=(0, (4, 2)))
-    top = len(EXACT) + 0.1
-    upper.text(1.3e-12, top, "tolerance", color=GREY)
-    upper.text(1.3e-17, top, "● activations", color=BLUE)
-    if "arrays" in series["found"]:
-        upper.text(4e-15, top, "◆ arrays", color=VERMILION)
-    upper.set(xscale="log", xlim=(1e-17, 1e-9), ylim=(-0.6, top + 0.6), yticks=[])
-    upper.spines["left"].set_visible(False)
-    panel(lower, x="samples in a batch", y="rms change by\nComBat's shrinkage")
-    sizes, values = zip(*series["shrinkage"].items(), strict=True)
-    lower.plot(sizes, values, "o-", color=BLUE)
-    guide = [values[-1] * sizes[-1] / n for n in (100, 10_000)]
-    lower.plot((100, 10_000), guide, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8)
-    label(lower, "1 / n", (1000, guide[0] / 10), GREY, xytext=(5, 5))
-    lower.set(xscale="log", yscale="log")

@@ -1,0 +1,168 @@
+"""The one figure of all claims: measured, expected, tolerance.
+
+Numbers on their own are rows: a dot at the distance from the expected, a tick at the
+tolerance. Numbers on a curve are points, with what is expected of them as a line and its
+tolerance as a band.
+"""
+
+from __future__ import annotations
+
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from batchcorr.bridge.claims._claim import Measured
+
+__all__ = ["drawn", "require_matplotlib"]
+
+WIDTH = 3.35
+"""85 mm, in inches."""
+
+ROW, CURVES = 0.24, 2.1
+"""Heights of a row and of the panel of curves, in inches."""
+
+# Of the colours of Okabe & Ito, which everybody can tell apart, and a grey.
+BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
+COLOURS = [BLUE, VERMILION, "#009E73", GREY, "#CC79A7"]
+
+ROUNDING = 1e-17
+"""Smaller distances are drawn here."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.0,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "mathtext.default": "regular",
+    "figure.dpi": 150,
+}
+
+
+def require_matplotlib() -> None:
+    """Say what to install where matplotlib is not.
+
+    Raises
+    ------
+    MissingPackageError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl  # noqa: F401
+    except ImportError as error:
+        msg = (
+            "Figures are drawn with matplotlib, which is not installed. Install it "
+            'with: pip install "batchcorr[report]"'
+        )
+        raise MissingPackageError(msg) from error
+
+
+def drawn(title: str, numbers: Sequence[Measured], axes: tuple[str, str]) -> Figure:
+    """A new figure of all numbers, under a title."""
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = [number for number in numbers if not number.curve]
+    curves = [number for number in numbers if number.curve]
+    heights = [ROW * len(rows) + 0.4] * bool(rows) + [CURVES] * bool(curves)
+    style: Any = STYLE
+    with rc_context(style):
+        layout = ConstrainedLayoutEngine(w_pad=0.06)
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout=layout)
+        panels = iter(
+            figure.subplots(len(heights), height_ratios=heights, squeeze=False).flat
+        )
+        if rows:
+            _draw_rows(next(panels), rows)
+        if curves:
+            _draw_curves(next(panels), curves, axes)
+        figure.suptitle(
+            fill(title, 46), x=0.01, ha="left", fontsize=8, fontweight="bold"
+        )
+        figure.draw_without_rendering()  # ticks take their style when first drawn
+    return figure
+
+
+def _draw_rows(axes: Axes, rows: Sequence[Measured]) -> None:
+    """Draw how far each number is from the one expected, and how far it may be."""
+    right = 10.0
+    for y, number in enumerate(reversed(rows)):
+        colour = BLUE if number.holds else VERMILION
+        text = f"{number.value:.2g}"
+        if number.expected is None or number.tolerance is None:
+            colour = GREY
+        else:
+            off = max(abs(number.value - number.expected), ROUNDING)
+            axes.plot([ROUNDING, right], [y, y], color="0.9", linewidth=0.6, zorder=0)
+            axes.plot(off, y, "o", color=colour, clip_on=False)
+            if number.tolerance:
+                axes.plot(number.tolerance, y, "|", color=GREY, markersize=5)
+            if number.expected:
+                text += f" ({number.expected:.2g})"
+        axes.text(ROUNDING, y + 0.2, number.what, color=colour, va="bottom")
+        axes.text(right, y + 0.2, text, color=colour, va="bottom", ha="right")
+    axes.set(xscale="log", xlim=(ROUNDING, right), ylim=(-0.5, len(rows)), yticks=[])
+    axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
+    axes.set_xlabel("distance from the expected; ticks: tolerance")
+    axes.spines["left"].set_visible(False)
+
+
+def _draw_curves(
+    axes: Axes, numbers: Sequence[Measured], labels: tuple[str, str]
+) -> None:
+    """Draw points over what they depend on, and what is expected of them."""
+    names = list(dict.fromkeys(number.curve for number in numbers))
+    for k, name in enumerate(names):
+        points = [number for number in numbers if number.curve == name]
+        colour = COLOURS[k % len(COLOURS)]
+        at = [number.at for number in points]
+        axes.plot(at, [n.value for n in points], "o", color=colour, label=name)
+        wanted = [n for n in points if n.expected is not None]
+        if wanted:
+            x = [n.at for n in wanted]
+            middle = [n.expected or 0.0 for n in wanted]
+            width = [n.tolerance or 0.0 for n in wanted]
+            axes.plot(x, middle, color=colour)
+            low, high = (
+                [m + sign * w for m, w in zip(middle, width, strict=True)]
+                for sign in (-1, 1)
+            )
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        else:
+            axes.plot(
+                at, [n.value for n in points], color=colour, linestyle=(0, (1, 2))
+            )
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    places = sorted({number.at for number in numbers})
+    values = [abs(number.value) for number in numbers]
+    if places[0] > 0 and places[-1] >= 10 * places[0]:
+        axes.set_xscale("log")
+        if len(places) <= 8:
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+    if min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="best", labelspacing=0.3)

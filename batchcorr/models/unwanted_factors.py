@@ -1,0 +1,102 @@
+r"""Factors of unwanted variation from features or samples that should not differ (RUV).
+
+All follows from products of samples, K = Y Yᵀ, (n, n), over the features that count:
+
+    RUVg, RUVr    W = first eigenvectors of H K_c H,    H = I - 11ᵀ/n
+    RUVs          A = U_kᵀ R,  with R K Rᵀ = U D² Uᵀ and R the differences of replicates
+                  from the mean of their set;    W = K_c Aᵀ (A K_c Aᵀ)⁻¹
+
+with c the negative controls (Risso et al. 2014). The loadings are α = Wᵀ Y, or A Y, and
+Y - W α is Y without the factors. Y is logs; for RUVr, residuals of a first fit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["factors_of_controls", "factors_of_replicates"]
+
+NOTHING = 1e-8
+"""Singular value under which a component is rounding error."""
+
+
+def factors_of_controls(products: Floats, count: int, *, center: bool = True) -> Floats:
+    """Leading components of the samples over the controls, of unit length: (n, k).
+
+    Parameters
+    ----------
+    products
+        K_c, the products of samples over the control features: (n, n).
+    count
+        Factors to find; fewer come back where the controls have fewer.
+    center
+        Take each feature's mean out first.
+
+    Notes
+    -----
+    R: RUVSeq `RUVg`, and `RUVr` where the products are those of residuals.
+    """
+    if center:
+        products = products - products.mean(axis=0)
+        products = products - products.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(products)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    real = int((values > max(NOTHING**2, 1e-13 * values[0])).sum())
+    return vectors[:, : min(count, real)]
+
+
+def factors_of_replicates(
+    products: Floats,
+    control_products: Floats,
+    sets: Iterable[Sequence[int]],
+    count: int,
+) -> tuple[Floats, Floats]:
+    """Factors that explain how replicates differ.
+
+    Parameters
+    ----------
+    products, control_products
+        K and K_c: products of samples over all features and over the controls, (n, n).
+    sets
+        Rows of samples that should not differ; sets of one say nothing.
+    count
+        Factors to find; fewer come back where replicates differ in fewer ways.
+
+    Returns
+    -------
+    factors
+        W, not orthogonal: (n, k).
+    loadings
+        A, with α = A Y: (k, n). Signs of W and A go together.
+
+    Notes
+    -----
+    R: RUVSeq `RUVs`.
+    """
+    n = len(products)
+    differences = []
+    for rows in sets:
+        members = np.asarray(rows, dtype=int)
+        if len(members) < 2:
+            continue
+        own = np.zeros((len(members), n))
+        own[:, members] = np.eye(len(members)) - 1 / len(members)
+        differences.append(own)
+    if not differences:
+        return np.empty((n, 0)), np.empty((0, n))
+    r = np.vstack(differences)
+    values, vectors = np.linalg.eigh(r @ products @ r.T)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    real = int((values > max(NOTHING**2, 1e-13 * values[0])).sum())
+    loadings = vectors[:, : min(count, real)].T @ r
+    right = control_products @ loadings.T
+    return right @ np.linalg.inv(loadings @ right), loadings

@@ -1,0 +1,55 @@
+"""Factors of unwanted variation from products of samples, against RUV by its formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batchcorr.models.unwanted_factors import factors_of_controls, factors_of_replicates
+from tests.models.test_surrogate_variables import same_up_to_signs
+
+
+@pytest.fixture(scope="module")
+def logs(golden):
+    return np.log(golden("sva_more_09_svaseq")["counts"] + 1.0)
+
+
+def test_controls(golden, logs):
+    r = golden("sva_more_11_ruvg")
+    controls = logs[:, r["controls0"]]
+    products = controls @ controls.T
+    for k in (1, 2, 3):
+        same_up_to_signs(factors_of_controls(products, k), r[f"k{k}_W"], 1e-10)
+    w = factors_of_controls(products, 1)
+    corrected = logs - w @ (w.T @ logs)
+    np.testing.assert_allclose(corrected, r["k1_corrected_log"], atol=1e-10)
+    raw = factors_of_controls(products, 2, center=False)
+    same_up_to_signs(raw, r["not_centred_k2_W"], 1e-10)
+
+
+def test_replicates(golden, logs):
+    r = golden("sva_more_12_ruvs")
+    sets = [rows[rows >= 0] for rows in r["groups0"]]
+    products = logs @ logs.T
+    w, a = factors_of_replicates(products, products, sets, 2)
+    same_up_to_signs(w, r["k2_W"], 1e-10)
+    counts = np.maximum(np.round(np.exp(logs - w @ (a @ logs)) - 1), 0)
+    np.testing.assert_array_equal(counts, r["k2_corrected_counts"])
+    controls = logs[:, r["controls0"]]
+    w, _ = factors_of_replicates(products, controls @ controls.T, sets, 3)
+    same_up_to_signs(w, r["controls_k3_W"], 1e-10)
+
+
+def test_residuals(golden):
+    r = golden("sva_more_13_ruvr")
+    residuals = r["deviance_residuals"]
+    found = factors_of_controls(residuals @ residuals.T, 2)
+    same_up_to_signs(found, r["k2_W"], 1e-10)
+
+
+def test_no_more_factors_than_there_are(logs):
+    one = logs[:, :1]
+    assert factors_of_controls(one @ one.T, 3).shape == (24, 1)
+    w, a = factors_of_replicates(logs @ logs.T, logs @ logs.T, [[0, 1], [5]], 3)
+    assert w.shape == (24, 1)
+    assert a.shape == (1, 24)
