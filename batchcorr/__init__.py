@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
     from batchcorr.methods.standardize import Standardize
-    from batchcorr.sites.faces import fit_moments, make_schema, moments
+    from batchcorr.sites.make_schema import fit_moments, make_schema, moments
     from batchcorr.sites.schema import Schema
-    from batchcorr.sites.site_moments import SiteMoments
+    from batchcorr.sites.moments_file import SiteMoments
 
 __version__ = "0.1.0"
 
@@ -67,14 +67,14 @@ _HOMES = {
     "QuantileNormalize": "batchcorr.methods.quantile_normalize",
     "RemoveBatchEffect": "batchcorr.methods.remove_batch_effect",
     "Schema": "batchcorr.sites.schema",
-    "SiteMoments": "batchcorr.sites.site_moments",
+    "SiteMoments": "batchcorr.sites.moments_file",
     "Standardize": "batchcorr.methods.standardize",
     "corrected": "batchcorr._anndata.corrected",
     "fit": "batchcorr._anndata.correct",
-    "fit_moments": "batchcorr.sites.faces",
+    "fit_moments": "batchcorr.sites.make_schema",
     "load": "batchcorr.methods",
-    "make_schema": "batchcorr.sites.faces",
-    "moments": "batchcorr.sites.faces",
+    "make_schema": "batchcorr.sites.make_schema",
+    "moments": "batchcorr.sites.make_schema",
     "normalization_factors": "batchcorr.estimators.normalization_factors",
 }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from batchcorr.sites.faces import fit_moments, make_schema, moments
+from batchcorr.sites.make_schema import fit_moments, make_schema, moments
 from batchcorr.sites.schema import Schema
-from batchcorr.sites.site_moments import SiteMoments
+from batchcorr.sites.moments_file import SiteMoments
 
 __all__ = ["Schema", "SiteMoments", "fit_moments", "make_schema", "moments"]

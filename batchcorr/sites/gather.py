@@ -18,8 +18,8 @@ from batchcorr.estimators.matrix import as_matrix, warn_of_counts
 from batchcorr.models.moments import Moments
 from batchcorr.sites.disclosure import check_design
 from batchcorr.sites.schema import NUMERIC
-from batchcorr.sites.site_moments import SiteMoments
-from batchcorr.sites.withholding import withhold
+from batchcorr.sites.moments_file import SiteMoments
+from batchcorr.sites.left_out import withhold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

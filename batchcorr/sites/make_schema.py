@@ -26,7 +26,7 @@ from batchcorr.errors import (
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.sites.gather import fit_sites, gather
 from batchcorr.sites.schema import NUMERIC, Schema
-from batchcorr.sites.site_moments import SiteMoments
+from batchcorr.sites.moments_file import SiteMoments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
