@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
     from batchcorr.methods.standardize import Standardize
-    from batchcorr.sites.make_schema import fit_moments, make_schema, moments
-    from batchcorr.sites.schema import Schema
+    from batchcorr.sites.fit import fit as fit_moments
+    from batchcorr.sites.gather import moments
+    from batchcorr.sites.make_schema import make_schema
     from batchcorr.sites.moments_file import SiteMoments
+    from batchcorr.sites.schema import Schema
 
 __version__ = "0.1.0"
 
@@ -71,10 +73,10 @@ _HOMES = {
     "Standardize": "batchcorr.methods.standardize",
     "corrected": "batchcorr._anndata.corrected",
     "fit": "batchcorr._anndata.correct",
-    "fit_moments": "batchcorr.sites.make_schema",
+    "fit_moments": "batchcorr.sites.fit:fit",
     "load": "batchcorr.methods",
     "make_schema": "batchcorr.sites.make_schema",
-    "moments": "batchcorr.sites.make_schema",
+    "moments": "batchcorr.sites.gather",
     "normalization_factors": "batchcorr.estimators.normalization_factors",
 }
 
@@ -88,7 +90,8 @@ def __getattr__(name: str) -> Any:
     if home is None:
         value = import_module(f"{__name__}.{name}")
     else:
-        value = getattr(import_module(home), name)
+        module, _, known_as = home.partition(":")
+        value = getattr(import_module(module), known_as or name)
     globals()[name] = value
     return value
 

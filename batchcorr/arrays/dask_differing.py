@@ -1,4 +1,4 @@
-"""What in a Dask array is unlike the rest: counted in its blocks, where they are."""
+"""The differing values of a Dask array, counted in its blocks, where they are."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ import numpy as np
 from dask.delayed import delayed
 
 from batchcorr.arrays.dask_passes import merge_tree, slices_of
-from batchcorr.arrays.differing import Unlike, count_unlike, on_host
+from batchcorr.arrays.differing import Differing, count_differing, on_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@count_unlike.register(da.Array)
-def _count_unlike(
+@count_differing.register(da.Array)
+def _count_differing(
     x: Any,
     codes: NDArray[np.int32],
     common: NDArray[np.float64],
-    centre: NDArray[np.float64],
-) -> Unlike:
+) -> Differing:
     blocks, count = x.to_delayed(), delayed(_count, pure=False)
     totals = []
     for column, features in enumerate(slices_of(x.chunks[1])):
-        sent = [
-            delayed(np.ascontiguousarray(values[:, features]), pure=False)
-            for values in (common, centre)
-        ]
+        sent = delayed(np.ascontiguousarray(common[:, features]), pure=False)
         parts = [
-            count(block, codes[rows], *sent)
+            count(block, codes[rows], sent)
             for block, rows in zip(
                 blocks[:, column], slices_of(x.chunks[0]), strict=True
             )
@@ -38,19 +34,18 @@ def _count_unlike(
         ]
         totals.append(merge_tree(parts, _merge))
     found = zip(*da.compute(*totals), strict=True)
-    return Unlike(*(np.concatenate(part, axis=1) for part in found))
+    return Differing(*(np.concatenate(part, axis=1) for part in found))
 
 
 def _count(
     block: Any,
     codes: NDArray[np.int32],
     common: NDArray[np.float64],
-    centre: NDArray[np.float64],
 ) -> Any:
-    return count_unlike(on_host(block), codes, common, centre)
+    return count_differing(on_host(block), codes, common)
 
 
-def _merge(parts: list[Unlike]) -> Unlike:
+def _merge(parts: list[Differing]) -> Differing:
     total = parts[0]
     for part in parts[1:]:
         total = total.merge(part)

@@ -101,12 +101,19 @@ def moments(
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Layer to read, not X.")
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Give all digits, to sites you trust: values can be computed from them.",
+        ),
+    ] = False,
     force: options.Force = False,
 ) -> None:
     """Gather the sums of one site, which may leave it.
 
     No row does; refused where fewer than 5 samples share a batch and levels.
-    Features that fewer samples have are left out, with a warning.
+    Features that fewer samples have are left out, with a warning. Sums are rounded.
     \b
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
     batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz
@@ -121,7 +128,7 @@ def moments(
 
         known = bc.Schema.load(schema)
         adata, _ = open_data(source, samples)
-        site = bc.moments(adata, known, batch_key=batch, layer=layer)
+        site = bc.moments(adata, known, batch_key=batch, layer=layer, exact=exact)
         with writing(output):
             site.save(output)
         held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())

@@ -1,4 +1,4 @@
-"""Moments of sites that cannot share rows: gathered under guard, added, fitted.
+"""The sums of one site: from its AnnData to the moments that may leave it.
 
 A site sends sums over its samples and no sample. Sums over few are samples in disguise,
 so that a site whose batches or levels are small is refused before anything is written.
@@ -6,59 +6,118 @@ so that a site whose batches or levels are small is refused before anything is w
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays import moments
-from batchcorr.errors import DesignError, InputError, some
-from batchcorr.estimators.checks import spread_of
+from batchcorr import arrays
+from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import read_labels
+from batchcorr.arrays.differing import differing
+from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
 from batchcorr.estimators.matrix import as_matrix, warn_of_counts
-from batchcorr.models.moments import Moments
-from batchcorr.sites.disclosure import check_design
-from batchcorr.sites.schema import NUMERIC
+from batchcorr.sites.disclosure import FEWEST, check_design
+from batchcorr.sites.grid import bits_of_values, grid_of
+from batchcorr.sites.left_out import leave_out
+from batchcorr.sites.make_schema import feature_names
 from batchcorr.sites.moments_file import SiteMoments
-from batchcorr.sites.left_out import withhold
+from batchcorr.sites.rounding import COARSEST, Basis, digits_of, rounded, sd_of
+from batchcorr.sites.schema import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from os import PathLike
 
-    from batchcorr.estimators.location_scale import LocationScaleMethod
-    from batchcorr.sites.schema import Schema
+    from anndata import AnnData
+    from numpy.typing import NDArray
 
-__all__ = ["fit_sites", "gather"]
+    from batchcorr.arrays.differing import Differing
+    from batchcorr.design.design import Design
+    from batchcorr.models.moments import Moments
 
-SAME = 1e-9
-"""Difference, relative to the largest, up to which sums are of the same samples."""
+__all__ = ["gather", "moments"]
+
+COARSE = 10
+"""Binary digits of a standard deviation from which on nobody need be told."""
 
 
-def gather(x: Any, schema: Schema, batch: Any, covariates: Any = None) -> SiteMoments:
-    """Gather the moments of one site, unless they could give a person away.
+def moments(
+    adata: AnnData,
+    schema: Schema | str | PathLike[str],
+    *,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    exact: bool = False,
+) -> SiteMoments:
+    """Gather the sums of one site: what a correction is fitted to, and no sample.
 
     Parameters
     ----------
-    x
-        Samples × features of the schema, in its order.
+    adata
+        Samples × features of the site, in the schema's units.
     schema
-        What the sites agreed on.
-    batch
-        Batch of each sample.
-    covariates
-        A table with the covariates of the schema.
+        What the sites agreed on, or its file.
+    batch_key
+        Column of `obs` with the batch; None: that of the schema.
+    layer
+        Layer to read; None: X.
+    exact
+        Give the sums to all digits, for sites that trust each other: whoever has them
+        and knows the covariates may compute the values of every sample.
+
+    Returns
+    -------
+    A `SiteMoments`: per batch the number of samples, and the means, squares and
+    cross-products of features and covariates. `save` writes it.
 
     Raises
     ------
     DesignError
-        If a label is not in the schema, too few samples share a batch and levels, or no
-        feature of a batch can be given.
-    InputError
-        If the features are not those of the schema.
+        If fewer than 5 samples share a batch and the levels of all covariates, a
+        batch with numeric covariates has fewer than 5 samples for each design column,
+        numbers single fewer than 5 samples out, no feature of a batch can be given, or
+        labels are not in the schema.
+    MissingKeyError
+        If features or columns of the schema are missing.
 
     Warns
     -----
-    FeatureWarning
-        Names the features that are left out, and why.
+    CountsWarning, FeatureWarning
+
+    Notes
+    -----
+    Two reads of the matrix, sparse or dense; O(B p G) numbers leave the site, rounded to
+    1e-6 of a standard deviation, and coarser in batches of few samples, so that the
+    values cannot be computed back. A feature is left out of a batch, with a warning, if
+    fewer than 5 samples there differ from the rest, one outweighs the rest, values are
+    missing beside covariates, or its values hold too few digits. Send one file: two that
+    differ by a sample reveal it.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, batchcorr as bc
+    >>> adata = anndata.AnnData(np.random.default_rng(0).normal(size=(20, 3)))
+    >>> adata.obs["batch"] = ["monday", "tuesday"] * 10
+    >>> schema = bc.sites.make_schema(adata, "batch", units="log2 CPM")
+    >>> bc.sites.moments(adata, schema).samples
+    {'monday': 10, 'tuesday': 10}
+    """
+    matrices.require_adata(adata)
+    if not isinstance(schema, Schema):
+        schema = Schema.load(schema)
+    key = schema.batch_key if batch_key is None else batch_key
+    labels = read_labels(adata, key, list(schema.covariates), None)
+    x = matrices.get_matrix(adata, layer)
+    if feature_names(adata) != schema.features:
+        x = x[:, _positions(adata, schema)]
+    return gather(x, schema, labels.batch, labels.covariates, exact=exact)
+
+
+def gather(
+    x: Any, schema: Schema, batch: Any, covariates: Any = None, *, exact: bool = False
+) -> SiteMoments:
+    """The moments of samples × features of the schema, in its order.
+
+    Batch and covariates are given as to an estimator; the rest is as in `moments`.
     """
     x = as_matrix(x)
     if x.shape[1] != len(schema.features) or not x.shape[0]:
@@ -70,112 +129,73 @@ def gather(x: Any, schema: Schema, batch: Any, covariates: Any = None) -> SiteMo
     design, table = schema.design(x.shape[0], batch, covariates)
     check_design(design, schema, table)
     warn_of_counts(x, "A location-scale method")
-    sums = moments(x, design)
-    return SiteMoments(schema, withhold(x, sums, schema, design))
+    sums = arrays.moments(x, design)
+    values = differing(x, design.codes, len(schema.batches), FEWEST - 1)
+    if exact:
+        return SiteMoments(schema, leave_out(sums, values, schema))
+    bases = [Basis(_gram(design, batch)) for batch in range(sums.n_batches)]
+    digits = _digits(x, sums, values, design, bases)
+    given = leave_out(sums, values, schema, digits < COARSEST)
+    given = rounded(given, bases, np.maximum(digits, COARSEST))
+    _warn_of_coarse(given, schema, digits)
+    return SiteMoments(schema, given)
 
 
-def fit_sites(
-    estimator: LocationScaleMethod, sites: Mapping[str, SiteMoments]
-) -> LocationScaleMethod:
-    """Fit an estimator to the moments of all sites together.
-
-    Parameters
-    ----------
-    estimator
-        The estimator, which is changed.
-    sites
-        The moments by the name of the site or file.
-    """
-    sums = _added(sites)
-    schema = next(iter(sites.values())).schema
-    _require_everything(sums, schema)
-    estimator.fit_moments(sums, schema.metadata)
-    estimator.feature_names_ = schema.features
-    estimator.obs_columns_ = {
-        "batch": schema.batch_key,
-        "covariates": list(schema.covariates) or None,
-        "nuisance": None,
-    }
-    return estimator
+def _gram(design: Design, batch: int) -> NDArray[np.float64]:
+    columns = design.columns[design.codes == batch]
+    centred = columns - (columns.mean(axis=0) if len(columns) else 0)
+    gram: NDArray[np.float64] = centred.T @ centred
+    return gram
 
 
-def _added(sites: Mapping[str, SiteMoments]) -> Moments:
-    """Add the moments of sites that agree, each once."""
-    if not sites:
-        msg = "There are no sites: give the moments of one at least."
-        raise InputError(msg)
-    (first, site), *others = sites.items()
-    sums, schema = site.moments, site.schema
-    for name, other in others:
-        differences = schema.differences(other.schema)
-        if differences:
-            msg = (
-                f"{first} and {name} were made with different schemas: "
-                f"{'; '.join(differences)}. Gather again with one schema for all sites."
-            )
-            raise DesignError(msg)
-    names = list(sites)
-    for place, one in enumerate(names):
-        for two in names[place + 1 :]:
-            again = _in_both(sites[one], sites[two])
-            if again:
-                msg = (
-                    f"{one} and {two} hold the same samples of batch "
-                    f"{some(map(repr, again))}: give each sample once."
-                )
-                raise DesignError(msg)
-    for _, other in others:
-        sums = sums.merge(other.moments)
-    return sums
+def _digits(
+    x: Any, sums: Moments, values: Differing, design: Design, bases: list[Basis]
+) -> NDArray[np.int64]:
+    """Binary digits that the sums of each batch and feature are told with: (B, G)."""
+    sd = sd_of(sums, bases)
+    n = np.broadcast_to(sums.n, sd.shape)
+    grid = grid_of(x, design.codes, values, sums.mean)
+    held = bits_of_values(values, grid, sd, n) * n / np.maximum(sums.rows, 1)
+    digits = np.full(sd.shape, COARSEST)
+    for batch in np.flatnonzero(design.counts):
+        columns = design.columns[design.codes == batch]
+        digits[batch] = digits_of(columns, bases[batch], held[batch])
+    constant = (sums.squares == 0) | (n == 0)
+    explained = ~constant & (sd == 0)
+    return np.where(explained, COARSEST - 1, np.where(constant, COARSE, digits))
 
 
-def _in_both(one: SiteMoments, two: SiteMoments) -> list[Any]:
-    """Return the batches whose moments are the same at two sites, but for rounding."""
-    a, b = one.moments, two.moments
-    return [
-        level
-        for k, level in enumerate(one.schema.batches)
-        if a.rows[k, 0] > 0
-        and all(
-            _same(getattr(a, f.name)[k], getattr(b, f.name)[k]) for f in fields(Moments)
+def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) -> None:
+    """Say where rounding is coarser than a thousandth of a standard deviation."""
+    coarse = (digits < COARSE) & (sums.n > 0)
+    found = []
+    for batch in np.flatnonzero(coarse.any(axis=1)):
+        least = 2 ** int(digits[batch, coarse[batch]].min() - 1)
+        found.append(
+            f"batch {schema.batches[batch]!r}: {int(coarse[batch].sum()):,} of "
+            f"{coarse.shape[1]:,} features to 1/{least} SD or better"
         )
-    ]
-
-
-def _same(one: Any, two: Any) -> bool:
-    """Whether two arrays are the same but for rounding, as by the order of rows."""
-    size = np.abs(one).max(initial=0)
-    return bool(
-        one.shape == two.shape and np.allclose(one, two, rtol=0, atol=SAME * size)
-    )
-
-
-def _require_everything(sums: Moments, schema: Schema) -> None:
-    """Refuse batches and levels that no site has: what of them is unknown."""
-    rows = sums.rows[:, 0]
-    absent = [repr(b) for b, n in zip(schema.batches, rows, strict=True) if not n]
-    if absent:
+    if found:
         msg = (
-            f"No site holds samples of the batches {some(absent)}: give the files "
-            "of all sites, or gather with a schema without these batches."
+            "Sums of few samples leave rounded, so that values cannot be computed from "
+            f"them: {some(found)}. The fit differs from that of pooled rows by as much."
         )
-        raise DesignError(msg)
-    total = np.diag(spread_of(sums).total) if schema.columns else np.empty(0)
-    counts = (sums.n[:, None, :] * sums.columns).sum(axis=0)
-    terms = np.asarray(schema.metadata.terms)
-    for name, levels in schema.covariates.items():
-        mine = terms == name
-        if levels == NUMERIC:
-            missing = [] if (total[mine] > 0).all() else ["more than one value"]
-        else:
-            rest = sums.n.sum(axis=0) - counts[mine].sum(axis=0)
-            held = [rest.max(), *counts[mine].max(axis=-1)]
-            missing = [
-                repr(level) for level, n in zip(levels, held, strict=True) if n < 0.5
-            ]
-        if missing:
-            msg = (
-                f"No site holds {some(missing)} of the covariate {name!r}: gather "
-                "with a schema without it."
-            )
-            raise DesignError(msg)
+        warn(msg, FeatureWarning)
+
+
+def _positions(adata: AnnData, schema: Schema) -> Any:
+    """Return where the features of the schema are."""
+    positions = adata.var_names.get_indexer(list(schema.features))
+    lacking = [n for n, at in zip(schema.features, positions, strict=True) if at < 0]
+    if lacking:
+        msg = (
+            f"{len(lacking)} of {len(schema.features)} features of the schema are "
+            f"missing from adata.var_names: {some(lacking)}. All "
+            "are needed at every site."
+        )
+        raise MissingKeyError(msg)
+    extra = adata.n_vars - len(schema.features)
+    if extra:
+        msg = f"{extra} of {adata.n_vars} features are not in the schema: left out."
+        warn(msg, FeatureWarning)
+    return positions

@@ -7,7 +7,9 @@ one sample is so far off that it holds most of M:
     q = n/(n - 1) (x - x̄)² / M,       z told with an error of sqrt(1/q - 1) SD
 
 And where values are missing, a feature has its own sums of covariates; their differences
-between features are the covariates of the samples that lack one.
+between features are the covariates of the samples that lack one. Where values hold so
+few bits that the sums would tell them even if told with few digits (`rounding`), no sum
+is told.
 
 Such a feature is left out of that batch, as if nobody had measured it there: n = 0.
 """
@@ -15,40 +17,44 @@ Such a feature is left out of that batch, as if nobody had measured it there: n 
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr.arrays.differing import unlike
 from batchcorr.errors import DesignError, FeatureWarning, some, warn
 from batchcorr.sites.disclosure import FEWEST, LISTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.design.design import Design
+    from batchcorr.arrays.differing import Differing
     from batchcorr.models.moments import Moments
     from batchcorr.sites.schema import Schema
 
-__all__ = ["withhold"]
+__all__ = ["leave_out"]
 
 OUTLYING = 6.0
 """Standard deviations of the others that a sample may lie off, if it holds most of M."""
 
 
-def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
+def leave_out(
+    sums: Moments,
+    values: Differing,
+    schema: Schema,
+    told: NDArray[np.bool_] | None = None,
+) -> Moments:
     """Leave out the features of each batch that could give a person away.
 
     Parameters
     ----------
-    x
-        Samples × features, NaN where a value is missing.
     sums
-        Their moments.
+        The moments of a site.
+    values
+        How many values differ from the most common one, and between what they lie.
     schema
         What the sites agreed on.
-    design
-        Batches of the samples.
+    told
+        Features whose values the sums would tell, however rounded: (B, G).
 
     Returns
     -------
@@ -64,7 +70,10 @@ def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
     FeatureWarning
         Names what was left out, and why.
     """
-    reasons = _reasons(x, sums, schema, design)
+    reasons = _reasons(sums, values, has_covariates=bool(schema.covariates))
+    if told is not None:
+        before = np.logical_or.reduce([*reasons.values()])
+        reasons["whose few values or digits the sums would tell"] = told & ~before
     left_out = np.logical_or.reduce([*reasons.values()])
     if not left_out.any():
         return sums
@@ -74,12 +83,13 @@ def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
         for reason, features in reasons.items()
         if features[batch].any()
     ]
-    more = f" and {len(found) - LISTED} more" if found[LISTED:] else ""
+    more = f"; … ({len(found) - LISTED} more)" if found[LISTED:] else ""
     what = f"{'; '.join(found[:LISTED])}{more}"
     if left_out.all(axis=1).any():
         msg = (
             "The sums of this site could give a person away, in every feature of a "
-            f"batch: {what}. Merge batches, fill in missing values, or keep no covariates."
+            f"batch: {what}. Merge batches, fill in missing values, or keep fewer "
+            "covariates."
         )
         raise DesignError(msg)
     msg = (
@@ -91,21 +101,21 @@ def withhold(x: Any, sums: Moments, schema: Schema, design: Design) -> Moments:
 
 
 def _reasons(
-    x: Any, sums: Moments, schema: Schema, design: Design
+    sums: Moments, values: Differing, *, has_covariates: bool
 ) -> dict[str, NDArray[np.bool_]]:
-    """Say why features are left out, and which of each batch: (B, G), each once."""
+    """Why features are left out, and which of each batch: (B, G), each once."""
     n = np.broadcast_to(sums.n, sums.mean.shape)
-    if schema.covariates:
+    if has_covariates:
         why = "with values missing, which would tell covariates"
         gaps = (n > 0) & (n < sums.rows)
     else:
         why = f"with fewer than {FEWEST} values"
         gaps = (n > 0) & (n < FEWEST)
-    found = unlike(x, design.codes, sums.mean, FEWEST - 1)
-    most = 2 * found.unlike < n  # else no value is common
-    few = most & (found.unlike > 0) & (found.unlike < FEWEST)
-    few |= (found.nonzero > 0) & (found.nonzero < FEWEST)
-    own = found.far**2 * n / np.maximum(n - 1, 1)
+    most = 2 * values.unequal < n  # else no value is common
+    few = most & (values.unequal > 0) & (values.unequal < FEWEST)
+    few |= (values.nonzero > 0) & (values.nonzero < FEWEST)
+    farthest = np.maximum(values.high - sums.mean, sums.mean - values.low)
+    own = np.where(n > 0, farthest, 0.0) ** 2 * n / np.maximum(n - 1, 1)
     odds = np.maximum(1.0, OUTLYING**2 / np.maximum(n - 2, 1))
     far = (sums.squares > 0) & (own > odds * (sums.squares - own))
     return {
@@ -117,11 +127,11 @@ def _reasons(
 
 def _named(schema: Schema, features: NDArray[np.bool_]) -> str:
     places = np.flatnonzero(features)
-    return f"{len(places)} ({some((schema.features[k] for k in places), 3)})"
+    return f"{len(places)} ({some([schema.features[k] for k in places], 3)})"
 
 
 def _without(sums: Moments, left_out: NDArray[np.bool_]) -> Moments:
-    """Return the moments as if nothing had been measured where a feature is left out."""
+    """The moments as if nothing had been measured where a feature is left out."""
     n_batches, n_features = left_out.shape
     parts = {}
     for field in fields(sums):

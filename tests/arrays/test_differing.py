@@ -1,4 +1,4 @@
-"""What is unlike the rest of a batch, counted by every kind of matrix as by hand."""
+"""Differing values of a batch, counted by every kind of matrix as by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from batchcorr.arrays.differing import unlike
+from batchcorr.arrays.differing import differing
 from batchcorr.errors import InputError
 
 
@@ -35,21 +35,24 @@ def example():
     x[:, 3] = 7
     x[5, 3] = 9
     x[:, 4] += 0.1
-    return x, rng.choice([0, 1, 2, 4], 300).astype(np.int32), rng.normal(size=(5, 1100))
+    x[:, 5] = np.round(rng.normal(size=300), 2)
+    x[:, 6] = rng.normal(size=300) - 20
+    return x, rng.choice([0, 1, 2, 4], 300).astype(np.int32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_counts_are_those_by_hand(kind):
-    x, codes, centre = example()
-    found = unlike(KINDS[kind](x), codes, centre, 4)
-    assert not found.unlike[3].any()
+    x, codes = example()
+    found = differing(KINDS[kind](x), codes, 5, 4)
+    assert not found.unequal[3].any()
     for batch in (0, 1, 2, 4):
         own = x[codes == batch]
         common = np.median(own[:9], axis=0)
-        np.testing.assert_array_equal(found.unlike[batch], (own != common).sum(axis=0))
+        np.testing.assert_array_equal(found.unequal[batch], (own != common).sum(axis=0))
         np.testing.assert_array_equal(found.nonzero[batch], (own != 0).sum(axis=0))
-        far = np.abs(own - centre[batch]).max(axis=0)
-        np.testing.assert_allclose(found.far[batch], far, rtol=1e-6)
+        np.testing.assert_array_equal(found.low[batch], own.min(axis=0))
+        np.testing.assert_array_equal(found.high[batch], own.max(axis=0))
+        assert found.decimals[batch, 3:8].tolist() == [0, 1, 2, 5, 0]
 
 
 def test_stored_zeros_and_values_stored_twice_are_what_they_mean():
@@ -57,9 +60,10 @@ def test_stored_zeros_and_values_stored_twice_are_what_they_mean():
     x.indptr = np.array([0, 3, 4, *[4] * 8])
     x.indices = np.array([0, 0, 1, 0])
     x.data = np.array([1.0, 2, 0, 5])
-    found = unlike(x, np.zeros(10, np.int32), np.zeros((1, 2)), 4)
-    assert found.unlike.tolist() == found.nonzero.tolist() == [[2, 0]]
-    assert found.far.tolist() == [[5, 0]]
+    found = differing(x, np.zeros(10, np.int32), 1, 4)
+    assert found.unequal.tolist() == found.nonzero.tolist() == [[2, 0]]
+    assert found.low.tolist() == [[0, 0]]
+    assert found.high.tolist() == [[5, 0]]
 
 
 @pytest.mark.parametrize("make", [np.asarray, lambda x: in_blocks(x, np.asarray)])
@@ -69,12 +73,13 @@ def test_missing_values_are_not_counted(make):
     x[8:12, 0] = 1  # of the first nine only this one is observed
     x[:, 1] = np.nan
     x[20, 2] = 0
-    found = unlike(make(x), np.zeros(40, np.int32), np.full((1, 3), 2.0), 4)
-    assert found.unlike.tolist() == [[4, 0, 1]]
+    found = differing(make(x), np.zeros(40, np.int32), 1, 4)
+    assert found.unequal.tolist() == [[4, 0, 1]]
     assert found.nonzero.tolist() == [[32, 0, 31]]
-    assert found.far.tolist() == [[1, 0, 2]]
+    assert found.low.tolist() == [[1, np.inf, 0]]
+    assert found.high.tolist() == [[2, -np.inf, 2]]
 
 
 def test_other_things_are_refused():
     with pytest.raises(InputError, match="convert it to a NumPy array"):
-        unlike(sp.lil_matrix((9, 2)), np.zeros(9, np.int32), np.zeros((1, 2)), 4)
+        differing(sp.lil_matrix((9, 2)), np.zeros(9, np.int32), 1, 4)
