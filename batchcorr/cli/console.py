@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, RenderableType
 
-__all__ = ["debugging", "err", "out", "reporting", "say", "working"]
+__all__ = ["complain", "debugging", "err", "note", "out", "reporting", "say", "working"]
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that move the cursor, color the text or turn its direction."""
@@ -102,6 +102,11 @@ def working(what: str) -> Iterator[None]:
 def say(text: str, style: str = "") -> None:
     """Print a result as one line, however long: the terminal wraps it."""
     out.print(Text(_one_line(text), style=style), soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Say on stderr how the input was understood."""
+    complain("Note", text, "cyan")
 
 
 def complain(kind: str, message: str, style: str = "bold red") -> None:

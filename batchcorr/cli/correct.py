@@ -11,7 +11,13 @@ from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
-from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
+from batchcorr.cli.samples import (
+    TableOptions,
+    check_data,
+    check_one_matrix,
+    open_data,
+    save_data,
+)
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -29,6 +35,9 @@ def correct(
     target: options.Target,
     *,
     samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
     batch: options.Batch = None,
     method: options.Method = "combat",
     covariates: options.Covariates = None,
@@ -51,7 +60,8 @@ def correct(
     batchcorr correct in.h5ad out.h5ad --batch day --covariate cell_type
     batchcorr correct genes.csv out.csv --samples sheet.csv --batch day
     """  # noqa: D301 - \b keeps typer from joining lines
-    check_options(source, samples, target, layer, key_added, compress=compress)
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    check_options(source, tables, target, layer, key_added, compress=compress)
     if log_normalize and method == "combat_seq":
         msg = "combat_seq corrects counts as they are: leave it out."
         raise typer.BadParameter(msg, param_hint="--log-normalize")
@@ -80,7 +90,7 @@ def correct(
             return
         from batchcorr import pp
 
-        adata, layout = open_data(source, samples)
+        adata, layout = open_data(source, tables)
         if log_normalize:
             pp.log_normalize(adata, layer=layer, key_added=key_added)
             layer = key_added or layer
@@ -91,7 +101,7 @@ def correct(
 
 def check_options(
     source: Path,
-    sheet: Path | None,
+    tables: TableOptions,
     target: Path,
     layer: str | None,
     key_added: str | None,
@@ -99,7 +109,7 @@ def check_options(
     compress: bool,
 ) -> None:
     """Refuse, as wrong usage, options that do not go with these kinds of files."""
-    check_data(source, sheet)
+    check_data(source, tables)
     check_kind(target, DATA)
     check_one_matrix(source, "--layer", layer)
     check_one_matrix(target, "--key-added", key_added)

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = [
     "ANNDATA",
     "DATA",
+    "SOURCES",
     "TABLES",
     "check_kind",
     "check_target",
     "ending",
     "is_table",
+    "is_tenx",
     "read",
     "reading",
     "write",
@@ -47,6 +49,9 @@ Each may have .gz after it.
 """
 
 DATA = (*ANNDATA, *TABLES)
+TENX = ".h5"
+SOURCES = (*DATA, TENX)
+TENX_MATRICES = ("matrix.mtx", "matrix.mtx.gz")
 STORE_MARKS = ("zarr.json", ".zgroup", ".zattrs")
 """One of these files is in every folder that is a zarr store."""
 
@@ -63,13 +68,21 @@ def is_table(path: Path) -> bool:
     return ending(path) in TABLES
 
 
+def is_tenx(path: Path) -> bool:
+    """Whether this is an .h5 file or a folder as Cell Ranger writes them."""
+    in_folder = (path / name for name in TENX_MATRICES)
+    return path.suffix.lower() == TENX or any(each.exists() for each in in_folder)
+
+
 def check_kind(path: Path, kinds: tuple[str, ...] = ANNDATA) -> None:
     """Refuse, as wrong usage, a file name with another ending."""
-    if ending(path) not in kinds:
-        packed = " (tables also .gz)" if ".csv" in kinds else ""
-        msg = f"{path} must end in {' or '.join(kinds)}{packed}: "
-        msg += "this tells the kind of file."
-        raise typer.BadParameter(msg)
+    if ending(path) in kinds or (TENX in kinds and is_tenx(path)):
+        return
+    packed = " (tables also .gz)" if ".csv" in kinds else ""
+    folder = ", or be a folder with a matrix.mtx" if TENX in kinds else ""
+    msg = f"{path} must end in {', '.join(kinds[:-1])}{' or ' * (len(kinds) > 1)}"
+    msg += f"{kinds[-1]}{packed}{folder}: this tells the kind of file."
+    raise typer.BadParameter(msg)
 
 
 def check_target(target: Path, sources: Iterable[Path | None], *, force: bool) -> None:
@@ -130,12 +143,12 @@ def read(path: Path) -> AnnData:
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Say in one sentence why a file could not be read."""
+def reading(path: Path, what: str, *, folder: bool = False) -> Iterator[None]:
+    """Say in one sentence why a file, or a folder, could not be read."""
     if not path.exists():
         msg = f"There is no file {path}."
         raise FileError(msg)
-    if (path.suffix.lower() == ".zarr") != path.is_dir():
+    if (folder or path.suffix.lower() == ".zarr") != path.is_dir():
         msg = f"{path} is {'a' if path.is_dir() else 'no'} folder: is its name right?"
         raise FileError(msg)
     try:

@@ -10,8 +10,14 @@ import typer
 from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, tell
-from batchcorr.cli.files import DATA, check_kind, check_target, writing
-from batchcorr.cli.samples import check_data, check_one_matrix, open_data, save_data
+from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
+from batchcorr.cli.samples import (
+    TableOptions,
+    check_data,
+    check_one_matrix,
+    open_data,
+    save_data,
+)
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -31,7 +37,7 @@ def fit(
         list[Path],
         typer.Argument(
             metavar="IN… CORRECTION",
-            help=f"To learn from: one {options.KINDS}, or the moments of all sites "
+            help=f"To learn from: one {options.SOURCES}, or the moments of all sites "
             "(.npz). Then the correction to write (.npz), if not with -o.",
         ),
     ],
@@ -41,6 +47,9 @@ def fit(
         typer.Option("--output", "-o", metavar="CORRECTION", help="To write: .npz."),
     ] = None,
     samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
     batch: options.Batch = None,
     method: options.Method = "combat",
     covariates: options.Covariates = None,
@@ -58,11 +67,15 @@ def fit(
     batchcorr fit genes.csv correction.npz --samples sheet.csv --batch day
     batchcorr fit site*.npz -o correction.npz        # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
     sources, target = (paths, output) if output else (paths[:-1], paths[-1])
     _check_sources(sources, target)
     of_sites = all(_is_moments(path) for path in sources)
     labels: dict[str, object] = {
         "--samples": samples,
+        "--sample-column": sample_column,
+        "--sep": sep,
+        "--decimal": decimal,
         "--batch": batch,
         "--covariate": covariates,
         "--formula": formula,
@@ -72,7 +85,7 @@ def fit(
     if of_sites:
         _check_options_of_sites(labels, must_name=force and output is None)
     else:
-        check_data(sources[0], samples)
+        check_data(sources[0], tables)
         check_one_matrix(sources[0], "--layer", layer)
     with reporting():
         check_target(target, [*sources, samples], force=force)
@@ -89,7 +102,7 @@ def fit(
             del given["batch_key"]
             fitted, learned = _fit_sites(sources, given)
         else:
-            fitted, learned = _fit_samples(sources[0], samples, layer, given)
+            fitted, learned = _fit_samples(sources[0], tables, layer, given)
         with writing(target):
             fitted.save(target)
         text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}."
@@ -97,12 +110,12 @@ def fit(
 
 
 def _fit_samples(
-    source: Path, sheet: Path | None, layer: str | None, given: dict[str, Any]
+    source: Path, tables: TableOptions, layer: str | None, given: dict[str, Any]
 ) -> tuple[Corrector, str]:
     """Learn from the samples of one file, and say from how many."""
     import batchcorr as bc
 
-    adata, _ = open_data(source, sheet)
+    adata, _ = open_data(source, tables)
     fitted = bc.fit(adata, layer=layer, **given)
     return fitted, f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
 
@@ -131,7 +144,7 @@ def _check_sources(sources: list[Path], target: Path) -> None:
         raise typer.BadParameter(msg, param_hint="CORRECTION")
     check_kind(target, (MOMENTS,))
     for path in sources:
-        check_kind(path, (*DATA, MOMENTS))
+        check_kind(path, (*SOURCES, MOMENTS))
     files = [path for path in sources if not _is_moments(path)]
     if files and len(files) < len(sources):
         msg = (
@@ -169,6 +182,9 @@ def apply(
     target: options.Target,
     *,
     samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
     batch: options.Batch = None,
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
@@ -184,13 +200,14 @@ def apply(
     batchcorr apply correction.npz new.h5ad out.h5ad
     batchcorr apply correction.npz new.csv out.csv --samples sheet.csv
     """  # noqa: D301 - \b keeps typer from joining lines
-    check_options(source, samples, target, layer, key_added, compress=compress)
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    check_options(source, tables, target, layer, key_added, compress=compress)
     with reporting():
         check_target(target, [source, samples, correction], force=force)
         import batchcorr as bc
 
         learned = bc.load(correction)
-        adata, layout = open_data(source, samples)
+        adata, layout = open_data(source, tables)
         bc.pp.apply(
             adata,
             learned,

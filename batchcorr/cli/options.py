@@ -18,6 +18,7 @@ __all__ = [
     "Batch",
     "Compress",
     "Covariates",
+    "Decimal",
     "Dense",
     "Force",
     "Formula",
@@ -27,8 +28,10 @@ __all__ = [
     "Method",
     "Nuisances",
     "Reference",
+    "SampleColumn",
     "Samples",
     "Scheduler",
+    "Separator",
     "Settings",
     "Source",
     "Target",
@@ -43,16 +46,39 @@ ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 KINDS = "AnnData (.h5ad, .zarr) or table (.csv, .tsv, .txt; also .gz)"
+SOURCES = f"{KINDS}, 10x (.h5, or folder with matrix.mtx)"
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help=f"To read: {KINDS}.")]
+Source = Annotated[Path, typer.Argument(metavar="IN", help=f"To read: {SOURCES}.")]
 Target = Annotated[Path, typer.Argument(metavar="OUT", help=f"To write: {KINDS}.")]
 Samples = Annotated[
     Path | None,
     typer.Option(
         "--samples",
         metavar="SHEET",
-        help="Where IN is a table: another table, with the samples' names in its first "
-        "column and batch and covariates beside.",
+        help="Where IN is a table or 10x: a table with a row for each sample: its name, "
+        "batch and covariates.",
+    ),
+]
+SampleColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Column of SHEET with the samples' names, if not the first.",
+    ),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--sep",
+        metavar="CHAR",
+        help="What separates fields of tables: comma, semicolon, tab, space.",
+        show_default="found",
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHAR", help="Decimal mark of tables: . or ,", show_default="found"
     ),
 ]
 Batch = Annotated[

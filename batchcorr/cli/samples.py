@@ -1,35 +1,66 @@
-"""Open a file as samples × features, and write such: an AnnData, or a table and a sheet.
+"""Open files as samples × features, and write such: an AnnData, 10x, or table and sheet.
 
 A table of numbers may have its samples in columns, as R has them, or in rows. A second
-table, the sheet, has their names in its first column, and batch and covariates beside.
-Its names tell which side of the table the samples are on; sizes are never asked.
+table, the sheet, has their names, batch and covariates. Names tell which side of the
+table the samples are on; sizes are never asked.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from batchcorr.cli.files import ANNDATA, DATA, TABLES, check_kind, is_table, read, write
+from batchcorr.cli.dialects import Given
+from batchcorr.cli.files import (
+    ANNDATA,
+    SOURCES,
+    TABLES,
+    check_kind,
+    is_table,
+    is_tenx,
+    read,
+    write,
+)
 from batchcorr.errors import BatchCorrWarning, InputError, MissingKeyError, some, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
     from pathlib import Path
 
     import pandas as pd
     from anndata import AnnData
 
-    from batchcorr.cli.tables import Style, Table
+    from batchcorr.cli.dialects import Style
+    from batchcorr.cli.tables import Table
 
-__all__ = ["Layout", "check_data", "check_one_matrix", "open_data", "save_data"]
+__all__ = [
+    "Layout",
+    "TableOptions",
+    "check_data",
+    "check_one_matrix",
+    "open_data",
+    "save_data",
+]
 
-WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
-DECIMAL = re.compile(r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-][0-9]+)?")
-"""As R writes numbers: a well 1E5 and a number of many digits are names."""
+
+class TableOptions(NamedTuple):
+    """What the options say of tables: the sheet, its column of names, and the rest."""
+
+    sheet: Path | None = None
+    column: str | None = None
+    given: Given = Given()
+
+    @classmethod
+    def of_options(
+        cls,
+        sheet: Path | None,
+        column: str | None,
+        separator: str | None,
+        decimal: str | None,
+    ) -> TableOptions:
+        """What --samples, --sample-column, --sep and --decimal say."""
+        return cls(sheet, column, Given.of_options(separator, decimal))
 
 
 class Layout(NamedTuple):
@@ -39,33 +70,38 @@ class Layout(NamedTuple):
     style: Style
 
 
-def check_data(source: Path, sheet: Path | None) -> None:
-    """Refuse, as wrong usage, a kind of file that is none, and a table without labels."""
-    check_kind(source, DATA)
+def check_data(source: Path, options: TableOptions) -> None:
+    """Refuse, as wrong usage, a kind of file that is none, and samples without labels."""
+    check_kind(source, SOURCES)
+    sheet, column, given = options
     if sheet is not None:
         check_kind(sheet, tuple(TABLES))
-    if is_table(source) and sheet is None:
+    if sheet is None and (is_table(source) or is_tenx(source)):
         msg = (
-            f"{source} is a table, which holds no batches: name a second table with a "
-            "row for each sample, its name first."
+            f"{source} is a {'table' if is_table(source) else '10x matrix'}, which holds "
+            "no batches: name a table with a row for each sample, its name first."
         )
         raise typer.BadParameter(msg, param_hint="--samples")
-    if sheet is not None and not is_table(source):
+    if sheet is not None and not (is_table(source) or is_tenx(source)):
         msg = f"{source} is an AnnData, and holds what is known of its samples in obs."
         raise typer.BadParameter(msg, param_hint="--samples")
+    if sheet is None and (column is not None or given != Given()):
+        msg = f"{source} is an AnnData: this is said of tables."
+        hint = "--sample-column" if column is not None else "--sep, --decimal"
+        raise typer.BadParameter(msg, param_hint=hint)
 
 
 def check_one_matrix(path: Path, option: str, given: object) -> None:
-    """Refuse, as wrong usage, an option that a table has no place for."""
-    if given and is_table(path):
+    """Refuse, as wrong usage, an option that a table or 10x matrix has no place for."""
+    if given and (is_table(path) or is_tenx(path)):
         msg = (
-            f"{path} is a table, which is one matrix in memory and no more: this needs "
-            f"an AnnData, {' or '.join(ANNDATA)}."
+            f"{path} is one matrix in memory and no more: this needs an AnnData, "
+            f"{' or '.join(ANNDATA)}."
         )
         raise typer.BadParameter(msg, param_hint=option)
 
 
-def open_data(source: Path, sheet: Path | None) -> tuple[AnnData, Layout | None]:
+def open_data(source: Path, options: TableOptions) -> tuple[AnnData, Layout | None]:
     """Read a file into memory; of a table also how it was written.
 
     Raises
@@ -78,28 +114,56 @@ def open_data(source: Path, sheet: Path | None) -> tuple[AnnData, Layout | None]
         If cells are no numbers, names are not unique, or it cannot be told which side
         of a table the samples are on.
     """
+    sheet = options.sheet
     if sheet is None:
         return read(source), None
+    from batchcorr.cli.sheets import read_sheet
+
+    if is_tenx(source):
+        from batchcorr.cli.tenx import read_tenx
+
+        adata = read_tenx(source)
+        names = list(adata.obs_names)
+        known = read_sheet(sheet, options.given, options.column, names)
+        adata.obs = _labels_of(source, names, sheet, known)
+        return adata, None
+    return _open_table(source, sheet, options)
+
+
+def _open_table(
+    source: Path, sheet: Path, options: TableOptions
+) -> tuple[AnnData, Layout]:
+    """Read a table and its sheet."""
     import anndata
     import numpy as np
     import pandas as pd
 
-    from batchcorr.cli.tables import read_numbers, read_texts
+    from batchcorr.cli.annotation import sample_names, set_apart
+    from batchcorr.cli.sheets import read_sheet, require_unique
+    from batchcorr.cli.tables import read_table, to_numbers
 
-    known = read_texts(sheet)
-    _require_unique(known.rows, "samples", sheet)
-    _require_unique(known.columns, "columns", sheet)
-    table = read_numbers(source)
-    in_columns = _in_columns(source, table, sheet, set(known.rows))
+    table = read_table(source, options.given)
+    candidates = {*table.rows, *table.columns}
+    known = read_sheet(
+        sheet,
+        options.given,
+        options.column,
+        candidates | {*sample_names(table.columns)},
+    )
+    if not candidates & set(known.index):  # samples are named by their BAM files
+        table = table._replace(columns=sample_names(table.columns))
+    table, annotation = set_apart(source, table, set(known.index))
+    in_columns = _in_columns(source, table, sheet, set(known.index))
     names, features = table.columns, table.rows
     if not in_columns:
         names, features = features, names
-    _require_unique(names, "samples", source)
-    _require_known(source, names, sheet, known.rows)
+    require_unique(names, "samples", source)
+    obs = _labels_of(source, names, sheet, known)
+    table = to_numbers(source, table)
     adata = anndata.AnnData(
         np.ascontiguousarray(table.cells.T if in_columns else table.cells),
-        obs=known.cells.loc[names].apply(_as_labels),
-        var=pd.DataFrame(index=features),
+        obs=obs,
+        var=annotation.astype(str) if in_columns else pd.DataFrame(index=features),
     )
     return adata, Layout(in_columns, table.style)
 
@@ -119,7 +183,9 @@ def save_data(
     if not is_table(target):
         write(adata, target, compress=compress)
         return
-    from batchcorr.cli.tables import Style, Table, write_table
+    from batchcorr.cli.dialects import Style
+    from batchcorr.cli.table_writing import write_table
+    from batchcorr.cli.tables import Table
 
     cells = adata.X if layer is None else adata.layers[layer]
     rows, columns = list(adata.obs_names), list(adata.var_names)
@@ -142,8 +208,9 @@ def _in_columns(
         return bool(found["columns"])
     if found["columns"]:
         both = " and ".join(
-            f"{len(named)} of {len(sides[side])} {side} ({some(map(repr, named), 3)})"
-            for side, named in found.items()
+            f"{len(found[side])} of {len(sides[side])} {side} "
+            f"({some(map(repr, found[side]), 3)})"
+            for side in sides
         )
         msg = (
             f"{both} of {source} have names of samples in {sheet}, so that either could "
@@ -154,69 +221,28 @@ def _in_columns(
             f"Neither columns nor rows of {source} have names of samples in {sheet}. "
             f"Columns: {some(map(repr, sides['columns']), 3)}; rows: "
             f"{some(map(repr, sides['rows']), 3)}; samples of the sheet: "
-            f"{some(map(repr, known), 3)}. Write the names alike, in the sheet's "
-            "first column."
+            f"{some(map(repr, known), 3)}. Write the names alike, or say with "
+            "--sample-column which column of the sheet has them."
         )
     raise InputError(msg)
 
 
-def _require_known(
-    source: Path, names: list[str], sheet: Path, known: list[str]
-) -> None:
-    """Refuse samples that the sheet lacks; say which of its own are left out."""
-    rest = set(known)
+def _labels_of(
+    source: Path, names: list[str], sheet: Path, known: pd.DataFrame
+) -> pd.DataFrame:
+    """The rows of the sheet for some samples; warns of others it has."""
+    rest = set(known.index)
     missing = [name for name in names if name not in rest]
     if missing:
         msg = (
             f"{len(missing)} of {len(names)} samples of {source} are not in {sheet}: "
-            f"{some(map(repr, missing), 3)}. It has {some(map(repr, known), 3)}. Add a row for each, or leave "
-            "them out of the table."
+            f"{some(map(repr, missing), 3)}. It has {some(map(repr, known.index), 3)}. "
+            "Add a row for each, or leave them out of the table."
         )
         raise MissingKeyError(msg)
     rest -= set(names)
     if rest:
-        more = [name for name in known if name in rest]
+        more = [repr(name) for name in known.index if name in rest]
         msg = f"{len(more)} of {len(known)} samples of {sheet} are not in {source} and "
-        warn(f"{msg}are left out: {some(map(repr, more), 3)}.", BatchCorrWarning)
-
-
-def _require_unique(names: list[str], what: str, path: Path) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        msg = f"{path} has {what} of the same name: {some(map(repr, twice), 3)}. Names must differ."
-        raise InputError(msg)
-
-
-def _as_labels(column: pd.Series) -> pd.Series:
-    """Return a column of texts as whole numbers or decimals, if all of it is.
-
-    Numbers that begin with a 0, such as 007, are names and stay texts.
-    """
-    import pandas as pd
-
-    texts = {text for text in column if text is not None}
-    complete = not column.isna().any()
-    kind: type = str
-    if all(WHOLE.fullmatch(text) for text in texts):
-        kind = int if complete else float
-    elif all(DECIMAL.fullmatch(text) for text in texts):
-        kind = float
-        _warn_of_merged(str(column.name), texts)
-    if kind is str:
-        return column
-    values = [float("nan") if text is None else kind(text) for text in column]
-    return pd.Series(values, index=column.index, name=column.name)
-
-
-def _warn_of_merged(column: str, texts: Iterable[str]) -> None:
-    """Warn of labels that are told apart as texts and not as numbers: 1.1 and 1.10."""
-    known: dict[float, str] = {}
-    for text in sorted(texts):
-        same = known.setdefault(float(text), text)
-        if same != text:
-            msg = (
-                f"{column!r} holds numbers, so that {same} and {text} are the same: if "
-                "they are labels, put a letter before them."
-            )
-            warn(msg, BatchCorrWarning)
-            return
+        warn(f"{msg}are left out: {some(more, 3)}.", BatchCorrWarning)
+    return known.loc[names]

@@ -10,7 +10,7 @@ import typer
 from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.files import check_kind, check_target, writing
-from batchcorr.cli.samples import check_data, check_one_matrix, open_data
+from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def schema(
     *,
     output: Annotated[Path, _output(".json")],
     samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
     batch: Key,
     units: Annotated[
         str, typer.Option(metavar="TEXT", help='Of the values, such as "log2 CPM".')
@@ -65,13 +68,14 @@ def schema(
     batchcorr schema in.h5ad -o schema.json --batch run --covariate sex \\
         --units "log2 CPM" --level run=oslo
     """  # noqa: D301 - \b keeps typer from joining lines
-    check_data(source, samples)
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    check_data(source, tables)
     check_kind(output, (".json",))
     with reporting():
         check_target(output, [source, samples], force=force)
         import batchcorr as bc
 
-        adata, _ = open_data(source, samples)
+        adata, _ = open_data(source, tables)
         made = bc.make_schema(adata, batch, units=units, covariates=covariates)
         made = _with_levels(made, levels or [])
         with writing(output):
@@ -94,6 +98,9 @@ def moments(
     schema: SchemaFile,
     output: Annotated[Path, _output(".npz")],
     samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Column of obs, if not that of the schema."),
@@ -118,7 +125,8 @@ def moments(
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
     batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz
     """  # noqa: D301 - \b keeps typer from joining lines
-    check_data(source, samples)
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    check_data(source, tables)
     check_one_matrix(source, "--layer", layer)
     check_kind(schema, (".json",))
     check_kind(output, (".npz",))
@@ -127,7 +135,7 @@ def moments(
         import batchcorr as bc
 
         known = bc.Schema.load(schema)
-        adata, _ = open_data(source, samples)
+        adata, _ = open_data(source, tables)
         site = bc.moments(adata, known, batch_key=batch, layer=layer, exact=exact)
         with writing(output):
             site.save(output)

@@ -1,56 +1,53 @@
-"""Tables as R and spreadsheets write them: a header, and names in the first column.
+"""Read tables as R and spreadsheets write them: a header, and names in the first column.
 
     ,s1,s2
     g1,0.5,NA
 
 The corner may be empty, have a name, or be left out as R's `write.table` does; the header
-then is one field short. The ending tells what separates fields, and .gz what is packed.
-NA, NaN and nothing are missing values. Numbers are read and written without a loss.
+then is one field short. NA, NaN, #N/A and nothing are missing values; blanks around names
+and rows without anything are dropped. Numbers are read without a loss.
 """
 
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchcorr._files.atomic import replacing
-from batchcorr.cli.console import working
-from batchcorr.cli.files import TABLES, ending, reading, writing
-from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.dialects import (
+    SEPARATORS,
+    TABLE_ENDS,
+    Given,
+    Start,
+    Style,
+    open_text,
+    read_start,
+)
+from batchcorr.cli.files import ending, reading
 from batchcorr.errors import FileError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import pandas as pd
 
-__all__ = ["Style", "Table", "read_numbers", "read_texts", "write_table"]
+__all__ = [
+    "Table",
+    "is_number",
+    "read_numbers",
+    "read_table",
+    "read_texts",
+    "to_numbers",
+]
 
-MISSING = ["", "NA", "NaN", "nan"]
+MISSING = ["", "NA", "NaN", "nan", "#N/A", "N/A", "n/a", "<NA>", "null", "NULL"]
 NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+COMMA = re.compile(r"\s*[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\s*")
+THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
 MARK = "="
 """Put before names while pandas reads, so that one such as NA is not missing."""
-
-SEPARATORS = {",": "commas", "\t": "tabs", " ": "single spaces"}
-PACKING = 4
-"""Level of gzip: a third of the time of 6, and 2 % larger."""
-
-BLOCK = 2**22
-"""Values of a sparse matrix that are made dense at a time."""
-
-
-class Style(NamedTuple):
-    """How a table is written: what separates fields; its corner, None if left out."""
-
-    separator: str
-    corner: str | None = ""
 
 
 class Table(NamedTuple):
@@ -62,7 +59,30 @@ class Table(NamedTuple):
     style: Style
 
 
-def read_numbers(path: Path) -> Table:
+def read_table(path: Path, given: Given = Given()) -> Table:
+    """Read names, and a frame whose columns are numbers, or texts where some are none.
+
+    Raises
+    ------
+    FileError
+        If the file is no table, or rows differ in length.
+    """
+    table = _read(path, given.separator, numbers=True, decimal=given.decimal or ".")
+    if given.decimal is None and table.style.separator != ",":
+        texts = [cell for cell in _texts(table.cells) if "," in cell]
+        if texts and all(map(COMMA.fullmatch, texts)):
+            if all(map(THOUSANDS.fullmatch, texts)):
+                msg = (
+                    f"{path} holds {texts[0]!r}, which may be a decimal or a thousand: "
+                    "say with --decimal , that commas are decimal marks, or write "
+                    "numbers without them."
+                )
+                raise InputError(msg)
+            return _read(path, given.separator, numbers=True, decimal=",")
+    return table
+
+
+def read_numbers(path: Path, given: Given = Given()) -> Table:
     """Read a table whose cells are numbers: all integers, or all float64.
 
     Raises
@@ -72,8 +92,12 @@ def read_numbers(path: Path) -> Table:
     InputError
         If a cell holds something else; the message names it.
     """
-    table = _read(path, numbers=True)
-    frame = table.cells
+    return to_numbers(path, read_table(path, given))
+
+
+def to_numbers(path: Path, table: Table) -> Table:
+    """A table that was read with its cells as one matrix of numbers."""
+    frame = table.cells.copy()
     for place, kind in enumerate(frame.dtypes):
         if kind.kind not in "iuf":
             frame.isetitem(place, _as_numbers(path, table, place))
@@ -83,165 +107,162 @@ def read_numbers(path: Path) -> Table:
     return table._replace(cells=cells)
 
 
-def read_texts(path: Path) -> Table:
+def read_texts(path: Path, given: Given = Given()) -> Table:
     """Read a table as a frame of texts, None where there is none."""
-    table = _read(path, numbers=False)
+    separator = given.separator
+    if separator and len(read_start(path, separator).header) < 2:
+        separator = None  # that of the other table
+    table = _read(path, separator, numbers=False, decimal=given.decimal or ".")
     frame = table.cells.set_axis(table.columns, axis=1).set_axis(table.rows, axis=0)
-    return table._replace(cells=frame.astype(object).mask(frame.isin(MISSING), None))
+    frame = frame.apply(lambda column: column.str.strip()).astype(object)
+    return table._replace(cells=frame.mask(frame.isin(MISSING), None))
 
 
-def write_table(path: Path, table: Table) -> None:
-    """Write a table, whole or not at all; its cells may be a sparse matrix."""
-    with (
-        working(f"Writing {path}"),
-        writing(path),
-        replacing(path) as part,
-        interruptible(),
-        _create(part, packed=path.suffix.lower() == ".gz") as file,
-    ):
-        separator, corner = table.style
-        spaced = separator if separator in "\t " else "\t"
-        separator = TABLES[ending(path)] or spaced
-        special = '"\r\n' + (separator if TABLES[ending(path)] else "\t #'")
-        names = [*([] if corner is None else [corner]), *table.columns]
-        file.write(separator.join(_quoted(name, special) for name in names) + "\n")
-        for name, cells in zip(table.rows, _lines(table.cells), strict=True):
-            fields = _quoted(name, special), *map(str, cells)
-            file.write(separator.join(fields) + "\n")
+def is_number(text: str, decimal: str = ".") -> bool:
+    """Whether a cell holds a number with this decimal mark, and no other."""
+    if decimal != ".":
+        text = text.replace(".", "|").replace(decimal, ".")
+    return bool(NUMBER.fullmatch(text))
 
 
-def _read(path: Path, *, numbers: bool) -> Table:
+def _read(path: Path, separator: str | None, *, numbers: bool, decimal: str) -> Table:
     """Read names, and a frame of cells: as pandas takes them, or texts."""
     import pandas as pd
 
     kinds: dict[str, Any] = {"dtype": str, "na_filter": False}
     if numbers:
-        kinds = {"keep_default_na": False, "na_values": MISSING}
+        kinds = {"keep_default_na": False, "na_values": MISSING, "decimal": decimal}
         kinds["converters"] = {0: MARK.__add__}
         if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
             kinds["float_precision"] = "round_trip"  # what newer ones do unasked
-    with reading(path, "table of text in UTF-8"), _open(path) as file:
-        first = file.readline()
-        separator = TABLES[ending(path)] or ("\t" if "\t" in first else " ")
-        header = next(csv.reader([first], delimiter=separator), [])
+    with reading(path, "table of text in UTF-8 (or UTF-16)"):
+        start = read_start(path, separator)
+        frame = _frame(path, start, **kinds)
+        last = frame.iloc[:, -1]
+        if last.dtype.kind == "O" or last.isna().any():  # empty, or not there
+            _require_even(path, start)
+        names = frame.iloc[:, 0].str.removeprefix(MARK) if numbers else frame.iloc[:, 0]
+        empty = _empty_rows(frame, names)
+        if empty.any():
+            whole = int(np.flatnonzero(~empty).max(initial=-1)) + 1
+            if numbers and empty[whole:].all():  # integers were read as numbers
+                frame = _frame(path, start, nrows=whole, **kinds) if whole else frame
+            names, frame = names[: len(frame)], frame[~empty[: len(frame)]]
+            names = names[~empty[: len(names)]]
+        if not len(frame):
+            msg = f"{path} holds no row after its header."
+            raise FileError(msg)
+    return _named(path, start, names.str.strip().tolist(), frame, decimal)
+
+
+def _frame(path: Path, start: Start, **kinds: Any) -> pd.DataFrame:
+    """The lines after the header, as pandas reads them."""
+    import pandas as pd
+
+    with open_text(path) as file:
+        for _ in range(start.skipped + 1):
+            file.readline()
         try:
-            frame = pd.read_csv(file, sep=separator, header=None, **kinds)
+            frame: pd.DataFrame = pd.read_csv(
+                file, sep=start.separator, header=None, **kinds
+            )
+            return frame
         except pd.errors.EmptyDataError as error:
             msg = f"{path} holds no row after its header."
             raise FileError(msg) from error
         except pd.errors.ParserError:
-            _require_even(path, separator)
+            _require_even(path, start)
             raise
-    last = frame.iloc[:, -1]
-    if last.dtype.kind == "O" or last.isna().any():  # empty, or not there
-        with reading(path, "table"):
-            _require_even(path, separator)
-    rows = frame.iloc[:, 0].str.removeprefix(MARK) if numbers else frame.iloc[:, 0]
-    return _named(path, header, rows.tolist(), frame, separator)
+
+
+def _empty_rows(frame: pd.DataFrame, names: pd.Series[Any]) -> Any:
+    """Which rows hold nothing, as at the end of spreadsheets and series matrices."""
+    unnamed = (names.str.strip().isin(["", TABLE_ENDS])).to_numpy()
+    for place in np.flatnonzero(unnamed):
+        cells = frame.iloc[place].tolist()[1:]
+        unnamed[place] = all(cell != cell or cell == "" for cell in cells)  # noqa: PLR0124
+    return unnamed
 
 
 def _named(
-    path: Path,
-    header: list[str],
-    rows: list[str],
-    frame: pd.DataFrame,
-    separator: str,
+    path: Path, start: Start, rows: list[str], frame: pd.DataFrame, decimal: str
 ) -> Table:
     """Put names to columns and rows: cells tell whether the header has a corner."""
-    style = Style(separator, header[0] if len(header) == frame.shape[1] else None)
-    columns = header if style.corner is None else header[1:]
+    header = start.header
+    corner = header[0] if len(header) == frame.shape[1] else None
+    style = Style(start.separator, corner, decimal, ending(path))
+    columns = header if corner is None else header[1:]
     if len(columns) != frame.shape[1] - 1 or (not columns):
+        how = SEPARATORS.get(start.separator, repr(start.separator))
         msg = (
             f"{path} has {len(header)} fields in its header and {frame.shape[1]} in its "
-            f"next line, if {SEPARATORS[separator]} separate them: a table has a header "
-            "and a first column of names, as R's write.csv and write.table write it "
-            "(and write.csv2 does not)."
+            f"next line, if {how} separate them: a table has a header and a first column "
+            "of names, as R's write.csv and write.table write it. Another separator is "
+            "named with --sep, a decimal comma with --decimal."
         )
         raise FileError(msg)
+    cells = frame.iloc[:, 1:]
+    unnamed = [k for k, name in enumerate(columns) if not name]
+    nothing = [k for k in unnamed if _is_empty(cells.iloc[:, k])]
+    if nothing:
+        kept = [k for k in range(len(columns)) if k not in set(nothing)]
+        columns, cells = [columns[k] for k in kept], cells.iloc[:, kept]
     for what, names in (("row", rows), ("column", columns)):
         if "" in names:
             msg = f"{path} has a {what} without a name: number {names.index('') + 1}."
             raise FileError(msg)
-        over = [n for n in names if separator in n and ("\n" in n or "\r" in n)]
+        over = [n for n in names if start.separator in n and ("\n" in n or "\r" in n)]
         if over:
             msg = (
                 f"{path} has a quote that is not closed in its line, before "
                 f"{over[0].splitlines()[0]!r}: close it, or leave it out."
             )
             raise FileError(msg)
-    return Table(rows, columns, frame.iloc[:, 1:], style)
+    return Table(rows, columns, cells, style)
 
 
-def _require_even(path: Path, separator: str) -> None:
+def _is_empty(column: pd.Series[Any]) -> bool:
+    return bool((column.isna() | column.isin(["", " "])).all())
+
+
+def _require_even(path: Path, start: Start) -> None:
     """Refuse rows of different lengths, which pandas would fill up."""
-    with _open(path) as file:
-        lines = csv.reader(file, delimiter=separator)
-        next(lines)
+    with open_text(path) as file:
+        for _ in range(start.skipped + 1):
+            file.readline()
+        lines = csv.reader(file, delimiter=start.separator)
         fields = 0
         for line in lines:
             fields = fields or len(line)
-            if line and len(line) != fields:
+            if any(line) and len(line) != fields and line != [TABLE_ENDS]:
+                number = lines.line_num + start.skipped + 1
                 msg = (
-                    f"{path} is damaged or incomplete: line {lines.line_num} has "
+                    f"{path} is damaged or incomplete: line {number} has "
                     f"{len(line)} fields, and those before have {fields}."
                 )
                 raise FileError(msg)
 
 
+def _texts(frame: pd.DataFrame) -> list[str]:
+    """The texts among the cells of a frame."""
+    places = (k for k, kind in enumerate(frame.dtypes) if kind.kind not in "iuf")
+    cells = (cell for place in places for cell in frame.iloc[:, place].tolist())
+    return [cell for cell in cells if isinstance(cell, str)]
+
+
 def _as_numbers(path: Path, table: Table, place: int) -> list[float]:
-    """Return a column that pandas took for texts as numbers, or say what is none."""
-    numbers = []
+    """A column that pandas took for texts as numbers; what is none is an error."""
+    numbers, decimal = [], table.style.decimal
     for row, cell in zip(table.rows, table.cells.iloc[:, place], strict=True):
         text = "NA" if cell != cell else str(cell)  # noqa: PLR0124 - NaN
-        if text != "NA" and not NUMBER.fullmatch(text):
+        missing = text.strip() in MISSING
+        if not missing and not is_number(text, decimal):
             msg = (
                 f"{path} holds {text!r} in row {row!r}, column {table.columns[place]!r}, "
                 "which is no number. Cells of a table are numbers, or NA or nothing "
-                "where a value is missing; leave out rows and columns of other things."
+                "where a value is missing; leave out rows and columns of other things"
             )
-            raise InputError(msg)
-        numbers.append(float("nan" if text == "NA" else text))
+            comma = "," in text or decimal == ","
+            raise InputError(msg + (" (and see --decimal)." if comma else "."))
+        numbers.append(float("nan" if missing else text.replace(decimal, ".")))
     return numbers
-
-
-def _quoted(name: str, special: str) -> str:
-    """Quote a name that would be misread, in a .txt by R's `read.table`."""
-    if not set(name) & set(special):
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _lines(cells: Any) -> Iterator[list[Any]]:
-    """Return row by row what is written: Python's numbers, NA for missing ones."""
-    sparse = hasattr(cells, "tocsr")
-    cells = cells.tocsr() if sparse else cells
-    step = max(BLOCK // max(cells.shape[1], 1), 1)
-    for start in range(0, cells.shape[0], step):
-        block = cells[start : start + step]
-        for row in block.toarray() if sparse else block:
-            if row.dtype.kind == "f" and np.isnan(row).any():
-                yield ["NA" if cell != cell else cell for cell in row.tolist()]  # noqa: PLR0124
-            else:
-                yield row.tolist()
-
-
-def _open(path: Path) -> TextIO:
-    """Open a table to read; a mark of the byte order, as Excel writes it, is skipped."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-@contextmanager
-def _create(path: Path, *, packed: bool) -> Iterator[TextIO]:
-    """Open a table to write; what is packed does not know its passing name."""
-    with path.open("wb") as file:
-        if not packed:
-            with io.TextIOWrapper(file, "utf-8", newline="") as text:
-                yield text
-            return
-        with (
-            gzip.GzipFile("", "wb", compresslevel=PACKING, fileobj=file) as packer,
-            io.TextIOWrapper(packer, "utf-8", newline="") as text,
-        ):
-            yield text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from batchcorr.cli import console
-from tests.cli.test_commands import done, refused
+from tests.cli.commands import done, refused
 
 ESCAPE = "\x1b[31m"
 

@@ -1,0 +1,180 @@
+"""What correct, fit and apply write is what the functions give."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import batchcorr as bc
+from batchcorr._anndata.matrices import read_record
+from batchcorr.methods import registry
+from tests.cli.commands import (
+    done,
+    names_in,
+    read,
+    refused,
+)
+
+
+@pytest.mark.parametrize("target", ["out.h5ad", "out.zarr"])
+@pytest.mark.parametrize("source", ["in.h5ad", "in.zarr"])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_correct_equals_the_function(folder, bladder, source, target):
+    if source == "in.zarr":
+        bladder.write_zarr(folder / source)
+    said = done("correct", source, target, "--batch", "batch", "--covariate", "cancer")
+    assert f"Wrote {target}: 57 samples × 60 features" in said.stdout
+    assert "not for differential testing" in said.stdout
+    assert said.stderr.startswith("Warning: 'cancer' is strongly associated")
+    assert len(said.stderr.splitlines()) == 1
+    wanted = bc.pp.combat(bladder, "batch", covariates="cancer", copy=True)
+    found = read(folder / target)
+    np.testing.assert_array_equal(found.X, wanted.X)
+    assert found.obs.equals(wanted.obs)
+    assert read_record(found, None) == read_record(wanted, None)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (["--reference", "5"], {"reference": "5"}),
+        (["--formula", "~ cancer"], {"covariates": "~ cancer"}),
+        (["--formula", "cancer"], {"covariates": "~ cancer"}),
+        (["--set", "mean_only=true"], {"mean_only": True}),
+        (["--set", "mean-only=yes", "--set", "parametric=0"], "both"),
+        (["--method", "standardize", "--set", "target=unit"], "unit"),
+        (
+            ["--method", "remove_batch_effect", "--nuisance", "age", "--batch", "site"],
+            "nuisance",
+        ),
+        (["--key-added", "new"], {"key_added": "new"}),
+        (["--layer", "log"], {"layer": "log"}),
+        (["--compress"], {}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_are_the_function_s_parameters(folder, bladder, options, parameters):
+    bladder = bladder.copy()
+    bladder.obs["age"] = np.linspace(20, 80, 57)[np.arange(57) * 5 % 57]
+    bladder.obs["site"] = np.where(np.arange(57) % 2, "a", "b")
+    bladder.layers["log"] = bladder.X**2
+    bladder.write_h5ad(folder / "in.h5ad")
+    more = {
+        "both": {"mean_only": True, "parametric": False},
+        "unit": {"method": "standardize", "target": "unit"},
+        "nuisance": {
+            "batch_key": ["batch", "site"],
+            "method": "remove_batch_effect",
+            "nuisance": ["age"],
+        },
+    }
+    given = {"batch_key": "batch", "method": "combat"}
+    given |= more[parameters] if isinstance(parameters, str) else parameters
+    done("correct", "in.h5ad", "out.h5ad", "--batch", "batch", *options)
+    wanted = bc.pp.correct(bladder, copy=True, **given)
+    found = read(folder / "out.h5ad")
+    np.testing.assert_array_equal(found.X, wanted.X)
+    assert set(found.layers) == set(wanted.layers)
+    for layer in found.layers:
+        np.testing.assert_array_equal(found.layers[layer], wanted.layers[layer])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [name for name, kind in sorted(registry().items()) if not kind.record.normalizes],
+)
+def test_every_method_of_the_registry_runs(folder, method):
+    counts = np.random.default_rng(0).negative_binomial(5, 0.2, size=(24, 30))
+    data = anndata.AnnData(counts.astype(np.float32))
+    data.obs["batch"] = ["a", "b"] * 12
+    data.write_h5ad(folder / "in.h5ad")
+    options = ["--batch", "batch", "--method", method]
+    done("correct", "in.h5ad", "whole.h5ad", *options)
+    done("fit", "in.h5ad", "c.npz", *options)
+    done("apply", "c.npz", "in.h5ad", "applied.h5ad")
+    whole, applied = (read(folder / f"{name}.h5ad").X for name in ("whole", "applied"))
+    np.testing.assert_array_equal(applied, whole)
+    assert not np.array_equal(whole, counts)
+
+
+def test_fit_and_apply_equal_correct(folder, bladder):
+    keep = ["--batch", "batch", "--covariate", "cancer"]
+    done("correct", "in.h5ad", "whole.h5ad", *keep)
+    assert "Wrote c.npz: combat" in done("fit", "in.h5ad", "c.npz", *keep).stdout
+    done("fit", "in.h5ad", *keep, "-o", "o.npz")
+    one, other = (bc.load(name) for name in ("c.npz", "o.npz"))
+    np.testing.assert_array_equal(one.correction_.scale, other.correction_.scale)
+    done("apply", "c.npz", "in.h5ad", "applied.h5ad")
+    whole = read(folder / "whole.h5ad").X
+    np.testing.assert_array_equal(read(folder / "applied.h5ad").X, whole)
+
+    bladder[40:].copy().write_h5ad(folder / "new.h5ad")  # other samples, other name
+    done("apply", "c.npz", "new.h5ad", "new_out.h5ad", "--key-added", "corrected")
+    found = read(folder / "new_out.h5ad")
+    np.testing.assert_array_equal(found.X, bladder.X[40:])
+    np.testing.assert_allclose(found.layers["corrected"], whole[40:], rtol=1e-12)
+
+
+def test_apply_finds_batches_in_another_column(folder, bladder):
+    done("fit", "in.h5ad", "c.npz", "--batch", "batch", "--method", "standardize")
+    other = bladder.copy()
+    other.obs = other.obs.rename(columns={"batch": "day"})
+    other.write_h5ad(folder / "other.h5ad")
+    line = refused("apply", "c.npz", "other.h5ad", "out.h5ad")
+    assert "'batch' is not a column" in line
+    done("apply", "c.npz", "other.h5ad", "out.h5ad", "--batch", "day")
+    wanted = bc.pp.standardize(bladder, "batch", copy=True)
+    np.testing.assert_allclose(read(folder / "out.h5ad").X, wanted.X, rtol=1e-12)
+
+
+def test_counts_are_logged_and_corrected_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    counts = rng.negative_binomial(4, 0.05, (24, 30)).astype(np.float32)
+    obs = pd.DataFrame(
+        {"batch": ["a", "b", "c"] * 8}, index=[f"s{i}" for i in range(24)]
+    )
+    adata = anndata.AnnData(counts.copy(), obs=obs)
+    adata.write_h5ad("in.h5ad")
+    done("correct", "in.h5ad", "out.h5ad", "--batch", "batch", "--log-normalize")
+    found = read(tmp_path / "out.h5ad")
+    bc.pp.log_normalize(adata)
+    bc.pp.combat(adata, "batch")
+    np.testing.assert_array_equal(found.X, adata.X)
+    done(
+        "correct",
+        "in.h5ad",
+        "k.h5ad",
+        "--batch",
+        "batch",
+        "--log-normalize",
+        "--key-added",
+        "corrected",
+    )
+    beside = read(tmp_path / "k.h5ad")
+    np.testing.assert_array_equal(beside.X, counts)
+    np.testing.assert_array_equal(beside.layers["corrected"], adata.X)
+
+
+def test_a_sparse_matrix_becomes_dense_only_when_told(folder, bladder):
+    sparse = bladder.copy()
+    sparse.X = sp.csr_matrix(np.where(sparse.X > 6, sparse.X, 0))
+    sparse.write_h5ad(folder / "sparse.h5ad")
+    command = ["correct", "sparse.h5ad", "out.h5ad", "--batch", "batch"]
+    line = refused(*command, "--no-dense")
+    assert line.endswith("or ask for it all the same with --dense.")
+    assert names_in(folder) == ["in.h5ad", "sparse.h5ad"]
+    assert "The corrected matrix is dense" in done(*command).stderr
+    assert done(*command, "--dense", "--force").stderr == ""
+    assert isinstance(read(folder / "out.h5ad").X, np.ndarray)
+
+
+@pytest.mark.usefixtures("folder")
+def test_correcting_twice_warns_in_the_words_of_the_command():
+    done("correct", "in.h5ad", "once.h5ad", "--batch", "batch")
+    twice = done("correct", "once.h5ad", "twice.h5ad", "--batch", "batch")
+    assert "keep them with --key-added." in twice.stderr
