@@ -17,7 +17,7 @@ from batchcorr.arrays.cells import Cells
 from batchcorr.design.design import Design
 from batchcorr.models import empirical_bayes
 from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
-from batchcorr.models.linear_model import fit_batches, fit_coefficients
+from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.moments import Moments
 from batchcorr.models.nonparametric import average_likely
@@ -383,8 +383,7 @@ def regressions(draw):
 def assert_least_squares(found, data, weights):
     """Compare β, α and each batch's RSS with numpy's least squares on all columns."""
     x, codes, n_batches, z = data
-    coefficients, solved = fit_coefficients(found)
-    effects = fit_batches(found, coefficients)
+    fit = LinearFit.of(found)
     full = np.hstack([codes[:, None] == np.arange(n_batches), z]).astype(float)
     for g in range(x.shape[1]):
         rows = ~np.isnan(x[:, g]) & (weights[:, g] > 0)
@@ -393,15 +392,15 @@ def assert_least_squares(found, data, weights):
             full[rows] * root[:, None], x[rows, g] * root
         )
         if rank < full.shape[1]:
-            assert not (solved[g] and effects.observed[g])
+            assert not (fit.solved[g] and fit.observed[g])
             continue
-        assert solved[g]
-        close(effects.intercepts[:, g], solution[:n_batches], 1e-10)
-        close(coefficients[:, g], solution[n_batches:], 1e-10)
+        assert fit.solved[g]
+        close(fit.intercepts[:, g], solution[:n_batches], 1e-10)
+        close(fit.coefficients[:, g], solution[n_batches:], 1e-10)
         off = weights[rows, g] * (x[rows, g] - full[rows] @ solution) ** 2
         squares = np.bincount(codes[rows], off, minlength=n_batches)
         np.testing.assert_allclose(
-            effects.residual_squares[:, g],
+            fit.residual_squares[:, g],
             squares,
             rtol=1e-9,
             atol=1e-12 * found.squares[:, g].sum() + 1e-25,  # after a perfect fit

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from batchcorr.bridge._torch import torch
 from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
-from batchcorr.models.linear_model import fit_batches
+from batchcorr.models.linear_model import LinearFit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,14 +52,14 @@ def shrunken_statistics(
     >>> bool(3 < mean[0, 2] < 4)
     True
     """
-    effects = fit_batches(moments, moments.cross[0, ...])
+    fit = LinearFit.of(moments, moments.cross[0, ...])
     known = variance > 0
     sigma2 = torch.where(known, variance, torch.ones_like(variance)).to(
-        effects.intercepts.dtype
+        fit.intercepts.dtype
     )
     sigma, mean = torch.sqrt(sigma2), mean.to(sigma2.dtype)
-    gamma = (effects.intercepts - mean) / sigma
-    squares = effects.residual_squares / sigma2
+    gamma = (fit.intercepts - mean) / sigma
+    squares = fit.residual_squares / sigma2
     means, variances = [], []
     for b in range(moments.n_batches):
         n = moments.n[b]

@@ -26,12 +26,12 @@ from batchcorr.errors import (
     some,
     warn,
 )
-from batchcorr.models.linear_model import fit_coefficients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
+    from batchcorr.models.linear_model import LinearFit
     from batchcorr.models.moments import Moments
 
 __all__ = [
@@ -105,12 +105,12 @@ def check_spare(moments: Moments, n_columns: int) -> None:
         raise DesignError(msg)
 
 
-def check_variance(moments: Moments) -> None:
+def check_variance(fit: LinearFit) -> None:
     """Refuse designs that leave nothing to estimate the variance from."""
-    rows = int(moments.rows.sum())
-    if rows - moments.n_batches - moments.n_columns < 1:
+    rows, n_batches = int(fit.rows.sum()), len(fit.rows)
+    if rows - n_batches - fit.n_columns < 1:
         msg = (
-            f"{rows} samples in {moments.n_batches} batches with {moments.n_columns} "
+            f"{rows} samples in {n_batches} batches with {fit.n_columns} "
             "covariate columns leave nothing to estimate the variance from: use fewer "
             "covariates or more samples, or remove_batch_effect, which scales nothing."
         )
@@ -137,17 +137,21 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
             "that batch and the other nuisances do not say already; they are dropped."
         )
         warn(msg, CovariateWarning)
-    columns = [k for k in range(len(names)) if k not in dropped]
-    solvable = bool(np.any(fit_coefficients(moments.select(columns))[1]))
-    if not (moments.by_feature and solvable):
+    if not moments.by_feature:
         check_estimable(spread, names, metadata.terms, kept)
-        if not solvable:
-            msg = (
-                "No feature has enough observed values to estimate the effects of "
-                f"{some(sorted(set(metadata.terms)))}: leave some out."
-            )
-            raise DesignError(msg)
-    return columns
+    return [k for k in range(len(names)) if k not in dropped]
+
+
+def check_solved(fit: LinearFit, moments: Moments, metadata: Metadata) -> None:
+    """Refuse covariates whose effects can be estimated for no feature."""
+    if fit.solved.any():
+        return
+    check_estimable(spread_of(moments), metadata.names, metadata.terms, metadata.kept)
+    msg = (
+        "No feature has enough observed values to estimate the effects of "
+        f"{some(sorted(set(metadata.terms)))}: leave some out."
+    )
+    raise DesignError(msg)
 
 
 def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoReturn:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from batchcorr.estimators import checks
-from batchcorr.models.linear_model import fit_batches, fit_coefficients
+from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
-    from batchcorr.models.linear_model import BatchEffects
     from batchcorr.models.moments import Moments
 
 __all__ = ["Adjustment", "Aim", "Fitted", "LocationScaleSteps", "estimate", "extend"]
@@ -74,12 +73,12 @@ class LocationScaleSteps(Protocol):
 
     fewest_batches: ClassVar[int]
 
-    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+    def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         """Say what every batch is brought to."""
         ...
 
     def _adjust(
-        self, effects: BatchEffects, aim: Aim, metadata: Metadata, before: Fitted | None
+        self, fit: LinearFit, aim: Aim, metadata: Metadata, before: Fitted | None
     ) -> Adjustment:
         """Say how batches get there; `before` if they join batches fitted earlier."""
         ...
@@ -96,15 +95,14 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     checks.check_batches(sums, metadata, at_least=method.fewest_batches)
     columns = checks.drop_redundant(sums, metadata)
     checks.warn_of_association(sums, metadata)
-    sums = sums.select(columns)
-    coefficients, solved = fit_coefficients(sums)
-    effects = fit_batches(sums, coefficients)
-    aim = method._aim(effects, sums, metadata)
-    aim = replace(aim, adjustable=aim.adjustable & solved & effects.observed)
+    fit = LinearFit.of(sums.select(columns))
+    checks.check_solved(fit, sums, metadata)
+    aim = method._aim(fit, metadata)
+    aim = replace(aim, adjustable=aim.adjustable & fit.solved & fit.observed)
     checks.warn_of_unadjustable(aim.adjustable)
-    adjustment = method._adjust(effects, aim, metadata, None)
+    adjustment = method._adjust(fit, aim, metadata, None)
     everything = np.zeros((len(metadata.names), sums.n_features))
-    everything[columns] = np.where(aim.adjustable, coefficients, 0.0)
+    everything[columns] = np.where(aim.adjustable, fit.coefficients, 0.0)
     correction = _correction(
         adjustment,
         aim.adjustable,
@@ -130,10 +128,11 @@ def extend(
     """
     checks.check_batches(sums, metadata, at_least=1)
     frozen = fitted.correction
-    effects = fit_batches(sums, np.concatenate([frozen.coefficients, frozen.nuisance]))
-    adjustable = fitted.aim.adjustable & effects.observed
+    known = np.concatenate([frozen.coefficients, frozen.nuisance])
+    fit = LinearFit.of(sums, known)
+    adjustable = fitted.aim.adjustable & fit.observed
     aim = replace(fitted.aim, adjustable=adjustable)
-    adjustment = method._adjust(effects, aim, metadata, fitted)
+    adjustment = method._adjust(fit, aim, metadata, fitted)
     more = _correction(adjustment, adjustable, frozen.coefficients, frozen.nuisance)
     details = {
         name: np.concatenate([value, adjustment.details[name]])

@@ -8,7 +8,7 @@ from batchcorr.errors import DesignError, InputError, did_you_mean
 
 if TYPE_CHECKING:
     from batchcorr.estimators.metadata import Metadata
-    from batchcorr.models.linear_model import BatchEffects
+    from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["check_reference", "reference_code"]
 
@@ -30,9 +30,9 @@ def reference_code(reference: Any, metadata: Metadata) -> int:
     return metadata.levels.index(known[0])
 
 
-def check_reference(code: int, effects: BatchEffects, metadata: Metadata) -> None:
+def check_reference(code: int, fit: LinearFit, metadata: Metadata) -> None:
     """Refuse a reference batch whose variance cannot be known."""
-    if effects.rows[code, 0] < 2:
+    if fit.rows[code, 0] < 2:
         msg = (
             f"The reference batch {metadata.levels[code]!r} has one sample, which has no "
             "variance to bring the others to: choose a larger one."

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
-    from batchcorr.models.linear_model import BatchEffects
-    from batchcorr.models.moments import Moments
+    from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["ComBat"]
 
@@ -57,7 +56,7 @@ class ComBat(LocationScaleMethod):
         A batch that stays as it is, and that the others are brought to.
     formula
         Which columns of the covariates to keep and how, such as
-        ``"~ cell_type + age"``; None: all of them, as main effects.
+        ``"~ cell_type + age"``; None: all of them, as main fit.
     batch_column, covariate_columns
         Columns of a DataFrame X that hold batch and covariates, taken from it and
         dropped; for callers that pass X alone.
@@ -137,43 +136,43 @@ class ComBat(LocationScaleMethod):
         self.covariate_columns = covariate_columns
         self.copy = copy
 
-    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
-        check_variance(sums)
-        squares, observed = effects.residual_squares, effects.n
-        rows = effects.rows
+    def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
+        check_variance(fit)
+        squares, observed = fit.residual_squares, fit.n
+        rows = fit.rows
         weights = rows / rows.sum()
         if self.reference is not None:
             reference = reference_code(self.reference, metadata)
             pick = slice(reference, reference + 1)
-            check_reference(reference, effects, metadata)
+            check_reference(reference, fit, metadata)
             squares, observed, weights = squares[pick], observed[pick], np.ones((1, 1))
-            location = effects.intercepts[reference]
+            location = fit.intercepts[reference]
         else:
-            location = (weights * effects.intercepts).sum(axis=0)
-        adjustable = ~effects.constant.any(axis=0)
-        missing = bool(np.any((effects.n < rows) & adjustable))
+            location = (weights * fit.intercepts).sum(axis=0)
+        adjustable = ~fit.constant.any(axis=0)
+        missing = bool(np.any((fit.n < rows) & adjustable))
         divisor = observed.sum(axis=0) - missing  # sva's rule once a value is missing
         total = squares.sum(axis=0)
         variance = total / np.maximum(divisor, 1)
-        adjustable &= total > PERFECT * sums.squares.sum(axis=0)
-        if not self._by_location(effects):
-            adjustable &= (effects.n > 1).all(axis=0)
+        adjustable &= total > PERFECT * fit.squares.sum(axis=0)
+        if not self._by_location(fit):
+            adjustable &= (fit.n > 1).all(axis=0)
         return Aim(location, np.sqrt(variance), adjustable)
 
-    def _by_location(self, effects: BatchEffects, before: Fitted | None = None) -> bool:
+    def _by_location(self, fit: LinearFit, before: Fitted | None = None) -> bool:
         """Whether only locations are corrected: asked for, or a batch has one sample."""
-        if self.mean_only or bool((effects.rows == 1).any()):
+        if self.mean_only or bool((fit.rows == 1).any()):
             return True
         return before is not None and bool(before.details["mean_only"].any())
 
     def _adjust(
         self,
-        effects: BatchEffects,
+        fit: LinearFit,
         aim: Aim,
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        pick = aim.adjustable & ~effects.constant.any(axis=0)
+        pick = aim.adjustable & ~fit.constant.any(axis=0)
         if pick.sum() < 2:
             msg = (
                 f"{int(pick.sum())} of {len(pick)} features vary inside every batch, "
@@ -182,7 +181,7 @@ class ComBat(LocationScaleMethod):
                 "which every feature is constant."
             )
             raise DesignError(msg)
-        by_location = self._by_location(effects, before)
+        by_location = self._by_location(fit, before)
         if by_location and not self.mean_only:
             msg = (
                 "A batch has one sample, which tells nothing of variances: all batches "
@@ -193,7 +192,7 @@ class ComBat(LocationScaleMethod):
         if self.reference is not None and before is None:
             reference = reference_code(self.reference, metadata)
         details = self._posteriors(
-            effects, aim, pick, by_location=by_location, reference=reference
+            fit, aim, pick, by_location=by_location, reference=reference
         )
         scale = 1 / np.sqrt(np.where(pick, details["delta_star"], 1.0))
         moved = aim.scale * np.where(pick, details["gamma_star"], 0.0)
@@ -204,7 +203,7 @@ class ComBat(LocationScaleMethod):
 
     def _posteriors(
         self,
-        effects: BatchEffects,
+        fit: LinearFit,
         aim: Aim,
         pick: NDArray[np.bool_],
         *,
@@ -213,9 +212,9 @@ class ComBat(LocationScaleMethod):
     ) -> dict[str, NDArray[Any]]:
         """Shrink each batch's effects on the picked features; return all by name."""
         sigma = aim.scale[pick]
-        gamma = (effects.intercepts[:, pick] - aim.location[pick]) / sigma
-        squares = effects.residual_squares[:, pick] / sigma**2
-        n = effects.n if effects.n.shape[1] == 1 else effects.n[:, pick]
+        gamma = (fit.intercepts[:, pick] - aim.location[pick]) / sigma
+        squares = fit.residual_squares[:, pick] / sigma**2
+        n = fit.n if fit.n.shape[1] == 1 else fit.n[:, pick]
         delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
         found = _blank(len(gamma), len(pick))
         found["mean_only"][:] = by_location

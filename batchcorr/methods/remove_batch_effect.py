@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
-    from batchcorr.models.linear_model import BatchEffects
-    from batchcorr.models.moments import Moments
+    from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["RemoveBatchEffect"]
 
@@ -226,7 +225,7 @@ class RemoveBatchEffect(LocationScaleMethod):
 
         Returns
         -------
-        Values with their batch effects.
+        Values with their batch fit.
         """
         return self._invert(X, Labels(batch, covariates, nuisance))
 
@@ -250,26 +249,24 @@ class RemoveBatchEffect(LocationScaleMethod):
         """
         return self._add_batches(X, Labels(batch, covariates, nuisance))
 
-    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
+    def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         if metadata.n_batches < 2 and len(metadata.names) == metadata.kept:
             msg = (
                 f"There is one batch only, {metadata.levels[0]!r}, and no nuisance: "
                 "there is nothing to remove."
             )
             raise InputError(msg)
-        everywhere = np.ones(sums.n_features, dtype=bool)
-        return Aim(
-            effects.intercepts.mean(axis=0), np.ones(len(everywhere)), everywhere
-        )
+        everywhere = np.ones(fit.n_features, dtype=bool)
+        return Aim(fit.intercepts.mean(axis=0), np.ones(len(everywhere)), everywhere)
 
     def _adjust(
         self,
-        effects: BatchEffects,
+        fit: LinearFit,
         aim: Aim,
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        effect = effects.intercepts - aim.location
+        effect = fit.intercepts - aim.location
         return Adjustment(np.ones_like(effect), -effect, {"effect": effect})
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
-    from batchcorr.models.linear_model import BatchEffects
-    from batchcorr.models.moments import Moments
+    from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["Standardize"]
 
@@ -128,8 +127,8 @@ class Standardize(LocationScaleMethod):
             msg = "With center=False and scale=False there is nothing to do."
             raise InputError(msg)
 
-    def _aim(self, effects: BatchEffects, sums: Moments, metadata: Metadata) -> Aim:
-        n_features = sums.n_features
+    def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
+        n_features = fit.n_features
         everywhere = np.ones(n_features, dtype=bool)
         if self.target == "unit":
             if metadata.kept:
@@ -143,24 +142,24 @@ class Standardize(LocationScaleMethod):
         if self.reference is not None:
             b = reference_code(self.reference, metadata)
             if self.scale:
-                check_reference(b, effects, metadata)
-            return Aim(effects.intercepts[b], self._spread(effects)[b], everywhere)
-        weights = effects.rows / effects.rows.sum()
-        spare = effects.n.sum(axis=0) - metadata.n_batches - sums.n_columns
+                check_reference(b, fit, metadata)
+            return Aim(fit.intercepts[b], self._spread(fit)[b], everywhere)
+        weights = fit.rows / fit.rows.sum()
+        spare = fit.n.sum(axis=0) - metadata.n_batches - fit.n_columns
         if self.scale:
-            check_variance(sums)
-        variance = effects.residual_squares.sum(axis=0) / np.maximum(spare, 1)
-        location = (weights * effects.intercepts).sum(axis=0)
+            check_variance(fit)
+        variance = fit.residual_squares.sum(axis=0) / np.maximum(spare, 1)
+        location = (weights * fit.intercepts).sum(axis=0)
         return Aim(location, np.sqrt(variance), everywhere)
 
     def _adjust(
         self,
-        effects: BatchEffects,
+        fit: LinearFit,
         aim: Aim,
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        mean, sd = effects.intercepts, self._spread(effects)
+        mean, sd = fit.intercepts, self._spread(fit)
         scale = np.ones_like(mean)
         if self.scale:
             known = (sd > 0) & (aim.scale > 0)
@@ -174,8 +173,8 @@ class Standardize(LocationScaleMethod):
         return Adjustment(scale, shift, {"mean": mean, "sd": sd})
 
     @staticmethod
-    def _spread(effects: BatchEffects) -> NDArray[np.float64]:
+    def _spread(fit: LinearFit) -> NDArray[np.float64]:
         """Return σ_b, 0 where a batch has one value: (B, G)."""
-        variance = effects.residual_squares / np.maximum(effects.n - 1, 1)
+        variance = fit.residual_squares / np.maximum(fit.n - 1, 1)
         spread: NDArray[np.float64] = np.sqrt(variance)
         return spread

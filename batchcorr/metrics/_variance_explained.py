@@ -23,7 +23,7 @@ from batchcorr.estimators.checks import drop_redundant
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
-from batchcorr.models.linear_model import fit_batches, fit_coefficients
+from batchcorr.models.linear_model import LinearFit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,8 +184,6 @@ def _residuals(
     sums: Moments,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Return RSS and its degrees of freedom, and whether the feature is estimable."""
-    coefficients, solved = fit_coefficients(sums)
-    effects = fit_batches(sums, coefficients)
-    parameters = (sums.n > 0).sum(axis=0) + sums.n_columns
-    spare = np.broadcast_to(sums.n.sum(axis=0) - parameters, (sums.n_features,))
-    return effects.residual_squares.sum(axis=0), spare, solved
+    fit = LinearFit.of(sums)
+    spare = np.broadcast_to(fit.df, (sums.n_features,))
+    return fit.residual_squares.sum(axis=0), spare, fit.solved

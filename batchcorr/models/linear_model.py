@@ -4,29 +4,38 @@ r"""The linear model with batch intercepts, from its moments alone.
 
 By the theorem of Frisch & Waugh the intercepts can be swept out first:
 
-    (Σ_b S_b) β = Σ_b C_b,      α_b = x̄_b - z̄_b β,
-    RSS_b = M_b - 2 Σ_j β_j C_b[j] + Σ_jk β_j S_b[j, k] β_k
+    V = (Σ_b S_b)⁻¹,      β = V Σ_b C_b,      α_b = x̄_b - z̄_b β,
+    RSS_b = M_b - Σ_j β_j (2 C_b - S_b β)_j
+
+A batch of n_b samples has n_b - 1 - tr(V S_b) residual degrees of freedom: its samples'
+share of the n - B - p in all, E RSS_b = σ² times it. With 0 its columns fit it exactly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from batchcorr.models.namespace import Array, namespace
 
 if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
-__all__ = ["BatchEffects", "fit_batches", "fit_coefficients"]
+__all__ = ["LinearFit"]
 
 SINGULAR = 1e-12
 """Smallest eigenvalue of the within-batch products, columns scaled to unit norm."""
 
+PERFECT = 1e-12
+"""Share of a batch's squares under which its residuals are rounding errors."""
+
+EXPLAINED = 1e-6
+"""Residual degrees of freedom under which a batch has none."""
+
 
 @dataclass(frozen=True)
-class BatchEffects:
-    """What the linear model says of B batches and G features.
+class LinearFit:
+    """The fit of B batches, G features and p columns; axes written 1|G as in `Moments`.
 
     Attributes
     ----------
@@ -34,65 +43,178 @@ class BatchEffects:
         Samples in each batch: (B, 1).
     n
         Observed values, or the sum of their weights: (B, 1|G).
+    coefficients
+        β: (p, G), 0 where the feature's own samples do not determine it.
+    covariance
+        V, the covariance of β for σ² = 1: (p, p, 1|G); 0 where β was given.
+    solved
+        Whether the feature's own samples determine β: (G,).
     intercepts
-        α, the batch's level where all covariates are 0: (B, G).
+        α, the batch's level where all columns are 0: (B, G).
+    squares
+        M, the squares about the batch's mean: (B, G).
     residual_squares
-        RSS: (B, G).
-    constant
-        Whether all samples of the batch (two or more) have one and the same value:
-        (B, G).
+        RSS: (B, G), 0 where nothing but rounding is left.
+    df_by_batch
+        Residual degrees of freedom of each batch: (B, 1|G).
     """
 
     rows: Array
     n: Array
+    coefficients: Array
+    covariance: Array
+    solved: Array
     intercepts: Array
+    squares: Array
     residual_squares: Array
-    constant: Array
+    df_by_batch: Array
+
+    @classmethod
+    def of(cls, moments: Moments, coefficients: Array | None = None) -> Self:
+        """Fit the model, or find only intercepts and residuals for a β that is given.
+
+        Notes
+        -----
+        One p × p system when all features share their samples, G of them otherwise.
+        Columns are scaled to unit norm, so that the units of a covariate do not matter.
+        O(B p G) memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from batchcorr.arrays import moments
+        >>> from batchcorr.design.design import Design
+        >>> z = np.array([[0.0], [1], [3], [0], [2]])
+        >>> x = np.array([1.0, 1, 1, 5, 5])[:, None] + 2 * z
+        >>> fit = LinearFit.of(moments(x, Design.of([0, 0, 0, 1, 1], covariates=z)))
+        >>> fit.coefficients.round(9).tolist(), fit.intercepts.T.round(9).tolist()
+        ([[2.0]], [[1.0, 5.0]])
+        >>> fit.df_by_batch.sum().round(9).item()  # 5 samples, 2 batches, 1 column
+        2.0
+        """
+        xp = namespace(moments.mean)
+        if coefficients is None:
+            beta, covariance, solved = _solve(moments)
+        else:
+            beta = coefficients
+            covariance = xp.zeros_like(moments.gram[0, ...])
+            solved = xp.ones_like(moments.mean[0, ...], dtype=xp.bool)
+        squares = moments.squares - xp.sum(
+            beta * (2 * moments.cross - _times(moments.gram, beta)), axis=1
+        )
+        df = moments.n - 1 - _traces(covariance, moments.gram)
+        # Without variance in any batch there is none to explain: what is left is rounding.
+        varies = xp.any(moments.squares > 0, axis=0)
+        left = varies & (squares > PERFECT * moments.squares)
+        left = left & ((df > EXPLAINED) | (moments.n <= 1))
+        return cls(
+            rows=moments.rows,
+            n=moments.n,
+            coefficients=beta,
+            covariance=covariance,
+            solved=solved,
+            intercepts=moments.mean - xp.sum(moments.columns * beta, axis=1),
+            squares=moments.squares,
+            residual_squares=xp.where(left, squares, xp.zeros_like(squares)),
+            df_by_batch=df,
+        )
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns, p."""
+        return int(self.coefficients.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, G."""
+        return int(self.intercepts.shape[1])
+
+    @property
+    def df(self) -> Array:
+        """Residual degrees of freedom, n - B - p: (1|G,)."""
+        xp = namespace(self.n)
+        batches = xp.sum(xp.astype(self.n > 0, self.n.dtype), axis=0)
+        return xp.sum(self.n, axis=0) - batches - self.n_columns
 
     @property
     def observed(self) -> Array:
         """Whether every batch has a value of the feature: (G,)."""
-        xp = namespace(self.intercepts)
-        return xp.broadcast_to(xp.all(self.n > 0, axis=0), (self.intercepts.shape[1],))
+        xp = namespace(self.n)
+        return xp.broadcast_to(xp.all(self.n > 0, axis=0), (self.n_features,))
+
+    @property
+    def explained(self) -> Array:
+        """Whether columns fit the samples of a batch, two or more, exactly: (B, 1|G)."""
+        return (self.n > 1) & (self.df_by_batch <= EXPLAINED)
+
+    @property
+    def constant(self) -> Array:
+        """Whether a batch (of two or more, none missing) has but one value: (B, G).
+
+        After the columns are accounted for; not where they explain everything.
+        """
+        alone = (self.rows > 1) & (self.n == self.rows)
+        same = (self.residual_squares == 0) & ~self.explained
+        return alone & (same | (self.squares == 0))
+
+    def in_columns(self, factor: Array, offset: Array) -> Self:
+        """The same fit in other columns: z = z' F + o_b for these z' and batch b.
+
+        Parameters
+        ----------
+        factor
+            F: (p, p), upper triangular.
+        offset
+            o: (B, p).
+        """
+        xp = namespace(self.coefficients)
+        beta = xp.linalg.solve(factor, self.coefficients)
+        back = xp.linalg.inv(factor)
+        inner = xp.tensordot(back, self.covariance, axes=((1,), (0,)))
+        covariance = xp.tensordot(inner, back.T, axes=((1,), (0,)))
+        return replace(
+            self,
+            coefficients=beta,
+            covariance=xp.permute_dims(covariance, (0, 2, 1)),
+            intercepts=self.intercepts - offset @ beta,
+        )
 
 
-def fit_coefficients(moments: Moments) -> tuple[Array, Array]:
-    """Solve for β; return it with the features for which it could be solved.
-
-    Returns
-    -------
-    coefficients
-        β: (p, G), 0 where the feature's own samples do not determine it.
-    solved
-        (G,) bool.
-
-    Notes
-    -----
-    One p × p system when all features share their samples, G of them otherwise. Columns
-    are scaled to unit norm, so that the units of a covariate do not matter.
-    """
+def _solve(moments: Moments) -> tuple[Array, Array, Array]:
+    """β (p, G), V (p, p, 1|G), and the features for which they could be found (G,)."""
     xp = namespace(moments.mean)
     gram = xp.moveaxis(xp.sum(moments.gram, axis=0), -1, 0)  # (1|G, p, p)
     cross = xp.sum(moments.cross, axis=0)  # (p, G)
-    if moments.n_columns == 0:
-        return cross, xp.ones_like(moments.mean[0, ...], dtype=xp.bool)
-    norms = xp.sqrt(_total_squares(moments, gram)).T  # (p, 1|G)
+    p = moments.n_columns
+    if p == 0:
+        every = xp.ones_like(moments.mean[0, ...], dtype=xp.bool)
+        return cross, moments.gram[0, ...], every
+    norms = xp.sqrt(_total_squares(moments, gram))  # (1|G, p)
     norms = xp.where(norms > 0, norms, xp.ones_like(norms))
-    scaled = gram / (norms.T[:, :, None] * norms.T[:, None, :])
+    scaled = gram / (norms[:, :, None] * norms[:, None, :])
     solved = xp.linalg.eigvalsh(scaled)[:, 0] > SINGULAR
-    eye = xp.eye(moments.n_columns, dtype=scaled.dtype)
+    eye = xp.eye(p, dtype=scaled.dtype)
     scaled = xp.where(solved[:, None, None], scaled, eye)
+    right = cross / norms.T
     if gram.shape[0] == 1:
-        beta = xp.linalg.solve(scaled[0, ...], cross / norms) / norms
+        found = xp.linalg.solve(scaled[0, ...], xp.concat([right, eye], axis=1))
+        beta, inverse = found[:, :-p], found[None, :, -p:]
     else:
-        right = (cross / norms).T[:, :, None]
-        beta = xp.linalg.solve(scaled, right)[:, :, 0].T / norms
-    solved = xp.broadcast_to(solved, (moments.n_features,))
-    return xp.where(solved, beta, xp.zeros_like(beta)), solved
+        eyes = xp.broadcast_to(eye, scaled.shape)
+        found = xp.linalg.solve(scaled, xp.concat([right.T[:, :, None], eyes], axis=2))
+        beta, inverse = found[:, :, 0].T, found[:, :, 1:]
+    beta = beta / norms.T
+    covariance = inverse / (norms[:, :, None] * norms[:, None, :])
+    every = xp.broadcast_to(solved, (moments.n_features,))
+    return (
+        xp.where(every, beta, xp.zeros_like(beta)),
+        xp.moveaxis(covariance, 0, -1),
+        every,
+    )
 
 
 def _total_squares(moments: Moments, gram: Array) -> Array:
-    """Return Σ (z - z̄)² of each column over all batches: (1|G, p)."""
+    """Σ (z - z̄)² of each column over all batches: (1|G, p)."""
     xp = namespace(gram)
     n = moments.n[:, None, :]
     count = xp.sum(n, axis=0)
@@ -102,25 +224,21 @@ def _total_squares(moments: Moments, gram: Array) -> Array:
     return xp.linalg.diagonal(gram) + between.T
 
 
-def fit_batches(moments: Moments, coefficients: Array) -> BatchEffects:
-    """Return intercepts and residuals of each batch, given β."""
-    xp = namespace(moments.mean)
-    beta = coefficients[None, :, :]  # (1, p, G)
-    fitted = xp.sum(moments.columns * beta, axis=1)
-    quadratic = xp.sum(moments.gram * beta[:, None, :, :], axis=2)  # S β: (B, p, G)
-    squares = (
-        moments.squares
-        - 2 * xp.sum(beta * moments.cross, axis=1)
-        + xp.sum(beta * quadratic, axis=1)
-    )
-    # Without variance in any batch there is none to explain: what is left is rounding.
-    varies = xp.any(moments.squares > 0, axis=0)
-    squares = xp.where(varies & (squares > 0), squares, xp.zeros_like(squares))
-    constant = (moments.squares == 0) & (moments.rows > 1) & (moments.n == moments.rows)
-    return BatchEffects(
-        rows=moments.rows,
-        n=moments.n,
-        intercepts=moments.mean - fitted,
-        residual_squares=squares,
-        constant=constant,
-    )
+def _times(gram: Array, beta: Array) -> Array:
+    """S_b β of each batch, (B, p, G): column by column, so that no p² G is formed."""
+    xp = namespace(beta)
+    if gram.shape[-1] == 1 or beta.shape[0] == 0:
+        return xp.matmul(gram[..., 0], beta)
+    found = gram[:, :, 0, :] * beta[0, :]
+    for k in range(1, beta.shape[0]):
+        found = found + gram[:, :, k, :] * beta[k, :]
+    return found
+
+
+def _traces(covariance: Array, gram: Array) -> Array:
+    """tr(V S_b) of each batch: (B, 1|G)."""
+    xp = namespace(gram)
+    found = xp.sum(gram[:, :, :0, :], axis=(1, 2))
+    for k in range(gram.shape[2]):
+        found = found + xp.sum(covariance[:, k, :] * gram[:, :, k, :], axis=1)
+    return found

@@ -17,9 +17,14 @@ does not. Hence no minimum and maximum need to travel along.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import TYPE_CHECKING
 
-from batchcorr.models.namespace import Array, namespace
+import numpy as np
+
+from batchcorr.models.namespace import Array, asarray_like, namespace
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["Moments"]
 
@@ -85,7 +90,7 @@ class Moments:
         variance: Array = self.squares / (self.n - ddof)
         return variance
 
-    def concat(self, other: Self) -> Self:
+    def concat(self, other: Moments) -> Moments:
         """Stack the batches of two sets of moments, without merging any."""
         xp = namespace(self.mean)
         parts = {}
@@ -96,9 +101,9 @@ class Moments:
                 a = xp.broadcast_to(a, (*a.shape[:-1], width))
                 b = xp.broadcast_to(b, (*b.shape[:-1], width))
             parts[field.name] = xp.concat([a, b], axis=0)
-        return type(self)(**parts)
+        return Moments(**parts)
 
-    def select(self, columns: list[int]) -> Self:
+    def select(self, columns: list[int]) -> Moments:
         """Return the moments of some of the design columns only."""
         xp = namespace(self.mean)
         pick = xp.asarray(columns, dtype=xp.int64)
@@ -110,9 +115,9 @@ class Moments:
             gram=xp.take(rows, pick, axis=2),
         )
 
-    def select_features(self, features: Array) -> Self:
+    def select_features(self, features: Array) -> Moments:
         """Return the moments of some of the features only."""
-        return type(self)(
+        return Moments(
             **{
                 field.name: value[..., features] if value.shape[-1] > 1 else value
                 for field in fields(self)
@@ -120,7 +125,7 @@ class Moments:
             }
         )
 
-    def collapse(self, parents: list[int], n_batches: int) -> Self:
+    def collapse(self, parents: list[int], n_batches: int) -> Moments:
         """Merge groups into batches: group k belongs to batch `parents[k]`.
 
         Examples
@@ -137,25 +142,33 @@ class Moments:
         True
         """
         xp = namespace(self.mean)
-        merged: dict[str, list[Array]] = {field.name: [] for field in fields(self)}
-        for batch in range(n_batches):
-            members = [k for k, parent in enumerate(parents) if parent == batch]
-            if members:
-                total = _merge({name: self._pick(name, members) for name in merged}, xp)
-            else:
-                total = {
-                    name: xp.zeros_like(getattr(self, name)[0, ...]) for name in merged
-                }
-            for name, value in total.items():
-                merged[name].append(value)
-        return type(self)(**{name: xp.stack(v) for name, v in merged.items()})
+        members = np.argsort(np.asarray(parents, dtype=np.intp), kind="stable")
+        sizes = np.bincount(np.asarray(parents, dtype=np.intp), minlength=n_batches)
+        starts = np.cumsum(sizes) - sizes
+        order, parts = [], []
+        for size in np.unique(sizes):  # batches of as many groups are merged together
+            batches = np.flatnonzero(sizes == size)
+            order.append(batches)
+            rows = members[starts[batches] + np.arange(size)[:, None]].ravel()
+            groups = self._take(rows, (int(size), len(batches)))
+            parts.append(_merge(groups) if size else self._nothing(len(batches)))
+        if len(parts) == 1:
+            return parts[0]
+        back = asarray_like(self.mean, np.argsort(np.concatenate(order)))
+        joined = {
+            field.name: xp.concat([getattr(part, field.name) for part in parts])
+            for field in fields(self)
+        }
+        return Moments(
+            **{name: xp.take(value, back, axis=0) for name, value in joined.items()}
+        )
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of rows together: batches must correspond."""
         batches = list(range(self.n_batches))
         return self.concat(other).collapse(batches * 2, self.n_batches)
 
-    def decayed(self, factor: float | Array) -> Self:
+    def decayed(self, factor: float | Array) -> Moments:
         """Return the moments as if every sample had counted `factor` times.
 
         Counts and sums shrink, `rows` as well as n; means stay. `factor` is one number,
@@ -173,36 +186,83 @@ class Moments:
             gram=self.gram * factor[:, :, None, None],
         )
 
-    def _pick(self, name: str, members: list[int]) -> Array:
-        values = getattr(self, name)
-        return namespace(values).stack([values[k, ...] for k in members])
+    def in_columns(self, factor: Array, offset: Array) -> Moments:
+        """The moments of other columns: z = z' F + o_b for these z' and batch b.
+
+        Parameters
+        ----------
+        factor
+            F: (p, p).
+        offset
+            o: (B, p), 0 for a batch without rows.
+        """
+        xp = namespace(self.mean)
+        turned = factor.T
+        left = xp.tensordot(turned, self.gram, axes=((1,), (1,)))  # (p, B, p, 1|G)
+        gram = xp.tensordot(turned, left, axes=((1,), (2,)))  # (p, p, B, 1|G)
+        return replace(
+            self,
+            columns=xp.matmul(turned, self.columns) + offset[:, :, None],
+            cross=xp.matmul(turned, self.cross),
+            gram=xp.permute_dims(gram, (2, 1, 0, 3)),
+        )
+
+    def _take(self, rows: NDArray[np.intp], shape: tuple[int, int]) -> Moments:
+        """Some of the groups, in a grid: two axes in place of the first."""
+        xp = namespace(self.mean)
+        pick = asarray_like(self.mean, rows)
+        return Moments(
+            **{
+                field.name: xp.reshape(
+                    xp.take(value, pick, axis=0), (*shape, *value.shape[1:])
+                )
+                for field in fields(self)
+                for value in (getattr(self, field.name),)
+            }
+        )
+
+    def _nothing(self, n_batches: int) -> Moments:
+        """The moments of batches without rows."""
+        xp = namespace(self.mean)
+        return Moments(
+            **{
+                field.name: xp.stack([xp.zeros_like(value[0, ...])] * n_batches)
+                for field in fields(self)
+                for value in (getattr(self, field.name),)
+            }
+        )
 
 
-def _merge(part: dict[str, Array], xp: Array) -> dict[str, Array]:
-    """Merge all groups (first axis) into one; deviations from the common mean."""
-    n = part["n"]
+def _merge(parts: Moments) -> Moments:
+    """Merge groups (first axis) into batches (second): deviations from common means."""
+    xp = namespace(parts.mean)
+    n = parts.n
     total = xp.sum(n, axis=0)
     share = n / xp.where(total > 0, total, xp.ones_like(total))
-    # Measured from the first member observed: equal means give exactly that mean.
-    base, columns_base = part["mean"][-1, ...], part["columns"][-1, ...]
-    for k in reversed(range(n.shape[0])):
-        base = xp.where(n[k, ...] > 0, part["mean"][k, ...], base)
-        columns_base = xp.where(n[k, ...] > 0, part["columns"][k, ...], columns_base)
-    mean = base + xp.sum(share * (part["mean"] - base), axis=0)
+    # Measured from the first group observed: equal means give exactly that mean.
+    base, columns_base = parts.mean[0, ...], parts.columns[0, ...]
+    seen = n[0, ...] > 0
+    for k in range(1, n.shape[0]):
+        base = xp.where(seen, base, parts.mean[k, ...])
+        columns_base = xp.where(seen[..., None, :], columns_base, parts.columns[k, ...])
+        seen = seen | (n[k, ...] > 0)
+        if k % 64 == 0 and bool(xp.all(seen)):
+            break
+    mean = base + xp.sum(share * (parts.mean - base), axis=0)
     columns = columns_base + xp.sum(
-        share[:, None, :] * (part["columns"] - columns_base), axis=0
+        share[..., None, :] * (parts.columns - columns_base), axis=0
     )
-    dx = part["mean"] - mean
-    dz = part["columns"] - columns
-    weighted = n[:, None, :] * dz
-    return {
-        "rows": xp.sum(part["rows"], axis=0),
-        "n": total,
-        "mean": mean,
-        "squares": xp.sum(part["squares"] + n * dx**2, axis=0),
-        "columns": columns,
-        "cross": xp.sum(part["cross"] + weighted * dx[:, None, :], axis=0),
-        "gram": xp.sum(
-            part["gram"] + weighted[:, :, None, :] * dz[:, None, :, :], axis=0
+    dx = parts.mean - mean
+    dz = parts.columns - columns
+    weighted = n[..., None, :] * dz
+    return Moments(
+        rows=xp.sum(parts.rows, axis=0),
+        n=total,
+        mean=mean,
+        squares=xp.sum(parts.squares + n * dx**2, axis=0),
+        columns=columns,
+        cross=xp.sum(parts.cross + weighted * dx[..., None, :], axis=0),
+        gram=xp.sum(
+            parts.gram + weighted[..., :, None, :] * dz[..., None, :, :], axis=0
         ),
-    }
+    )
