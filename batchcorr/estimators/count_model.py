@@ -7,12 +7,14 @@ leave it;   γ*, φ* after shrinkage, if any
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from batchcorr.errors import DesignError, InputError, some
 from batchcorr.estimators.matrix import is_sparse
+from batchcorr.estimators.count_checks import require_counts
 from batchcorr.models.counts.dispersion import batch_dispersions
 from batchcorr.models.counts.regression import fit_features
 from batchcorr.models.counts.shrinkage import average_likely_counts
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.arrays.feature_counts import FeatureCounts
     from batchcorr.design.design import Design
 
-__all__ = ["CountModel", "fit_count_model"]
+__all__ = ["CountModel", "Shrinkage", "fit_count_model", "library_sizes"]
 
 PRIOR_COUNT = 1e-4
 """What sva has edgeR add to counts when it takes batch effects from coefficients."""
@@ -57,14 +60,16 @@ class CountModel:
     phi_star: NDArray[np.float64]
     top_rate: NDArray[np.float64]
 
-    def offset(self, counts: Any) -> NDArray[np.float64]:
-        """Return the log library size of each sample, over the adjusted features."""
-        return _log_library(counts[:, np.flatnonzero(self.adjusted)])
+    def offset(self, counts: FeatureCounts) -> NDArray[np.float64]:
+        """Log library size of each sample over the adjusted features, (n,): -inf of none."""
+        with np.errstate(divide="ignore"):
+            logs: NDArray[np.float64] = np.log(library_sizes(counts, self.adjusted))
+        return logs
 
     def means(
         self, design: Design, offset: NDArray[np.float64], part: slice
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return expected counts with and without the batch effect: (features, n)."""
+        """Expected counts with and without the batch effect: (features, n)."""
         n_batches = self.phi.shape[1]
         alpha = self.coefficients[part, :n_batches][:, design.codes]
         kept = self.coefficients[part, n_batches:] @ design.columns.T
@@ -73,149 +78,153 @@ class CountModel:
         return np.exp(log_mu), np.exp(moved)
 
     def dispersions(self, design: Design, part: slice) -> NDArray[np.float64]:
-        """Return the dispersion of each value: (features, n)."""
+        """The dispersion of each value: (features, n)."""
         return np.ascontiguousarray(self.phi[part][:, design.codes])
 
     def bound(
         self, offset: NDArray[np.float64], part: slice, factor: float
     ) -> NDArray[np.float64]:
-        """Return the largest count that a corrected value may be: (features, n)."""
+        """The largest count that a corrected value may be: (features, n)."""
         return np.ceil(factor * self.top_rate[part, None] * np.exp(offset))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays by name."""
+        """The arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+class Shrinkage(NamedTuple):
+    """How batch effects are drawn towards those of features with similar counts.
+
+    Attributes
+    ----------
+    effects, dispersions
+        Whether batch effects are, and dispersions as well.
+    gene_subset
+        How many random other features a feature looks at; None: all.
+    random_state
+        Seed of that choice.
+    """
+
+    effects: bool = False
+    dispersions: bool = False
+    gene_subset: int | None = None
+    random_state: int = 0
+
+
 def fit_count_model(
-    counts: Any,
+    counts: FeatureCounts,
     design: Design,
-    *,
-    shrink: bool,
-    shrink_dispersion: bool,
-    gene_subset: int | None,
-    random_state: int,
+    shrinkage: Shrinkage,
     advance: Callable[[int], None],
 ) -> CountModel:
     """Fit dispersions, means and batch effects of every feature with counts everywhere.
+
+    Counts are made dense a block of features at a time; only shrinkage, which compares
+    every feature with every other, takes all those of a batch at once.
 
     Raises
     ------
     DesignError
         If no feature has counts in every batch.
-    InputError
-        If a sample has no counts.
     """
-    adjusted = np.ones(counts.shape[1], dtype=bool)
     rows_of = [np.flatnonzero(design.codes == b) for b in range(design.n_batches)]
-    for rows in rows_of:
-        adjusted &= np.asarray(counts[rows].sum(axis=0)).ravel() > 0
+    adjusted = np.concatenate(
+        [
+            np.all([y[:, rows].any(axis=1) for rows in rows_of], axis=0)
+            for _, y in counts.blocks()
+        ]
+    )
     if not adjusted.any():
         msg = (
             "No feature has counts in every batch, so there is nothing that could be "
             "compared between batches."
         )
         raise DesignError(msg)
-    kept = counts[:, np.flatnonzero(adjusted)]
-    offset = _log_library(kept)
-    if is_sparse(kept):
-        kept = kept.toarray()
-    y = np.ascontiguousarray(kept.T, dtype=np.float64)
-    del kept
-    z = design.columns
-    phi = np.empty((len(y), design.n_batches))
+    library = library_sizes(counts, adjusted)
+    require_counts(library)
+    counts, offset = counts.take(features=adjusted), np.log(library)
+    phi = np.empty((counts.shape[0], design.n_batches))
     for b, rows in enumerate(rows_of):
-        _, phi[:, b] = batch_dispersions(
-            np.ascontiguousarray(y[:, rows]), z[rows], offset[rows], advance
-        )
-    coefficients = fit_features(y, design.codes, z, offset, phi)
-    gamma_star = _batch_effects(y, design, offset, phi)
+        own, z = counts.take(rows=rows), design.columns[rows]
+        _, phi[:, b] = batch_dispersions(own, z, offset[rows], advance)
+    fits = [
+        _fit_block(y, design, offset, phi[part]) for part, y in counts.blocks()
+    ]
+    coefficients, gamma_star, rate = map(np.concatenate, zip(*fits, strict=True))
     phi_star = phi
-    if shrink:
-        random = np.random.default_rng(random_state)
-
-        def means(rows: NDArray[np.intp], b: int) -> NDArray[np.float64]:
-            slope = coefficients[:, design.n_batches :] @ z[rows].T
-            mu: NDArray[np.float64] = np.exp(
-                offset[rows] + coefficients[:, [b]] + slope
-            )
-            return mu
-
-        def draws() -> NDArray[np.intp] | None:
-            return None if gene_subset is None else _draws(random, len(y), gene_subset)
-
-        gamma_star, shrunk = _shrink(y, design, means, (gamma_star, phi), draws)
-        phi_star = shrunk if shrink_dispersion else phi
-    rate = (y / np.exp(offset)).max(axis=1)
+    if shrinkage.effects:
+        fitted = coefficients, gamma_star, phi
+        gamma_star, shrunk = _shrink(counts, design, offset, fitted, shrinkage)
+        phi_star = shrunk if shrinkage.dispersions else phi
     return CountModel(
         adjusted=adjusted,
-        coefficients=_spread(coefficients, adjusted),
-        phi=_spread(phi, adjusted),
-        gamma_star=_spread(gamma_star, adjusted),
-        phi_star=_spread(phi_star.mean(axis=1), adjusted),
-        top_rate=_spread(rate, adjusted),
+        coefficients=_everywhere(coefficients, adjusted),
+        phi=_everywhere(phi, adjusted),
+        gamma_star=_everywhere(gamma_star, adjusted),
+        phi_star=_everywhere(phi_star.mean(axis=1), adjusted),
+        top_rate=_everywhere(rate, adjusted),
     )
 
 
-def _log_library(counts: Any) -> NDArray[np.float64]:
-    library = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    empty = np.flatnonzero(library <= 0)
-    if empty.size:
-        msg = (
-            f"{empty.size} of {library.size} samples (rows "
-            f"{some(empty)}) have no counts in the features that all "
-            "batches share, so that nothing can be said of their library: drop them."
-        )
-        raise InputError(msg)
-    logs: NDArray[np.float64] = np.log(library)
-    return logs
+def library_sizes(
+    counts: FeatureCounts, adjusted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Total count of each sample over the adjusted features: (n,)."""
+    library = np.zeros(counts.shape[1])
+    for _, block in counts.take(features=adjusted).blocks():
+        library += block.sum(axis=0)
+    return library
 
 
-def _batch_effects(
+def _fit_block(
     y: NDArray[np.float64],
     design: Design,
     offset: NDArray[np.float64],
     phi: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return γ of each batch, (G, B): the level of the batch about the mean level.
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients (g, B + p), batch effects γ (g, B) and top rates (g,) of features.
 
-    Two fits with a prior count, as sva has edgeR do: the first for the mean level α,
-    the second with α in the offset.
+    γ is the level of a batch about the mean level, from two fits with a prior count, as
+    sva has edgeR do: the first for the mean level α, the second with α in the offset.
     """
-    z, n_batches = design.columns, design.n_batches
-    weights = design.counts / design.n_rows
-    first = fit_features(y, design.codes, z, offset, phi, prior=PRIOR_COUNT)
-    level = first[:, :n_batches] @ weights
-    second = fit_features(
-        y, design.codes, z, offset, phi, prior=PRIOR_COUNT, shift=level
-    )
-    return second[:, :n_batches]
+    codes, z, n_batches = design.codes, design.columns, design.n_batches
+    fit = partial(fit_features, y, codes, z, offset, phi)
+    first = fit(prior=PRIOR_COUNT)[:, :n_batches]
+    level = (first * (design.counts / design.n_rows)).sum(axis=1)
+    gamma = fit(prior=PRIOR_COUNT, shift=level)[:, :n_batches]
+    return fit(), gamma, (y / np.exp(offset)).max(axis=1)
 
 
 def _shrink(
-    y: NDArray[np.float64],
+    counts: FeatureCounts,
     design: Design,
-    means: Callable[[NDArray[np.intp], int], NDArray[np.float64]],
-    effects: tuple[NDArray[np.float64], NDArray[np.float64]],
-    draws: Callable[[], NDArray[np.intp] | None],
+    offset: NDArray[np.float64],
+    fitted: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    shrinkage: Shrinkage,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return γ* and φ* of each batch, (G, B) each, from γ and φ."""
-    gamma, phi = effects
+    """γ* and φ* of each batch, (G, B) each, from coefficients, γ and φ."""
+    coefficients, gamma, phi = fitted
+    slopes = coefficients[:, design.n_batches :]
+    random = np.random.default_rng(shrinkage.random_state)
     gamma_star, phi_star = np.empty_like(gamma), np.empty_like(phi)
     for b in range(design.n_batches):
         rows = np.flatnonzero(design.codes == b)
+        log_mu = offset[rows] + coefficients[:, [b]] + slopes @ design.columns[rows].T
+        drawn = None
+        if shrinkage.gene_subset is not None:
+            drawn = _draws(random, len(gamma), shrinkage.gene_subset)
         gamma_star[:, b], phi_star[:, b] = average_likely_counts(
-            np.ascontiguousarray(y[:, rows]),
-            means(rows, b),
+            counts.take(rows=rows).whole(),
+            np.exp(log_mu),
             np.ascontiguousarray(gamma[:, b]),
             np.ascontiguousarray(phi[:, b]),
-            draws(),
+            drawn,
         )
     return gamma_star, phi_star
 
 
 def _draws(random: np.random.Generator, n_features: int, size: int) -> NDArray[np.intp]:
-    """Return `size` of the other features for every feature, without repeats."""
+    """Positions of `size` of the other features for every feature, without repeats."""
     others = n_features - 1
     size = min(size, others)
     drawn = np.empty((n_features, size), dtype=np.intp)
@@ -227,10 +236,10 @@ def _draws(random: np.random.Generator, n_features: int, size: int) -> NDArray[n
     return drawn
 
 
-def _spread(
+def _everywhere(
     values: NDArray[np.float64], adjusted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Return values for all features, 0 for those that are not adjusted."""
+    """Values for all features: 0 for those that are not adjusted."""
     everywhere = np.zeros((len(adjusted), *values.shape[1:]))
     everywhere[adjusted] = values
     return everywhere

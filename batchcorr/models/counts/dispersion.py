@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -21,11 +21,11 @@ from batchcorr._numba import Kernel, helper, prange
 from batchcorr.models.counts.regression import cells_of, fit_feature, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["adjusted_profile", "batch_dispersions", "maximize_spline"]
+__all__ = ["FeatureBlocks", "adjusted_profile", "batch_dispersions", "maximize_spline"]
 
 GRID = np.linspace(-6.0, 6.0, 11)
 """log2 multiples of the common dispersion at which features are profiled."""
@@ -39,11 +39,22 @@ LARGEST = 4.0
 TABLE = 4096
 """Counts up to which log Γ(y + r) - log Γ(r) - y log r is looked up."""
 
-BLOCK = 1024
-"""Features profiled between two signs of progress."""
-
 FLOOR = 1e-10
 """Pivots of the information under this count as this: groups with zeros only."""
+
+
+class FeatureBlocks(Protocol):
+    """Counts by feature that are read a block of features at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Features × samples, (G, n)."""
+
+    def take(self, *, features: Any = None, rows: Any = None) -> Self:
+        """The counts of some features, or of some samples."""
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield which features are in each block, and their counts: (features, n)."""
 
 
 @helper
@@ -220,7 +231,7 @@ def maximize_spline(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def batch_dispersions(
-    counts: NDArray[np.float64],
+    counts: FeatureBlocks,
     z: NDArray[np.float64],
     offset: NDArray[np.float64],
     progress: Callable[[int], None] | None = None,
@@ -242,32 +253,35 @@ def batch_dispersions(
     vary in it, all features get the common dispersion of the model without covariates.
     Features with fewer than 5 counts in the batch get the common one too.
     """
-    n_rows = counts.shape[1]
+    n_features, n_rows = counts.shape
     design = np.column_stack([np.ones(n_rows), z])
     own = n_rows > design.shape[1]
     own = own and np.linalg.matrix_rank(design) == design.shape[1]
     if not own:
         z = z[:, :0]
-    enough = counts.sum(axis=1) >= FEWEST
-    told = counts[enough]
-    beta = np.full((len(told), 1 + z.shape[1]), np.nan)
+    totals = np.concatenate([block.sum(axis=1) for _, block in counts.blocks()])
+    enough = totals >= FEWEST
+    told = counts.take(features=enough)
+    beta = np.full((told.shape[0], 1 + z.shape[1]), np.nan)
+    profile = np.empty(len(beta))
 
     def below(fourth_root: float) -> float:
         at = np.array([fourth_root**4])
-        return -float(_likelihoods(told, z, offset, at, beta).sum())
+        for part, block in told.blocks():
+            profile[part] = _likelihoods(block, z, offset, at, beta[part])[:, 0]
+        return -float(profile.sum())
 
     found = minimize_scalar(
         below, bounds=(0.0, LARGEST**0.25), method="bounded", options={"xatol": 1e-5}
     )
     common = float(found.x) ** 4
-    dispersions = np.full(len(counts), common)
-    if own and enough.any():
-        found_own = np.empty(len(told))
-        for first in range(0, len(told), BLOCK):
-            rows = slice(first, first + BLOCK)
-            profile = _likelihoods(told[rows], z, offset, common * 2**GRID, beta[rows])
-            found_own[rows] = common * 2 ** maximize_spline(profile)
+    dispersions = np.full(n_features, common)
+    if own:
+        multiples = np.empty(len(beta))
+        for part, block in told.blocks():
+            values = _likelihoods(block, z, offset, common * 2**GRID, beta[part])
+            multiples[part] = 2 ** maximize_spline(values)
             if progress is not None:
-                progress(len(profile))
-        dispersions[enough] = found_own
+                progress(len(values))
+        dispersions[enough] = common * multiples
     return common, dispersions
