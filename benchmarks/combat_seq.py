@@ -32,8 +32,7 @@ import pandas as pd
 from measure import Settings, seconds, table, times_floor
 
 import batchcorr as bc
-from batchcorr.estimators import count_model
-from batchcorr.methods import combat_seq
+from batchcorr.estimators import count_mapping, count_model
 from batchcorr.models.counts import dispersion
 
 if TYPE_CHECKING:
@@ -288,7 +287,7 @@ def _timed(spent: dict[str, list[float]]) -> Iterator[None]:
         (dispersion, "_profiles", profile),
         (dispersion, "maximize_spline", lambda *_: "spline maximum"),
         (count_model, "fit_features", fits),
-        (combat_seq, "match_quantiles", lambda *_: "quantile map"),
+        (count_mapping, "match_quantiles", lambda *_: "quantile map"),
     ]
     kept = [(place, name, getattr(place, name)) for place, name, _ in places]
     for place, name, label in places:

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 
 import batchcorr as bc
+from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import BatchCorrError, FeatureWarning
 from batchcorr.estimators.metadata import Labels
 from batchcorr.models.counts import dispersion, distribution
@@ -207,9 +208,8 @@ def gene_rows(counts):
 def dispersions(which):
     case = load("edger_dispersion_steps")
     z = np.ascontiguousarray(case["design"][:, 1:], dtype=float)
-    common, tagwise = dispersion.batch_dispersions(
-        gene_rows(case["counts"]), z, case["offset"]
-    )
+    counts = FeatureCounts.of(case["counts"])
+    common, tagwise = dispersion.batch_dispersions(counts, z, case["offset"])
     if which == "common":
         return relative(common, case["disp_common"])
     return relative(tagwise, case["disp_tagwise"])

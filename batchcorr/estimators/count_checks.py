@@ -10,13 +10,16 @@ from batchcorr.design.confounding import Spread, check_estimable
 from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchcorr.design.design import Design
+    from batchcorr.estimators.inputs import SampleNames
     from batchcorr.estimators.metadata import Metadata
 
 __all__ = [
     "check_design",
     "check_shrinkage",
-    "largest_of",
+    "require_counts",
 ]
 
 
@@ -65,8 +68,13 @@ def check_design(design: Design, metadata: Metadata) -> None:
     check_estimable(spread, metadata.names, metadata.terms, metadata.kept)
 
 
-def largest_of(dtype: np.dtype[Any]) -> float:
-    """Return the largest count that a dtype holds exactly."""
-    if dtype.kind in "iu":
-        return float(np.iinfo(dtype).max)
-    return float(2 ** (np.finfo(dtype).nmant + 1))
+def require_counts(library: NDArray[np.float64], names: SampleNames) -> None:
+    """Refuse samples without counts in the features that are adjusted."""
+    empty = np.flatnonzero(library <= 0)
+    if empty.size:
+        msg = (
+            f"{empty.size} of {library.size} samples ({names(empty)}) have no counts in "
+            "the features that all batches share, so that nothing can be said of their "
+            "library: leave them out."
+        )
+        raise InputError(msg)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from batchcorr.errors import DesignError, InputError, some
-from batchcorr.estimators.matrix import is_sparse
+from batchcorr.errors import DesignError
 from batchcorr.estimators.count_checks import require_counts
 from batchcorr.models.counts.dispersion import batch_dispersions
 from batchcorr.models.counts.regression import fit_features
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from batchcorr.arrays.feature_counts import FeatureCounts
     from batchcorr.design.design import Design
+    from batchcorr.estimators.inputs import SampleNames
 
 __all__ = ["CountModel", "Shrinkage", "fit_count_model", "library_sizes"]
 
@@ -60,14 +60,8 @@ class CountModel:
     phi_star: NDArray[np.float64]
     top_rate: NDArray[np.float64]
 
-    def offset(self, counts: FeatureCounts) -> NDArray[np.float64]:
-        """Log library size of each sample over the adjusted features, (n,): -inf of none."""
-        with np.errstate(divide="ignore"):
-            logs: NDArray[np.float64] = np.log(library_sizes(counts, self.adjusted))
-        return logs
-
     def means(
-        self, design: Design, offset: NDArray[np.float64], part: slice
+        self, design: Design, offset: NDArray[np.float64], part: Any
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Expected counts with and without the batch effect: (features, n)."""
         n_batches = self.phi.shape[1]
@@ -77,12 +71,12 @@ class CountModel:
         moved = log_mu - self.gamma_star[part][:, design.codes]
         return np.exp(log_mu), np.exp(moved)
 
-    def dispersions(self, design: Design, part: slice) -> NDArray[np.float64]:
+    def dispersions(self, design: Design, part: Any) -> NDArray[np.float64]:
         """The dispersion of each value: (features, n)."""
         return np.ascontiguousarray(self.phi[part][:, design.codes])
 
     def bound(
-        self, offset: NDArray[np.float64], part: slice, factor: float
+        self, offset: NDArray[np.float64], part: Any, factor: float
     ) -> NDArray[np.float64]:
         """The largest count that a corrected value may be: (features, n)."""
         return np.ceil(factor * self.top_rate[part, None] * np.exp(offset))
@@ -115,6 +109,7 @@ def fit_count_model(
     counts: FeatureCounts,
     design: Design,
     shrinkage: Shrinkage,
+    names: SampleNames,
     advance: Callable[[int], None],
 ) -> CountModel:
     """Fit dispersions, means and batch effects of every feature with counts everywhere.
@@ -126,6 +121,8 @@ def fit_count_model(
     ------
     DesignError
         If no feature has counts in every batch.
+    InputError
+        If a sample has no counts in those that have; `names` names it.
     """
     rows_of = [np.flatnonzero(design.codes == b) for b in range(design.n_batches)]
     adjusted = np.concatenate(
@@ -141,15 +138,13 @@ def fit_count_model(
         )
         raise DesignError(msg)
     library = library_sizes(counts, adjusted)
-    require_counts(library)
+    require_counts(library, names)
     counts, offset = counts.take(features=adjusted), np.log(library)
     phi = np.empty((counts.shape[0], design.n_batches))
     for b, rows in enumerate(rows_of):
         own, z = counts.take(rows=rows), design.columns[rows]
         _, phi[:, b] = batch_dispersions(own, z, offset[rows], advance)
-    fits = [
-        _fit_block(y, design, offset, phi[part]) for part, y in counts.blocks()
-    ]
+    fits = [_fit_block(y, design, offset, phi[part]) for part, y in counts.blocks()]
     coefficients, gamma_star, rate = map(np.concatenate, zip(*fits, strict=True))
     phi_star = phi
     if shrinkage.effects:

@@ -12,13 +12,41 @@ from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 __all__ = [
+    "SampleNames",
     "check_features",
     "check_one_factor",
     "check_order",
     "feature_names",
     "take_columns",
 ]
+
+
+class SampleNames:
+    """Names of samples for messages: from the first of some tables that has any.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> batch = pd.Series([1, 1, 2], index=["s1", "s2", "s3"])
+    >>> SampleNames(np.ones((3, 2)), batch)(np.array([0, 2]))
+    's1, s3'
+    >>> SampleNames(np.ones((3, 2)))(np.array([0, 2]))
+    'rows 0, 2'
+    """
+
+    def __init__(self, *given: Any) -> None:
+        indices = [each.index for each in given if _is_table(each)]
+        named = [i for i in indices if type(i).__name__ != "RangeIndex"]
+        self._index = named[0] if named else None
+
+    def __call__(self, rows: NDArray[np.intp]) -> str:
+        """The names of some rows, or their numbers; a few of many."""
+        if self._index is None:
+            return f"row{'s' if len(rows) > 1 else ''} {some(rows)}"
+        return some(self._index[rows])
 
 
 def take_columns(

@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import CappedWarning, some, warn
 from batchcorr.estimators import checks, count_checks, inputs
 from batchcorr.estimators.base import Corrector
-from batchcorr.estimators.count_model import CountModel, fit_count_model
+from batchcorr.estimators.count_mapping import BOUND, map_counts
+from batchcorr.estimators.count_model import (
+    CountModel,
+    Shrinkage,
+    fit_count_model,
+    library_sizes,
+)
 from batchcorr.estimators.matrix import as_counts, is_sparse
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.progress import progress
 from batchcorr.estimators.record import MethodRecord
-from batchcorr.models.counts.distribution import match_quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["ComBatSeq"]
-
-BLOCK = 512
-"""Features mapped at a time: what is held beside the counts stays small."""
-
-BOUND = 10.0
-"""A corrected count may reach this many times the feature's highest rate seen by fit."""
 
 
 class ComBatSeq(Corrector):
@@ -175,13 +175,11 @@ class ComBatSeq(Corrector):
         count_checks.check_design(design, metadata)
         with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
             model = fit_count_model(
-                counts,
+                FeatureCounts.of(counts),
                 design,
-                shrink=self.shrink,
-                shrink_dispersion=self.shrink_dispersion,
-                gene_subset=self.gene_subset,
-                random_state=self.random_state,
-                advance=advance,
+                self._shrinkage(),
+                inputs.SampleNames(X, batch, covariates),
+                advance,
             )
         self._remember_features(X, table, counts)
         self._metadata, self.model_ = metadata, model
@@ -242,43 +240,27 @@ class ComBatSeq(Corrector):
         design = self._metadata.design(counts.shape[0], Labels(batch, covariates))
         if counts.shape[0] == 0:
             return counts.copy()
-        offset = self.model_.offset(counts)
-        sparse = is_sparse(counts)
-        columns = counts.tocsc() if sparse else counts
-        result = columns.copy()  # never in place: it takes more than one step
-        held = np.zeros(counts.shape[1])
-        largest = count_checks.largest_of(counts.dtype)
-        for first in range(0, counts.shape[1], BLOCK):
-            part = slice(first, first + BLOCK)
-            block = columns[:, part]
-            block = np.ascontiguousarray(
-                (block.toarray() if sparse else block).T, dtype=np.float64
-            )
-            old, new = self.model_.means(design, offset, part)
-            bound = np.minimum(self.model_.bound(offset, part, BOUND), largest)
-            mapped = np.empty_like(block)
-            held[part] = match_quantiles(
-                block,
-                old,
-                self.model_.dispersions(design, part),
-                new,
-                self.model_.phi_star[part],
-                bound,
-                mapped,
-            )
-            mapped[~self.model_.adjusted[part]] = block[~self.model_.adjusted[part]]
-            _store(result, part, mapped)
-        del columns, block  # a copy less while the storage is changed back
-        self._report(held * self.model_.adjusted)
-        return result.asformat(counts.format) if sparse else result
+        by_feature = FeatureCounts.of(counts)
+        library = library_sizes(by_feature, self.model_.adjusted)
+        count_checks.require_counts(library, inputs.SampleNames(x, batch, covariates))
+        corrected, capped = map_counts(by_feature, self.model_, design, np.log(library))
+        self._report(capped)
+        return corrected.asformat(counts.format) if is_sparse(counts) else corrected
 
-    def _report(self, held: NDArray[np.float64]) -> None:
-        if not held.any():
+    def _shrinkage(self) -> Shrinkage:
+        return Shrinkage(
+            self.shrink, self.shrink_dispersion, self.gene_subset, self.random_state
+        )
+
+    def _report(self, capped: NDArray[np.float64]) -> None:
+        """Name the features with the most values that were kept down, and only those."""
+        n = int((capped > 0).sum())
+        if not n:
             return
-        names = self.feature_names_out_[np.argsort(-held)[: (held > 0).sum()]]
+        names = self.feature_names_out_[np.argsort(-capped, kind="stable")[:n]]
         msg = (
-            f"{int(held.sum())} corrected counts of {int((held > 0).sum())} features "
-            f"({some(names, 3)}) were held at their bound, {BOUND:g} "
+            f"{int(capped.sum())} corrected counts of {n} features ({some(names, 3)}) "
+            f"were held at their bound, {BOUND:g} "
             "times the highest rate at which the feature was seen: their batch effects "
             "are not to be trusted. Look for features nearly absent from a batch."
         )
@@ -324,14 +306,3 @@ class ComBatSeq(Corrector):
             "features_unchanged": int(left.size),
             "features_unchanged_names": [str(name) for name in left[:100]],
         }
-
-
-def _store(result: Any, part: slice, mapped: NDArray[np.float64]) -> None:
-    """Write a block of features (features × samples) into the result."""
-    if not is_sparse(result):
-        result[:, part] = mapped.T
-        return
-    starts = result.indptr[part.start : part.start + len(mapped) + 1]
-    features = np.repeat(np.arange(len(mapped)), np.diff(starts))
-    places = slice(starts[0], starts[-1])
-    result.data[places] = mapped[features, result.indices[places]]

@@ -1,4 +1,4 @@
-"""ComBat-seq against R, piece by piece and as a whole.
+"""ComBat-seq against R, and what users rely on. Its parts: tests/models/counts.
 
 R's edgeR stops its fits early (see golden/README.md); `converged_*` are the same
 results with the fits run to the end, which is what batchcorr does.
@@ -13,15 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from scipy import special, stats
 
 import batchcorr as bc
+from batchcorr.arrays import feature_counts
+from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import CappedWarning, DesignError, InputError
 from batchcorr.estimators import count_model
 from batchcorr.estimators.metadata import Labels
-from batchcorr.models.counts import dispersion, distribution
-from batchcorr.models.counts.regression import fit_features
-from batchcorr.models.counts.shrinkage import average_likely_counts
 from tests.conftest import GOLDEN
 
 CASES = sorted(path.stem for path in GOLDEN.glob("combatseq_*.npz"))
@@ -79,7 +77,8 @@ def test_means_dispersions_and_effects_are_those_of_r(name, monkeypatch):
     design = estimator._metadata.design(
         len(case["batch"]), Labels(case["batch"], kept_columns)
     )
-    offset = model.offset(case["counts"])
+    by_feature = FeatureCounts.of(case["counts"])
+    offset = np.log(count_model.library_sizes(by_feature, model.adjusted))
     old, _ = model.means(design, offset, slice(None))
     np.testing.assert_allclose(
         old[kept].T, case["converged_mu_hat"], rtol=1e-5, atol=1e-9
@@ -87,150 +86,6 @@ def test_means_dispersions_and_effects_are_those_of_r(name, monkeypatch):
     if "shrink=TRUE" not in str(case["r_call"]):
         np.testing.assert_allclose(
             model.gamma_star[kept].T, case["converged_gamma_hat"], atol=5e-6
-        )
-
-
-def test_profile_likelihood_and_its_maximum():
-    case = load("edger_dispersion_steps")
-    counts = np.ascontiguousarray(case["counts"].T, dtype=float)
-    z = np.ascontiguousarray(case["design"][:, 1:], dtype=float)
-    common = float(case["disp_common"])
-    profile = dispersion.adjusted_profile(
-        counts, z, case["offset"], common * 2 ** case["grid"]
-    )
-    np.testing.assert_allclose(profile.T, case["apl_grid"], atol=1e-7)
-    told = ~case["low_count_gene"].astype(bool)
-    np.testing.assert_allclose(
-        dispersion.maximize_spline(profile)[told],
-        case["max_interpolant"][told],
-        atol=1e-6,
-    )
-    found_common, found = dispersion.batch_dispersions(counts, z, case["offset"])
-    np.testing.assert_allclose(found_common, common, rtol=1e-7)
-    np.testing.assert_allclose(found, case["disp_tagwise"], rtol=1e-6)
-    trial = dispersion.adjusted_profile(
-        counts[told], z, case["offset"], case["common_disp_trial"]
-    )
-    np.testing.assert_allclose(trial.sum(axis=0), case["common_apl_sum"], rtol=1e-9)
-
-
-def test_regression_is_the_maximum_of_the_likelihood():
-    case = load("edger_glmfit")
-    codes = np.argmax(case["design"][:, :3], axis=1).astype(np.int32)
-    z = np.ascontiguousarray(case["design"][:, 3:], dtype=float)
-    counts = np.ascontiguousarray(case["counts"].T, dtype=float)
-    offset = np.log(case["counts"].sum(axis=1))
-    phi = np.stack([case["dispersion"][codes == b][0] for b in range(3)], axis=1)
-    beta = fit_features(counts, codes, z, offset, phi)
-    mu = np.exp(offset + beta[:, :3][:, codes] + beta[:, 3:] @ z.T)
-    score = (counts - mu) / (1 + phi[:, codes] * mu)
-    for b in range(3):  # the score is 0 along every column of the design
-        np.testing.assert_allclose(score[:, codes == b].sum(axis=1), 0, atol=1e-6)
-    np.testing.assert_allclose(score @ z, 0, atol=1e-6)
-    # edgeR stops early: near, and never more likely than the maximum
-    np.testing.assert_allclose(beta.T, case["coef_unshrunk"], atol=2e-4)
-    ours = _log_likelihood(counts, mu, phi[:, codes])
-    theirs = _log_likelihood(counts, case["fitted"].T, phi[:, codes])
-    assert (ours >= theirs - 1e-9).all()
-
-
-def _log_likelihood(y, mu, phi):
-    r = 1 / phi
-    return (
-        special.gammaln(y + r)
-        - special.gammaln(r)
-        + special.xlogy(y, mu)
-        - (y + r) * np.log(mu + r)
-        + r * np.log(r)
-    ).sum(axis=1)
-
-
-def test_prior_counts_are_edgers():
-    case = load("edger_glmfit")
-    codes = np.argmax(case["design"][:, :3], axis=1).astype(np.int32)
-    z = np.ascontiguousarray(case["design"][:, 3:], dtype=float)
-    counts = np.ascontiguousarray(case["counts"].T, dtype=float)
-    offset = np.log(case["counts"].sum(axis=1))
-    phi = np.stack([case["dispersion"][codes == b][0] for b in range(3)], axis=1)
-    beta = fit_features(counts, codes, z, offset, phi, prior=1e-4)
-    np.testing.assert_allclose(beta.T, case["coef_prior_1e4"], atol=2e-4)
-    rows = case["onegroup_samples0"]
-    alone = fit_features(
-        np.ascontiguousarray(counts[:, rows]),
-        np.zeros(len(rows), dtype=np.int32),
-        np.empty((len(rows), 0)),
-        offset[rows],
-        case["onegroup_dispersion"][:, None],
-        prior=1e-4,
-    )
-    np.testing.assert_allclose(alone[:, 0], case["onegroup_coef_prior_1e4"], rtol=1e-9)
-
-
-def test_quantile_map_is_that_of_r():
-    case = load("match_quantiles")
-    column = {
-        key: case[key].astype(float)[:, None]
-        for key in ("y", "old_mu", "old_phi", "new_mu")
-    }
-    out = np.empty_like(column["y"])
-    distribution.match_quantiles(
-        column["y"],
-        column["old_mu"],
-        column["old_phi"],
-        column["new_mu"],
-        case["new_phi"].astype(float),
-        np.full_like(out, np.inf),
-        out,
-    )
-    np.testing.assert_array_equal(out[:, 0], case["expected"])
-
-
-def test_distribution_equals_scipys():
-    rng = np.random.default_rng(0)
-    mu, phi = 10 ** rng.uniform(-2, 4, 400), 10 ** rng.uniform(-4, 1.5, 400)
-    k = np.floor(mu * rng.uniform(0, 3, 400))
-    r = 1 / phi
-    theirs = special.betainc(r, k + 1, r / (r + mu))
-    ours = [distribution.cdf(*args) for args in zip(k, mu, phi, strict=True)]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-    masses = [distribution.pmf(*args) for args in zip(k, mu, phi, strict=True)]
-    np.testing.assert_allclose(masses, stats.nbinom.pmf(k, r, r / (r + mu)), rtol=1e-9)
-    possible = (np.array(ours) > 1e-250) & (np.array(ours) < 1 - 1e-4)
-    back = [
-        distribution.quantile(p, m, f, guess)
-        for guess in (0.0, 1e3, 1e6)
-        for p, m, f in zip(
-            np.array(ours)[possible], mu[possible], phi[possible], strict=True
-        )
-    ]
-    np.testing.assert_array_equal(back, np.tile(k[possible], 3))
-
-
-@pytest.mark.parametrize("mu", [0.3, 40.0, 2e4])
-def test_small_dispersions_tend_to_poisson(mu):
-    for k in np.floor(mu + np.sqrt(mu) * np.array([-2.0, 0.0, 1.5])):
-        if k >= 0:
-            found = distribution.cdf(k, mu, 1e-12)
-            np.testing.assert_allclose(found, stats.poisson.cdf(k, mu), rtol=1e-7)
-
-
-def test_shrinkage_is_the_weighted_mean_of_the_others():
-    rng = np.random.default_rng(1)
-    mu = rng.uniform(3, 8, (6, 4))
-    counts = rng.poisson(mu).astype(float)
-    gamma, phi = rng.normal(size=6), rng.uniform(0.05, 0.5, 6)
-    new_gamma, new_phi = average_likely_counts(counts, mu, gamma, phi)
-    for g in range(6):
-        others = [h for h in range(6) if h != g]
-        weights = [
-            stats.nbinom.pmf(counts[g], 1 / phi[h], 1 / (1 + phi[h] * mu[h])).prod()
-            for h in others
-        ]
-        np.testing.assert_allclose(
-            new_gamma[g], np.average(gamma[others], weights=weights), rtol=1e-9
-        )
-        np.testing.assert_allclose(
-            new_phi[g], np.average(phi[others], weights=weights), rtol=1e-9
         )
 
 
@@ -250,10 +105,11 @@ def simulated():
     return counts, batch, pd.DataFrame({"group": group})
 
 
+KINDS = [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_array]
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16, np.float32])
-@pytest.mark.parametrize(
-    "kind", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_array]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_dtype_storage_and_zeros_stay(simulated, kind, dtype):
     counts, batch, table = simulated
     whole = bc.ComBatSeq().fit_transform(counts, batch=batch, covariates=table)
@@ -269,6 +125,104 @@ def test_dtype_storage_and_zeros_stay(simulated, kind, dtype):
     assert abs(given - before).sum() == 0
 
 
+def up_to(top):
+    """Counts up to the edge of a dtype, in the batch whose counts are raised."""
+    rng = np.random.default_rng(3)
+    share = rng.uniform(0.4, 0.9, (20, 12))
+    share[10:, ::2] *= 0.4
+    share[10:] *= np.linspace(0.5, 1.1 / 0.9, 10)[:, None]
+    counts = np.floor(top * np.minimum(share, 1))
+    batch = np.arange(20) // 10
+    return counts, batch
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wider"),
+    [
+        (np.uint8, np.uint16),
+        (np.int8, np.int16),
+        (np.uint16, np.uint32),
+        (np.int16, np.int32),
+        (np.float16, np.float32),
+        (np.float32, np.float64),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_counts_that_do_not_fit_widen_the_dtype(kind, dtype, wider):
+    if kind in KINDS[2:] and dtype == np.float16:
+        pytest.skip("SciPy has no matrices in float16")
+    integer = np.dtype(dtype).kind != "f"
+    top = np.iinfo(dtype).max if integer else 2 ** (np.finfo(dtype).nmant + 1)
+    counts, batch = up_to(top)
+    exact = bc.ComBatSeq().fit_transform(counts.astype(np.int64), batch=batch)
+    assert top < exact.max() < 2 * top
+    given = kind(counts.astype(dtype))
+    found = bc.ComBatSeq().fit_transform(given, batch=batch)
+    assert found.dtype == wider
+    dense = found.toarray() if sp.issparse(found) else found
+    np.testing.assert_array_equal(dense, exact)
+
+
+def test_wider_counts_are_read_back_from_a_file(tmp_path):
+    counts, batch = up_to(255)
+    obs = pd.DataFrame({"batch": batch}, index=map(str, range(20)))
+    adata = ad.AnnData(sp.csr_matrix(counts.astype(np.uint8)), obs=obs)
+    exact = bc.ComBatSeq().fit_transform(counts, batch=batch)
+    assert exact.max() > 255
+    bc.pp.combat_seq(adata, "batch")
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad").X
+    np.testing.assert_array_equal(again.toarray(), exact)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_entries_stored_twice_are_one_count(simulated, kind):
+    counts, batch, _ = simulated
+    once = kind(counts)
+    twice = once.copy()
+    twice.data, twice.indices = np.repeat(once.data, 2), np.repeat(once.indices, 2)
+    twice.data[1::2] = 1
+    twice.data[::2] -= 1
+    twice.indptr = once.indptr * 2
+    np.testing.assert_array_equal(
+        bc.ComBatSeq().fit_transform(twice, batch=batch).toarray(),
+        bc.ComBatSeq().fit_transform(once, batch=batch).toarray(),
+    )
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
+def test_blocks_of_features_do_not_matter(simulated, monkeypatch, kind):
+    counts, batch, table = simulated
+    whole = bc.ComBatSeq().fit(kind(counts), batch=batch, covariates=table)
+    monkeypatch.setattr(feature_counts, "WIDEST", 30)
+    parts = bc.ComBatSeq().fit(kind(counts), batch=batch, covariates=table)
+    for name, values in whole.model_.to_arrays().items():
+        np.testing.assert_array_equal(values, parts.model_.to_arrays()[name])
+    np.testing.assert_array_equal(
+        parts.transform(counts, batch=batch, covariates=table),
+        whole.transform(counts, batch=batch, covariates=table),
+    )
+
+
+def test_only_capped_features_are_named():
+    rng, n, g = np.random.default_rng(0), 29, 300
+    mu = (
+        np.exp(rng.uniform(0, np.log(200), g))
+        * np.exp(rng.normal(0, 0.5, (2, g)))[np.arange(n) % 2]
+    )
+    mu *= np.exp(rng.normal(0, 0.3, n))[:, None]
+    counts = rng.negative_binomial(5, 5 / (5 + mu))
+    group = np.repeat(["gfp", "her2", "gfp", "egfr"], [12, 5, 6, 6])
+    with pytest.warns(
+        CappedWarning, match=r"1 corrected counts of 1 features \(x119\)"
+    ):
+        bc.ComBatSeq().fit_transform(
+            counts,
+            batch=np.repeat([1, 2], [17, 12]),
+            covariates=pd.DataFrame({"group": group}),
+        )
+
+
 def test_samples_are_mapped_alone_and_after_loading(simulated, tmp_path):
     counts, batch, table = simulated
     estimator = bc.ComBatSeq().fit(counts, batch=batch, covariates=table)
@@ -281,26 +235,6 @@ def test_samples_are_mapped_alone_and_after_loading(simulated, tmp_path):
     estimator.save(tmp_path / "correction.npz")
     loaded = bc.load(tmp_path / "correction.npz")
     np.testing.assert_array_equal(loaded.transform(counts[rows], **part), whole[rows])
-
-
-def test_without_batch_effects_counts_stay():
-    """Equal distributions map onto themselves: no knife edge between y and y + 1."""
-    rng = np.random.default_rng(2)
-    mu, phi = rng.uniform(2, 500, (40, 1)), rng.uniform(0.01, 2, 40)
-    counts = rng.negative_binomial(
-        1 / phi[:, None], 1 / (1 + phi[:, None] * mu), (40, 9)
-    )
-    out = np.empty(counts.shape)
-    distribution.match_quantiles(
-        counts.astype(float),
-        np.broadcast_to(mu, counts.shape).copy(),
-        np.broadcast_to(phi[:, None], counts.shape).copy(),
-        np.broadcast_to(mu, counts.shape).copy(),
-        phi,
-        np.full(counts.shape, np.inf),
-        out,
-    )
-    np.testing.assert_array_equal(out, counts)
 
 
 def test_counts_cannot_explode():
@@ -383,7 +317,13 @@ def _with(value, dtype=float):
             _counts() * (np.arange(24) != 5)[:, None],
             {"batch": BATCH},
             InputError,
-            "rows 5",
+            r"1 of 24 samples \(row 5\) have no counts",
+        ),
+        (
+            _counts() * (np.arange(24) % 7 > 0)[:, None],
+            {"batch": pd.Series(BATCH, index=[f"s{i}" for i in range(24)])},
+            InputError,
+            r"4 of 24 samples \(s0, s7, s14, s21\)",
         ),
         (
             _counts() * (np.arange(24) > 7)[:, None],

@@ -234,10 +234,10 @@ def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
 
     Returns
     -------
-    Number of values that were held at their bound, of each feature: (G,).
+    How many values of each feature were kept down at their bound: (G,).
     """
     n_features, n_rows = counts.shape
-    held = np.zeros(n_features)
+    capped = np.zeros(n_features)
     for g in prange(n_features):
         for i in range(n_rows):
             y = counts[g, i]
@@ -255,6 +255,6 @@ def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
             value = 1 + quantile(p, target, spread, guess)
             if value > bound[g, i]:
                 value = max(bound[g, i], y)
-                held[g] += 1
+                capped[g] += 1
             out[g, i] = value
-    return held
+    return capped

@@ -1,0 +1,94 @@
+r"""Counts mapped to where they would be without batch effects, block by block.
+
+y* = F*⁻¹(F(y)),    F = NB(μ, φ_b),  F* = NB(μ e^(-γ*_b), φ*)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.arrays.dtypes import LARGEST_COUNT, dtype_of_counts
+from batchcorr.models.counts.distribution import match_quantiles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.arrays.feature_counts import FeatureCounts
+    from batchcorr.design.design import Design
+    from batchcorr.estimators.count_model import CountModel
+
+__all__ = ["BOUND", "map_counts"]
+
+BOUND = 10.0
+"""A corrected count may reach this many times the feature's highest rate seen by fit."""
+
+
+def map_counts(
+    counts: FeatureCounts,
+    model: CountModel,
+    design: Design,
+    offset: NDArray[np.float64],
+) -> tuple[Any, NDArray[np.float64]]:
+    """Correct the adjusted features; the others stay.
+
+    Parameters
+    ----------
+    counts
+        All features of n samples.
+    model
+        The frozen fit.
+    design
+        Batch and covariates of the samples.
+    offset
+        Their log library sizes: (n,).
+
+    Returns
+    -------
+    corrected
+        A new matrix, NumPy or CSC as that of `counts`, in its dtype, or in the next
+        wider one that holds the largest corrected count.
+    capped
+        How many values of each feature were kept down at the bound: (G,).
+    """
+    x, sparse = counts.x, not isinstance(counts.x, np.ndarray)
+    values = (x.data if sparse else x).copy()
+    capped = np.zeros(counts.shape[0])
+    adjusted = np.flatnonzero(model.adjusted)
+    for part, block in counts.take(features=adjusted).blocks():
+        features = adjusted[part]
+        old, new = model.means(design, offset, features)
+        mapped = np.empty_like(block)
+        capped[features] = match_quantiles(
+            block,
+            old,
+            model.dispersions(design, features),
+            new,
+            model.phi_star[features],
+            np.minimum(model.bound(offset, features, BOUND), LARGEST_COUNT),
+            mapped,
+        )
+        values = values.astype(
+            dtype_of_counts(values.dtype, mapped.max(initial=0.0)), copy=False
+        )
+        if sparse:
+            rows, places = _stored(x, features)
+            values[places] = mapped[rows, x.indices[places]]
+        else:
+            values[:, features] = mapped.T
+    if not sparse:
+        return values, capped
+    return type(x)((values, x.indices.copy(), x.indptr.copy()), shape=x.shape), capped
+
+
+def _stored(
+    x: Any, features: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Of the values stored for some columns: whose each is, 0 …, and its place in data."""
+    lengths = np.diff(x.indptr)[features]
+    ends = np.cumsum(lengths)
+    column = np.repeat(np.arange(len(features)), lengths)
+    return column, np.arange(lengths.sum()) + (x.indptr[features] - ends + lengths)[
+        column
+    ]
