@@ -52,4 +52,4 @@ def _largest_exact(dtype: np.dtype[Any]) -> float:
     """The whole number up to which a dtype holds all."""
     if dtype.kind in "iu":
         return float(np.iinfo(dtype).max)
-    return 2.0 ** (int(np.finfo(dtype).nmant) + 1)
+    return float(2 / np.finfo(dtype).eps)
