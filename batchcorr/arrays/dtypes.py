@@ -45,7 +45,8 @@ def dtype_of_counts(dtype: Any, largest: float) -> np.dtype[Any]:
     dtype = np.dtype(dtype)
     while _largest_exact(dtype) < largest and dtype.itemsize < 8:
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
-    return dtype
+    wide: np.dtype[Any] = dtype
+    return wide
 
 
 def _largest_exact(dtype: np.dtype[Any]) -> float:

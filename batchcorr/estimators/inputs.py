@@ -38,8 +38,9 @@ class SampleNames:
     """
 
     def __init__(self, *given: Any) -> None:
-        indices = [each.index for each in given if _is_table(each)]
-        named = [i for i in indices if type(i).__name__ != "RangeIndex"]
+        tables = [each for each in given if isinstance(each, pd.DataFrame | pd.Series)]
+        indices = [each.index for each in tables]
+        named = [index for index in indices if not isinstance(index, pd.RangeIndex)]
         self._index = named[0] if named else None
 
     def __call__(self, rows: NDArray[np.intp]) -> str:
