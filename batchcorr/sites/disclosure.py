@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import DesignError, some
+from batchcorr.sites.basis import Basis
 from batchcorr.sites.schema import NUMERIC
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def check_design(design: Design, schema: Schema, table: Table) -> None:
         if len(rows) < FEWEST * p:
             found.append(f"{batch} ({len(rows)}; {FEWEST * p} for {p} design columns)")
         elif not small:
-            basis = _basis(design.columns[rows])
+            columns = design.columns[rows]
+            basis = Basis.of(columns).directions(columns)
             alone = int(((basis**2).sum(axis=1) > LEVERAGE).sum())
             if alone:
                 found.append(f"{batch} ({alone} with numbers far from all others)")
@@ -106,17 +108,6 @@ def _cells(batch: str, parts: list[Any], n_rows: int) -> list[tuple[str, int]]:
             name += f" × {variable.column} {text}"
         cells.append((name, int(n)))
     return cells
-
-
-def _basis(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an orthonormal basis of a constant and the columns: (n, rank)."""
-    n = len(columns)
-    centred = columns - columns.mean(axis=0)
-    norms = np.linalg.norm(centred, axis=0)
-    scaled = centred[:, norms > 0] / norms[norms > 0]
-    left, size, _ = np.linalg.svd(scaled, full_matrices=False)
-    spanned = left[:, size > 1e-9 * size.max(initial=0)]
-    return np.column_stack([np.full(n, n**-0.5), spanned])
 
 
 def _largest_share(basis: NDArray[np.float64]) -> float:

@@ -17,11 +17,10 @@ from batchcorr.arrays.differing import differing
 from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
 from batchcorr.estimators.matrix import as_matrix, warn_of_counts
 from batchcorr.sites.disclosure import FEWEST, check_design
-from batchcorr.sites.grid import bits_of_values, grid_of
 from batchcorr.sites.left_out import leave_out
 from batchcorr.sites.make_schema import feature_names
 from batchcorr.sites.moments_file import SiteMoments
-from batchcorr.sites.rounding import COARSEST, Basis, digits_of, rounded, sd_of
+from batchcorr.sites.rounding import COARSEST, digits_of, rounded
 from batchcorr.sites.schema import Schema
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from batchcorr.arrays.differing import Differing
-    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["gather", "moments"]
@@ -133,36 +130,10 @@ def gather(
     values = differing(x, design.codes, len(schema.batches), FEWEST - 1)
     if exact:
         return SiteMoments(schema, leave_out(sums, values, schema))
-    bases = [Basis(_gram(design, batch)) for batch in range(sums.n_batches)]
-    digits = _digits(x, sums, values, design, bases)
-    given = leave_out(sums, values, schema, digits < COARSEST)
-    given = rounded(given, bases, np.maximum(digits, COARSEST))
+    digits = digits_of(x, sums, values, design)
+    given = rounded(leave_out(sums, values, schema, digits < COARSEST), digits, design)
     _warn_of_coarse(given, schema, digits)
     return SiteMoments(schema, given)
-
-
-def _gram(design: Design, batch: int) -> NDArray[np.float64]:
-    columns = design.columns[design.codes == batch]
-    centred = columns - (columns.mean(axis=0) if len(columns) else 0)
-    gram: NDArray[np.float64] = centred.T @ centred
-    return gram
-
-
-def _digits(
-    x: Any, sums: Moments, values: Differing, design: Design, bases: list[Basis]
-) -> NDArray[np.int64]:
-    """Binary digits that the sums of each batch and feature are told with: (B, G)."""
-    sd = sd_of(sums, bases)
-    n = np.broadcast_to(sums.n, sd.shape)
-    grid = grid_of(x, design.codes, values, sums.mean)
-    held = bits_of_values(values, grid, sd, n) * n / np.maximum(sums.rows, 1)
-    digits = np.full(sd.shape, COARSEST)
-    for batch in np.flatnonzero(design.counts):
-        columns = design.columns[design.codes == batch]
-        digits[batch] = digits_of(columns, bases[batch], held[batch])
-    constant = (sums.squares == 0) | (n == 0)
-    explained = ~constant & (sd == 0)
-    return np.where(explained, COARSEST - 1, np.where(constant, COARSE, digits))
 
 
 def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) -> None:

@@ -24,16 +24,21 @@ hold (`grid`): so at least 2^(k h/2) sets of values agree with what is told.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from batchcorr.sites.basis import Basis
+from batchcorr.sites.grid import bits_of_values, grid_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.arrays.differing import Differing
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
-__all__ = ["COARSEST", "FINEST", "Basis", "digits_of", "rounded", "sd_of"]
+__all__ = ["COARSEST", "FINEST", "digits_of", "rounded"]
 
 FINEST = 20
 """Binary digits of a standard deviation that are told at most: 1e-6 of it."""
@@ -48,42 +53,79 @@ SEARCHED = 512
 """Samples of the highest leverage that are looked at."""
 
 
-class Basis:
-    """Orthonormal directions of the centred columns of one batch.
+def digits_of(
+    x: Any, sums: Moments, values: Differing, design: Design
+) -> NDArray[np.int64]:
+    """Binary digits that the sums of each batch and feature may be told with: (B, G).
 
     Parameters
     ----------
-    gram
-        S of the batch: (p, p).
+    x
+        Samples × features.
+    sums
+        Their moments.
+    values
+        Between what they lie, and how many differ from the most common value.
+    design
+        Batches and columns of the samples.
+
+    Returns
+    -------
+    `FINEST` or fewer; less than `COARSEST` where no sum may be told.
     """
-
-    def __init__(self, gram: NDArray[np.float64]) -> None:
-        p = len(gram)
-        self.factor = np.zeros((p, p))
-        for j in range(p):
-            row = self.coordinates(gram[:j, j], j)
-            left = gram[j, j] - (row**2).sum()
-            self.factor[j, :j] = row
-            self.factor[j, j] = np.sqrt(left) if left > 1e-9 * gram[j, j] else 0.0
-
-    @property
-    def rank(self) -> int:
-        """Number of directions."""
-        return int((np.diag(self.factor) > 0).sum())
-
-    def coordinates(
-        self, products: NDArray[np.float64], p: int | None = None
-    ) -> NDArray[np.float64]:
-        """L⁻¹ of products with the columns, 0 where a column depends on earlier ones."""
-        p = len(self.factor) if p is None else p
-        u = np.zeros_like(products, dtype=np.float64)
-        for j in range(p):
-            if self.factor[j, j] > 0:
-                u[j] = (products[j] - self.factor[j, :j] @ u[:j]) / self.factor[j, j]
-        return u
+    bases = _bases(design)
+    sd = _sd(sums, bases)
+    n = np.broadcast_to(sums.n, sd.shape)
+    grid = grid_of(x, design.codes, values, sums.mean)
+    held = bits_of_values(values, grid, sd, n) * n / np.maximum(sums.rows, 1)
+    digits = np.full(sd.shape, FINEST)
+    for batch in np.flatnonzero(design.counts):
+        columns = design.columns[design.codes == batch]
+        needed = _bits_needed(columns, bases[batch])
+        digits[batch] = np.searchsorted(needed, held[batch], side="right")
+        digits[batch] += COARSEST - 1
+    constant = (sums.squares == 0) | (n == 0)
+    explained = ~constant & (sd == 0)
+    return np.where(explained, COARSEST - 1, np.where(constant, FINEST, digits))
 
 
-def sd_of(sums: Moments, bases: list[Basis]) -> NDArray[np.float64]:
+def rounded(sums: Moments, digits: NDArray[np.int64], design: Design) -> Moments:
+    """The moments as they may leave: u and r of every feature as multiples of τ.
+
+    Parameters
+    ----------
+    sums
+        The exact moments.
+    digits
+        Binary digits of each batch and feature: (B, G).
+    design
+        Batches and columns of the samples.
+    """
+    bases = _bases(design)
+    mean, squares, cross = sums.mean.copy(), sums.squares.copy(), sums.cross.copy()
+    n = np.broadcast_to(sums.n, mean.shape)
+    sd = _sd(sums, bases)
+    for batch, basis in enumerate(bases):
+        u, rest = _split(sums, batch, basis)
+        some = np.flatnonzero((sums.squares[batch] > 0) & (sd[batch] > 0))
+        told = np.maximum(digits[batch, some], COARSEST)
+        step = np.exp2(np.ceil(np.log2(sd[batch, some])) - told)
+        u = np.rint(u[:, some] / step) * step
+        r = np.maximum(np.rint(np.sqrt(rest[some]) / step), 1) * step
+        root = np.sqrt(n[batch, some])
+        mean[batch, some] = np.rint(root * mean[batch, some] / step) * step / root
+        squares[batch, some] = r**2 + (u**2).sum(axis=0)
+        cross[batch][:, some] = basis.factor @ u
+    return replace(sums, mean=mean, squares=squares, cross=cross)
+
+
+def _bases(design: Design) -> list[Basis]:
+    """The directions of the columns of each batch."""
+    batches = range(len(design.counts))
+    return [Basis.of(design.columns[design.codes == batch]) for batch in batches]
+
+
+def _sd(sums: Moments, bases: list[Basis]) -> NDArray[np.float64]:
     """Standard deviation of each batch and feature about its columns: (B, G)."""
     n = np.broadcast_to(sums.n, sums.mean.shape)
     sd = np.zeros(sums.mean.shape)
@@ -93,33 +135,9 @@ def sd_of(sums: Moments, bases: list[Basis]) -> NDArray[np.float64]:
     return sd
 
 
-def digits_of(
-    columns: NDArray[np.float64], basis: Basis, held: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Binary digits that the sums of a batch may be told with.
-
-    Parameters
-    ----------
-    columns
-        Design columns of the samples of the batch: (n, p).
-    basis
-        Their directions.
-    held
-        Bits that one value of each feature holds: (G,).
-
-    Returns
-    -------
-    `FINEST` or fewer for each feature, less than `COARSEST` if none are safe: (G,).
-    """
-    needed = _bits_needed(columns, basis)
-    return COARSEST - 1 + np.searchsorted(needed, held, side="right")
-
-
 def _bits_needed(columns: NDArray[np.float64], basis: Basis) -> NDArray[np.float64]:
     """Bits that values must hold for sums with `COARSEST` … `FINEST` digits to be safe."""
-    n = len(columns)
-    along = basis.coordinates((columns - columns.mean(axis=0)).T)
-    q = np.vstack([np.full(n, n**-0.5), along[np.diag(basis.factor) > 0]]).T
+    q, n = basis.directions(columns), len(columns)
     leverage = (q**2).sum(axis=1)
     order = np.lexsort((*columns.T, -np.round(leverage, 9)))[:SEARCHED]
     q = q[order]
@@ -134,35 +152,6 @@ def _bits_needed(columns: NDArray[np.float64], basis: Basis) -> NDArray[np.float
             told[-1] -= 0.5 * np.log2(epsilon)
         needed.append((told / k).max() / TOLD)
     return np.maximum.accumulate(needed)
-
-
-def rounded(sums: Moments, bases: list[Basis], digits: NDArray[np.int64]) -> Moments:
-    """The moments as they may leave: u and r of every feature as multiples of τ.
-
-    Parameters
-    ----------
-    sums
-        The exact moments.
-    bases
-        The directions of the columns of each batch.
-    digits
-        Binary digits of each batch and feature: (B, G).
-    """
-    mean, squares, cross = sums.mean.copy(), sums.squares.copy(), sums.cross.copy()
-    n = np.broadcast_to(sums.n, mean.shape)
-    sd = sd_of(sums, bases)
-    for batch, basis in enumerate(bases):
-        u, rest = _split(sums, batch, basis)
-        some = np.flatnonzero((sums.squares[batch] > 0) & (sd[batch] > 0))
-        power = np.ceil(np.log2(sd[batch, some])) - digits[batch, some]
-        step = np.exp2(power)
-        u = np.rint(u[:, some] / step) * step
-        r = np.maximum(np.rint(np.sqrt(rest[some]) / step), 1) * step
-        root = np.sqrt(n[batch, some])
-        mean[batch, some] = np.rint(root * mean[batch, some] / step) * step / root
-        squares[batch, some] = r**2 + (u**2).sum(axis=0)
-        cross[batch][:, some] = basis.factor @ u
-    return replace(sums, mean=mean, squares=squares, cross=cross)
 
 
 def _split(

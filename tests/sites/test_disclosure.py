@@ -11,7 +11,8 @@ import batchcorr as bc
 from batchcorr import arrays
 from batchcorr.design.design import Design
 from batchcorr.errors import DesignError, FeatureWarning
-from batchcorr.sites.disclosure import _basis, _largest_share
+from batchcorr.sites.basis import Basis
+from batchcorr.sites.disclosure import _largest_share
 from tests.sites.examples import KEPT, UNITS, only, parts, people, raw
 
 
@@ -108,7 +109,8 @@ def test_few_samples_are_found_among_all_that_could_be():
     for twins in np.tile([2, 4, 6, 8], 8):
         dose = np.repeat([0.0, 1, 2], [8, 12 - twins, twins])
         age = rng.normal(size=20) + 4 * (rng.random(20) < 0.1)
-        basis = _basis(np.stack([dose, dose**2, age], axis=1))
+        columns = np.stack([dose, dose**2, age], axis=1)
+        basis = Basis.of(columns).directions(columns)
         own = basis[sets] @ basis[sets].transpose(0, 2, 1)
         true.append(np.linalg.eigvalsh(own)[:, -1].max())
         found.append(_largest_share(basis))
