@@ -124,6 +124,8 @@ def moderated_f(
     where no value is missing.
     """
     matrices = np.moveaxis(covariance, -1, 0)
+    known = np.isfinite(matrices).all(axis=(1, 2), keepdims=True)
+    matrices = np.where(known, matrices, np.eye(len(coefficient)))  # NaN stay in β
     errors = np.sqrt(np.diagonal(matrices, axis1=1, axis2=2))
     correlation = matrices / (errors[:, :, None] * errors[:, None, :])
     values, vectors = np.linalg.eigh(correlation)

@@ -1,0 +1,176 @@
+r"""The test to make instead of testing corrected values: batch in the model, one read.
+
+    x[i, g] = α[b, g] + z[i] β[:, g] + ε,        c β = 0 ?
+
+from the moments that corrections are learned from: β, V and RSS of the linear fit, and
+variances moderated over features. The columns c β may be tested one by one (t) and
+together (F).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr.models.batch_weights import batch_weights
+from batchcorr.models.linear_model import LinearFit
+from batchcorr.models.moderated_t import (
+    ModeratedF,
+    ModeratedT,
+    moderated_f,
+    moderated_t,
+)
+from batchcorr.models.robust_variance_prior import estimate_robust_variance_prior
+from batchcorr.models.variance_prior import estimate_variance_prior
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.moments import Moments
+    from batchcorr.models.variance_prior import VariancePrior
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["OneStepTest", "one_step_test", "with_batch_weights"]
+
+ESTIMABLE = 1e-8
+"""How far a contrast may be from what a feature's own samples determine."""
+
+
+@dataclass(frozen=True)
+class OneStepTest:
+    """What the test says of each feature.
+
+    Attributes
+    ----------
+    each
+        One t a contrast: arrays (k, G).
+    together
+        F of all contrasts; None for a single one.
+    mean
+        Mean of the feature's observed values: (G,).
+    variance, df
+        s² and d before they are moderated: (G,).
+    prior
+        What the features have in common.
+    """
+
+    each: ModeratedT
+    together: ModeratedF | None
+    mean: Floats
+    variance: Floats
+    df: Floats
+    prior: VariancePrior
+
+
+def one_step_test(
+    moments: Moments,
+    contrasts: Floats,
+    *,
+    observed: Moments | None = None,
+    trend: bool = False,
+    robust: bool = False,
+) -> OneStepTest:
+    """Test contrasts of the design columns, batch in the model.
+
+    Parameters
+    ----------
+    moments
+        Of all batches.
+    contrasts
+        Weights of the columns, a row a contrast: (k, p).
+    observed
+        Where `moments` are weighted: the plain ones, for means and degrees of freedom.
+    trend
+        Let the prior variance follow the feature's mean.
+    robust
+        Keep a few features of outlying variance from moving the prior.
+
+    Notes
+    -----
+    With missing values a feature is tested if its own samples determine the contrast,
+    whatever else they leave open; else all is NaN. R: limma `lmFit` with batch in the
+    design, then `eBayes`.
+    """
+    plain = moments if observed is None else observed
+    fit = LinearFit.of(moments)
+    coefficient, covariance, squares, df = _estimates(fit, moments, plain, contrasts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
+        variance = np.where(df > 0, squares / df, np.nan)
+    estimate = estimate_robust_variance_prior if robust else estimate_variance_prior
+    prior = estimate(variance, df, mean if trend else None)
+    errors = np.sqrt(np.einsum("iig->ig", covariance))
+    each = moderated_t(coefficient, errors, variance, df, prior)
+    together = None
+    if len(contrasts) > 1:
+        together = moderated_f(coefficient, covariance, variance, df, prior)
+    return OneStepTest(each, together, mean, variance, df, prior)
+
+
+def with_batch_weights(moments: Moments) -> tuple[Moments, Floats]:
+    """The moments with every batch weighted by how little it varies, and the weights.
+
+    Parameters
+    ----------
+    moments
+        Of all batches; features with missing values take no part in the weights.
+    """
+    complete = np.flatnonzero((moments.n == moments.rows).all(axis=0))
+    own = moments if moments.n.shape[1] == 1 else moments.select_features(complete)
+    if own.n.shape[1] > 1:  # all complete: their samples are the same
+        own = replace(
+            own,
+            n=own.n[:, :1],
+            columns=own.columns[..., :1],
+            gram=own.gram[..., :1],
+        )
+    weights = batch_weights(own)
+    column = weights[:, None]
+    weighted = replace(
+        moments,
+        squares=moments.squares * column,
+        cross=moments.cross * column[:, :, None],
+        gram=moments.gram * column[:, :, None, None],
+    )
+    return weighted, weights
+
+
+def _estimates(
+    fit: LinearFit, moments: Moments, plain: Moments, contrasts: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Estimates (k, G), covariances (k, k, 1|G), RSS and its degrees of freedom (G,)."""
+    coefficient = contrasts @ fit.coefficients
+    covariance = np.einsum("ip,pqg,jq->ijg", contrasts, fit.covariance, contrasts)
+    batches = (plain.n > 0).sum(axis=0)
+    df = np.broadcast_to(
+        plain.n.sum(axis=0) - batches - fit.n_columns, (fit.n_features,)
+    ).astype(np.float64)
+    squares = fit.residual_squares.sum(axis=0)
+    open_ = np.flatnonzero(~np.asarray(fit.solved))
+    if not len(open_):
+        return coefficient, covariance, squares, np.maximum(df, 0.0)
+    # What the samples of these features determine: V by the generalized inverse.
+    covariance = np.array(np.broadcast_to(covariance, (*covariance.shape[:2], len(df))))
+    gram = np.moveaxis(moments.gram.sum(axis=0)[..., open_], -1, 0)
+    cross = moments.cross.sum(axis=0)[:, open_].T[:, :, None]
+    size = np.sqrt(np.einsum("gii->gi", gram))
+    size = np.where(size > 0, size, 1.0)
+    scaled = gram / (size[:, :, None] * size[:, None, :])
+    v = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True)
+    weights = contrasts / size[:, None, :]  # of the scaled columns
+    missed = np.abs(weights - weights @ v @ scaled).max(axis=2)
+    determined = missed <= ESTIMABLE * np.abs(weights).max(axis=2)
+    right = cross / size[:, :, None]
+    beta = v @ right
+    explained = (right * beta).sum(axis=(1, 2))
+    squares[open_] = np.maximum(moments.squares[:, open_].sum(axis=0) - explained, 0)
+    rank = np.linalg.matrix_rank(scaled, tol=1e-10, hermitian=True)
+    coefficient[:, open_] = np.where(determined, (weights @ beta)[:, :, 0], np.nan).T
+    inner = weights @ v @ np.swapaxes(weights, 1, 2)
+    both = determined[:, :, None] & determined[:, None, :]
+    covariance[:, :, open_] = np.moveaxis(np.where(both, inner, np.nan), 0, -1)
+    df[open_] += fit.n_columns - rank
+    return coefficient, covariance, squares, np.maximum(df, 0.0)
