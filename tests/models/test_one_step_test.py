@@ -32,7 +32,9 @@ LOOSE = {"limma_15_outlier_variances": 4e-9, "limma_04_bladder_missing_trend": 4
 def read(golden, name):
     """R's results, samples × features, weights or None."""
     r = golden(name)
-    source = golden(str(r["input_from"]).removesuffix(".npz")) if "input_from" in r else r
+    source = (
+        golden(str(r["input_from"]).removesuffix(".npz")) if "input_from" in r else r
+    )
     x = np.array(source["input"])
     if "use_missing" in r:
         x[source["missing"].astype(bool)] = np.nan
@@ -78,9 +80,7 @@ def test_equal_to_limma(golden, name, variant):
     close(found.variance, np.where(r["df_residual"] > 0, r["sigma"] ** 2, np.nan))
     close(found.df, r["df_residual"])
     coefficient = r["coefficients"][r["tested_columns0"]]
-    close(
-        found.each.coefficient, without_dropped(found.each.coefficient, coefficient)
-    )
+    close(found.each.coefficient, without_dropped(found.each.coefficient, coefficient))
     stem = f"{variant}_converged_" if f"{variant}_converged_t" in r else f"{variant}_"
     fitted = ~(found.variance < 1e-20)  # what exact fits leave is rounding
     t = without_dropped(found.each.t, r[f"{stem}t"])
