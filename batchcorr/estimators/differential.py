@@ -1,0 +1,211 @@
+"""From moments to a table of tests: which columns are tested, and how that is told.
+
+A column of labels is tested level by level against its first, a column of numbers by its
+slope, and a contrast of levels as it is written. Batch, further factors, nuisances and
+the other covariates are in the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.errors import BatchSizeWarning, DesignError, InputError, did_you_mean, warn
+from batchcorr.errors import some as listed
+from batchcorr.estimators import checks
+from batchcorr.models.linear_model import LinearFit
+from batchcorr.models.moderated_t import adjust
+from batchcorr.models.one_step_test import one_step_test, with_batch_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.metadata import Metadata
+    from batchcorr.models.moments import Moments
+    from batchcorr.models.one_step_test import OneStepTest
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Contrast", "differential_table", "read_contrast"]
+
+
+class Contrast(NamedTuple):
+    """What is tested: a column, or weights of its levels that sum to 0."""
+
+    column: str
+    weights: Mapping[str, float] | None = None
+
+
+def read_contrast(test: Any) -> Contrast:
+    """What a caller means by `test`.
+
+    Parameters
+    ----------
+    test
+        The name of a column; ``(column, level, reference)``; or ``(column, {level:
+        weight, …})`` with weights that sum to 0.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> read_contrast(("group", "treated", "control")).weights
+    {'treated': 1.0, 'control': -1.0}
+    """
+    if isinstance(test, str):
+        return Contrast(test)
+    if isinstance(test, tuple | list) and test and isinstance(test[0], str):
+        if len(test) == 3:
+            return Contrast(test[0], {str(test[1]): 1.0, str(test[2]): -1.0})
+        if len(test) == 2 and hasattr(test[1], "items"):
+            weights = {str(level): float(weight) for level, weight in test[1].items()}
+            if abs(sum(weights.values())) <= 1e-9 and any(weights.values()):
+                return Contrast(test[0], weights)
+    msg = (
+        "test must be the name of a column, (column, level, reference), or (column, "
+        f"{{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
+    )
+    raise InputError(msg)
+
+
+def differential_table(
+    moments: Moments,
+    metadata: Metadata,
+    contrast: Contrast,
+    features: Sequence[str],
+    *,
+    observed: Moments | None = None,
+    trend: bool = False,
+    robust: bool = False,
+    equal_variances: bool = True,
+) -> pd.DataFrame:
+    """The table of tests, a row a feature in the order of the features.
+
+    Parameters
+    ----------
+    moments, metadata
+        Of all samples, with the tested column among the covariates.
+    contrast
+        What is tested.
+    features
+        Names of the features: G of them.
+    observed
+        Where `moments` are weighted by sample: the plain ones.
+    trend, robust
+        As in `batchcorr.models.one_step_test`.
+    equal_variances
+        False: every batch has a variance of its own.
+
+    Raises
+    ------
+    DesignError
+        If the tested column cannot be told from batch, or nothing is left to estimate
+        the variance from.
+    """
+    checks.check_batches(moments, metadata, at_least=1)
+    columns = checks.drop_redundant(moments, metadata)
+    checks.check_variance(LinearFit.of(moments.select(columns)))
+    names, weights = _weights(metadata, contrast)
+    contrasts = weights[:, columns]
+    plain = moments if observed is None else observed
+    moments, plain = moments.select(columns), plain.select(columns)
+    if not equal_variances:
+        _warn_of_explained(LinearFit.of(moments), metadata)
+        moments, _ = with_batch_weights(moments)
+    result = one_step_test(moments, contrasts, observed=plain, trend=trend, robust=robust)
+    return _table(result, names, features)
+
+
+def _weights(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Floats]:
+    """The names of the contrasts, and their weights of the design columns: (k, p)."""
+    names = metadata.names
+    own = [
+        place for place in range(metadata.kept) if metadata.terms[place] == contrast.column
+    ]
+    if not own:
+        msg = (
+            f"{contrast.column!r} is not among the covariates as a main effect, or does "
+            f"not vary. {did_you_mean(contrast.column, metadata.terms[: metadata.kept])}"
+        )
+        raise DesignError(msg)
+    if contrast.weights is None:
+        return [_level_of(names[k], contrast.column) for k in own], np.eye(len(names))[own]
+    levels = {f"{contrast.column}[{level}]": w for level, w in contrast.weights.items()}
+    row = np.zeros(len(names))
+    for place in own:
+        row[place] = levels.pop(names[place], 0.0)
+    known = metadata.covariates.levels_of(contrast.column)
+    unknown = [level for level in contrast.weights if level not in known]
+    if unknown:
+        msg = (
+            f"{contrast.column!r} has no level {unknown[0]!r}. "
+            f"{did_you_mean(unknown[0], known)}"
+        )
+        raise InputError(msg)
+    name = " ".join(f"{w:+g} {level}" for level, w in contrast.weights.items() if w)
+    return [name], row[None]
+
+
+def _level_of(name: str, column: str) -> str:
+    inner = name.removeprefix(f"{column}[")
+    return inner.removesuffix("]") if inner != name else column
+
+
+def _warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:
+    """Say which batches cannot tell their own variance."""
+    rows, df = fit.rows[:, 0], fit.df_by_batch.max(axis=1)
+    without = [
+        str(level)
+        for level, n, left in zip(metadata.levels, rows, df, strict=True)
+        if n < 2 or left <= 1e-6
+    ]
+    if without:
+        msg = (
+            f"The samples of {listed(without)} tell nothing of their own variance: they "
+            "are given that of the batches in common."
+        )
+        warn(msg, BatchSizeWarning)
+
+
+def _table(
+    result: OneStepTest, names: Sequence[str], features: Sequence[str]
+) -> pd.DataFrame:
+    """One group of columns a contrast; with several, F and its p before them."""
+    each, low_high = result.each, result.each.interval()
+    by_name = {
+        "coefficient": each.coefficient,
+        "standard_error": each.standard_error,
+        "ci_low": low_high[0],
+        "ci_high": low_high[1],
+        "t": each.t,
+        "p_value": each.p_value,
+        "p_adjusted": adjust(each.p_value),
+    }
+    index = pd.Index(list(features), dtype=object)
+    if result.together is None:
+        single = {name: value[0] for name, value in by_name.items()}
+        columns = {
+            "coefficient": single.pop("coefficient"),
+            "mean": result.mean,
+            **single,
+        }
+        table = pd.DataFrame(columns, index=index)
+    else:
+        joint = result.together
+        columns = {
+            "mean": result.mean,
+            "f": joint.f,
+            "p_value": joint.p_value,
+            "p_adjusted": adjust(joint.p_value),
+        }
+        for k, level in enumerate(names):
+            columns |= {f"{name}[{level}]": v[k] for name, v in by_name.items()}
+        table = pd.DataFrame(columns, index=index)
+    return table
