@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from batchcorr.errors import BatchSizeWarning, DesignError, InputError, did_you_mean, warn
+from batchcorr.errors import (
+    BatchSizeWarning,
+    DesignError,
+    InputError,
+    did_you_mean,
+    warn,
+)
 from batchcorr.errors import some as listed
 from batchcorr.estimators import checks
 from batchcorr.models.linear_model import LinearFit
@@ -119,7 +125,9 @@ def differential_table(
     if not equal_variances:
         _warn_of_explained(LinearFit.of(moments), metadata)
         moments, _ = with_batch_weights(moments)
-    result = one_step_test(moments, contrasts, observed=plain, trend=trend, robust=robust)
+    result = one_step_test(
+        moments, contrasts, observed=plain, trend=trend, robust=robust
+    )
     return _table(result, names, features)
 
 
@@ -127,7 +135,9 @@ def _weights(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Floats]
     """The names of the contrasts, and their weights of the design columns: (k, p)."""
     names = metadata.names
     own = [
-        place for place in range(metadata.kept) if metadata.terms[place] == contrast.column
+        place
+        for place in range(metadata.kept)
+        if metadata.terms[place] == contrast.column
     ]
     if not own:
         msg = (
@@ -136,12 +146,14 @@ def _weights(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Floats]
         )
         raise DesignError(msg)
     if contrast.weights is None:
-        return [_level_of(names[k], contrast.column) for k in own], np.eye(len(names))[own]
+        return [_level_of(names[k], contrast.column) for k in own], np.eye(len(names))[
+            own
+        ]
     levels = {f"{contrast.column}[{level}]": w for level, w in contrast.weights.items()}
     row = np.zeros(len(names))
     for place in own:
         row[place] = levels.pop(names[place], 0.0)
-    known = metadata.covariates.levels_of(contrast.column)
+    known = _levels(metadata, contrast.column)
     unknown = [level for level in contrast.weights if level not in known]
     if unknown:
         msg = (
@@ -151,6 +163,14 @@ def _weights(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Floats]
         raise InputError(msg)
     name = " ".join(f"{w:+g} {level}" for level, w in contrast.weights.items() if w)
     return [name], row[None]
+
+
+def _levels(metadata: Metadata, column: str) -> list[str]:
+    """The levels of a covariate, as text; none where it holds numbers."""
+    for variable in metadata.covariates.variables:
+        if variable.column == column:
+            return [str(level) for level in variable.levels or ()]
+    return []
 
 
 def _level_of(name: str, column: str) -> str:
