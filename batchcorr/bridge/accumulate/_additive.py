@@ -1,7 +1,7 @@
-r"""Whether a loss is the mean or the sum over samples: by two partitions of the batch.
+r"""Whether a batch can be taken apart: no sample may know of another.
 
 With the statistics of every BatchNorm held at those of the whole batch and random layers
-still, no sample may know of another. Then
+still,
 
     Σ_m (n_m / N) ℓ(m)   for a mean,      Σ_m ℓ(m)   for a sum,
 
@@ -13,29 +13,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchcorr.bridge._batches import take
+from batchcorr.bridge._intercept import Quiet
+from batchcorr.bridge._running import seeded
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge._training.quiet import Quiet
-from batchcorr.bridge._training.samples import take
-from batchcorr.bridge._training.step import fixed_seed
-from batchcorr.bridge.accumulate._mixing import mixing_layer
-from batchcorr.bridge.accumulate._sites import Adjoint
+from batchcorr.bridge.accumulate._sites import Whole
+from batchcorr.bridge.nn._combat_norm import ComBatNorm
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from batchcorr.bridge._training.step import Step
+    from batchcorr.bridge._step import Step
     from batchcorr.bridge.accumulate._sites import Site
 
-__all__ = ["REDUCTIONS", "require_additive", "weight_of"]
+__all__ = ["require_additive", "require_separable", "weight_of"]
 
 REDUCTIONS = ("mean", "sum")
 
+OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
+"""Layers that normalize by the batch, and not as BatchNorm does."""
+
 
 def weight_of(size: int, n: int, reduction: str) -> float:
-    """Return what the loss of `size` of n samples counts for in that of all.
+    """What the loss of `size` of n samples counts for in that of all.
 
     Raises
     ------
@@ -46,6 +50,25 @@ def weight_of(size: int, n: int, reduction: str) -> float:
         msg = f"reduction must be 'mean' or 'sum', not {reduction!r}."
         raise InputError(msg)
     return size / n if reduction == "mean" else 1.0
+
+
+def require_separable(model: nn.Module) -> None:
+    """Refuse layers whose statistics cannot be merged from those of micro-batches.
+
+    Raises
+    ------
+    InputError
+        If one is spread over processes, or normalizes by the batch in another way.
+    """
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, OTHERS):
+            msg = (
+                f"The layer {name or 'model'!r} is a {type(module).__name__}, which "
+                "mixes samples otherwise than BatchNorm: what it does with the whole "
+                "batch cannot be told from micro-batches. Put a torch.nn.BatchNorm in "
+                "its place, or freeze it with .eval()."
+            )
+            raise InputError(msg)
 
 
 def require_additive(
@@ -65,73 +88,46 @@ def require_additive(
     n = sum(len(part) for part in parts)
     groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
     strided = [torch.arange(start, n, groups) for start in range(groups)]
-    one = [_value(step, batch, part, sites) for part in parts]
-    other = [_value(step, batch, part, sites) for part in strided]
-    again = _value(step, batch, parts[0], sites, seed=1)
-    if again != one[0]:
+
+    def value(rows: Tensor, seed: int = 0) -> Tensor:
+        with seeded(step.devices, seed), torch.no_grad(), Whole(sites), Quiet():
+            return step(take(batch, rows)).cpu().double()
+
+    partitions = [[(len(p), value(p)) for p in some] for some in (parts, strided)]
+    off = float(abs(value(parts[0], seed=1) - partitions[0][0][1]))
+    if off:
         msg = (
-            "The loss is random even with dropout held still, by "
-            f"{abs(again - one[0].item()):.2g}: draws of its own cannot be told from a "
-            "loss that is not additive. Switch that layer off to use this."
+            f"The loss is random even with dropout held still, by {off:.2g}: draws of "
+            "its own cannot be told from a loss that is not additive. Switch that layer "
+            "off to use this."
         )
         raise InputError(msg)
-    agree = {
-        kind: _agree(kind, n, (parts, one), (strided, other)) for kind in REDUCTIONS
-    }
-    if agree[reduction]:
+    allowed = torch.finfo(next(step.model.parameters()).dtype).eps ** 0.5
+    totals = {}
+    for kind in REDUCTIONS:
+        shares = [
+            torch.stack([weight_of(size, n, kind) * loss for size, loss in some])
+            for some in partitions
+        ]
+        one, other = (float(share.sum()) for share in shares)
+        size = float(shares[0].abs().sum())
+        totals[kind] = one, other, abs(one - other) <= allowed * size
+    if totals[reduction][2]:
         return
-    fitting = [kind for kind in REDUCTIONS if agree[kind]]
-    if fitting:
-        msg = (
-            f"The loss is the {fitting[0]} over the samples, not the {reduction}: give "
-            f"reduction={fitting[0]!r}."
-        )
-        raise InputError(msg)
-    totals = [
-        float(
-            sum(v * weight_of(len(p), n, reduction) for p, v in zip(*pair, strict=True))
-        )
-        for pair in ((parts, one), (strided, other))
-    ]
-    layer = mixing_layer(step, batch, parts, sites)
-    if layer:
-        msg = (
-            f"The layer {layer} mixes samples, and is no BatchNorm: what it does with "
-            "the whole batch cannot be told from micro-batches, which give "
-            f"{totals[0]:.6g} and {totals[1]:.6g} in two partitions. Put a layer in its "
-            "place that takes every sample by itself, or a torch.nn.BatchNorm."
-        )
-        raise InputError(msg)
+    for kind, (*_, agree) in totals.items():
+        if agree:
+            msg = (
+                f"The loss is the {kind} over the samples, not the {reduction}: give "
+                f"reduction={kind!r}."
+            )
+            raise InputError(msg)
+    one, other, _ = totals[reduction]
     msg = (
         f"The loss is not a {reduction} over samples: two partitions of the batch give "
-        f"{totals[0]:.6g} and {totals[1]:.6g}. A mean over some of the samples only "
-        "(ignore_index), weights that depend on the labels, or a term that compares "
-        "samples does that. Use a sum, or normalize by a number that is the same for "
-        "every micro-batch."
+        f"{one:.6g} and {other:.6g}. A mean over some of the samples only "
+        "(ignore_index), weights that depend on the labels, a term that compares "
+        "samples, or a layer other than BatchNorm that mixes them does that. Use a sum, "
+        "or normalize by a number that is the same for every micro-batch; put layers in "
+        "place that take every sample by itself."
     )
     raise InputError(msg)
-
-
-def _agree(
-    kind: str,
-    n: int,
-    *partitions: tuple[Sequence[Tensor], Sequence[Tensor]],
-) -> bool:
-    """Whether partitions give one total, to half the digits of the loss's dtype."""
-    totals, sizes = [], []
-    for parts, values in partitions:
-        weighted = [
-            v.double() * weight_of(len(p), n, kind)
-            for p, v in zip(parts, values, strict=True)
-        ]
-        totals.append(sum(weighted))
-        sizes.append(sum(abs(v) for v in weighted))
-    allowed = torch.finfo(partitions[0][1][0].dtype).eps ** 0.5
-    return bool(abs(totals[0] - totals[1]) <= allowed * max(sizes))
-
-
-def _value(
-    step: Step, batch: Any, part: Tensor, sites: Sequence[Site], seed: int = 0
-) -> Tensor:
-    with fixed_seed(step.devices, seed), torch.no_grad(), Adjoint(sites, 0), Quiet():
-        return step(take(batch, part))

@@ -13,33 +13,111 @@ does not, accumulation follows the gradient of another function.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from batchcorr.bridge._batches import n_samples, take
+from batchcorr.bridge._intercept import Quiet
+from batchcorr.bridge._running import seeded
+from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge._training.quiet import Quiet
-from batchcorr.bridge._training.samples import n_samples, take
-from batchcorr.bridge._training.step import (
-    Step,
-    fixed_seed,
-    require_any,
-    require_trainable,
-    unchanged,
+from batchcorr.bridge.accumulate._additive import (
+    require_additive,
+    require_separable,
+    weight_of,
 )
-from batchcorr.bridge.accumulate._additive import require_additive, weight_of
-from batchcorr.bridge.accumulate._cost import Cost, CostAt
-from batchcorr.bridge.accumulate._mixing import require_plain_norms
-from batchcorr.bridge.accumulate._sites import Survey, site_of
-from batchcorr.bridge.accumulate._sizes import sizes_to_try
+from batchcorr.bridge.accumulate._exact import require_size
+from batchcorr.bridge.accumulate._sites import Site, Survey, add_to
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
-    from batchcorr.bridge._training.step import LossFunction
+    from batchcorr.bridge._step import LossFunction
 
-__all__ = ["check"]
+__all__ = ["Cost", "CostAt", "check"]
+
+
+@dataclass(frozen=True)
+class CostAt:
+    """What accumulation costs at one micro-batch size, relative to the gradient.
+
+    Parameters
+    ----------
+    micro_batch_size
+        Samples in a micro-batch, at most.
+    error
+        ‖g_p - g‖ / ‖g‖, mean over partitions.
+    systematic
+        ‖mean_p g_p - g‖ / ‖g‖.
+    standard_error
+        What chance alone would leave of `systematic`.
+
+    Examples
+    --------
+    >>> CostAt(4, error=0.6, systematic=0.3, standard_error=0.04).is_systematic
+    True
+    """
+
+    micro_batch_size: int
+    error: float
+    systematic: float
+    standard_error: float
+
+    @property
+    def is_systematic(self) -> bool:
+        """Whether the mean is off by more than two standard errors, and rounding."""
+        return self.systematic > max(2 * self.standard_error, 1e-4)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What accumulation costs a model; `str` gives a table.
+
+    Parameters
+    ----------
+    samples
+        Samples in the whole batch.
+    partitions
+        Random partitions for each size.
+    sizes
+        One entry for each size of the micro-batch.
+
+    Examples
+    --------
+    >>> print(Cost(64, 20, (CostAt(4, 0.61, 0.32, 0.04),)))
+    Gradient accumulation against the whole batch of 64 samples, 20 random partitions
+    micro-batch  error of one  error of mean     s.e.
+              4          0.61           0.32     0.04  systematic
+    """
+
+    samples: int
+    partitions: int
+    sizes: tuple[CostAt, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether accumulation gives the gradient of the whole batch, to rounding."""
+        return all(at.error < 1e-4 for at in self.sizes)
+
+    def __str__(self) -> str:
+        title = (
+            f"Gradient accumulation against the whole batch of {self.samples} samples, "
+            f"{self.partitions} random partitions"
+        )
+        lines = [
+            title,
+            "micro-batch  error of one  error of mean     s.e.",
+        ]
+        for at in self.sizes:
+            line = (
+                f"{at.micro_batch_size:11d}  {at.error:12.2g}  {at.systematic:13.2g}  "
+                f"{at.standard_error:7.1g}"
+            )
+            lines.append(line + ("  systematic" if at.is_systematic else ""))
+        return "\n".join(lines)
 
 
 def check(
@@ -106,12 +184,8 @@ def check(
     >>> check(model, torch.randn(32, 3), loss).ok
     True
     """
-    whole = _Whole(
-        Step(require_trainable(model, loss, batch), loss),
-        batch,
-        n_samples(batch),
-        reduction,
-    )
+    n = n_samples(batch)
+    step = Step.of(model, loss, batch)
     if not model.training:
         msg = (
             "The model is in evaluation mode, where BatchNorm is frozen and accumulation "
@@ -126,75 +200,113 @@ def check(
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
     weight_of(1, 1, reduction)
-    require_plain_norms(model)
-    with unchanged(whole.step):
-        sizes = sizes_to_try(micro_batch_sizes, whole.n, whole.positions())
+    require_separable(step.model)
+    with step.preserved() as reset:
+        positions = _positions(step, batch, n, reduction)
+        sizes = _sizes_to_try(micro_batch_sizes, n, positions)
+        gradient = partial(_gradient, step, batch, reduction, reset)
+        found = tuple(_cost_at(gradient, n, size, partitions) for size in sizes)
+    return Cost(n, partitions, found)
+
+
+def _positions(step: Step, batch: Any, n: int, reduction: str) -> float:
+    """The fewest values per channel and sample any BatchNorm has.
+
+    The loss is required to be additive on the way.
+    """
+    with seeded(step.devices), torch.no_grad(), Survey() as survey:
+        step(batch)
+    sites = [Site.of([own], k) for k, own in enumerate(survey.moments)]
+    if n > 1:
+        halves = torch.arange(n).tensor_split(2)
+        require_additive(step, batch, halves, sites, reduction)
+    return min((float(own.n) / n for own in survey.moments), default=float("inf"))
+
+
+def _gradient(
+    step: Step,
+    batch: Any,
+    reduction: str,
+    reset: Callable[[], None],
+    parts: Sequence[Tensor],
+) -> Tensor:
+    """The accumulated gradient of all parameters, a vector in float64."""
+    n = sum(len(part) for part in parts)
+    total = [torch.zeros_like(p, dtype=torch.float64) for p in step.parameters.values()]
+    for part in parts:
+        reset()
+        weight = weight_of(len(part), n, reduction)
         with Quiet():
-            gradient = whole.gradient([torch.arange(whole.n)])
-            found = tuple(_cost_at(whole, gradient, size, partitions) for size in sizes)
-    return Cost(whole.n, partitions, found)
+            loss = step(take(batch, part))
+        add_to(total, step.gradients(weight * loss))
+    return torch.cat([values.cpu().flatten() for values in total])
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """A batch, and the step it is for."""
-
-    step: Step
-    batch: Any
-    n: int
-    reduction: str
-
-    def positions(self) -> float:
-        """Return the fewest values per channel and sample any BatchNorm has.
-
-        The loss is required to be additive on the way.
-        """
-        survey = Survey()
-        with fixed_seed(self.step.devices, 0), torch.no_grad(), survey:
-            self.step(self.batch)
-        sites = [site_of([own], k) for k, own in enumerate(survey.moments)]
-        if self.n > 1:
-            halves = torch.arange(self.n).tensor_split(2)
-            require_additive(self.step, self.batch, halves, sites, self.reduction)
-        return min(
-            (float(site.whole.n) / self.n for site in sites), default=float("inf")
-        )
-
-    def gradient(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the accumulated gradient of all parameters, a vector in float64."""
-        parameters = list(self.step.parameters.values())
-        total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
-        for part in parts:
-            loss = self.step(take(self.batch, part))
-            weight = weight_of(len(part), self.n, self.reduction)
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for k, gradient in enumerate(require_any(found)):
-                if gradient is not None:
-                    total[k] += weight * gradient
-        return torch.cat([values.cpu().flatten() for values in total])
-
-
-def _cost_at(whole: _Whole, gradient: Tensor, size: int, partitions: int) -> CostAt:
-    """Return what one size costs."""
+def _cost_at(
+    gradient: Callable[[Sequence[Tensor]], Tensor], n: int, size: int, partitions: int
+) -> CostAt:
+    """What one size costs."""
     generator = torch.Generator().manual_seed(size)
-    norm = float(gradient.norm())
+    whole = gradient([torch.arange(n)])
+    norm = float(whole.norm())
     if norm == 0:
         msg = "The gradient of the whole batch is zero: there is no relative error."
         raise InputError(msg)
-    total, squares, error = torch.zeros_like(gradient), 0.0, 0.0
+    off = torch.zeros_like(whole)
+    squares = error = 0.0
     for _ in range(partitions):
-        order = torch.randperm(whole.n, generator=generator)
-        off = (
-            whole.gradient(order.tensor_split(-(-whole.n // size))) - gradient
-        ) / norm
-        total += off
-        squares += float(off.square().sum())
-        error += float(off.norm())
-    mean = total / partitions
-    spread = max(squares / partitions - float(mean.square().sum()), 0.0)
+        order = torch.randperm(n, generator=generator)
+        one = (gradient(order.tensor_split(-(-n // size))) - whole) / norm
+        off += one
+        squares += float(one.square().sum())
+        error += float(one.norm())
+    mean = off / partitions
+    variance = max(squares / partitions - float(mean.square().sum()), 0.0)
     return CostAt(
         micro_batch_size=size,
         error=error / partitions,
         systematic=float(mean.norm()),
-        standard_error=(spread / (partitions - 1)) ** 0.5,
+        standard_error=(variance / (partitions - 1)) ** 0.5,
     )
+
+
+def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
+    """Sizes that leave every BatchNorm two values per channel at least.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one that was asked for does not.
+
+    Examples
+    --------
+    >>> _sizes_to_try(None, 24, 1)
+    [2, 4, 8, 16]
+    """
+
+    def smallest(size: int) -> int:
+        """Samples in the smallest of micro-batches as equal as can be."""
+        return n // -(-n // size)
+
+    if sizes is None:
+        powers = (2**k for k in range(1, n.bit_length()))
+        chosen = [m for m in powers if m < n and smallest(m) * positions >= 2]
+        if not chosen:
+            msg = f"A batch of {n} samples is too small for micro-batches: give more."
+            raise InputError(msg)
+        return chosen
+    if not isinstance(sizes, list | tuple | range) or not sizes:
+        msg = f"micro_batch_sizes must be a list of whole numbers, not {sizes!r}."
+        raise InputError(msg)
+    for size in sizes:
+        if require_size(size, n) != size:
+            msg = f"A micro-batch of {size} is larger than the batch of {n} samples."
+            raise InputError(msg)
+        if smallest(size) * positions < 2:
+            msg = (
+                f"Micro-batches of {size} out of {n} samples leave BatchNorm with one "
+                f"value per channel where only {smallest(size)} sample is left, and one "
+                "value has no variance. Give larger sizes, or ones that divide the batch."
+            )
+            raise InputError(msg)
+    return list(sizes)

@@ -25,7 +25,7 @@ __all__ = ["drawn", "require_matplotlib"]
 WIDTH = 3.35
 """85 mm, in inches."""
 
-ROW, CURVES = 0.24, 2.1
+ROW, CURVES = 0.22, 2.0
 """Heights of a row and of the panel of curves, in inches."""
 
 # Of the colours of Okabe & Ito, which everybody can tell apart, and a grey.

@@ -113,11 +113,13 @@ def _errors(cost: Cost) -> dict[str, Measured]:
         mean = reported("… of the mean over partitions", at.systematic)
         chance = reported("… its standard error", at.standard_error)
         measured |= {
-            f"noise_{m}": zero(f"s.e. over the mean error, {m}", noise, 0.5),
             f"one_{m}": one.on("one partition", m),
             f"mean_{m}": mean.on("mean over partitions", m),
             f"chance_{m}": chance.on("if it were noise", m),
         }
+        if m > 2:  # with 2 the variance of a gradient is infinite
+            what = f"s.e. over the mean error, micro-batch {m}"
+            measured[f"noise_{m}"] = zero(what, noise, 0.5)
     return measured
 
 

@@ -1,0 +1,179 @@
+"""One training step of a model, taken as often as one likes without a trace."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from torch import nn
+
+from batchcorr.bridge._batches import leaves, n_samples
+from batchcorr.bridge._norms import require_model
+from batchcorr.bridge._running import accelerators, hooked, seeded
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
+
+__all__ = ["LossFunction", "Step"]
+
+LossFunction: TypeAlias = "Callable[[nn.Module, Any], Tensor]"
+"""`loss(model, batch)`: runs the model on the batch and returns a scalar."""
+
+_OTHER_MODEL = (
+    "The loss does not depend on any trainable parameter. loss(model, batch) must run "
+    "the model it is given, with gradients on."
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The loss of a model on a batch."""
+
+    model: nn.Module
+    loss: LossFunction
+
+    @classmethod
+    def of(cls, model: object, loss: LossFunction, batch: Any) -> Step:
+        """The step of a model that can be taken apart, unwrapped.
+
+        Raises
+        ------
+        InputError
+            If it is no model, has nothing to train, or is not where the data are; if the
+            loss cannot be called.
+        """
+        model = require_model(model)
+        ready_made = isinstance(loss, nn.modules.loss._Loss) or (
+            getattr(loss, "__module__", None) == "torch.nn.functional"
+        )
+        if ready_made or not callable(loss):
+            msg = (
+                "The loss must be a function of the model and a batch that returns a "
+                "scalar, for instance: lambda model, batch: "
+                f"F.cross_entropy(model(batch[0]), batch[1]). It is {loss!r}."
+            )
+            raise InputError(msg)
+        if not any(value.requires_grad for value in model.parameters()):
+            msg = (
+                "No parameter of the model has requires_grad=True: nothing is trained."
+            )
+            raise InputError(msg)
+        _require_one_place(model, batch)
+        return cls(model, loss)
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """Trainable parameters by name."""
+        named = self.model.named_parameters()
+        return {name: value for name, value in named if value.requires_grad}
+
+    @cached_property
+    def devices(self) -> list[torch.device]:
+        """Accelerators whose random numbers the model may draw."""
+        return accelerators(self.model)
+
+    def __call__(self, batch: Any, outputs: list[Tensor] | None = None) -> Tensor:
+        """The loss; the tensors that the model gives are added to `outputs`.
+
+        Without `outputs` the loss must be finite.
+        """
+        given: list[Tensor] = [] if outputs is None else outputs
+
+        def note(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+            given.extend(leaves(output))
+
+        with hooked([self.model], after=note):
+            value = self.loss(self.model, batch)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            shape = tuple(getattr(value, "shape", ()))
+            kind = type(value).__name__
+            what = f"a tensor of shape {shape}" if shape else f"a {kind}"
+            msg = (
+                f"loss(model, batch) must return one number as a tensor, not {what}. "
+                "Take the mean or the sum over the samples."
+            )
+            raise InputError(msg)
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise InputError(_OTHER_MODEL)
+        if outputs is None and not bool(torch.isfinite(value).all()):
+            raise InputError(_not_finite(value.item(), batch, given))
+        return value.reshape(())
+
+    def gradients(self, value: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of a loss by the trainable parameters, None where it has none.
+
+        Raises
+        ------
+        InputError
+            If it depends on none of them: it is the loss of another model.
+        """
+        wanted = list(self.parameters.values())
+        found = torch.autograd.grad(value, wanted, allow_unused=True)
+        if all(gradient is None for gradient in found):
+            raise InputError(_OTHER_MODEL)
+        return found
+
+    @contextmanager
+    def preserved(self) -> Iterator[Callable[[], None]]:
+        """Put tensors and random numbers back at the end, whatever happened.
+
+        Yields
+        ------
+        A function that puts parameters and buffers back before that.
+        """
+        slots: list[tuple[Any, dict[str, Any]]] = [
+            (tensors, dict(tensors))
+            for module in self.model.modules()
+            for tensors in (module._parameters, module._buffers)
+            if tensors
+        ]
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+
+        def reset() -> None:
+            for tensors, before in slots:
+                tensors.update(before)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+        with seeded(self.devices, None), torch.enable_grad():
+            try:
+                yield reset
+            finally:
+                reset()
+
+
+def _require_one_place(model: nn.Module, batch: Any) -> None:
+    devices = {str(value.device) for value in [*model.parameters(), *model.buffers()]}
+    given = {str(value.device) for value in leaves(batch)}
+    if not given <= devices:
+        msg = (
+            f"The model is on {', '.join(sorted(devices))} and the data are on "
+            f"{', '.join(sorted(given))}: move one to the other with .to(device)."
+        )
+        raise InputError(msg)
+    if "meta" in devices:
+        msg = "The model is on the meta device: it has shapes, but no values."
+        raise InputError(msg)
+
+
+def _not_finite(value: float, batch: Any, outputs: Sequence[Tensor]) -> str:
+    """What to say of a loss that is not finite."""
+    msg = f"The loss of {n_samples(batch)} samples is not finite ({value}): "
+    if outputs and all(bool(torch.isfinite(out).all()) for out in outputs):
+        return msg + (
+            "all that the model gives is, so it is the loss that has no value there. A "
+            "mean over no target at all does that, where ignore_index or a mask leaves "
+            "none in a micro-batch: use a sum (reduction='sum'), divided by a number "
+            "that is the same for every micro-batch."
+        )
+    return (
+        msg
+        + "activations are not finite. Look for NaN in the data and the weights first."
+    )
