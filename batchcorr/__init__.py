@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchcorr import bridge, datasets, errors, metrics, pp, sites, tl
-    from batchcorr._anndata.correct import fit
     from batchcorr._anndata.corrected import corrected
+    from batchcorr._anndata.fit import fit
     from batchcorr.estimators.normalization_factors import normalization_factors
     from batchcorr.methods import load
     from batchcorr.methods.combat import ComBat
@@ -72,7 +72,7 @@ _HOMES = {
     "SiteMoments": "batchcorr.sites.moments_file",
     "Standardize": "batchcorr.methods.standardize",
     "corrected": "batchcorr._anndata.corrected",
-    "fit": "batchcorr._anndata.correct",
+    "fit": "batchcorr._anndata.fit",
     "fit_moments": "batchcorr.sites.fit:fit",
     "load": "batchcorr.methods",
     "make_schema": "batchcorr.sites.make_schema",

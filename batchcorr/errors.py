@@ -43,6 +43,7 @@ __all__ = [
     "RepeatWarning",
     "TooLargeError",
     "UnknownBatchError",
+    "ViewWarning",
     "collected",
     "did_you_mean",
     "some",
@@ -151,6 +152,10 @@ class LogScaleWarning(BatchCorrWarning):
 
 class RepeatWarning(BatchCorrWarning):
     """A matrix that was corrected before is corrected again."""
+
+
+class ViewWarning(BatchCorrWarning):
+    """The result is kept by a view of an AnnData, which becomes one of its own."""
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

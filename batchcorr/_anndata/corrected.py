@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchcorr._anndata import matrices
-from batchcorr._anndata.correct import fit_labels, make_estimator
-from batchcorr._anndata.fitted import (
-    labels_for,
-    positions_of,
-    require_correction,
-    warn_of_places,
-)
-from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata import records
+from batchcorr._anndata.features import matched_features, warn_of_order
+from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
+from batchcorr._anndata.labels import labels_for, read_labels
+from batchcorr._anndata.matrices import get_matrix, require_adata
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
 
-__all__ = ["corrected"]
+__all__ = ["Lazy", "corrected", "lazily"]
 
 
 def corrected(
@@ -42,7 +38,7 @@ def corrected(
     layer: str | None = None,
     **parameters: Any,
 ) -> CorrectedMatrix:
-    """Return the corrected matrix without making it: parts, products and moments of it.
+    """The corrected matrix without making it: parts, products and moments of it.
 
     Parameters
     ----------
@@ -77,6 +73,8 @@ def corrected(
     -----
     FeatureWarning
         Features that the correction does not know stay as they are.
+    RepeatWarning
+        The matrix was corrected before.
 
     Notes
     -----
@@ -92,23 +90,66 @@ def corrected(
     >>> corrected[:3, [10, 20]].shape
     (3, 2)
     """
-    matrices.require_adata(adata)
-    if correction is not None:
-        if method is not None or parameters:
-            msg = (
-                f"{next(iter(parameters), 'method')!r} is of a method that is fitted "
-                "here: a correction has its own. Leave one of them out."
-            )
-            raise InputError(msg)
-        estimator = _location_scale(require_correction(correction))
-        labels = labels_for(adata, estimator, batch_key, covariates, nuisance)
-        return _with_known(adata, estimator, labels, layer)
-    labels = read_labels(adata, batch_key, covariates, nuisance)
-    estimator = _location_scale(
-        make_estimator(method or "combat", parameters, labels.formula)
-    )
-    fit_labels(adata, estimator, labels, None, layer)
-    x = as_matrix(matrices.get_matrix(adata, layer))
+    return lazily(
+        adata,
+        batch_key,
+        method=method,
+        covariates=covariates,
+        nuisance=nuisance,
+        correction=correction,
+        layer=layer,
+        **parameters,
+    ).matrix
+
+
+class Lazy(NamedTuple):
+    """A corrected matrix that is not made, and what its record needs."""
+
+    matrix: CorrectedMatrix
+    estimator: LocationScaleMethod
+    columns: dict[str, Any]
+    earlier: list[dict[str, Any]]
+
+
+def lazily(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None,
+    *,
+    method: str | None,
+    covariates: Any,
+    nuisance: Any,
+    correction: Corrector | None,
+    layer: str | None,
+    **parameters: Any,
+) -> Lazy:
+    """The corrected matrix, how it was corrected, and what had been done to it before."""
+    x = get_matrix(require_adata(adata), layer)
+    earlier = records.steps_of(adata, layer, x)
+    records.warn_if_repeated(earlier, layer, kept=True)
+    if correction is None:
+        labels = read_labels(adata, batch_key, covariates, nuisance)
+        estimator = _location_scale(
+            make_estimator(method or "combat", parameters, labels.formula)
+        )
+        fit_matrix(x, adata.var_names, estimator, labels)
+        matrix = _of_fitted(as_matrix(x), estimator, labels)
+        return Lazy(matrix, estimator, labels.keys, earlier)
+    if method is not None or parameters:
+        msg = (
+            f"{next(iter(parameters), 'method')!r} is of a method that is fitted "
+            "here: a correction has its own. Leave one of them out."
+        )
+        raise InputError(msg)
+    estimator = _location_scale(require_correction(correction))
+    labels = labels_for(adata, estimator, batch_key, covariates, nuisance)
+    matrix = _of_others(adata, as_matrix(x), estimator, labels)
+    return Lazy(matrix, estimator, labels.keys, earlier)
+
+
+def _of_fitted(
+    x: Any, estimator: LocationScaleMethod, labels: ObsLabels
+) -> CorrectedMatrix:
+    """The matrix that an estimator was fitted to, corrected: its moments are known."""
     design = estimator.design_of(x.shape[0], labels.given)
     sums = estimator.moments_
     assert sums is not None
@@ -117,13 +158,12 @@ def corrected(
     return CorrectedMatrix(x, design, estimator.correction_, sums)
 
 
-def _with_known(
-    adata: AnnData, estimator: LocationScaleMethod, labels: ObsLabels, layer: str | None
+def _of_others(
+    adata: AnnData, x: Any, estimator: LocationScaleMethod, labels: ObsLabels
 ) -> CorrectedMatrix:
-    """Return the matrix corrected by what was learned elsewhere, features by name."""
-    x = as_matrix(matrices.get_matrix(adata, layer))
-    warn_of_places(adata, estimator)
-    positions, frozen = positions_of(adata, estimator), estimator.correction_
+    """The matrix corrected by an estimator fitted elsewhere, features by name."""
+    warn_of_order(adata, estimator)
+    positions, frozen = matched_features(adata, estimator), estimator.correction_
     if positions is not None:
         frozen = frozen.spread(positions, adata.n_vars)
     design = estimator.design_of(x.shape[0], labels.given)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-__all__ = ["ObsLabels", "read_labels"]
+    from batchcorr.estimators.base import Corrector
+
+__all__ = ["ObsLabels", "labels_for", "read_labels"]
 
 
 class ObsLabels(NamedTuple):
@@ -86,8 +88,33 @@ def read_labels(
     return ObsLabels(batch, kept, removed, formula, saved)
 
 
+def labels_for(
+    adata: AnnData,
+    correction: Corrector,
+    batch_key: str | Sequence[str] | None,
+    covariates: Any,
+    nuisance: Any,
+) -> ObsLabels:
+    """Read the labels a correction needs: from the columns it was fitted to, or others."""
+    keeps, columns = correction.needs_covariates_, correction.obs_columns_ or {}
+    needed = not correction.record.normalizes
+    if batch_key is None:
+        batch_key = columns.get("batch")
+        if batch_key is None and needed and not columns:
+            msg = (
+                "The correction was not fitted to an AnnData, so that it is not "
+                "known which column holds the batch: give batch_key=."
+            )
+            raise InputError(msg)
+    if keeps and covariates is None:
+        covariates = columns.get("covariates")
+    if nuisance is None:
+        nuisance = columns.get("nuisance")
+    return read_labels(adata, batch_key, covariates, nuisance, needed=needed)
+
+
 def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
-    """Return columns of `obs`.
+    """Columns of `obs`.
 
     Raises
     ------
@@ -105,13 +132,13 @@ def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
 
 
 def _in_memory(table: Any) -> pd.DataFrame:
-    """Return a table that anndata may have read lazily."""
-    found: pd.DataFrame = table.to_memory() if hasattr(table, "to_memory") else table
-    return found
+    """A table in memory, which anndata may have read lazily."""
+    loaded: pd.DataFrame = table.to_memory() if hasattr(table, "to_memory") else table
+    return loaded
 
 
 def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
-    """Return what was asked for as covariates or nuisances, and a formula if it is one.
+    """What was asked for as covariates or nuisances, and the formula if it is one.
 
     Parameters
     ----------
@@ -140,7 +167,7 @@ def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str |
 
 
 def _aligned(adata: AnnData, table: Any, what: str) -> Any:
-    """Return a table in the order of the samples, matched by name where it has names."""
+    """A table in the order of the samples, matched by name where it has names."""
     by_position = pd.RangeIndex(adata.n_obs)
     if table.index.equals(adata.obs_names) or (
         isinstance(table.index, pd.RangeIndex) and table.index.equals(by_position)

@@ -1,4 +1,4 @@
-"""Get a matrix and its metadata out of an AnnData, set a result, keep a record.
+"""Get a matrix out of an AnnData, and set a result.
 
 The result is written into X's own memory only where nothing else looks at it: not a
 layer, not `raw`, not an array that X is a piece of.
@@ -6,39 +6,46 @@ layer, not `raw`, not an array that X is a piece of.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
-from batchcorr.estimators.matrix import as_matrix, becomes_dense, is_sparse, is_writable
+from batchcorr.errors import (
+    InputError,
+    MissingKeyError,
+    ViewWarning,
+    did_you_mean,
+    warn,
+)
+from batchcorr.estimators.matrix import (
+    FLOATS,
+    as_matrix,
+    becomes_dense,
+    is_sparse,
+    is_writable,
+)
 from batchcorr.models.namespace import asarray_like, is_foreign, namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
 __all__ = [
     "get_matrix",
-    "read_record",
+    "make_actual",
+    "may_overwrite",
     "replace_features",
     "require_adata",
     "set_matrix",
     "take_features",
-    "writable",
-    "write_record",
 ]
-
-WRITTEN = (np.dtype(np.float32), np.dtype(np.float64))
-"""Dtypes that results have: in others they cannot be written in place."""
-
-RECORDS = "batchcorr"
-"""Where records are kept: `adata.uns[RECORDS][key]`, one JSON string each."""
 
 
 def require_adata(adata: Any) -> AnnData:
-    """Return `adata` if it is one that can be corrected in memory, else say what is."""
+    """`adata`, if it is an AnnData whose values are in memory or in a Dask array."""
     import anndata
 
     if not isinstance(adata, anndata.AnnData):
@@ -50,61 +57,100 @@ def require_adata(adata: Any) -> AnnData:
     if adata.isbacked:
         msg = (
             "This AnnData is backed by a file, and its values are not in memory: load "
-            "it with adata.to_memory() first."
+            "it with adata.to_memory() first. Where they do not fit, correct the file "
+            "itself (batchcorr correct in.h5ad out.h5ad --batch COLUMN --memory 4GB), or "
+            "read X as a Dask array (anndata.experimental.read_elem_lazy)."
         )
         raise InputError(msg)
     return adata
 
 
 def get_matrix(adata: AnnData, layer: str | None) -> Any:
-    """Return X, or a layer.
+    """X, or a layer; what a mask hides is missing.
 
     Raises
     ------
     MissingKeyError
         If the layer does not exist; the message lists those that do.
     """
+    layers = [key for key in adata.layers if key is not None]
     if layer is None:
         matrix = adata.X
         if matrix is None:
             msg = (
-                f"This AnnData has no X. {did_you_mean('', adata.layers)} Name a layer "
-                "with layer=."
+                f"This AnnData has no X. {did_you_mean('', layers)} Name a layer with "
+                "layer=."
             )
             raise MissingKeyError(msg)
-    elif layer in adata.layers:
+    elif layer in layers:
         matrix = adata.layers[layer]
     else:
-        msg = f"There is no layer {layer!r}. {did_you_mean(layer, adata.layers)}"
+        msg = f"There is no layer {layer!r}. {did_you_mean(layer, layers)}"
         raise MissingKeyError(msg)
+    if isinstance(matrix, np.ma.MaskedArray):
+        hidden = np.ma.getmaskarray(matrix).any()
+        return as_matrix(matrix) if hidden else np.array(matrix.data)
     return np.asarray(matrix) if isinstance(matrix, np.ndarray) else matrix
 
 
-def writable(adata: AnnData, x: Any, layer: str | None) -> bool:
-    """Whether a matrix of `adata` may be overwritten: nobody else sees its memory."""
-    if adata.is_view or not is_writable(x) or x.base is not None:
+def may_overwrite(adata: AnnData, x: Any, layer: str | None) -> bool:
+    """Whether results may be written into X or a layer: nobody else sees its memory."""
+    values = x.data if is_sparse(x) else x
+    if adata.is_view or not is_writable(values) or x.dtype not in FLOATS:
         return False
-    if not (x.flags.c_contiguous and x.dtype in WRITTEN):
+    part = values.base is not None and not (
+        is_sparse(x) and values.base.shape == values.shape
+    )
+    if part or not values.flags.c_contiguous:
         return False
-    others: list[Any] = [value for key, value in adata.layers.items() if key != layer]
-    for mapping in (adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns):
-        others += mapping.values()
+    others: list[Any] = [adata.layers[key] for key in adata.layers if key != layer]
+    others += [adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns]
     others += [adata.X] if layer is not None else []
     others += [adata.raw.X] if adata.raw is not None else []
-    kind = np.ndarray if isinstance(x, np.ndarray) else type(x)
-    may_share = namespace(x).may_share_memory
-    return not any(isinstance(other, kind) and may_share(x, other) for other in others)
+    kind = np.ndarray if isinstance(values, np.ndarray) else type(values)
+    share = namespace(values).may_share_memory
+    return not any(
+        isinstance(other, kind) and share(values, other) for other in _arrays(others)
+    )
+
+
+def _arrays(kept: Any) -> Iterator[Any]:
+    """The arrays in lists, mappings, tables and sparse matrices."""
+    if isinstance(kept, list | tuple):
+        for value in kept:
+            yield from _arrays(value)
+    elif isinstance(kept, Mapping):
+        for value in kept.values():
+            yield from _arrays(value)
+    elif isinstance(kept, pd.DataFrame):
+        if kept.dtypes.nunique() == 1:
+            yield kept.to_numpy()
+    else:
+        yield kept.data if is_sparse(kept) else kept
+
+
+def make_actual(adata: AnnData) -> None:
+    """Make a view an AnnData of its own, with a warning; its parent is not touched."""
+    if adata.is_view:
+        msg = (
+            "This AnnData is a view of another: the result is kept by the view, which "
+            "becomes an AnnData of its own, and the other stays as it is. The result of "
+            "a view without a name, as in combat(adata[:, genes], …), is lost: take "
+            "part = adata[:, genes].copy() first, and correct part."
+        )
+        warn(msg, ViewWarning)
+        adata._init_as_actual(adata.copy())
 
 
 def take_features(x: Any, positions: Any) -> Any:
-    """Return the columns of `x` at `positions`."""
+    """The columns of `x` at `positions`."""
     if is_foreign(x):
         return namespace(x).take(x, asarray_like(x, positions), axis=1)
     return x[:, positions]
 
 
 def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
-    """Return `x` with the columns at `positions` replaced."""
+    """`x` with the columns at `positions` replaced."""
     if hasattr(x, "dask"):
         from batchcorr.arrays import dask_passes
 
@@ -139,42 +185,3 @@ def set_matrix(
             adata.X = matrix
     else:
         adata.layers[target] = matrix
-
-
-def read_record(adata: AnnData, layer: str | None) -> dict[str, Any] | None:
-    """Return the record of an earlier correction of X or a layer, None if there is none.
-
-    Raises
-    ------
-    InputError
-        If something else is kept where records are kept.
-    """
-    records = adata.uns.get(RECORDS, {})
-    text = records.get(_key(layer)) if isinstance(records, Mapping) else ""
-    if text is None:
-        return None
-    try:
-        record = json.loads(text)
-    except (TypeError, ValueError):
-        record = None
-    if not isinstance(record, dict):
-        msg = (
-            f"adata.uns[{RECORDS!r}] is kept by batchcorr for its records, and holds "
-            "something else: rename or delete it."
-        )
-        raise InputError(msg)
-    return record
-
-
-def write_record(adata: AnnData, layer: str | None, record: dict[str, Any]) -> None:
-    """Keep a record as one JSON string: lists of dicts cannot be written to .h5ad."""
-    records = dict(adata.uns.get(RECORDS, {}))
-    records[_key(layer)] = json.dumps(record, ensure_ascii=False, default=str)
-    adata.uns[RECORDS] = records
-
-
-def _key(layer: str | None) -> str:
-    """Return the key of a record: a layer may have the name of X."""
-    if layer is None:
-        return "X"
-    return layer if layer != "X" else "layer X"

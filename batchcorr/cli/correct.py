@@ -142,9 +142,9 @@ def _stream(
 
 def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     """Say what is in the file, from the record that is in it too."""
-    from batchcorr._anndata.matrices import read_record
+    from batchcorr._anndata import records
 
-    record = read_record(adata, layer) or {}
+    record = records.read(adata, records.key_of(layer)) or {}
     where = "X" if layer is None else f"layer {layer!r}"
     text = f"Wrote {target}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
     text += f"{where} corrected by {record.get('method')}"

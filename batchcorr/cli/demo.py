@@ -57,7 +57,7 @@ def demo(
 def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
     """Correct the bladder data, and measure batch and biology before and after."""
     import batchcorr as bc
-    from batchcorr._anndata.matrices import read_record
+    from batchcorr._anndata import records
 
     adata = bc.datasets.bladder()
     before = bc.metrics.variance_explained(adata, "batch", covariates="cancer")
@@ -65,7 +65,7 @@ def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
     with warnings.catch_warnings(action="ignore"):  # shown below, from the record
         bc.pp.combat(adata, "batch", covariates="cancer")
     after = bc.metrics.variance_explained(adata, "batch", covariates="cancer")
-    return adata, read_record(adata, None) or {}, before, after
+    return adata, records.read(adata, records.key_of()) or {}, before, after
 
 
 def _show_design(adata: AnnData) -> None:

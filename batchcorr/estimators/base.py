@@ -50,6 +50,8 @@ class Corrector(TransformerMixin, BaseEstimator):
         Number of features.
     obs_columns_ : dict or None
         Columns of `obs` that labels were read from, where that is known.
+    warnings_ : tuple of str
+        Texts of what `batchcorr.fit` warned of; records hold them.
     """
 
     record: ClassVar[MethodRecord]
@@ -58,6 +60,7 @@ class Corrector(TransformerMixin, BaseEstimator):
     covariate_columns: list[str] | None = None
 
     obs_columns_: dict[str, Any] | None = None
+    warnings_: tuple[str, ...] = ()
     feature_names_: tuple[str, ...] | None = None
     n_features_: int
 

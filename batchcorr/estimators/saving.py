@@ -47,6 +47,7 @@ def save(estimator: Corrector, path: str | PathLike[str]) -> None:
         "n_features": estimator.n_features_,
         "n_features_in": estimator.n_features_in_,
         "columns": estimator.obs_columns_,
+        "warnings": list(estimator.warnings_),
         "versions": versions(),
     }
     npz.write(path, header, arrays)

@@ -51,6 +51,7 @@ def load(path: str | PathLike[str]) -> Corrector:
         estimator.n_features_ = header["n_features"]
         estimator.n_features_in_ = header["n_features_in"]
         estimator.obs_columns_ = header["columns"]
+        estimator.warnings_ = tuple(map(str, header.get("warnings", ())))
         if names is not None and len(names) != estimator.n_features_:
             raise InputError
         estimator.set_state(header, arrays)

@@ -12,15 +12,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from batchcorr._anndata import matrices
-from batchcorr._anndata.correct import (
-    _record,
-    _warn_if_repeated,
-    fit_matrix,
-    make_estimator,
-)
+from batchcorr._anndata import records
+from batchcorr._anndata.fit import fit_matrix, make_estimator
 from batchcorr._anndata.labels import read_labels
-from batchcorr._anndata.noting import Noting
 from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.arrays import apply
 from batchcorr.errors import (
@@ -28,6 +22,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
     TooLargeError,
+    collected,
     did_you_mean,
 )
 from batchcorr.estimators.location_scale import fits_moments
@@ -172,13 +167,13 @@ def learn(
     FileError, TooLargeError
         If the file is damaged, if memory is too little or dense was not asked for.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, collected() as texts:
         file = _open(source)
         stack.callback(_close, file)
         adata = _read_small(source, file)
         x = _find(source, file, layer, memory, scheduler)
-        noting = Noting()
-        noting(_warn_if_repeated, adata, layer, key_added)
+        earlier = records.steps_of(adata, layer, x)
+        records.warn_if_repeated(earlier, layer, kept=bool(key_added))
         labels = read_labels(adata, batch_key, covariates, nuisance)
         estimator = make_estimator(method, parameters, labels.formula)
         if not fits_moments(estimator):
@@ -187,12 +182,17 @@ def learn(
         if x.sparse and not dense:
             _refuse_dense(x)
         if log_normalize:
-            x = take_logs(x, adata, layer, key_added, scheduler)
+            n_texts = len(texts)
+            x, earlier = take_logs(
+                x, adata, layer, key_added, earlier=earlier, scheduler=scheduler
+            )
+            del texts[n_texts:]  # they are in the record of that step
             layer = key_added or layer
-        noting(warn_of_counts, x.head(), type(estimator).__name__)
-        noting(_fit, x, adata, estimator, labels, scheduler)
-        record = _record(estimator, adata, labels, layer, noting.texts)
-        matrices.write_record(adata, key_added or layer, record)
+        warn_of_counts(x.head(), type(estimator).__name__)
+        _fit(x, adata, estimator, labels, scheduler)
+        record = records.make(adata, estimator, labels.keys, layer, earlier)
+        record = records.finish(record, texts)
+        records.write(adata, records.key_of(key_added or layer), record)
         stack.pop_all()
     result = f"layers/{key_added}" if key_added else x.name
     return FileCorrection(adata, file, x, estimator, labels, result, scheduler)

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._anndata.normalize import mark_logs, record_of
-from batchcorr._anndata.noting import Noting
+from batchcorr._anndata import records
+from batchcorr._anndata.normalize import mark_logs, steps_before_logs
 from batchcorr.arrays.counts import (
     CountRows,
     canonical,
     checked_totals,
     effective_libraries,
 )
+from batchcorr.errors import collected
 from batchcorr.estimators.matrix import FLOATS
 from batchcorr.methods.log_normalize import LogNormalize
 from batchcorr.outofcore.dask_blocks import as_dask, scheduled
@@ -37,24 +38,28 @@ def take_logs(
     adata: AnnData,
     layer: str | None,
     key_added: str | None,
+    *,
+    earlier: list[dict[str, Any]],
     scheduler: str | None,
-) -> StoredMatrix:
-    """Return the logarithms of a matrix of counts, and note in `adata` how they are taken.
+) -> tuple[StoredMatrix, list[dict[str, Any]]]:
+    """The logarithms of a matrix of counts, and the steps that make them.
 
     Raises
     ------
     InputError
         For values that are no counts.
     """
-    noting = Noting()
-    estimator = noting(_learn, x.seen(canonical), scheduler)
-    record = record_of(adata, estimator, layer, noting.texts)
-    mark_logs(adata, estimator, layer, key_added, record)
-    return x.seen(partial(_take_logs, estimator))
+    with collected() as texts:
+        estimator = _fit(x.seen(canonical), scheduler)
+    steps = steps_before_logs(earlier, texts)
+    record = records.finish(records.make(adata, estimator, None, layer, steps), texts)
+    mark_logs(adata, estimator, key_added or layer)
+    del record["earlier"]
+    return x.seen(partial(_take_logs, estimator)), [*steps, record]
 
 
-def _learn(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
-    """Learn in one read what counts are scaled to."""
+def _fit(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
+    """Find in one read what counts are scaled to."""
     slices, estimator = counts.slices(), LogNormalize()
     if scheduler is not None:
         with scheduled(scheduler):
@@ -68,7 +73,6 @@ def _learn(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
 
 def _take_logs(estimator: LogNormalize, block: Any) -> Any:
     counts = canonical(block)
-    found = effective_libraries(counts, estimator.reference_)
-    return estimator.logarithms(
-        counts, found, counts if counts.dtype in FLOATS else None
-    )
+    libraries = effective_libraries(counts, estimator.reference_)
+    out = counts if counts.dtype in FLOATS else None
+    return estimator.logarithms(counts, libraries, out)

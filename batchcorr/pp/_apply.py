@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import apply as apply_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def apply(
     >>> new = adata[40:].copy()
     >>> bc.pp.apply(new, correction)
     """
-    return steps.apply(
+    return apply_to(
         adata,
         correction,
         batch_key=batch_key,

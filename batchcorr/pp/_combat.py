@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import correct
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,7 +100,7 @@ def combat(
     >>> adata.layers["combat"].shape
     (57, 22283)
     """
-    return steps.correct(
+    return correct(
         adata,
         batch_key,
         method="combat",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import correct
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -93,7 +93,7 @@ def combat_seq(
     >>> adata.layers["corrected"].dtype == counts.dtype
     True
     """
-    return steps.correct(
+    return correct(
         adata,
         batch_key,
         method="combat_seq",

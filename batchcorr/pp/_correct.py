@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import correct as correct_with
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,4 +46,4 @@ def correct(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.correct(adata, "batch", "standardize", target="unit")
     """
-    return steps.correct(adata, batch_key, method=method, **parameters)
+    return correct_with(adata, batch_key, method=method, **parameters)

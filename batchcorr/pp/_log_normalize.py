@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchcorr._anndata import normalize
+from batchcorr._anndata.normalize import log_normalize as log_normalize_with
+from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -69,7 +70,7 @@ def log_normalize(
     ``adata.obs["size_factor"]``, what the counts of each sample were divided by (1 for
     samples without counts; not where nothing was read, see Notes);
     ``adata.uns["log1p"]`` as scanpy does where X was logged without `prior_count`; and
-    the record ``adata.uns["batchcorr"]["X.log_normalize"]`` (or of the layer).
+    the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
 
     Raises
     ------
@@ -117,14 +118,9 @@ def log_normalize(
     >>> adata.obs["size_factor"].tolist()
     [1.0, 2.0]
     """
-    return normalize.log_normalize(
-        adata,
-        method=method,
-        target_sum=target_sum,
-        base=base,
-        prior_count=prior_count,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
+    estimator = LogNormalize(
+        method, target_sum=target_sum, base=base, prior_count=prior_count
+    )
+    return log_normalize_with(
+        adata, estimator, layer=layer, key_added=key_added, dense=dense, copy=copy
     )

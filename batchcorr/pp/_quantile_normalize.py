@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import normalize
+from batchcorr._anndata.normalize import quantile_normalize as normalize_with
+from batchcorr.methods.quantile_normalize import QuantileNormalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +55,7 @@ def quantile_normalize(
     -------
     `None` if ``copy=False``, else the normalized AnnData. Sets ``adata.X`` or
     ``adata.layers[key_added]``, in the dtype of the input (integers become float32), and
-    the record ``adata.uns["batchcorr"]["X.quantile_normalize"]`` (or of the layer).
+    the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
 
     Raises
     ------
@@ -87,11 +88,10 @@ def quantile_normalize(
     >>> adata.X.mean(axis=1).round(3)[:3]
     array([8.774, 8.774, 8.774])
     """
-    return normalize.quantile_normalize(
+    return normalize_with(
         adata,
         batch_key,
-        ties=ties,
-        reference=reference,
+        QuantileNormalize(ties=ties, reference=reference),
         layer=layer,
         key_added=key_added,
         dense=dense,

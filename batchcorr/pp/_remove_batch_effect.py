@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import correct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def remove_batch_effect(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
     """
-    return steps.correct(
+    return correct(
         adata,
         batch_key,
         method="remove_batch_effect",

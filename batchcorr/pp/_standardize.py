@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata import correct as steps
+from batchcorr._anndata.correct import correct
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,7 +80,7 @@ def standardize(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.standardize(adata, "batch", reference="5")
     """
-    return steps.correct(
+    return correct(
         adata,
         batch_key,
         method="standardize",

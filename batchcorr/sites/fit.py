@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._anndata.correct import make_estimator
+from batchcorr._anndata.fit import make_estimator
 from batchcorr.errors import DesignError, InputError, some
 from batchcorr.estimators.checks import spread_of
 from batchcorr.estimators.location_scale import fits_moments

@@ -12,9 +12,10 @@ import numpy as np
 
 from batchcorr import arrays
 from batchcorr._anndata import matrices
+from batchcorr._anndata.features import positions_of
 from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays.differing import differing
-from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
+from batchcorr.errors import FeatureWarning, InputError, some, warn
 from batchcorr.estimators.matrix import as_matrix, warn_of_counts
 from batchcorr.sites.disclosure import FEWEST, check_design
 from batchcorr.sites.left_out import leave_out
@@ -105,7 +106,8 @@ def moments(
     labels = read_labels(adata, key, list(schema.covariates), None)
     x = matrices.get_matrix(adata, layer)
     if feature_names(adata) != schema.features:
-        x = x[:, _positions(adata, schema)]
+        positions = positions_of(adata, schema.features, "the schema", "are left out")
+        x = x[:, positions]
     return gather(x, schema, labels.batch, labels.covariates, exact=exact)
 
 
@@ -152,21 +154,3 @@ def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) ->
             f"them: {some(found)}. The fit differs from that of pooled rows by as much."
         )
         warn(msg, FeatureWarning)
-
-
-def _positions(adata: AnnData, schema: Schema) -> Any:
-    """Return where the features of the schema are."""
-    positions = adata.var_names.get_indexer(list(schema.features))
-    lacking = [n for n, at in zip(schema.features, positions, strict=True) if at < 0]
-    if lacking:
-        msg = (
-            f"{len(lacking)} of {len(schema.features)} features of the schema are "
-            f"missing from adata.var_names: {some(lacking)}. All "
-            "are needed at every site."
-        )
-        raise MissingKeyError(msg)
-    extra = adata.n_vars - len(schema.features)
-    if extra:
-        msg = f"{extra} of {adata.n_vars} features are not in the schema: left out."
-        warn(msg, FeatureWarning)
-    return positions

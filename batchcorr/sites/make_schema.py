@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata import matrices
+from batchcorr._anndata.features import require_unique
 from batchcorr._anndata.labels import read_labels
 from batchcorr.design.labels import BatchLabels
 from batchcorr.design.variables import Variable
@@ -98,10 +99,5 @@ def make_schema(
 
 def feature_names(adata: AnnData) -> tuple[str, ...]:
     """The names of the features, refusing names that occur twice."""
-    if not adata.var_names.is_unique:
-        msg = (
-            "var_names are not unique, so features cannot be matched between sites: "
-            "call adata.var_names_make_unique() first."
-        )
-        raise InputError(msg)
+    require_unique(adata, "those of other sites")
     return tuple(map(str, adata.var_names))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._anndata.corrected import corrected
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
+from batchcorr._anndata import matrices, records
+from batchcorr._anndata.corrected import lazily
+from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean, some
 from batchcorr.models.krylov import leading_eigenvectors
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def pca(
     -------
     `None` if ``copy=False``, else the AnnData. Sets, as scanpy does,
     ``obsm["X_pca"]`` (n, n_comps), ``varm["PCs"]`` (G, n_comps; 0 for features not
-    taken) and ``uns["pca"]`` with ``variance`` and ``variance_ratio``.
+    taken) and ``uns["pca"]`` with ``variance`` and ``variance_ratio``; and the record of
+    the correction, ``uns["batchcorr"]["obsm X_pca"]`` (or of `key_added`).
 
     Raises
     ------
@@ -96,6 +98,8 @@ def pca(
     -----
     ConvergenceWarning
         If the tolerance was not reached.
+    RepeatWarning
+        If the matrix was corrected before.
 
     Notes
     -----
@@ -113,54 +117,72 @@ def pca(
     >>> adata.obsm["X_pca"].shape
     (57, 5)
     """
+    matrices.require_adata(adata)
     adata = adata.copy() if copy else adata
-    matrix = corrected(
-        adata,
-        batch_key,
-        method=method,
-        covariates=covariates,
-        nuisance=nuisance,
-        correction=correction,
-        layer=layer,
-        **parameters,
-    )
-    chosen, mask_name = _chosen(adata, mask_var)
-    if chosen is not None:
-        matrix = matrix.select(np.flatnonzero(chosen))
-    names = adata.var_names if chosen is None else adata.var_names[chosen]
-    _require_known(names, correction)
-    _require_values(names, matrix)
-    if n_comps is None:
-        n_comps = max(1, min(50, min(matrix.shape) - 1))
-    if not 1 <= n_comps <= min(matrix.shape) - 1:
-        msg = (
-            f"n_comps={n_comps} must be at least 1 and less than the number of samples "
-            f"and of features ({matrix.shape[0]} and {matrix.shape[1]})."
+    with collected() as texts:
+        matrix, estimator, columns, earlier = lazily(
+            adata,
+            batch_key,
+            method=method,
+            covariates=covariates,
+            nuisance=nuisance,
+            correction=correction,
+            layer=layer,
+            **parameters,
         )
-        raise InputError(msg)
-    random = np.random.default_rng(random_state)
-    variances, loadings, scores = _components(
-        matrix.centred(), n_comps, tolerance, random
-    )
-    n = matrix.shape[0]
+        chosen, mask_name = _chosen(adata, mask_var)
+        if chosen is not None:
+            matrix = matrix.select(np.flatnonzero(chosen))
+        names = adata.var_names if chosen is None else adata.var_names[chosen]
+        _require_known(names, correction)
+        _require_values(names, matrix)
+        n_comps = _number(n_comps, matrix)
+        random = np.random.default_rng(random_state)
+        variances, loadings, scores = _components(
+            matrix.centred(), n_comps, tolerance, random
+        )
+        matrices.make_actual(adata)
+    record = records.make(adata, estimator, columns, layer, earlier)
+    record |= {
+        "n_comps": n_comps,
+        "tolerance": tolerance,
+        "random_state": random_state,
+        "mask_var": mask_name,
+        "features": len(names),
+    }
+    fitted_before = () if correction is None else estimator.warnings_
     _store(
         adata,
         key_added,
         scores=scores,
-        loadings=loadings if chosen is None else _spread(loadings, chosen),
-        variance=variances / (n - 1),
+        loadings=loadings if chosen is None else _on_all(loadings, chosen),
+        variance=variances / (matrix.shape[0] - 1),
         total=float(matrix.var().sum()),
         about={
-            "method": (method or "combat")
-            if correction is None
-            else correction.record.name,
+            "method": estimator.record.name,
             "mask_var": mask_name,
             "use_highly_variable": mask_name == "highly_variable",
             "layer": layer,
             "zero_center": True,
         },
     )
+    key = records.key_of(obsm=key_added or "X_pca")
+    records.write(adata, key, records.finish(record, [*fitted_before, *texts]))
     return adata if copy else None
+
+
+def _number(n_comps: int | None, matrix: CorrectedMatrix) -> int:
+    """How many components: as many as asked for, or 50, or as many as there are."""
+    most = min(matrix.shape) - 1
+    if n_comps is None:
+        return max(1, min(50, most))
+    if not 1 <= n_comps <= most:
+        msg = (
+            f"n_comps={n_comps} must be at least 1 and less than the number of samples "
+            f"and of features ({matrix.shape[0]} and {matrix.shape[1]})."
+        )
+        raise InputError(msg)
+    return n_comps
 
 
 def _components(
@@ -169,7 +191,7 @@ def _components(
     tolerance: float,
     random: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return variances times n - 1, loadings and scores.
+    """Variances times n - 1, loadings and scores.
 
     A matrix in float32 is multiplied in float32 first, where the tolerance is no finer
     than that. The residuals are then looked at in float64, and where one is too large
@@ -237,7 +259,7 @@ def _require_values(names: Any, matrix: CorrectedMatrix) -> None:
 def _chosen(
     adata: AnnData, mask_var: Any
 ) -> tuple[NDArray[np.bool_] | None, str | None]:
-    """Return which features to take, and the name of the column that says so."""
+    """Which features to take, and the name of the column that says so."""
     name = mask_var if isinstance(mask_var, str) else None
     if mask_var is None:
         if "highly_variable" not in adata.var.columns:
@@ -261,12 +283,13 @@ def _chosen(
     return chosen, name
 
 
-def _spread(
+def _on_all(
     loadings: NDArray[np.float64], chosen: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    everywhere = np.zeros((len(chosen), loadings.shape[1]))
-    everywhere[chosen] = loadings
-    return everywhere
+    """Loadings of all features: 0 for those not taken."""
+    of_all = np.zeros((len(chosen), loadings.shape[1]))
+    of_all[chosen] = loadings
+    return of_all
 
 
 def _store(

@@ -536,7 +536,7 @@ def test_anndata_from_counts_to_corrected(counts, storage, options):
     bc.pp.combat(lazy, "batch")
     close(lazy.X, memory.X)
     close(filled(lazy.layers["counts"])[0], counts)
-    assert set(lazy.uns["batchcorr"]) == {"X", "X.log_normalize"}
+    assert '"log_normalize"' in lazy.uns["batchcorr"]["X"]
 
 
 # -- lazily read files ------------------------------------------------------------------

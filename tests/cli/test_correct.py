@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr._anndata.matrices import read_record
+from batchcorr._anndata import records
 from batchcorr.methods import registry
 from tests.cli.commands import (
     done,
@@ -34,7 +34,7 @@ def test_correct_equals_the_function(folder, bladder, source, target):
     found = read(folder / target)
     np.testing.assert_array_equal(found.X, wanted.X)
     assert found.obs.equals(wanted.obs)
-    assert read_record(found, None) == read_record(wanted, None)
+    assert records.read(found, "X") == records.read(wanted, "X")
 
 
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")

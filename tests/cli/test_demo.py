@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import batchcorr as bc
-from batchcorr._anndata.matrices import read_record
+from batchcorr._anndata import records
 from tests.cli.commands import (
     ROOT,
     done,
@@ -49,6 +49,6 @@ def test_demo_writes_what_combat_gives(folder):
     with pytest.warns(bc.errors.AssociationWarning):
         bc.pp.combat(plain, "batch", covariates="cancer")
     np.testing.assert_array_equal(corrected.X, plain.X)
-    assert read_record(corrected, None)["kept"] == ["cancer"]
+    assert records.read(corrected, "X")["kept"] == ["cancer"]
     assert re.search("exists already", refused("demo", "--output", "in.h5ad"))
     assert "Wrote in.h5ad" in done("demo", "--output", "in.h5ad", "--force").stdout

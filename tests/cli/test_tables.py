@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr._anndata.matrices import read_record
+from batchcorr._anndata import records
 from batchcorr.cli.dialects import Style
 from batchcorr.cli.table_writing import write_table
 from batchcorr.cli.tables import Table, read_numbers
@@ -87,7 +87,9 @@ def test_between_tables_and_anndata(tables, adata):
     found = read(tables / "out.h5ad")
     np.testing.assert_array_equal(found.layers["new"], adata.layers["new"])
     np.testing.assert_array_equal(found.X, adata.X)
-    assert read_record(found, "new")["batches"] == read_record(adata, "new")["batches"]
+    assert (
+        records.read(found, "new")["batches"] == records.read(adata, "new")["batches"]
+    )
     pd.testing.assert_frame_equal(
         found.obs, adata.obs.astype({"group": "category"}), check_dtype=True
     )

@@ -27,6 +27,7 @@ from batchcorr.errors import (
     RepeatWarning,
     TooLargeError,
     UnknownBatchError,
+    ViewWarning,
 )
 
 N, G = 36, 8
@@ -236,7 +237,12 @@ def test_a_view_becomes_actual_and_its_parent_stays(rows, copy):
     parent = annotated()
     view = parent[rows, 1:]
     assert view.is_view
-    found = bc.pp.standardize(view, "batch", copy=copy)
+    if copy:
+        found = bc.pp.standardize(view, "batch", copy=True)
+    else:
+        with pytest.warns(ViewWarning, match=r"part = adata\[:, genes\]\.copy") as one:
+            bc.pp.standardize(view, "batch")
+        assert one[0].filename == __file__
     np.testing.assert_array_equal(parent.X, values())
     assert "batchcorr" not in parent.uns
     assert view.is_view is copy
@@ -247,9 +253,8 @@ def test_a_view_becomes_actual_and_its_parent_stays(rows, copy):
 
 
 def test_a_view_lacks_the_batches_that_were_left_out():
-    view = annotated()[: 2 * N // 3]
-    bc.pp.combat(view, "batch")
-    assert record(view)["batches"] == ["a", "b"]
+    part = bc.pp.combat(annotated()[: 2 * N // 3], "batch", copy=True)
+    assert record(part)["batches"] == ["a", "b"]
 
 
 @each_method
@@ -453,7 +458,7 @@ def test_the_record_says_what_was_done():
 def test_the_record_warns_of_testing(method):
     adata = annotated()
     bc.pp.correct(adata, "batch", method)
-    assert record(adata)["for_testing"] is False
+    assert record(adata)["testable"] is False
     assert "not for differential testing" in record(adata)["note"]
 
 

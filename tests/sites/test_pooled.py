@@ -90,7 +90,9 @@ def test_a_site_may_name_and_order_things_its_own_way(pooled, schema):
     extra = anndata.concat([site, another], axis=1)
     extra.obs = site.obs
     extra.layers["log"], extra.X = extra.X, None
-    with pytest.warns(FeatureWarning, match="1 of 31 features are not in the schema"):
+    with pytest.warns(
+        FeatureWarning, match="1 of 31 features are not known to the schema"
+    ):
         found = bc.moments(extra, schema, layer="log")
     same_moments(found.moments, expected.moments)
 

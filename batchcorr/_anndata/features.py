@@ -1,0 +1,97 @@
+"""Where the features of a correction, or of a schema, are in an AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
+from batchcorr.estimators.inputs import check_features
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.base import Corrector
+
+__all__ = ["matched_features", "positions_of", "require_unique", "warn_of_order"]
+
+
+def matched_features(adata: AnnData, correction: Corrector) -> NDArray[np.intp] | None:
+    """Where the features of a correction are in `adata`; None: all, in order.
+
+    Raises
+    ------
+    MissingKeyError
+        If one is missing.
+    InputError
+        If there are others, and the correction knows no names to match them by.
+
+    Warns
+    -----
+    FeatureWarning
+        If `adata` has more features.
+    """
+    names = correction.feature_names_
+    if names is not None:
+        return positions_of(adata, names, "the correction", "stay as they are")
+    n_known = correction.n_features_
+    check_features(None, adata.n_vars, n_known, None, type(correction).__name__)
+    return None
+
+
+def positions_of(
+    adata: AnnData, names: Sequence[str], owner: str, others: str
+) -> NDArray[np.intp] | None:
+    """Where some features are in `adata`; None: they are all there are, in order.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    names
+        Names of the features.
+    owner, others
+        Whose features these are, and what becomes of others, for messages.
+    """
+    if tuple(adata.var_names) == tuple(names):
+        return None
+    require_unique(adata, f"those of {owner}")
+    positions: NDArray[Any] = adata.var_names.get_indexer(list(names))
+    missing = [name for name, at in zip(names, positions, strict=True) if at < 0]
+    if missing:
+        msg = (
+            f"{len(missing)} of {len(names)} features of {owner} are missing from "
+            f"adata.var_names: {some(missing)}. All are needed."
+        )
+        raise MissingKeyError(msg)
+    extra = adata.n_vars - len(names)
+    if extra:
+        msg = (
+            f"{extra} of {adata.n_vars} features are not known to {owner} and {others}."
+        )
+        warn(msg, FeatureWarning)
+    return positions
+
+
+def warn_of_order(adata: AnnData, correction: Corrector) -> None:
+    """Warn where names that occur twice leave nothing but the order to match by."""
+    if correction.feature_names_ is None and not adata.var_names.is_unique:
+        msg = (
+            "var_names are not unique, so features are matched to those of the "
+            "correction by their places: are they in the same order? Call "
+            "adata.var_names_make_unique() before it is fitted."
+        )
+        warn(msg, FeatureWarning)
+
+
+def require_unique(adata: AnnData, others: str) -> None:
+    """Refuse names of features that occur twice, as they cannot be matched."""
+    if not adata.var_names.is_unique:
+        msg = (
+            f"var_names are not unique, so features cannot be matched to {others}: "
+            "call adata.var_names_make_unique() first."
+        )
+        raise InputError(msg)

@@ -1,0 +1,131 @@
+"""From an AnnData to a fitted estimator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr._anndata.labels import ObsLabels, read_labels
+from batchcorr._anndata.matrices import get_matrix, require_adata
+from batchcorr.errors import InputError, collected, did_you_mean
+from batchcorr.estimators.base import Corrector
+from batchcorr.methods import get
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+__all__ = ["fit", "fit_matrix", "make_estimator", "require_correction"]
+
+
+def fit(
+    adata: AnnData,
+    batch_key: str | Sequence[str] | None,
+    *,
+    method: str = "combat",
+    covariates: Any = None,
+    nuisance: Any = None,
+    weights: Any = None,
+    layer: str | None = None,
+    **parameters: Any,
+) -> Corrector:
+    """Fit a correction to an AnnData and leave the AnnData as it is.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch; several for `remove_batch_effect`.
+    method
+        Name of the method: see ``batchcorr methods``.
+    covariates
+        What to keep: columns of `obs`, a formula over them, or a table.
+    nuisance, weights
+        For `remove_batch_effect` only.
+    layer
+        Layer to fit to; None: X.
+    **parameters
+        Parameters of the method's estimator.
+
+    Returns
+    -------
+    A fitted estimator: `pp.apply` corrects an AnnData with it, `save` writes it. Its
+    `warnings_` are the texts of what `fit` warned of; records hold them.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column, layer or method does not exist.
+    DesignError
+        If covariates are confounded with batch.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()
+    >>> correction = bc.fit(adata, "batch", method="standardize")
+    >>> bc.pp.apply(adata, correction, key_added="standardized")
+    """
+    require_adata(adata)
+    labels = read_labels(adata, batch_key, covariates, nuisance)
+    estimator = make_estimator(method, parameters, labels.formula)
+    x = get_matrix(adata, layer)
+    return fit_matrix(x, adata.var_names, estimator, labels, weights)
+
+
+def fit_matrix(
+    x: Any,
+    names: pd.Index[str],
+    estimator: Corrector,
+    labels: ObsLabels,
+    weights: Any = None,
+) -> Corrector:
+    """Fit an estimator to a matrix whose labels and feature names were read."""
+    given = {"nuisance": labels.nuisance, "weights": weights}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in estimator.record.takes:
+            msg = f"{estimator.record.name} has no {name}: use remove_batch_effect."
+            raise InputError(msg)
+    with collected() as texts:
+        estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
+    estimator.warnings_ = tuple(texts)
+    if names.is_unique:
+        estimator.feature_names_ = tuple(map(str, names))
+    estimator.obs_columns_ = labels.keys
+    return estimator
+
+
+def make_estimator(
+    method: str, parameters: dict[str, Any], formula: str | None
+) -> Corrector:
+    """The estimator of a method, refusing parameters it does not have."""
+    kind = get(method)
+    if kind.record.normalizes:
+        msg = (
+            f"{method} normalizes and knows no batches to correct: use "
+            f"batchcorr.pp.{method}."
+        )
+        raise InputError(msg)
+    known = kind._get_param_names()
+    for name in parameters:
+        if name not in known:
+            msg = f"{method} has no parameter {name!r}. {did_you_mean(name, known)}"
+            raise InputError(msg)
+    if formula is not None:
+        parameters = parameters | {"formula": formula}
+    return kind(**parameters)
+
+
+def require_correction(correction: Any) -> Corrector:
+    """A fitted estimator as what it is; anything else is refused."""
+    if isinstance(correction, Corrector):
+        return correction
+    msg = (
+        f"The correction must be a fitted estimator, as batchcorr.fit or load "
+        f"returns it, not {correction!r:.60} of "
+        f"type {type(correction).__name__}."
+    )
+    raise InputError(msg)

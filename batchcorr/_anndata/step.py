@@ -1,0 +1,115 @@
+"""One step on a matrix of an AnnData: read, changed, set and recorded, all or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._anndata import matrices, records
+from batchcorr._anndata.features import matched_features
+from batchcorr._anndata.interrupts import uninterrupted
+from batchcorr.estimators.densify import allow_dense
+from batchcorr.estimators.matrix import as_matrix, becomes_dense, is_sparse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anndata import AnnData
+
+    from batchcorr.estimators.base import Corrector
+
+__all__ = ["Step", "begin"]
+
+
+@dataclass
+class Step:
+    """A matrix that was read, and where its successor goes.
+
+    Attributes
+    ----------
+    adata
+        Where the result is set: what was given, or a copy of it.
+    x
+        X, or the layer.
+    layer, key_added
+        Where `x` was read, and the layer for the result; None: where it was read.
+    earlier
+        Records of the steps that made `x`.
+    """
+
+    adata: AnnData
+    x: Any
+    layer: str | None
+    key_added: str | None
+    earlier: list[dict[str, Any]]
+
+    def allow_dense(self, estimator: Corrector, *, dense: bool | None) -> None:
+        """Refuse, or warn of, a sparse matrix that becomes a large dense one."""
+        x = self.x
+        if becomes_dense(x) and not estimator.keeps_sparse_:
+            itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
+            allow_dense(x.shape, itemsize, dense=dense, device=not is_sparse(x))
+
+    def warn_if_repeated(self) -> None:
+        """Warn if the matrix was corrected before."""
+        records.warn_if_repeated(self.earlier, self.layer, kept=bool(self.key_added))
+
+    def finish(
+        self,
+        estimator: Corrector,
+        columns: Mapping[str, Any] | None,
+        warned: list[str],
+        change: Callable[[Any, Any], Any],
+    ) -> None:
+        """Change the matrix, set the result and write the record.
+
+        Parameters
+        ----------
+        estimator
+            What changes it, fitted.
+        columns
+            The columns of `obs` that were used, by what they are.
+        warned
+            Texts of the warnings so far; it grows while `change` works.
+        change
+            Gives the result for a matrix of the estimator's features, and for where to
+            write it: the matrix itself, or None.
+        """
+        adata, x = self.adata, self.x
+        positions = matched_features(adata, estimator)
+        record = records.make(adata, estimator, columns, self.layer, self.earlier)
+        before = records.sample(x)
+        with uninterrupted():
+            if positions is None:
+                result = change(x, x if self._in_place(estimator) else None)
+            else:
+                corrected = change(matrices.take_features(x, positions), None)
+                result = matrices.replace_features(x, positions, corrected)
+            matrices.make_actual(adata)
+            record = records.finish(record, warned, before, records.sample(result))
+            matrices.set_matrix(adata, result, self.layer, self.key_added)
+            key = records.key_of(self.key_added or self.layer)
+            records.write(adata, key, record)
+
+    def _in_place(self, estimator: Corrector) -> bool:
+        if self.key_added is not None:
+            return False
+        if becomes_dense(self.x) and not estimator.keeps_sparse_:
+            return False
+        return matrices.may_overwrite(self.adata, self.x, self.layer)
+
+
+def begin(
+    adata: Any, layer: str | None, key_added: str | None, *, copy: bool = False
+) -> Step:
+    """Read X or a layer of an AnnData, or of a copy of it."""
+    adata = matrices.require_adata(adata)
+    if copy:
+        adata = adata.copy()
+    x = matrices.get_matrix(adata, layer)
+    earlier = records.steps_of(adata, layer, x)
+    if key_added is not None:
+        records.read(adata, records.key_of(key_added))  # refuses what is no record
+    return Step(adata, x, layer, key_added, earlier)
