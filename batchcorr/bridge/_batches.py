@@ -7,6 +7,7 @@ samples on its first; numbers, strings and tensors without axes belong to no sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.bridge._torch import torch
@@ -21,20 +22,22 @@ __all__ = ["Minibatch", "leaves", "map_tensors", "n_samples", "read_batches", "t
 # -- nestings --------------------------------------------------------------------------
 
 
-def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The nesting with every tensor replaced by a function of it.
+def map_tensors(
+    tree: Any, function: Callable[[Any], Any], kind: type = torch.Tensor
+) -> Any:
+    """The nesting with every tensor (or leaf of another kind) replaced by a function of it.
 
     Examples
     --------
     >>> map_tensors({"x": torch.ones(2), "name": "a"}, lambda x: (x * 2).tolist())
     {'x': [2.0, 2.0], 'name': 'a'}
     """
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, kind):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {key: map_tensors(value, function) for key, value in tree.items()}
+        return {k: map_tensors(value, function, kind) for k, value in tree.items()}
     if isinstance(tree, list | tuple):
-        parts = [map_tensors(value, function) for value in tree]
+        parts = [map_tensors(value, function, kind) for value in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     return tree
 
@@ -55,6 +58,8 @@ def leaves(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, list | tuple):
         for value in tree:
             yield from leaves(value)
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        yield from leaves(vars(tree))
 
 
 def n_samples(batch: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
 import torch
@@ -20,7 +21,6 @@ from tests.bridge.fold_cases import (
     snapshot,
     trained,
 )
-from tests.bridge.test_fold_shared import IMAGE, domain_model
 
 
 def small():
@@ -36,12 +36,8 @@ def nan_weights():
 
 def uncopyable():
     model = small()
-    model.kept = model[0](sample(3, 4))
+    model.lock = threading.Lock()
     return model
-
-
-def by_value(m, x):
-    return m.norm(x) if x.sum() > 0 else x
 
 
 REFUSED = {
@@ -91,11 +87,6 @@ REFUSED = {
         ),
         sample(3, 4),
         "returns no real numbers",
-    ),
-    "branch on values": (
-        lambda: trained(Chain(by_value, norm=nn.BatchNorm1d(4))),
-        sample(3, 4),
-        r"torch.export cannot follow this model[\s\S]*Fold a part",
     ),
 }
 
@@ -153,19 +144,13 @@ def test_a_model_that_looks_at_its_layers_is_not_returned():
         fold(model, sample(3, 4))
 
 
-def test_a_layer_that_lies_about_its_correction_is_not_believed():
-    model = trained(domain_model(honest=False))
-    with pytest.raises(FoldError, match="differs from the given one"):
-        fold(model, sample(*IMAGE))
-
-
 def test_weights_that_float32_cannot_hold_are_not_returned():
     model = small()
     with torch.no_grad():
         model[1].running_mean.fill_(1e5)
         model[0].bias.fill_(1e5)
     assert fold(model, sample(3, 4)).error < 1e-10
-    with pytest.raises(FoldError, match=r"allowed for torch.float32.*model.double\(\)"):
+    with pytest.raises(FoldError, match=r"(?s)torch.float32.*model.double\(\)"):
         fold(model.float(), sample(3, 4).float())
 
 
@@ -188,22 +173,18 @@ def test_inputs_may_be_given_in_three_ways(inputs):
 
 
 def test_one_sample_is_enough():
-    result = checked(small(), sample(1, 4))
-    assert result.any_batch
-    assert list(result.errors) == [1, 2]
+    assert list(checked(small(), sample(1, 4)).errors) == [1, 2]
 
 
 def chain(run):
     return trained(Chain(run, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6)))
 
 
-def test_a_model_for_one_batch_size_is_followed_for_that():
+def test_a_model_for_one_batch_size_is_compared_at_that():
     model = chain(lambda m, x: m.norm(m.linear(x)).reshape(3, 6))
     result = fold(model, sample(3, 4))
-    assert not result.any_batch
     assert result.folded == {"norm": ("linear",)}
     assert list(result.errors) == [3]
-    assert "this batch size only" in str(result)
     require_equal(result, model, (sample(3, 4, seed=9),))
 
 
@@ -211,38 +192,35 @@ def test_a_model_for_one_batch_size_is_followed_for_that():
     "run",
     [
         lambda m, x: m.norm(m.linear(x)) if x.shape[0] < 4 else m.linear(x),
-        lambda m, x: m.linear(x) if x.shape[0] > 8 else m.norm(m.linear(x)),
-        lambda m, x: m.linear(x) if x.shape[0] == 9 else m.norm(m.linear(x)),
-        lambda m, x: m.linear(x) if x.shape[0] % 9 == 0 else m.norm(m.linear(x)),
-        lambda m, x: torch.stack([m.norm(m.linear(x))[k] for k in range(len(x))]),
+        lambda m, x: m.linear(x) if len(x) == 1 else m.norm(m.linear(x)),
+        lambda m, x: m.norm(m.linear(x)) if len(x) == 4 else m.norm(m.linear(x)) + 0 * m.linear(x),
     ],
-    ids=["next", "far", "one", "rest", "loop"],
-)
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_model_that_asks_how_many_samples_there_are_keeps_its_layers(run, n):
+    ids=["next", "single", "use"],
+)  # fmt: skip
+def test_a_model_that_asks_how_many_samples_there_are_keeps_its_layers(run):
     model = chain(run)
-    result = fold(model, sample(n, 4))
-    assert not result.any_batch
+    result = fold(model, sample(3, 4))
     assert result.folded == {}
     assert "depends on the number of samples" in result.kept["norm"]
-    assert "only" not in str(result).partition("\n")[2]
-    for size in (1, 3, 4, 9):
-        require_equal(result, model, (sample(size, 4, seed=9),))
 
 
-def test_a_model_that_takes_even_numbers_is_proved_for_these():
-    def pairs(m, x):
-        return m.norm(m.linear(x)).reshape(-1, 2, 6)
+def test_a_loop_over_samples_is_followed():
+    model = chain(
+        lambda m, x: torch.stack([m.norm(m.linear(x))[k] for k in range(len(x))])
+    )
+    assert checked(model, sample(3, 4)).folded == {"norm": ("linear",)}
 
-    def changing(m, x):
-        return pairs(m, x if len(x) < 8 else -x)
 
-    proved, kept = (fold(chain(run), sample(4, 4)) for run in (pairs, changing))
-    assert list(proved.errors) == [4, 8]
-    assert kept.folded == {}
-    for size in (4, 8, 12):
-        model = chain(changing)
-        require_equal(fold(model, sample(4, 4)), model, (sample(size, 4, seed=9),))
+def test_a_branch_on_values_is_said():
+    def run(m, x):
+        y = m.norm(m.linear(x))
+        return y if y.sum() > 1e9 else -y
+
+    result = fold(chain(run), sample(3, 4))
+    assert result.folded == {"norm": ("linear",)}
+    assert result.reads == ("__bool__",)
+    assert "looks at values (__bool__)" in str(result)
+    assert fold(small(), sample(3, 4)).reads == ()
 
 
 def test_inference_tensors_of_any_length_are_taken():
@@ -259,15 +237,6 @@ def test_a_scripted_part_is_no_obstacle():
     assert len(fold(model.eval(), sample(30, 4)).folded) == len(
         fold(small(), sample(30, 4)).folded
     )
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_model_that_does_something_else_for_one_sample_is_not_returned(n):
-    model = chain(lambda m, x: m.linear(x) if len(x) == 1 else m.norm(m.linear(x)))
-    before = snapshot(model)
-    with pytest.raises(FoldError, match="for one sample, and not for more"):
-        fold(model, sample(n, 4))
-    require_untouched(model, before)
 
 
 def test_a_model_that_refuses_one_sample_or_has_no_number_for_it():
@@ -295,12 +264,6 @@ def test_the_surroundings_do_not_change_what_is_measured():
         assert fold(model, x).error == pytest.approx(result.error, abs=1e-6)
 
 
-def test_torch_keeps_its_inner_workings_to_itself(capfd):
-    with pytest.raises(InputError, match=r"torch.export cannot follow"):
-        fold(chain(by_value), sample(3, 4))
-    assert capfd.readouterr() == ("", "")
-
-
 def test_half_precision_is_measured_as_such():
     model = small().to(torch.bfloat16)
     result = fold(model, sample(64, 4).to(torch.bfloat16))
@@ -319,7 +282,7 @@ def test_the_result_says_what_was_done():
     result = fold(trained(nn.Sequential(*layers)), sample(3, 4))
     head, folded, kept = str(result).splitlines()
     assert head.startswith("1 of 2 BatchNorm layers folded, relative error ")
-    assert head.endswith("at batch size 1, 3, 4")
+    assert head.endswith("for 1, 3, 4 samples")
     assert folded == "  1 → 0"
     assert kept == (
         "  3 kept: before it: relu in '2' is no step that a correction of channels "
@@ -332,7 +295,7 @@ def test_the_result_says_what_was_done():
 def test_a_batch_norm_alone_is_kept():
     model = trained(nn.BatchNorm1d(4))
     result = fold(model, sample(3, 4))
-    assert "it corrects" in result.kept[""]
+    assert "it corrects an input" in result.kept[""]
 
 
 def test_folding_again_finds_nothing_to_do():

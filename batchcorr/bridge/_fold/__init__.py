@@ -2,16 +2,13 @@
 
     r ∘ (W x + c) + s = (r ∘ W) x + (r ∘ c + s),     W (r ∘ x + s) + c = (W r) x + (c + W s)
 
-In the order of work: `example` reads the inputs, `sharing` gives every name a module of
-its own, `exported` and `flow` find out what is computed from what, `backward` and
-`forward` carry a layer's map to where weights can take it up (`rules` says what it may
-pass on the way), `plan` tries all layers, `rewrite` and `weights` change the copy,
-`verify` measures.
+In the order of work: `trace` records what is computed from what, `plan` says which layer
+takes up which correction (`moves`: what the correction may pass on its way), `weights`
+computes the new weights, `folding` changes a copy and compares it with the model.
 """
 
 from __future__ import annotations
 
-from batchcorr.bridge._fold.folding import fold
-from batchcorr.bridge._fold.result import Folded
+from batchcorr.bridge._fold.folding import Folded, fold
 
 __all__ = ["Folded", "fold"]

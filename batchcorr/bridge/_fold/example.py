@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch.utils import _pytree as pytree
-
+from batchcorr.bridge._batches import leaves, map_tensors
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
@@ -35,11 +34,7 @@ class Example:
     @property
     def batched(self) -> list[torch.Tensor]:
         """The tensors whose first axis is as long as that of the first one."""
-        tensors = [
-            leaf
-            for leaf in pytree.tree_leaves((self.args, self.kwargs))
-            if isinstance(leaf, torch.Tensor) and leaf.ndim > 0
-        ]
+        tensors = [leaf for leaf in leaves((self.args, self.kwargs)) if leaf.ndim > 0]
         return [x for x in tensors if x.shape[0] == tensors[0].shape[0]]
 
     @property
@@ -48,39 +43,29 @@ class Example:
         return int(self.batched[0].shape[0])
 
     def longer(self) -> Example:
-        """Return the same inputs with the first sample once more, at the end."""
+        """The same inputs with the first sample once more, at the end."""
         return self._with(lambda x: torch.cat([x, x[:1]]))
 
-    def doubled(self) -> Example:
-        """Return the same inputs with every sample once more, at the end."""
-        return self._with(lambda x: torch.cat([x, x]))
-
     def single(self) -> Example:
-        """Return the first sample alone."""
+        """The first sample alone."""
         return self._with(lambda x: x[:1].clone())
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Example:
-        """Return the same inputs with other samples."""
+        """The same inputs with other samples."""
         changed = {id(x): change(x) for x in self.batched}
         return self._map(lambda leaf: changed.get(id(leaf), leaf))
 
     def owned(self) -> Example:
-        """Return the same inputs, as tensors that autograd may see."""
-        return self._map(
-            lambda leaf: (
-                leaf.clone()
-                if isinstance(leaf, torch.Tensor) and leaf.is_inference()
-                else leaf
-            )
-        )
+        """The same inputs, as tensors that autograd may see."""
+        return self._map(lambda leaf: leaf.clone() if leaf.is_inference() else leaf)
 
-    def _map(self, change: Callable[[Any], Any]) -> Example:
-        args, kwargs = pytree.tree_map(change, (self.args, self.kwargs))
+    def _map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Example:
+        args, kwargs = map_tensors((self.args, self.kwargs), change)
         return Example(args, kwargs)
 
 
 def read_example(inputs: object, model: nn.Module) -> Example:
-    """Return example inputs, checked.
+    """Example inputs, checked.
 
     Raises
     ------

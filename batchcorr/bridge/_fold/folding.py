@@ -1,43 +1,90 @@
-"""The public function: follow a copy, plan, change another copy, measure."""
+"""The public function: trace a copy, plan, change another copy, compare."""
 
 from __future__ import annotations
 
-import copy
 import warnings
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
-from batchcorr.bridge._fold.example import read_example
-from batchcorr.bridge._fold.exported import export
-from batchcorr.bridge._fold.flow import flow_of
-from batchcorr.bridge._fold.plan import Plan, make_plan
-from batchcorr.bridge._fold.result import Folded
-from batchcorr.bridge._fold.rewrite import rewrite
-from batchcorr.bridge._fold.sharing import rejoin, separate
-from batchcorr.bridge._fold.stand_ins import corrections_in
+from batchcorr.bridge._fold.example import Example, read_example
+from batchcorr.bridge._fold.plan import plan_all
+from batchcorr.bridge._fold.rewrite import add_biases, copied, rewrite
+from batchcorr.bridge._fold.trace import Trace
 from batchcorr.bridge._fold.verify import (
-    outputs,
+    outputs_of,
+    outputs_of_folded,
     relative_error,
     require_equal,
     require_finite,
 )
 from batchcorr.bridge._norms import batch_norms, require_model, require_plain
+from batchcorr.bridge._running import accelerators, seeded
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import FoldError, InputError, some
+from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from batchcorr.bridge._fold.example import Example
+__all__ = ["Folded", "fold"]
 
-__all__ = ["fold"]
 
-DEPENDS = (
-    "the data flow depends on the number of samples, so that what is exact for one "
-    "number need not be for another: fold a part that takes any number"
-)
+@dataclass(frozen=True, repr=False)
+class Folded:
+    """A model without the BatchNorm layers that could be folded.
+
+    Parameters
+    ----------
+    model
+        The folded model, of the class of the given one, in evaluation mode.
+    folded
+        Name of each layer that is gone: the names of the layers that took it up.
+    kept
+        Name of each layer that is still there: the reason.
+    errors
+        Largest difference of the outputs, relative to the largest output, by the number
+        of samples.
+    reads
+        Where the model's own code looks at numbers of a tensor: it may branch on them,
+        and go another way for other inputs than the examples. Empty for most models.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> Folded(nn.Identity(), {"bn": ("conv",)}, {}, {4: 1e-16, 5: 0.0})
+    1 of 1 BatchNorm layers folded, relative error 1e-16 for 4, 5 samples
+      bn → conv
+    """
+
+    model: nn.Module
+    folded: dict[str, tuple[str, ...]]
+    kept: dict[str, str]
+    errors: dict[int, float]
+    reads: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of all that were measured."""
+        return max(self.errors.values())
+
+    def __repr__(self) -> str:
+        count = len(self.folded)
+        sizes = ", ".join(str(size) for size in self.errors)
+        head = (
+            f"{count} of {count + len(self.kept)} BatchNorm layers folded, relative "
+            f"error {self.error:.2g} for {sizes} samples"
+        )
+        lines = [head]
+        lines += [f"  {name} → {', '.join(into)}" for name, into in self.folded.items()]
+        lines += [f"  {name} kept: {reason}" for name, reason in self.kept.items()]
+        if self.reads and self.folded:
+            lines.append(
+                f"  The model looks at values ({some(self.reads)}) and may branch on "
+                "them: compare the two on inputs of every kind."
+            )
+        return "\n".join(lines)
 
 
 def fold(model: nn.Module, example_inputs: object) -> Folded:
@@ -49,9 +96,10 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
         W' = r ∘ W,      c' = r ∘ c + s
 
     and in front of one without zero padding W' = W ∘ r, c' = c + W s. On the way to such
-    a layer it may pass additions, concatenations, pooling, reshapes, dropout, and other
-    BatchNorms. Which step follows which is taken from `torch.export`; where that does
-    not prove that the outputs stay the same, the layer is kept, and the reason given.
+    a layer it may pass pooling, reshapes, dropout, and BatchNorms that are gone. What
+    else the module does (the activation in timm's) stays. What is computed from what is
+    recorded while the model runs on the examples; where the outputs would not stay the
+    same, the layer is kept, and the reason given.
 
     Parameters
     ----------
@@ -59,37 +107,34 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
         A network in evaluation mode. It is not changed.
     example_inputs
         A tensor, a tuple of positional arguments, or a dict of named ones; real data
-        are best, since the result is compared on them. Sizes other than that of the
-        batch, the first axis, are taken to be fixed.
+        are best, since the result is compared on them.
 
     Returns
     -------
     The folded model with an account of what was done; see `Folded`. It is of the same
-    class, its state_dict lacks the folded layers and has biases where they went, and
-    takes all batch sizes that the given one takes. `model.train()` would train it
-    without BatchNorm.
+    class, and its state_dict lacks the folded layers and has biases where they went.
+    `model.train()` would train it without BatchNorm.
 
     Raises
     ------
     InputError
-        If the model is in training mode, has no BatchNorm, cannot be copied or cannot
-        be followed by torch.export, or the inputs do not fit it.
+        If the model is in training mode, has no BatchNorm or cannot be copied, or the
+        inputs do not fit it.
     FoldError
         If the folded model computes anything but what the given one does: more than
-        1e-10 of the largest output in float64, 1e-5 in float32.
+        1e-10 of the largest output in float64, 1e-5 in float32 (of the weights).
 
     Notes
     -----
     The data flow is that of a call like the given one. Another call may take another
     way: with other arguments (`features=True`), by other methods, in another mode, or
-    for sizes, other than the batch size, on which the code branches. Then the folded
-    model may compute something else. Where the flow depends on the batch size, nothing
-    is folded.
+    where the code branches on sizes or values (`Folded.reads`). Then the folded model
+    may compute something else. Fold the model as you will call it.
 
-    Runs the model, and so its hooks, on the example inputs, on one sample more, and on
-    one sample; if it takes neither, on the samples twice. A weight that several layers
-    share, or that is computed on the fly (weight norm, pruning), is not changed. Autocast
-    is off meanwhile.
+    Runs the model, and so its hooks, some times on the example inputs, on one sample
+    more, and on one sample. Weights that several layers share, or that are computed on
+    the fly (weight norm, pruning), are not changed. New weights are computed in float64
+    and rounded once. Autocast is off meanwhile.
 
     Examples
     --------
@@ -106,35 +151,31 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
       (2): ReLU()
     )
     """
-    _require_foldable(model)
-    with _plainly(model):
+    model = _require_foldable(model)
+    with _in_own_numbers(model):
         example = read_example(example_inputs, model)
-        scratch, _ = _copied(model)
-        expected = {example: _run(scratch, example)}
-        for other in (example.longer(), example.single(), example.doubled()):
-            if other.batch_size == example.batch_size:
-                continue
-            if len(expected) == 1 or other.batch_size == 1:
-                found = _try_run(scratch, other)
-                expected |= {} if found is None else {other: found}
-        plan, any_batch = _planned(scratch, list(expected))
-        folded, groups = _copied(model)
-        rewrite(folded, plan)
-        rejoin(folded, groups)
-        errors = {
-            inputs.batch_size: relative_error(_run_folded(folded, inputs), outs)
-            for inputs, outs in expected.items()
-        }
-        require_equal(errors, expected[example])
-    return Folded(
-        folded, plan.folded, plan.kept, dict(sorted(errors.items())), any_batch
-    )
+        calls = _record(copied(model), example)
+        folded = copied(model)
+        added = add_biases(folded)
+        plan = plan_all(folded, [call.trace for call in calls])
+        rewrite(folded, plan, added)
+        errors = {}
+        for call in calls:
+            outputs = outputs_of_folded(folded, call.example)
+            size = call.example.batch_size
+            errors[size] = relative_error(outputs, call.outputs)
+        require_equal(errors, calls[0].outputs, model)
+    reads = tuple(dict.fromkeys(str(step) for step in calls[0].trace.reads))
+    return Folded(folded, plan.folded, plan.kept, dict(sorted(errors.items())), reads)
+
+
+# -- before ------------------------------------------------------------------------------
 
 
 @contextmanager
-def _plainly(model: nn.Module) -> Iterator[None]:
+def _in_own_numbers(model: nn.Module) -> Iterator[None]:
     """Compute in the numbers of the model, with tensors that may be trained later."""
-    kinds = {"cpu", *(x.device.type for x in [*model.parameters(), *model.buffers()])}
+    kinds = {"cpu", *(device.type for device in accelerators(model))}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
         for kind in kinds:
@@ -143,90 +184,55 @@ def _plainly(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _require_foldable(model: nn.Module) -> None:
-    """Refuse what has no BatchNorm, or is not in evaluation mode."""
-    modules = dict(require_model(model).named_modules())
+def _require_foldable(model: nn.Module) -> nn.Module:
+    """The model, unwrapped; refuse what has no BatchNorm, or is not in evaluation mode."""
+    model = require_model(model)
     require_plain(model)
-    if not any(hasattr(module, "as_correction") for module in modules.values()):
-        batch_norms(model)
-    training = [name or "the model" for name, part in modules.items() if part.training]
+    batch_norms(model, frozen=True)
+    training = [
+        name or "the model" for name, part in model.named_modules() if part.training
+    ]
     if training:
         msg = (
-            f"The model is in training mode ({some(training)}), where BatchNorm is no fixed "
-            "correction. Call model.eval() first."
+            f"The model is in training mode ({some(training)}), where BatchNorm is no "
+            "fixed correction. Call model.eval() first."
         )
         raise InputError(msg)
+    return model
 
 
-def _copied(model: nn.Module) -> tuple[nn.Module, list[list[str]]]:
-    """Return a copy with a module for every name, and the names that shared one."""
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        msg = (
-            f"The model cannot be copied, and it is never changed itself: {error}. "
-            "Remove what cannot be copied, such as tensors kept from a forward pass."
-        )
-        raise InputError(msg) from error
-    return copied, separate(copied)
+class _Call(NamedTuple):
+    example: Example
+    trace: Trace
+    outputs: list[Tensor]
 
 
-def _planned(scratch: nn.Module, taken: list[Example]) -> tuple[Plan, bool]:
-    """Return what is to be done, and whether it holds for any batch size.
-
-    Parameters
-    ----------
-    scratch
-        The model.
-    taken
-        Inputs that it takes, the given ones first.
-    """
-    corrections, without = corrections_in(scratch)
-    several = max(taken, key=lambda example: example.batch_size)
-    any_batch = len(taken) > 1
-    program = export(scratch, several, any_batch=any_batch)
-    if program is None:
-        return Plan(kept=dict.fromkeys([*corrections, *without], DEPENDS)), False
-    plan = make_plan(flow_of(program, scratch), corrections)
-    plan.kept.update(without)
-    return plan, any_batch
-
-
-def _run(model: nn.Module, example: Example) -> list[Tensor]:
-    """Return the given model's outputs."""
-    try:
-        found = outputs(model, example)
-    except Exception as error:
-        msg = (
-            f"The model fails on example_inputs: {type(error).__name__}: {error}\n"
-            "Give them as the model takes them: a tensor, a tuple of positional "
-            "arguments, or a dict of named ones."
-        )
-        raise InputError(msg) from error
-    require_finite(found)
-    return found
-
-
-def _try_run(model: nn.Module, example: Example) -> list[Tensor] | None:
-    """Return the outputs for another batch size, or None if the model takes none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # nobody asked for this size
-            return outputs(model, example)
-    except Exception:  # noqa: BLE001 - whatever it is, the model takes no such batch
-        return None
-
-
-def _run_folded(model: nn.Module, example: Example) -> list[Tensor]:
-    """Return the folded model's outputs."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the given model has said it
-            return outputs(model, example)
-    except Exception as error:
-        msg = (
-            f"The folded model fails: {type(error).__name__}: {error}\nThe given one "
-            "does not, so its code needs a BatchNorm that its exported graph does not "
-            "show: fold a part of the model."
-        )
-        raise FoldError(msg) from error
+def _record(model: nn.Module, example: Example) -> list[_Call]:
+    """Outputs and traces of a model for n samples, one more and one, if it takes them."""
+    calls: list[_Call] = []
+    for given in (example, example.longer(), example.single()):
+        if calls and given.batch_size in {call.example.batch_size for call in calls}:
+            continue
+        try:
+            with warnings.catch_warnings():
+                if calls:
+                    warnings.simplefilter("ignore")  # nobody asked for this size
+                outputs = outputs_of(model, given)
+        except Exception as error:
+            if calls:  # the model takes no such batch
+                continue
+            msg = (
+                f"The model fails on example_inputs: {type(error).__name__}: {error}\n"
+                "Give them as the model takes them: a tensor, a tuple of positional "
+                "arguments, or a dict of named ones."
+            )
+            raise InputError(msg) from error
+        if not calls:
+            require_finite(outputs)
+            add_biases(model)
+        trace = Trace(model)
+        with torch.no_grad(), seeded(accelerators(model)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trace.run(given.args, given.kwargs)
+        calls.append(_Call(given, trace, outputs))
+    return calls

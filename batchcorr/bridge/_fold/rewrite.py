@@ -1,26 +1,27 @@
-"""The plan made true in a copy of the model: new weights, and nothing where BatchNorm was.
+"""Copies of a model, and the plan made true in one: new weights, and no BatchNorm.
 
-Weights are new parameters of the old dtype and device, hooks stay where they are.
+Weights are new parameters of the old dtype and device; hooks stay where they are.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchcorr.bridge._fold.sharing import place
-from batchcorr.bridge._fold.stand_ins import PassThrough
-from batchcorr.bridge._fold.weights import layer_weights, norm_weights
-from batchcorr.bridge._norms import correction_of, statistics_of
+from batchcorr.bridge._fold.trace import LAYERS, rest_of
+from batchcorr.bridge._fold.weights import layer_weights
+from batchcorr.bridge._norms import unwrapped
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from batchcorr.bridge._fold.plan import Plan
 
-__all__ = ["rewrite"]
+__all__ = ["add_biases", "copied", "rewrite"]
 
 HOOKS = (
     "_forward_hooks",
@@ -33,57 +34,79 @@ HOOKS = (
 )
 
 
-def rewrite(model: nn.Module, plan: Plan) -> None:
+def copied(model: nn.Module) -> nn.Module:
+    """A copy without wrappers of torch.compile, and without an autograd graph."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():  # weight norm keeps what it computed
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        for module in [*model.modules()][::-1]:
+            if unwrapped(module) is not module:
+                memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
+        twin = copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        msg = (
+            f"The model cannot be copied, and it is never changed itself: {error}. "
+            "Remove what cannot be copied, such as open files or generators."
+        )
+        raise InputError(msg) from error
+    for module in twin.modules():
+        module._compiled_call_impl = None  # of module.compile()
+    return twin
+
+
+def add_biases(model: nn.Module) -> list[nn.Module]:
+    """Give every layer without a bias one of zeros, to see whether its forward uses it."""
+    added = []
+    for layer in model.modules():
+        own = layer._parameters
+        weight = own.get("weight")
+        if not isinstance(layer, tuple(LAYERS.values())) or weight is None:
+            continue
+        if own.get("bias") is None and weight.is_floating_point():
+            conv: Any = layer
+            transposed = getattr(layer, "transposed", False)
+            size = conv.out_channels if transposed else weight.shape[0]
+            zeros = weight.new_zeros(size)
+            layer.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+            added.append(layer)
+    return added
+
+
+def rewrite(model: nn.Module, plan: Plan, added: list[nn.Module]) -> None:
     """Change the layers of a model in place, as planned."""
-    for path in {**plan.before, **plan.after}:
-        if path in plan.folded:
-            continue  # what it took up has gone on with it
-        layer = model.get_submodule(path)
-        if isinstance(layer, _BatchNorm):
-            _rewrite_norm(layer, plan, path)
-        else:
-            _rewrite_layer(layer, plan, path)
-    for path in plan.folded:
-        place(model, path, _left_of(model.get_submodule(path)))
+    changed = {**plan.before, **plan.after}
+    for name in changed:
+        layer: Any = model.get_submodule(name)
+        weight, bias = layer_weights(
+            layer.weight,
+            layer.bias,
+            plan.before.get(name),
+            plan.after.get(name),
+            groups=getattr(layer, "groups", 1),
+            transposed=getattr(layer, "transposed", False),
+        )
+        layer.bias, layer.weight = _like(bias, layer.bias), _like(weight, layer.weight)
+    for layer in added:
+        if not any(layer is model.get_submodule(name) for name in changed):
+            layer.bias = None
+    modules = {id(model.get_submodule(name)): name for name in plan.folded}
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is not None and id(child) in modules:
+                parent._modules[key] = _left_of(child)
 
 
-def _rewrite_layer(layer: Any, plan: Plan, path: str) -> None:
-    """Give a linear layer or convolution its new weight, and a bias."""
-    weight, bias = layer_weights(
-        layer.weight,
-        layer.bias,
-        plan.before.get(path),
-        plan.after.get(path),
-        groups=getattr(layer, "groups", 1),
-        transposed=getattr(layer, "transposed", False),
-    )
-    old = layer.weight
-    layer.bias = _parameter(bias, old if layer.bias is None else layer.bias)
-    layer.weight = _parameter(weight, old)
-
-
-def _rewrite_norm(norm: Any, plan: Plan, path: str) -> None:
-    """Give a BatchNorm that stays the γ and β of all that it does now."""
-    correction = plan.effect(path, correction_of(norm))
-    weight, bias = norm_weights(correction, *statistics_of(norm), norm.eps)
-    if not norm.affine:
-        norm.affine = True
-        norm.weight = nn.Parameter(weight.to(norm.running_mean.dtype), False)  # noqa: FBT003
-        norm.bias = nn.Parameter(bias.to(norm.running_mean.dtype), False)  # noqa: FBT003
-        return
-    norm.weight = _parameter(weight, norm.weight)
-    norm.bias = _parameter(bias, norm.bias)
-
-
-def _parameter(value: Tensor, like: Tensor) -> nn.Parameter:
-    """Return a parameter of the kind of another."""
-    return nn.Parameter(value.detach().to(like.dtype), requires_grad=like.requires_grad)
+def _like(value: Tensor, old: Tensor) -> nn.Parameter:
+    """A parameter of the kind of another."""
+    return nn.Parameter(value.detach().to(old), requires_grad=old.requires_grad)
 
 
 def _left_of(norm: nn.Module) -> nn.Module:
-    """Return what stands where a folded layer was: nothing but its hooks."""
-    left = nn.Identity() if isinstance(norm, _BatchNorm) else PassThrough()
-    left.train(norm.training)
+    """What stands where a folded layer was: its activation, if any, and its hooks."""
+    left = rest_of(norm).eval()
     for name in HOOKS:
         setattr(left, name, getattr(norm, name))
     return left

@@ -2,16 +2,16 @@
 
     error = max |y' - y| / max |y|
 
-over each tensor of the output, at the given batch size, at one more, and at one sample.
+over each tensor of the output, at the given number of samples, at one more, and at one.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING
 
-from torch.utils import _pytree as pytree
-
+from batchcorr.bridge._batches import leaves
+from batchcorr.bridge._running import accelerators, seeded, wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import FoldError, InputError
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge._fold.example import Example
 
-__all__ = ["outputs", "relative_error", "require_equal"]
+__all__ = [
+    "TOLERANCES",
+    "outputs_of",
+    "outputs_of_folded",
+    "relative_error",
+    "require_equal",
+    "require_finite",
+]
 
 TOLERANCES = {
     torch.float64: 1e-10,
@@ -30,24 +37,30 @@ TOLERANCES = {
 }
 
 
-def outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    """Return all tensors that a model returns; the random state stays as it was."""
-    devices = {x.device for x in example.batched if x.is_cuda}
-    with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(0)
-        found: Any = model(*example.args, **example.kwargs)
-    return [x for x in pytree.tree_leaves(found) if isinstance(x, torch.Tensor)]
+def outputs_of(model: nn.Module, example: Example) -> list[Tensor]:
+    """All tensors that a model returns; the random state stays as it was."""
+    with torch.no_grad(), seeded(accelerators(model, example.args, example.kwargs)):
+        return list(leaves(model(*example.args, **example.kwargs)))
 
 
-def require_finite(found: list[Tensor]) -> None:
-    """Refuse outputs on which nothing could be measured.
+def outputs_of_folded(model: nn.Module, example: Example) -> list[Tensor]:
+    """The folded model's outputs."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the given model has said it
+            return outputs_of(model, example)
+    except Exception as error:
+        msg = (
+            f"The folded model fails: {type(error).__name__}: {error}\nThe given one "
+            "does not, so its code needs a BatchNorm in a way that does not show while "
+            "it runs: fold a part of the model."
+        )
+        raise FoldError(msg) from error
 
-    Raises
-    ------
-    InputError
-        If there is no number among them, or some is NaN.
-    """
-    numbers = [x for x in found if x.is_floating_point() and x.numel()]
+
+def require_finite(outputs: list[Tensor]) -> None:
+    """Refuse outputs on which nothing could be measured."""
+    numbers = [x for x in outputs if x.is_floating_point() and x.numel()]
     if not numbers:
         msg = (
             "The model returns no real numbers for example_inputs, so that nothing can "
@@ -62,55 +75,49 @@ def require_finite(found: list[Tensor]) -> None:
         raise InputError(msg)
 
 
-def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Return the largest difference, relative to the largest value expected."""
-    if [x.shape for x in found] != [x.shape for x in expected]:
+def relative_error(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference, relative to the largest value expected."""
+    if [x.shape for x in outputs] != [x.shape for x in expected]:
         return float("inf")
-    return max(
-        (_error(x, y) for x, y in zip(found, expected, strict=True)), default=0.0
-    )
+    pairs = zip(outputs, expected, strict=True)
+    return max((_error(x, y) for x, y in pairs), default=0.0)
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
-    """Return the error of one tensor; infinite where NaN or infinity differ."""
+def _error(output: Tensor, expected: Tensor) -> float:
+    """The error of one tensor; infinite where NaN or infinity differ."""
     if not expected.is_floating_point():
-        return 0.0 if torch.equal(found, expected) else float("inf")
+        return 0.0 if torch.equal(output, expected) else float("inf")
     finite = torch.isfinite(expected)
-    if not torch.allclose(found[~finite], expected[~finite], equal_nan=True):
+    if not torch.allclose(output[~finite], expected[~finite], equal_nan=True):
         return float("inf")
     if not bool(finite.any()):
         return 0.0
-    x, y = found[finite].double(), expected[finite].double()
+    x, y = wide(output[finite]), wide(expected[finite])
     error = float((x - y).abs().max()) / (float(y.abs().max()) or 1.0)
-    return float("inf") if math.isnan(error) else error
+    return error if error == error else float("inf")  # noqa: PLR0124 - NaN
 
 
-def require_equal(errors: dict[int, float], expected: list[Tensor]) -> None:
-    """Refuse a folded model that computes something else.
+def require_equal(
+    errors: dict[int, float], expected: list[Tensor], model: nn.Module
+) -> None:
+    """Refuse a folded model that computes something else than rounding explains.
 
     Raises
     ------
     FoldError
-        If an error is larger than rounding allows.
+        If an error is larger than the numbers of the weights allow.
     """
-    dtype = next(x.dtype for x in expected if x.is_floating_point())
-    allowed = TOLERANCES.get(dtype, 1e-1)
-    worst = max(errors, key=lambda size: errors[size])
+    kinds = {x.dtype for x in [*expected, *model.parameters(), *model.buffers()]}
+    allowed, kind = max((TOLERANCES[kind], str(kind)) for kind in kinds & {*TOLERANCES})
     wrong = [size for size, error in errors.items() if not error <= allowed]
-    if wrong == [1] and len(errors) > 1:
-        msg = (
-            f"The folded model differs from the given one by {errors[1]:.2g} of its "
-            "largest output for one sample, and not for more: it is not returned. The "
-            "model does something else when it is given one sample: fold a part of it "
-            "that does not."
-        )
-        raise FoldError(msg)
-    if wrong:
-        msg = (
-            f"The folded model differs from the given one by {errors[worst]:.2g} of its "
-            f"largest output at batch size {worst}, and {allowed:.0e} is allowed for "
-            f"{dtype}: it is not returned. If the weights are ill-scaled, fold "
-            "model.double() and convert the result; else the model does something that "
-            "its exported graph does not show: fold a part of it."
-        )
-        raise FoldError(msg)
+    if not wrong:
+        return
+    worst = max(wrong, key=lambda size: errors[size])
+    msg = (
+        f"The folded model differs from the given one by {errors[worst]:.2g} of its "
+        f"largest output for {worst} samples, and {allowed:.0e} is allowed for {kind}: "
+        "it is not returned. If the weights are ill-scaled, fold model.double() and "
+        "convert the result; else the model does something that does not show while it "
+        "runs: fold a part of it."
+    )
+    raise FoldError(msg)

@@ -12,25 +12,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchcorr.bridge._torch import torch
+from batchcorr.bridge._running import wide
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
-__all__ = ["chain", "concatenate", "layer_weights", "norm_weights", "one_map", "same"]
+__all__ = ["chain", "layer_weights", "one_map"]
 
 
 def one_map(scale: Tensor, shift: Tensor) -> LocationScale:
-    """Return the correction of one batch with a scale and a shift for each channel."""
+    """The correction of one batch with a scale and a shift for each channel."""
     none = scale.new_empty((0, scale.shape[0]))
     return LocationScale(scale[None, :], shift[None, :], none, none)
 
 
 def chain(first: LocationScale, then: LocationScale) -> LocationScale:
-    """Return the one correction that does what two do, one after the other.
+    """The one correction that does what two do, one after the other.
 
     Examples
     --------
@@ -44,19 +42,6 @@ def chain(first: LocationScale, then: LocationScale) -> LocationScale:
     )
 
 
-def concatenate(maps: Sequence[LocationScale]) -> LocationScale:
-    """Return the correction of channels that are put beside each other."""
-    return one_map(
-        torch.cat([part.scale for part in maps], dim=1)[0],
-        torch.cat([part.shift for part in maps], dim=1)[0],
-    )
-
-
-def same(a: LocationScale, b: LocationScale) -> bool:
-    """Whether two corrections are equal, value by value."""
-    return torch.equal(a.scale, b.scale) and torch.equal(a.shift, b.shift)
-
-
 def layer_weights(
     weight: Tensor,
     bias: Tensor | None,
@@ -66,7 +51,7 @@ def layer_weights(
     groups: int = 1,
     transposed: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the layer that has taken up its neighbours.
+    """Weight and bias of the layer that has taken up its neighbours.
 
     Parameters
     ----------
@@ -90,12 +75,11 @@ def layer_weights(
     (1.0, 9.0)
     """
     first, second = weight.shape[:2]
-    blocks = weight.detach().double().reshape(groups, first // groups, second, -1)
+    blocks = wide(weight.detach()).reshape(groups, first // groups, second, -1)
     if transposed:
         blocks = blocks.transpose(1, 2)
     _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
-    constant = blocks.new_zeros(groups * n_out) if bias is None else bias.detach()
-    constant = constant.double()
+    constant = blocks.new_zeros(groups * n_out) if bias is None else wide(bias.detach())
     if before is not None:
         shift = before.shift.reshape(groups, 1, n_in, 1)
         constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
@@ -106,11 +90,3 @@ def layer_weights(
     if transposed:
         blocks = blocks.transpose(1, 2)
     return blocks.reshape(weight.shape), constant
-
-
-def norm_weights(
-    correction: LocationScale, mean: Tensor, variance: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Return γ and β with which a BatchNorm of these statistics is this correction."""
-    scale = correction.scale[0]
-    return scale * torch.sqrt(variance + eps), correction.shift[0] + scale * mean
