@@ -61,11 +61,10 @@ def add_biases(model: nn.Module) -> list[nn.Module]:
     """Give every layer without a bias one of zeros, to see whether its forward uses it."""
     added = []
     for layer in model.modules():
-        own = layer._parameters
-        weight = own.get("weight")
-        if not isinstance(layer, tuple(LAYERS.values())) or weight is None:
+        if not isinstance(layer, tuple(LAYERS.values())):
             continue
-        if own.get("bias") is None and weight.is_floating_point():
+        weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+        if bias is None and weight is not None and weight.is_floating_point():
             conv: Any = layer
             transposed = getattr(layer, "transposed", False)
             size = conv.out_channels if transposed else weight.shape[0]

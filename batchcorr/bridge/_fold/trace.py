@@ -267,8 +267,10 @@ def _owners_of_weights(
     """The layers of each weight by name, by the weight's identity."""
     owners: dict[int, dict[str, nn.Module]] = {}
     for module, name in modules.items():
+        if not isinstance(module, tuple(LAYERS.values())):
+            continue
         weight = module._parameters.get("weight")
-        if isinstance(module, tuple(LAYERS.values())) and weight is not None:
+        if weight is not None:
             owners.setdefault(id(weight), {})[name] = module
     return owners
 
