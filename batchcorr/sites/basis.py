@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Basis"]
 
-DEPENDENT = 1e-13
+DEPENDENT = 1e-10
 """Share of a column's squares up to which it depends on earlier ones."""
 
 

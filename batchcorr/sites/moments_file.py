@@ -8,17 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchcorr._files import npz
 from batchcorr.errors import FileError
 from batchcorr.estimators.saving import versions
 from batchcorr.models.moments import Moments
-from batchcorr.sites.disclosure import FEWEST
+from batchcorr.sites.checks import what_is_wrong
 from batchcorr.sites.schema import Schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
 __all__ = ["SiteMoments"]
@@ -101,7 +98,7 @@ class SiteMoments:
         """
         otherwise = (
             f"{path} does not hold the moments of a site, or it is damaged. Make it "
-            "again with batchcorr.moments."
+            "again with batchcorr.sites.moments."
         )
         with npz.reading(path, otherwise) as (header, arrays):
             version = int(header["batchcorr_moments"])
@@ -115,51 +112,8 @@ class SiteMoments:
             if schema.fingerprint != header["fingerprint"]:
                 damage = "its schema was changed"
             else:
-                damage = _damage(arrays, schema, header["n_rows"])
+                damage = what_is_wrong(arrays, schema, header["n_rows"])
         if damage:
-            msg = f"{path} is damaged: {damage}. Make it again with batchcorr.moments."
+            msg = f"{path} is damaged: {damage}. Make it again with batchcorr.sites.moments."
             raise FileError(msg)
         return cls(schema, Moments(**arrays))
-
-
-def _damage(arrays: Mapping[str, Any], schema: Schema, n_rows: int) -> str:
-    """Say what of these arrays cannot be moments; nothing if all can be."""
-    wanted = {field.name for field in fields(Moments)}
-    if arrays.keys() != wanted:
-        return f"it holds other arrays ({', '.join(sorted({*arrays} ^ wanted))})"
-    return _misshapen(arrays, schema) or _impossible(arrays, n_rows)
-
-
-def _misshapen(arrays: Mapping[str, Any], schema: Schema) -> str:
-    b, g, p = len(schema.batches), len(schema.features), len(schema.columns)
-    own = g if arrays["n"].shape == (b, g) else 1
-    shapes = {
-        "rows": (b, 1),
-        "n": (b, own),
-        "mean": (b, g),
-        "squares": (b, g),
-        "columns": (b, p, own),
-        "cross": (b, p, g),
-        "gram": (b, p, p, own),
-    }
-    for name, shape in shapes.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype != np.float64:
-            return f"{name} is {array.dtype} of shape {array.shape}, not {shape}"
-        if not np.isfinite(array).all():
-            return f"{name} is not finite"
-    return ""
-
-
-def _impossible(arrays: Mapping[str, Any], n_rows: int) -> str:
-    rows, n = arrays["rows"], arrays["n"]
-    few = [(x > 0) & (x < FEWEST) for x in (rows, n)]
-    whole = all(np.array_equal(x, np.floor(x)) for x in (rows, n))
-    if not whole or rows.min() < 0 or n.min() < 0 or (n > rows).any():
-        return "its counts are not counts"
-    if rows.sum() != n_rows or any(map(np.any, few)):
-        return "its counts are not those of a site"
-    diagonal = np.diagonal(arrays["gram"], axis1=1, axis2=2)
-    if arrays["squares"].min(initial=0) < 0 or diagonal.min(initial=0) < 0:
-        return "its squares are negative"
-    return ""

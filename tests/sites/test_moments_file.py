@@ -98,6 +98,44 @@ def test_changed_files_are_refused(pooled, schema, tmp_path, name):
         bc.SiteMoments.load(path)
 
 
+def together(arrays, _):
+    """Products with two levels, each of which the squares allow, and not both."""
+    gram, squares = arrays["gram"][0, :, :, 0], arrays["squares"][0, 3]
+    arrays["cross"][0, :2, 3] = 0.9 * np.sqrt(np.diag(gram)[:2] * squares)
+
+
+def twice(*edits):
+    return lambda arrays, header: [edit(arrays, header) for edit in edits]
+
+
+IMPOSSIBLE = {
+    "are larger than their squares": put("cross", (0, 0, 0), 1e4),
+    "larger than their squares": together,
+    "squares are negative": put("squares", (0, 0), -1),
+    "not positive semidefinite": twice(
+        put("gram", (0, 1, 2, 0), 1e3), put("gram", (0, 2, 1, 0), 1e3)
+    ),
+    "are no squares": put("gram", (0, 0, 1, 0), 2.0),
+    "no shares between 0 and 1": put("columns", (0, 0, 0), -0.25),
+    "no whole number of samples": put("columns", (0, 0, 0), 5.5 / 24),
+    "not those of their shares": put("gram", (0, 0, 0, 0), 3.0),
+    "sums of no values": put("mean", (3, 0), 1.0),
+}
+
+
+@pytest.mark.parametrize("message", IMPOSSIBLE)
+@pytest.mark.parametrize("exact", [True, False])
+def test_sums_that_no_samples_have_are_refused(
+    pooled, schema, tmp_path, message, exact
+):
+    path = tmp_path / "site.npz"
+    bc.moments(parts(pooled)[0], schema, exact=exact).save(path)
+    bc.SiteMoments.load(path)
+    change(path, IMPOSSIBLE[message])
+    with pytest.raises(FileError, match=f"damaged: in batch '[ad]', .*{message}"):
+        bc.SiteMoments.load(path)
+
+
 def test_damaged_and_other_files_are_refused(pooled, schema, tmp_path):
     path = tmp_path / "site.npz"
     bc.moments(parts(pooled)[0], schema).save(path)

@@ -1,0 +1,139 @@
+r"""Whether the arrays of a file can be the moments of samples: if not, what is wrong.
+
+Of a batch of n samples with columns z and a feature x,
+
+    S and [S C; Cᵀ M] are positive semidefinite,
+
+that is |L⁻¹C|² ≤ M with S = L Lᵀ; a level with the share z̄ has S = n z̄ (1 - z̄), and two
+of one covariate have S = -n z̄ z̄'. All hold for rounded sums as well (`rounding`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.models.moments import Moments
+from batchcorr.sites.basis import Basis
+from batchcorr.sites.disclosure import FEWEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from batchcorr.sites.schema import Schema
+
+__all__ = ["what_is_wrong"]
+
+CLOSE = 1e-5
+"""Relative error up to which what must be equal is, after sums of many samples."""
+
+
+def what_is_wrong(arrays: Mapping[str, Any], schema: Schema, n_rows: Any) -> str:
+    """What of these arrays cannot be moments of a site; nothing if all can be."""
+    wanted = {field.name for field in fields(Moments)}
+    if arrays.keys() != wanted:
+        return f"it holds other arrays ({', '.join(sorted({*arrays} ^ wanted))})"
+    wrong = _misshapen(arrays, schema)
+    if wrong:
+        return wrong
+    sums = Moments(**arrays)
+    if sums.rows.sum() != n_rows or not _are_counts(
+        sums, has_columns=bool(schema.columns)
+    ):
+        return "its counts are not those of a site"
+    for code, batch in enumerate(schema.batches):
+        wrong = _not_of_samples(sums, code, schema)
+        if wrong:
+            return f"in batch {batch!r}, {wrong}"
+    return ""
+
+
+def _misshapen(arrays: Mapping[str, Any], schema: Schema) -> str:
+    b, g, p = len(schema.batches), len(schema.features), len(schema.columns)
+    own = g if arrays["n"].shape == (b, g) else 1
+    shapes = {
+        "rows": (b, 1),
+        "n": (b, own),
+        "mean": (b, g),
+        "squares": (b, g),
+        "columns": (b, p, own),
+        "cross": (b, p, g),
+        "gram": (b, p, p, own),
+    }
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float64:
+            return f"{name} is {array.dtype} of shape {array.shape}, not {shape}"
+        if not np.isfinite(array).all():
+            return f"{name} is not finite"
+    return ""
+
+
+def _are_counts(sums: Moments, *, has_columns: bool) -> bool:
+    """Whether samples and values are counted, and all values or none beside columns."""
+    rows, n = sums.rows, sums.n
+    whole = all(np.array_equal(x, np.floor(x)) and x.min() >= 0 for x in (rows, n))
+    few = any(((x > 0) & (x < FEWEST)).any() for x in (rows, n))
+    parted = has_columns and ((n > 0) & (n < rows)).any()
+    return whole and not few and not parted and bool((n <= rows).all())
+
+
+def _not_of_samples(sums: Moments, batch: int, schema: Schema) -> str:
+    """What of one batch no samples have."""
+    n = np.broadcast_to(sums.n[batch], sums.mean[batch].shape)
+    given = n > 0
+    parts = [sums.mean, sums.squares, sums.cross, sums.columns, sums.gram]
+    for part in parts:
+        values = np.broadcast_to(part[batch], (*part[batch].shape[:-1], len(n)))
+        if values[..., ~given].any():
+            return "there are sums of no values"
+    if (sums.squares[batch] < 0).any():
+        return "squares are negative"
+    if not schema.columns or not given.any():
+        return ""
+    where = np.flatnonzero(given) if sums.by_feature else np.zeros(1, int)
+    shares, gram = sums.columns[batch][:, where], sums.gram[batch][:, :, where]
+    if (np.ptp(shares, axis=-1) > 0).any() or (np.ptp(gram, axis=-1) > 0).any():
+        return "the columns of features differ"
+    return _not_of_columns(
+        shares[:, 0], gram[..., 0], float(sums.rows[batch, 0]), schema
+    ) or _not_of_features(sums, batch, gram[..., 0])
+
+
+def _not_of_columns(
+    shares: NDArray[np.float64], gram: NDArray[np.float64], n: float, schema: Schema
+) -> str:
+    size = np.sqrt(np.clip(np.diag(gram), 0, None))
+    scaled = gram / np.outer(np.where(size > 0, size, 1), np.where(size > 0, size, 1))
+    if (np.diag(gram) < 0).any() or not np.allclose(gram, gram.T):
+        return "products of columns are no squares"
+    if np.linalg.eigvalsh(scaled).min() < -CLOSE:
+        return "products of columns are not positive semidefinite"
+    binary = np.asarray(schema.metadata.binary)
+    terms = np.asarray(schema.metadata.terms)
+    counts = n * shares[binary]
+    if not np.allclose(counts, np.rint(counts), rtol=0, atol=CLOSE * n):
+        return "levels have no whole number of samples"
+    for term in np.unique(terms[binary]):
+        mine = np.flatnonzero(terms == term)
+        share = shares[mine]
+        expected = n * (np.diag(share) - np.outer(share, share))
+        if share.min() < -CLOSE or share.sum() > 1 + CLOSE:
+            return f"levels of {term!r} have no shares between 0 and 1"
+        if not np.allclose(gram[np.ix_(mine, mine)], expected, rtol=0, atol=CLOSE * n):
+            return f"products of the levels of {term!r} are not those of their shares"
+    return ""
+
+
+def _not_of_features(sums: Moments, batch: int, gram: NDArray[np.float64]) -> str:
+    basis, squares = Basis(gram), sums.squares[batch]
+    u = basis.coordinates(sums.cross[batch])
+    rest = np.abs(sums.cross[batch] - basis.factor @ u)
+    bound = CLOSE * np.sqrt(np.outer(np.diag(gram), squares))
+    if ((u**2).sum(axis=0) > (1 + CLOSE) * squares).any() or (rest > bound).any():
+        return "products of features and columns are larger than their squares allow"
+    return ""
