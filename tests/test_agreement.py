@@ -35,6 +35,7 @@ from tests.methods.test_golden import (
     REFUSED,
     WHOLE,
     combat,
+    in_level,
     missing_at,
     remove,
     single,
@@ -110,7 +111,8 @@ def whole(name):
 
 def limma_values(name):
     case = load(name)
-    return apart(remove(case), case["expected"])
+    corrected = remove(case)
+    return apart(corrected, in_level(case, corrected))
 
 
 def standardized(scale):

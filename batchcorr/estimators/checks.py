@@ -164,6 +164,23 @@ def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoR
     raise InputError(msg)
 
 
+def warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:
+    """Warn of batches whose variance cannot be known, as covariates explain them."""
+    explained = np.broadcast_to(fit.explained, fit.intercepts.shape).mean(axis=1)
+    names = [
+        repr(level) + (f" ({share:.0%} of features)" if share < 1 else "")
+        for level, share in zip(metadata.levels, explained, strict=True)
+        if share > 0
+    ]
+    if names:
+        msg = (
+            f"The covariates fit every sample of batch {some(names)} exactly, so that "
+            "nothing is known of the variance there: such a batch is moved to the level "
+            "of the others and not scaled. Keep fewer covariates, or leave it out."
+        )
+        warn(msg, BatchSizeWarning)
+
+
 def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
     """Warn if few features can be corrected: the others keep what batch did to them."""
     left = int((~adjustable).sum())

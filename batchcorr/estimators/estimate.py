@@ -98,7 +98,13 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     fit = LinearFit.of(sums.select(columns))
     checks.check_solved(fit, sums, metadata)
     aim = method._aim(fit, metadata)
-    aim = replace(aim, adjustable=aim.adjustable & fit.solved & fit.observed)
+    centred = np.isin(columns, metadata.centred)  # nuisances do not move the level
+    level = (fit.means * fit.coefficients)[centred].sum(axis=0)
+    aim = replace(
+        aim,
+        location=aim.location + level,
+        adjustable=aim.adjustable & fit.solved & fit.observed,
+    )
     checks.warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
     everything = np.zeros((len(metadata.names), sums.n_features))

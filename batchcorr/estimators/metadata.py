@@ -129,6 +129,11 @@ class Metadata:
         return (*self.covariates.terms, *factors, *self.nuisance.terms)
 
     @property
+    def centred(self) -> range:
+        """The columns that are removed from their mean on: all nuisances."""
+        return range(len(self.names) - len(self.nuisance.names), len(self.names))
+
+    @property
     def kept(self) -> int:
         """Number of kept columns."""
         return len(self.covariates.names)

@@ -32,6 +32,13 @@ def reference_code(reference: Any, metadata: Metadata) -> int:
 
 def check_reference(code: int, fit: LinearFit, metadata: Metadata) -> None:
     """Refuse a reference batch whose variance cannot be known."""
+    if fit.explained[code].all():
+        msg = (
+            f"The covariates fit every sample of the reference batch "
+            f"{metadata.levels[code]!r} exactly, which leaves no variance to bring the "
+            "others to: choose a larger one, or keep fewer covariates."
+        )
+        raise DesignError(msg)
     if fit.rows[code, 0] < 2:
         msg = (
             f"The reference batch {metadata.levels[code]!r} has one sample, which has no "

@@ -9,17 +9,17 @@ s = α̂ - r (α̂ + σ̂ γ*).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from batchcorr.errors import BatchSizeWarning, DesignError, warn
-from batchcorr.estimators.checks import check_variance
+from batchcorr.estimators.checks import check_variance, warn_of_explained
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
-from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
+from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
 from batchcorr.models.nonparametric import average_likely
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class ComBat(LocationScaleMethod):
     -----
     Two passes over X and O(B p G) memory beside it. Features that are constant in a
     batch of two samples or more take no part and come back unchanged. If any batch has
-    one sample, all are corrected by location only.
+    one sample, all are corrected by location only. A batch whose samples the covariates
+    fit exactly tells nothing of its variances: it alone is corrected by location only.
 
     Corrected values are for plots, clustering and prediction. Do not test on them for
     differences between groups that are unevenly spread over batches: the test believes
@@ -188,6 +189,8 @@ class ComBat(LocationScaleMethod):
                 "are corrected by location only (mean_only)."
             )
             warn(msg, BatchSizeWarning)
+        if not by_location:
+            warn_of_explained(fit, metadata)
         reference = None
         if self.reference is not None and before is None:
             reference = reference_code(self.reference, metadata)
@@ -215,35 +218,67 @@ class ComBat(LocationScaleMethod):
         gamma = (fit.intercepts[:, pick] - aim.location[pick]) / sigma
         squares = fit.residual_squares[:, pick] / sigma**2
         n = fit.n if fit.n.shape[1] == 1 else fit.n[:, pick]
+        explained = np.broadcast_to(fit.explained, fit.intercepts.shape)[:, pick]
         delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
         found = _blank(len(gamma), len(pick))
         found["mean_only"][:] = by_location
-        found["gamma_hat"][:, pick], found["delta_hat"][:, pick] = gamma, delta2
+        found["gamma_hat"][:, pick] = gamma
+        found["delta_hat"][:, pick] = np.where(explained, np.nan, delta2)
         for b in range(len(gamma)):
-            prior = prior_of(gamma[b], delta2[b])
-            rounds = 0
             if b == reference:
-                gamma_star, delta2_star = np.zeros_like(sigma), np.ones_like(sigma)
-            elif not self.parametric:
-                gamma_star, delta2_star = average_likely(
-                    gamma[b], delta2[b], squares[b], n[b]
-                )
-            elif by_location:
-                gamma_star = shrink_location(gamma[b], prior)
-                delta2_star = np.ones_like(sigma)
+                prior = prior_of(gamma[b], delta2[b])
+                post = np.zeros_like(sigma), np.ones_like(sigma), 0
             else:
-                gamma_star, delta2_star, rounds = shrink(
-                    gamma[b], delta2[b], squares[b], n[b], prior
+                prior, post = self._posterior(
+                    Effects(gamma[b], delta2[b], squares[b], n[b]),
+                    ~explained[b],
+                    by_location=by_location,
                 )
-            found["gamma_star"][b, pick] = gamma_star
-            found["delta_star"][b, pick] = delta2_star
-            found["rounds"][b] = rounds
-            found["gamma_bar"][b], found["t2"][b] = (
-                prior.location,
-                prior.location_variance,
-            )
+            found["gamma_star"][b, pick], found["delta_star"][b, pick] = post[:2]
+            found["rounds"][b] = post[2]
+            found["gamma_bar"][b] = prior.location
+            found["t2"][b] = prior.location_variance
             found["a_prior"][b], found["b_prior"][b] = prior.shape, prior.rate
         return found
+
+    def _posterior(
+        self, effects: Effects, known: NDArray[np.bool_], *, by_location: bool
+    ) -> tuple[Prior, tuple[NDArray[np.float64], NDArray[np.float64], int]]:
+        """The prior of a batch, and γ*, δ²* and rounds taken.
+
+        Features whose variance is not `known`, as covariates explain the batch, are
+        located as those of a batch of one sample.
+        """
+        gamma, delta2, squares, n = effects
+        if by_location or known.sum() < 2:
+            known, delta2 = np.zeros_like(known), np.ones_like(delta2)
+        if known.all():
+            prior = prior_of(gamma, delta2)
+            if self.parametric:
+                return prior, shrink(gamma, delta2, squares, n, prior)
+            return prior, (*average_likely(gamma, delta2, squares, n), 0)
+        prior = prior_of(gamma, np.ones_like(gamma))
+        gamma_star, delta2_star = shrink_location(gamma, prior), np.ones_like(gamma)
+        if not self.parametric:
+            gamma_star, _ = average_likely(gamma, delta2_star, squares, n)
+        if not known.any():
+            return prior, (gamma_star, delta2_star, 0)
+        part = Effects(
+            gamma[known], delta2[known], squares[known], n if len(n) == 1 else n[known]
+        )
+        prior = prior_of(gamma, part.delta2)
+        own = shrink(*part, prior) if self.parametric else (*average_likely(*part), 0)
+        gamma_star[known], delta2_star[known] = own[:2]
+        return prior, (gamma_star, delta2_star, own[2])
+
+
+class Effects(NamedTuple):
+    """What a batch's features are shrunk from, (G,) each: γ̂, δ̂², SS and n."""
+
+    gamma: NDArray[np.float64]
+    delta2: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    n: NDArray[np.float64]
 
 
 def _blank(n_batches: int, n_features: int) -> dict[str, NDArray[Any]]:

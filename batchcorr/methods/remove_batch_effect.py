@@ -1,9 +1,11 @@
 r"""Linear removal of batch effects and nuisances, as limma's removeBatchEffect.
 
-    x = μ + z β + c_b + w η + ε,   Σ_b c_b = 0        y = x - c_b - w η
+    x = μ + z β + c_b + w η + ε,   Σ_b c_b = 0        y = x - c_b - (w - w̄) η
 
 Kept and removed columns are fitted together by least squares, and only the removed
-part is subtracted: r = 1, s = -c_b = mean_b(α_b) - α_b.
+part is subtracted: r = 1, s = w̄ η - c_b = w̄ η + mean_b(α_b) - α_b. Nuisances are measured
+from their mean over the fitted samples, so that no feature changes its level; further batch
+factors have contrasts that sum to zero.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ __all__ = ["RemoveBatchEffect"]
 class RemoveBatchEffect(LocationScaleMethod):
     r"""Subtract the batch part of a linear model that also holds what is to be kept.
 
-    .. math:: y = x - c_b - w η, \qquad x = μ + zβ + c_b + wη + ε, \quad Σ_b c_b = 0
+    .. math:: y = x - c_b - (w - \bar w) η, \qquad x = μ + zβ + c_b + wη + ε, \quad Σ_b c_b = 0
 
     Parameters
     ----------
@@ -45,9 +47,9 @@ class RemoveBatchEffect(LocationScaleMethod):
     Attributes
     ----------
     correction_ : LocationScale
-        The frozen map: scale 1, shift -c (B, G), and η of the nuisances (q, G).
+        The frozen map: scale 1, shift w̄ η - c (B, G), and η of the nuisances (q, G).
     aim_ : Aim
-        The unweighted mean of the batches.
+        The unweighted mean of the batches, at the mean of the nuisances.
     details_ : dict
         ``effect``: c, (B, G).
     batches_ : tuple
@@ -65,7 +67,8 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     Notes
     -----
-    Agrees with ``limma::removeBatchEffect`` to rounding. Where limma silently drops a
+    Agrees with ``limma::removeBatchEffect`` to rounding, but that limma 3.54 does not
+    measure nuisances from their mean, which moves each feature by a constant. Where limma silently drops a
     batch column that a kept column determines, this refuses. Only locations are
     corrected; if batches differ in spread, see `ComBat` or `Standardize`. For plots
     and clustering, not before a test: put batch into the test's model instead.
@@ -266,8 +269,12 @@ class RemoveBatchEffect(LocationScaleMethod):
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        effect = fit.intercepts - aim.location
-        return Adjustment(np.ones_like(effect), -effect, {"effect": effect})
+        shift = aim.location - fit.intercepts
+        if before is None:
+            level = aim.location - fit.intercepts.mean(axis=0)
+        else:
+            level = before.correction.shift[0] + before.details["effect"][0]
+        return Adjustment(np.ones_like(shift), shift, {"effect": level - shift})
 
 
 def _checked(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.checks import check_variance
+from batchcorr.estimators.checks import check_variance, warn_of_explained
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
@@ -79,7 +79,8 @@ class Standardize(LocationScaleMethod):
     Every batch is trusted to tell its own mean and variance: with few samples a batch
     that is a chance draw is "corrected" all the same; `ComBat` shrinks instead. It
     also assumes that batches are alike in what is not given as covariates. Features
-    without variance in a batch are not scaled there. One batch is the identity for the
+    without variance in a batch are not scaled there, and no feature in a batch whose
+    samples the covariates fit exactly. One batch is the identity for the
     pooled target.
 
     Examples
@@ -162,6 +163,7 @@ class Standardize(LocationScaleMethod):
         mean, sd = fit.intercepts, self._spread(fit)
         scale = np.ones_like(mean)
         if self.scale:
+            warn_of_explained(fit, metadata)
             known = (sd > 0) & (aim.scale > 0)
             scale = np.where(known, aim.scale / np.where(known, sd, 1.0), 1.0)
         location = aim.location if self.center else mean

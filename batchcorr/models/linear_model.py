@@ -49,6 +49,8 @@ class LinearFit:
         V, the covariance of β for σ² = 1: (p, p, 1|G); 0 where β was given.
     solved
         Whether the feature's own samples determine β: (G,).
+    means
+        Mean of each column over the samples of all batches: (p, 1|G).
     intercepts
         α, the batch's level where all columns are 0: (B, G).
     squares
@@ -64,6 +66,7 @@ class LinearFit:
     coefficients: Array
     covariance: Array
     solved: Array
+    means: Array
     intercepts: Array
     squares: Array
     residual_squares: Array
@@ -113,11 +116,19 @@ class LinearFit:
             coefficients=beta,
             covariance=covariance,
             solved=solved,
+            means=_means(moments),
             intercepts=moments.mean - xp.sum(moments.columns * beta, axis=1),
             squares=moments.squares,
             residual_squares=xp.where(left, squares, xp.zeros_like(squares)),
             df_by_batch=df,
         )
+
+    def _share(self, offset: Array) -> Array:
+        """The mean over all samples of values by batch, (B, p): (p, 1|G)."""
+        xp = namespace(self.n)
+        count = xp.sum(self.n, axis=0)
+        count = xp.where(count > 0, count, xp.ones_like(count))
+        return xp.matmul(offset.T, self.n) / count
 
     @property
     def n_columns(self) -> int:
@@ -176,6 +187,7 @@ class LinearFit:
             self,
             coefficients=beta,
             covariance=xp.permute_dims(covariance, (0, 2, 1)),
+            means=xp.matmul(factor.T, self.means) + self._share(offset),
             intercepts=self.intercepts - offset @ beta,
         )
 
@@ -217,11 +229,17 @@ def _total_squares(moments: Moments, gram: Array) -> Array:
     """Σ (z - z̄)² of each column over all batches: (1|G, p)."""
     xp = namespace(gram)
     n = moments.n[:, None, :]
+    between = xp.sum(n * (moments.columns - _means(moments)) ** 2, axis=0)
+    return xp.linalg.diagonal(gram) + between.T
+
+
+def _means(moments: Moments) -> Array:
+    """Mean of each column over all batches: (p, 1|G)."""
+    xp = namespace(moments.columns)
+    n = moments.n[:, None, :]
     count = xp.sum(n, axis=0)
     count = xp.where(count > 0, count, xp.ones_like(count))
-    centre = xp.sum(n * moments.columns, axis=0) / count
-    between = xp.sum(n * (moments.columns - centre) ** 2, axis=0)
-    return xp.linalg.diagonal(gram) + between.T
+    return xp.sum(n * moments.columns, axis=0) / count
 
 
 def _times(gram: Array, beta: Array) -> Array:
