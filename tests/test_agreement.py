@@ -572,6 +572,14 @@ def confounded():
     return removed(case["input"], case["batch"], table)
 
 
+def off_centre():
+    case = load("rbe_03_batch_covariates")
+    moved = remove(case) - case["expected"]
+    assert (np.abs(moved).max(axis=0) > 1e-6).all()
+    assert (np.ptp(moved, axis=0) < ROUNDING).all()
+    return "as R, but for one constant a gene"
+
+
 def constant_in_a_batch():
     case = load("standardize_by_batch")
     assert np.isnan(case["zscore"]).any()
@@ -633,6 +641,7 @@ POLICIES = {
         like="as without it",
         wanted=removed(X).after,
     ),
+    "`removeBatchEffect`: nuisances whose mean is not 0": off_centre,
     "`removeBatchEffect`: an infinite value": lambda: removed(
         missing_at(X, 0, 0, np.inf)
     ),

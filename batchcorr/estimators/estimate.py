@@ -94,9 +94,9 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     """
     checks.check_batches(sums, metadata, at_least=method.fewest_batches)
     columns = checks.drop_redundant(sums, metadata)
-    checks.warn_of_association(sums, metadata)
     fit = LinearFit.of(sums.select(columns))
     checks.check_solved(fit, sums, metadata)
+    checks.warn_of_association(sums, metadata)
     aim = method._aim(fit, metadata)
     centred = np.isin(columns, metadata.centred)  # nuisances do not move the level
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)
