@@ -1,4 +1,4 @@
-"""The doors that take any method by its name or any fitted estimator."""
+"""Functions that take any method by its name, or any fitted estimator."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def counts():
 )
 def test_normalization_is_no_correction(counts, name):
     before = counts.X.toarray()
-    for door in (bc.pp.correct, bc.fit):
+    for function in (bc.pp.correct, bc.fit):
         with pytest.raises(InputError, match=rf"use batchcorr\.pp\.{name}"):
-            door(counts, "batch", method=name)
+            function(counts, "batch", method=name)
     np.testing.assert_array_equal(counts.X.toarray(), before)
 
 
