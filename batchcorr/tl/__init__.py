@@ -1,7 +1,8 @@
-"""Use corrected values without making them: analyses that write into an AnnData."""
+"""Analyses of an AnnData: components of corrected values, and the test to make instead."""
 
 from __future__ import annotations
 
+from batchcorr.tl._differential import differential
 from batchcorr.tl._pca import pca
 
-__all__ = ["pca"]
+__all__ = ["differential", "pca"]
