@@ -225,7 +225,9 @@ def _with_tested(
     return pd.concat([covariates, own], axis=1), None
 
 
-def _weights(adata: AnnData, weights: Any) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+def _weights(
+    adata: AnnData, weights: Any
+) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     """Weights of the samples, from a column or an array: (n,)."""
     if weights is None:
         return None
@@ -289,6 +291,7 @@ def _as_ranked(
     params = {key: value for key, value in about.items() if value is not None}
     params |= {"method": "batchcorr.tl.differential", "reference": "rest"}
     arrays = {
-        field: np.rec.fromarrays(values, names=groups) for field, values in ranked.items()
+        field: np.rec.fromarrays(values, names=groups)
+        for field, values in ranked.items()
     }
     return {"params": params, **arrays}

@@ -1,0 +1,192 @@
+"""The test of uncorrected values on AnnData: limma's numbers, every kind of matrix."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+from scipy import stats
+
+import batchcorr as bc
+from batchcorr.errors import CountsWarning, DesignError, InputError, MissingKeyError
+from tests.conftest import IN_MEMORY, LAZY
+
+
+@pytest.fixture(scope="module")
+def bladder(golden):
+    r = golden("limma_00_bladder_input")
+    obs = pd.DataFrame(
+        {
+            name: r[name].astype(str)
+            for name in ("batch", "cancer", "run_date", "subject")
+        },
+        index=[f"s{k}" for k in range(57)],
+    )
+    obs["age"], obs["rin"], obs["weight"] = r["age"], r["rin"], r["weights_array"]
+    return ad.AnnData(
+        r["input"], obs=obs, var=pd.DataFrame(index=r["genes"].astype(str))
+    )
+
+
+def close(found, expected, tolerance=1e-9):
+    np.testing.assert_allclose(found, expected, rtol=tolerance)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.AssociationWarning")
+@pytest.mark.parametrize("variant", ["ordinary", "trend", "trendrobust"])
+def test_equal_to_limma(bladder, golden, variant):
+    r = golden("limma_01_bladder_cancer")
+    options = {"trend": "trend" in variant, "robust": "robust" in variant}
+    table = bc.tl.differential(bladder, "batch", "cancer", **options)
+    stem = f"{variant}_converged_" if "robust" in variant else f"{variant}_"
+    for k, level in enumerate(["Cancer", "Normal"]):
+        close(table[f"t[{level}]"], r[f"{stem}t"][k])
+    if variant == "ordinary":
+        close(table["f"], r["ordinary_F"])
+        close(table["p_value"], r["ordinary_F_p_value"])
+        close(table["p_adjusted"], r["ordinary_F_adj_p_value"], 1e-8)
+        close(table["ci_low[Normal]"], r["ordinary_ci_low"][1], 1e-8)
+        close(table["mean"], r["Amean"])
+    assert list(table.index) == list(bladder.var_names)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_two_batch_factors_covariates_and_nuisances(bladder, golden):
+    r = golden("limma_06_bladder_two_batches_covariates")
+    part = bladder[:, r["genes0"]].copy()
+    table = bc.tl.differential(
+        part, ["batch", "run_date"], "cancer", covariates="age", nuisance="rin"
+    )
+    close(table["t[Cancer]"], r["ordinary_t"][0])
+    close(table["f"], r["ordinary_F"])
+    same = bc.tl.differential(
+        part, ["batch", "run_date"], "cancer", covariates="~ cancer + age + rin"
+    )
+    close(same["f"], r["ordinary_F"])
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_weights_of_samples(bladder, golden):
+    r = golden("limma_08_bladder_array_weights")
+    part = bladder[:, r["genes0"]].copy()
+    for weights in ("weight", part.obs["weight"].to_numpy()):
+        table = bc.tl.differential(part, "batch", "cancer", weights=weights)
+        close(table["t[Normal]"], r["ordinary_t"][1])
+
+
+@pytest.fixture
+def simulated():
+    rng = np.random.default_rng(0)
+    n, g = 60, 40
+    group, batch = (
+        np.resize(["a", "b"], n),
+        np.resize(["x", "x", "y", "z", "z", "y"], n),
+    )
+    x = rng.gamma(3.0, 1.0, (n, g)) + (group == "b")[:, None] * (np.arange(g) < 8)
+    x[rng.random((n, g)) < 0.4] = 0
+    obs = pd.DataFrame(
+        {"group": group, "batch": batch}, index=[f"s{k}" for k in range(n)]
+    )
+    return ad.AnnData(np.round(x * 1024) / 1024, obs=obs)
+
+
+STORED = {"c", "fortran", "float32", "csr_matrix", "csc_array", "dask", "dask_csr"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in IN_MEMORY + LAZY if kind.name in STORED],
+    ids=lambda kind: kind.name,
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"trend": True, "equal_variances": False}], ids=["plain", "more"]
+)
+def test_every_kind_of_matrix_gives_the_same(simulated, kind, options):
+    expected = bc.tl.differential(simulated, "batch", "group", **options)
+    simulated.X = kind.of(simulated.X)
+    found = bc.tl.differential(simulated, "batch", "group", **options)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-10)
+
+
+def test_missing_values_are_left_out(simulated):
+    simulated.X[:7, 3] = np.nan
+    found = bc.tl.differential(simulated, "batch", "group")
+    alone = bc.tl.differential(simulated[7:].copy(), "batch", "group")
+    close(found["coefficient"].iloc[3], alone["coefficient"].iloc[3])
+    assert np.isfinite(found["p_value"]).all()
+
+
+def test_no_batches_is_the_two_sample_t_test_moderated(simulated):
+    table = bc.tl.differential(simulated, None, "group")
+    one, two = (simulated.X[simulated.obs.group == g] for g in "ab")
+    close(table["coefficient"], two.mean(axis=0) - one.mean(axis=0))
+    assert stats.spearmanr(table["t"], stats.ttest_ind(two, one).statistic)[0] > 0.97
+
+
+def test_null_data_keep_their_rate():
+    """An unbalanced design: the one-step test is at 5 %, that after ComBat above."""
+    rng = np.random.default_rng(1)
+    batch = np.repeat(["x", "y"], 20)
+    group = np.array(["a"] * 17 + ["b"] * 3 + ["a"] * 3 + ["b"] * 17)
+    obs = pd.DataFrame(
+        {"batch": batch, "group": group}, index=[f"s{k}" for k in range(40)]
+    )
+    adata = ad.AnnData(rng.normal(size=(40, 3000)), obs=obs)
+    with pytest.warns(bc.errors.AssociationWarning):
+        bc.pp.combat(adata, "batch", covariates="group", key_added="combat")
+    one_step = bc.tl.differential(adata, "batch", "group")["p_value"]
+    after = adata.layers["combat"]
+    naive = stats.ttest_ind(after[group == "b"], after[group == "a"]).pvalue
+    assert (one_step < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+    assert (naive < 0.05).mean() > 0.08
+    with pytest.raises(InputError, match=r"not for testing.*here 'X'"):
+        bc.tl.differential(adata, "batch", "group", layer="combat")
+
+
+def test_scanpy_reads_it(simulated):
+    simulated.layers["counts"] = np.random.default_rng(0).poisson(30, simulated.shape)
+    bc.pp.log_normalize(simulated, layer="counts", key_added="logs")
+    table = bc.tl.differential(
+        simulated, "batch", "group", layer="logs", key_added="de"
+    )
+    frame = sc.get.rank_genes_groups_df(simulated, group="group", key="de")
+    frame = frame.set_index("names").loc[table.index]
+    close(frame["pvals"], table["p_value"])
+    close(frame["scores"], table["t"])
+    close(table["log2_fold_change"], table["coefficient"] / np.log(2))
+    close(frame["logfoldchanges"], table["log2_fold_change"])
+
+
+def test_counts_are_told(simulated):
+    simulated.X = np.random.default_rng(0).poisson(50, simulated.shape)
+    with pytest.warns(CountsWarning, match="PyDESeq2"):
+        bc.tl.differential(simulated, "batch", "group")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"test": "grupo"}, MissingKeyError, "Did you mean 'group'"),
+        ({"test": ("group", "c", "a")}, InputError, "no level 'c'"),
+        ({"test": 5}, InputError, "name of a column"),
+        ({"test": "batch"}, DesignError, "batch"),
+        ({"batch_key": "run"}, MissingKeyError, "'run'"),
+        ({"layer": "logs"}, MissingKeyError, "no layer 'logs'"),
+        ({"weights": np.ones(3)}, InputError, "60 finite numbers"),
+        ({"weights": -np.ones(60)}, InputError, "not be negative"),
+        ({"weights": "w"}, MissingKeyError, "weights 'w'"),
+        ({"covariates": "twin"}, DesignError, "repeat each other"),
+        ({"test": "site"}, DesignError, "confounded with batch"),
+    ],
+)
+def test_what_cannot_be_tested_is_told(simulated, change, error, says):
+    simulated.obs["twin"] = simulated.obs["group"].map({"a": "u", "b": "v"})
+    simulated.obs["site"] = simulated.obs["batch"].map({"x": "s", "y": "s", "z": "t"})
+    before = simulated.copy()
+    options = {"batch_key": "batch", "test": "group"} | change
+    with pytest.raises(error, match=says):
+        bc.tl.differential(simulated, **options)
+    np.testing.assert_array_equal(simulated.X, before.X)
+    assert dict(simulated.uns) == {}
