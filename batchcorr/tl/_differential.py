@@ -256,11 +256,13 @@ def _with_fold_changes(table: pd.DataFrame, base: float | None) -> pd.DataFrame:
     """The table with log2 fold changes behind the coefficients, where the base is known."""
     if base is None:
         return table
-    for name in [name for name in table if name.startswith("coefficient")]:
-        place = table.columns.get_loc(name) + 1
-        fold = name.replace("coefficient", "log2_fold_change")
-        table.insert(place, fold, table[name] * np.log2(base))
-    return table
+    columns = {}
+    for name in map(str, table.columns):
+        columns[name] = table[name]
+        if name.startswith("coefficient"):
+            fold = name.replace("coefficient", "log2_fold_change", 1)
+            columns[fold] = table[name] * np.log2(base)
+    return pd.DataFrame(columns)
 
 
 def _as_ranked(
@@ -268,7 +270,8 @@ def _as_ranked(
 ) -> dict[str, Any]:
     """The table in the layout of `rank_genes_groups`: a field a contrast, by falling t."""
     alone = "t" in table
-    suffixes = [""] if alone else [n[1:] for n in table if n.startswith("t[")]
+    names = map(str, table.columns)
+    suffixes = [""] if alone else [n[1:] for n in names if n.startswith("t[")]
     fields = {
         "names": None,
         "scores": "t",
@@ -291,7 +294,9 @@ def _as_ranked(
     params = {key: value for key, value in about.items() if value is not None}
     params |= {"method": "batchcorr.tl.differential", "reference": "rest"}
     arrays = {
-        field: np.rec.fromarrays(values, names=groups)
+        field: np.rec.fromarrays(
+            values, [(group, v.dtype) for group, v in zip(groups, values, strict=True)]
+        )
         for field, values in ranked.items()
     }
     return {"params": params, **arrays}
