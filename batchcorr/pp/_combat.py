@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Never
 
 from batchcorr._anndata.correct import correct
+from batchcorr.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["combat"]
 
+OF_SCANPY = {
+    "key": "batch_key= names the column here, as scanpy's key= does",
+    "inplace": "inplace=True is what it does anyway; for inplace=False, copy=True gives "
+    "a corrected AnnData, and key_added= a new layer",
+}
+"""What stands here for the options of `scanpy.pp.combat`."""
+
 
 def combat(
     adata: AnnData,
-    batch_key: str,
+    batch_key: str | None = None,
     *,
     covariates: Any = None,
     parametric: bool = True,
@@ -24,6 +33,7 @@ def combat(
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
+    **other: Never,
 ) -> AnnData | None:
     r"""Remove batch effects in location and scale, shrunk by empirical Bayes (ComBat).
 
@@ -54,6 +64,8 @@ def combat(
         takes under half of the free memory, otherwise not.
     copy
         Return a corrected copy and leave `adata` as it is.
+    **other
+        None: the error translates ``key`` and ``inplace`` of `scanpy.pp.combat`.
 
     Returns
     -------
@@ -100,6 +112,8 @@ def combat(
     >>> adata.layers["combat"].shape
     (57, 22283)
     """
+    if other:
+        _refuse(next(iter(other)))
     return correct(
         adata,
         batch_key,
@@ -113,3 +127,11 @@ def combat(
         mean_only=mean_only,
         reference=reference,
     )
+
+
+def _refuse(name: str) -> Never:
+    """Say what stands for an option that there is not."""
+    options = [option for option in signature(combat).parameters if option != "other"]
+    meant = OF_SCANPY.get(name) or did_you_mean(name, options)
+    msg = f"batchcorr.pp.combat has no option {name}=: {meant}"
+    raise InputError(msg if msg.endswith(".") else f"{msg}.")

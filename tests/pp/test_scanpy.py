@@ -10,9 +10,8 @@ import scanpy as sc
 import scipy.sparse as sp
 
 import batchcorr as bc
-from tests.pp.annotated import (
-    annotated,
-)
+from batchcorr.errors import InputError
+from tests.pp.annotated import annotated, values
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
@@ -55,3 +54,19 @@ def test_as_scanpy_s_combat():
     bc.pp.combat(adata, "batch")
     correlation = np.corrcoef(adata.X.ravel(), expected.ravel())[0, 1]
     assert correlation > 0.999
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": "batch"}, "no option key=: batch_key= names the column"),
+        ({"batch_key": "batch", "inplace": False}, "inplace=.*copy=True.*key_added="),
+        ({"batch_key": "batch", "covariate": "sex"}, "Did you mean 'covariates'"),
+        ({}, "batch_key must name the column"),
+    ],
+)
+def test_options_of_scanpy_s_combat_are_translated(options, message):
+    adata = annotated()
+    with pytest.raises(InputError, match=message):
+        bc.pp.combat(adata, **options)
+    np.testing.assert_array_equal(adata.X, values())
