@@ -135,7 +135,7 @@ def _added(sites: Mapping[str, SiteMoments]) -> Moments:
     (first, site), *others = sites.items()
     sums, schema = site.moments, site.schema
     for name, other in others:
-        differences = schema.differences(other.schema)
+        differences = _differences(schema, other.schema)
         if differences:
             msg = (
                 f"{first} and {name} were made with different schemas: "
@@ -157,8 +157,33 @@ def _added(sites: Mapping[str, SiteMoments]) -> Moments:
     return sums
 
 
+def _differences(ours: Schema, theirs: Schema) -> list[str]:
+    """In what two schemas differ, one phrase for each: nothing if they are the same."""
+    found = []
+    if ours.features != theirs.features:
+        apart = sorted({*ours.features} ^ {*theirs.features})
+        what = (
+            f"{len(apart)} in one only: {some(apart, 3)}"
+            if apart
+            else "in another order"
+        )
+        found.append(f"features ({what})")
+    pairs = [(what, getattr(ours, what), getattr(theirs, what))
+             for what in ("batches", "units", "batch_key")]  # fmt: skip
+    pairs.append(("covariates", tuple(ours.covariates), tuple(theirs.covariates)))
+    pairs += [
+        (f"levels of {name!r}", levels, theirs.covariates.get(name, levels))
+        for name, levels in ours.covariates.items()
+    ]
+    for what, one, two in pairs:
+        if one != two:
+            shown = [some([x] if isinstance(x, str) else x) for x in (one, two)]
+            found.append(f"{what} ({shown[0]} and {shown[1]})")
+    return found
+
+
 def _in_both(one: SiteMoments, two: SiteMoments) -> list[Any]:
-    """Return the batches whose moments are the same at two sites, but for rounding."""
+    """The batches whose moments are the same at two sites, but for rounding."""
     a, b = one.moments, two.moments
     return [
         level

@@ -11,7 +11,8 @@ A value on a grid g with standard deviation σ and a range holds no more than
     h = log2 min(range/g + 1, √(2πe (σ²/g² + 1/12)))                          bits;
 
 where m of the n values of a batch differ from the most common one, often 0, a value
-holds (m h + log2 C(n, m))/n on average: what differs, and where.
+holds no more than (m h' + log2 C(n, m))/n on average, where these are and what they are:
+one of range/g other values.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ ROWS = 64
 FEATURES = 2000
 """Features of them that are looked at."""
 
+LARGEST = 45.0
+"""Natural logarithm of the largest count there may be."""
+
 STEPS = 100
 """Multiples of a sample's smallest difference that are compared with whole numbers."""
 
@@ -68,12 +72,16 @@ def bits_of_values(
     n = np.maximum(n, 1)
     m = np.clip(np.minimum(values.unequal, values.nonzero), 1, n)
     step = np.where(grid > 0, grid, 1.0)
-    steps = np.maximum(values.high - values.low, 0) / step + 1
-    normal = np.sqrt(2 * np.pi * np.e * ((sd / step) ** 2 * n / m + 1 / 12))
-    bits = np.log2(np.minimum(steps, normal))
-    bits = np.where(grid > 0, np.clip(bits, 0, MOST), MOST)
+    steps = np.maximum(values.high - values.low, 0) / step
+
+    def most(steps: NDArray[np.float64], variance: NDArray[np.float64]) -> Any:
+        normal = np.sqrt(2 * np.pi * np.e * (variance / step**2 + 1 / 12))
+        bits = np.log2(np.clip(np.minimum(steps, normal), 1, 2**MOST))
+        return np.where(grid > 0, bits, MOST)
+
     where = (gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)) / np.log(2)
-    held: NDArray[np.float64] = np.minimum((m * bits + where) / n, MOST)
+    of_all, of_few = most(steps + 1, sd**2), most(steps, sd**2 * n / m)
+    held: NDArray[np.float64] = np.minimum(of_all, (m * of_few + where) / n)
     return held
 
 
@@ -108,18 +116,22 @@ def grid_of(
         rows = read_rows(x, np.flatnonzero(codes == batch)[:ROWS])[:, features]
         dense = rows.toarray() if hasattr(rows, "toarray") else rows
         samples = np.asarray(dense, dtype=np.float64)
+        largest = np.nanmax(np.abs(samples), initial=0)
         for base in BASES:
-            step = _step_of_counts(samples, base)
-            slope = 1.0 if base is None else np.log(base) * base ** mean[batch]
+            if base is None:
+                step, slope = _step_of_counts(samples), 1.0
+            elif largest * np.log(base) > LARGEST:
+                continue
+            else:
+                step = _step_of_counts(base**samples)
+                slope = np.log(base) * base ** mean[batch]
             written[batch] = np.maximum(written[batch], step / slope)
     return written
 
 
-def _step_of_counts(samples: NDArray[np.float64], base: float | None) -> float:
-    """What one count is in bˣ, in the middle sample; 0 if most are not of counts."""
-    with np.errstate(over="ignore"):
-        raised = samples if base is None else base**samples
-    steps = [_step_of(row[np.isfinite(row)]) for row in raised]
+def _step_of_counts(samples: NDArray[np.float64]) -> float:
+    """What one count is in the middle sample; 0 if most are not of counts."""
+    steps = [_step_of(row[~np.isnan(row)]) for row in samples]
     found = [step for step in steps if step]
     return float(np.median(found)) if 2 * len(found) > len(steps) else 0.0
 

@@ -101,7 +101,9 @@ class SiteMoments:
             "again with batchcorr.sites.moments."
         )
         with npz.reading(path, otherwise) as (header, arrays):
-            version = int(header["batchcorr_moments"])
+            version = header["batchcorr_moments"]
+            if not isinstance(version, int):
+                raise TypeError
             if version > VERSION:
                 msg = (
                     f"{path} was saved by a newer batchcorr (version {version}; this "

@@ -18,7 +18,7 @@ from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
 from batchcorr.design.tables import read_table, require
 from batchcorr.design.variables import Variable
-from batchcorr.errors import DesignError, FileError, InputError, some
+from batchcorr.errors import DesignError, FileError, InputError
 from batchcorr.estimators.metadata import Labels, Metadata
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Schema:
         return self.metadata.names
 
     def design(self, n_rows: int, batch: Any, covariates: Any) -> tuple[Design, Table]:
-        """Return the design of some rows, and the table of their covariates.
+        """The design of some rows, and their covariates by name.
 
         Parameters
         ----------
@@ -164,10 +164,6 @@ class Schema:
             Batch of each row.
         covariates
             A table with the covariates of the schema.
-
-        Returns
-        -------
-        The design, and the covariates' columns by name.
 
         Raises
         ------
@@ -187,40 +183,6 @@ class Schema:
         given = covariates if self.covariates else None
         return self.metadata.design(n_rows, Labels(batch, given)), table
 
-    def differences(self, other: Schema) -> list[str]:
-        """Return what another schema has otherwise: nothing if they are the same.
-
-        Parameters
-        ----------
-        other
-            The other schema.
-
-        Returns
-        -------
-        One phrase for each difference.
-        """
-        found = []
-        if self.features != other.features:
-            apart = sorted({*self.features} ^ {*other.features})
-            what = (
-                f"{len(apart)} in one only: {some(apart, 3)}"
-                if apart
-                else "in another order"
-            )
-            found.append(f"features ({what})")
-        for what in ("batches", "units", "batch_key"):
-            one, two = getattr(self, what), getattr(other, what)
-            if one != two:
-                found.append(f"{what} ({_short(one)} and {_short(two)})")
-        if list(self.covariates) != list(other.covariates):
-            one, two = list(self.covariates), list(other.covariates)
-            found.append(f"covariates ({_short(one)} and {_short(two)})")
-        for name in self.covariates:
-            one, two = self.covariates[name], other.covariates.get(name)
-            if two is not None and one != two:
-                found.append(f"levels of {name!r} ({_short(one)} and {_short(two)})")
-        return found
-
     @property
     def fingerprint(self) -> str:
         """A short text that differs where schemas differ."""
@@ -228,12 +190,7 @@ class Schema:
         return sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values that `from_json` reads.
-
-        Returns
-        -------
-        The values.
-        """
+        """The schema as plain values, which `from_json` reads."""
         return {
             "batchcorr_schema": VERSION,
             "units": self.units,
@@ -248,16 +205,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, saved: Any) -> Schema:
-        """Read what `to_json` wrote, or a person, and check it.
-
-        Parameters
-        ----------
-        saved
-            The values.
-
-        Returns
-        -------
-        The schema.
+        """The schema that `to_json` or a person wrote down, checked.
 
         Raises
         ------
@@ -323,13 +271,8 @@ class Schema:
 
 
 def _levels(given: Iterable[Any] | str, name: str) -> Any:
-    """Return levels as plain values, each once, in the order given."""
+    """Levels as plain values, each once, in the order given."""
     if isinstance(given, str) and given == NUMERIC and name != "batch":
         return NUMERIC
     levels = given if isinstance(given, str) else list(given)
     return BatchLabels.learn(levels, name=name, levels=levels).levels
-
-
-def _short(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -83,6 +83,7 @@ DAMAGES = {
     "no schema": lambda _, h: h.pop("schema"),
     "schema of a list": lambda _, h: h.update(schema=[]),
     "other rows": lambda _, h: h.update(n_rows=56),
+    "no version": lambda _, h: h.update(batchcorr_moments=float("inf")),
     "a newer version": lambda _, h: h.update(batchcorr_moments=2),
 }
 
