@@ -40,9 +40,9 @@ class FittedState(Corrector, LocationScaleSteps):
     moments_: Moments | None = None
 
     def _ready(self) -> Fitted:
-        """Return the frozen state, estimating it if only moments were gathered."""
-        self._require_fitted()
+        """The frozen state, estimated now if only moments were gathered."""
         if self._fitted is None:
+            self._require_fitted()
             assert self.moments_ is not None
             assert self._metadata is not None
             self._fitted = estimate(self, self.moments_, self._metadata)
