@@ -7,28 +7,29 @@ that comes in. Each is tried on a copy of the model.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from torch import optim
+from torch import enable_grad, optim
 
-from batchcorr.bridge._lint.batch_of_one import find_batches_of_one
-from batchcorr.bridge._lint.decayed_weights import find_decayed_weights
+from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
-from batchcorr.bridge._lint.observation import observe
-from batchcorr.bridge._lint.redundant_biases import find_redundant_biases
 from batchcorr.bridge._lint.result import Finding, LintResult
-from batchcorr.bridge._lint.running_statistics import find_bad_statistics
-from batchcorr.bridge._lint.scale_invariance import scale_invariant
-from batchcorr.bridge._lint.small_batches import find_small_batches
-from batchcorr.bridge._lint.subject import Subject
-from batchcorr.bridge._training.samples import n_samples
-from batchcorr.bridge._training.step import Step, require_trainable, unchanged
+from batchcorr.bridge._lint.rules import (
+    find_bad_statistics,
+    find_decayed_weights,
+    find_small_batches,
+)
+from batchcorr.bridge._lint.subject import Subject, copied, observe
+from batchcorr.bridge._lint.symmetries import find_redundant_biases, scale_invariant
+from batchcorr.bridge._running import seeded
+from batchcorr.bridge._step import Step
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from batchcorr.bridge._training.step import LossFunction
+    from batchcorr.bridge._step import LossFunction
 
 __all__ = ["Finding", "LintResult", "lint"]
 
@@ -41,13 +42,19 @@ def lint(
 ) -> LintResult:
     r"""Look for faults that come with BatchNorm, by measuring them on one batch.
 
-    Found are: biases that a normalization removes (`redundant-bias`); dropout that makes
-    a BatchNorm see another variance in training than in evaluation
-    (`dropout-before-batchnorm`); weight decay on weights whose length does not matter
-    (`decay-on-scale-invariant-weight`, only with an optimizer); too few values per
-    channel (`small-batch`) and batches of one sample (`batch-of-one`); statistics for
-    evaluation that are missing, not learnt, stale, or far from the data
-    (`running-statistics`).
+    ================================= ====== ========================================
+    rule
+    ================================= ====== ========================================
+    `redundant-bias`                  fault  a bias that a normalization removes
+    `dropout-before-batchnorm`        fault  the variance differs in evaluation
+    `small-batch`, `batch-of-one`     fault  too few values per channel
+    `running-statistics`              fault  broken (NaN, negative variance), missing,
+                                             never or wrongly updated, still moving in a
+                                             frozen backbone, stale, far from the data
+    `running-statistics`              note   frozen amid training, and still fitting
+    `decay-on-scale-invariant-weight` note   decay on a weight whose length means nothing
+                                             (only with an optimizer)
+    ================================= ====== ========================================
 
     Parameters
     ----------
@@ -65,7 +72,8 @@ def lint(
     Returns
     -------
     LintResult
-        `findings`, `ok`, a readable `str`, and `parameter_groups(weight_decay=…)`.
+        `findings`; `ok`, whether none is a fault; a `str` with one entry for a rule,
+        however many layers; `parameter_groups(weight_decay=…)`.
 
     Raises
     ------
@@ -74,15 +82,16 @@ def lint(
 
     Notes
     -----
-    The model, its gradients and the random generators stay as they were. All is measured
-    on a copy in float64 where the model and the loss allow it, in float32 otherwise. For
-    biases, weights and dropout, tensors of the copy that are constant (a γ of zeros, say)
-    are moved off that special point, and a batch of fewer than eight samples is repeated
-    with noise, so that what is found is a property of the network.
+    The model, its gradients and the random generators stay as they were: copies of it
+    are run about a dozen times, however many layers it has, and with dropout some dozens
+    more. What BatchNorm meets is measured on the batch as it is; symmetries on eight
+    samples of it (fewer are repeated with noise) in float64, in float32 where the model
+    or the loss insist on that, with tensors that are constant (a γ of zeros, say) moved
+    off that special point, so that what is found is a property of the network.
 
     A BatchNorm that is frozen together with all that comes before it is taken as meant,
     if its statistics are those of the data; and statistics that have had no time yet to
-    be learnt are no fault.
+    be learnt are no fault. A SyncBatchNorm is looked at as on one process.
 
     Examples
     --------
@@ -100,27 +109,26 @@ def lint(
     True
     """
     n = n_samples(example_batch)
-    step = Step(require_trainable(model, loss, example_batch), loss)
+    step = Step.of(model, loss, example_batch)
     if not model.training:
         msg = (
             "The model is in evaluation mode, and faults are of training: call "
             "model.train() first, then freeze again what is meant to be frozen."
         )
         raise InputError(msg)
-    decay = _decay_of(model, optimizer)
-    with unchanged(step):
-        subject = Subject.of(step, example_batch)
-        norms = observe(subject)
-        enlarged = subject.enlarged()
-        general = enlarged.general(norms)
+    decay = _decay_of(step.model, optimizer)
+    with seeded(step.devices, None), enable_grad():
+        own = copied(step)
+        norms = observe(own, example_batch)
+        general = Subject.of(own, example_batch, norms, general=True)
+        plain = partial(Subject.of, own, example_batch, norms, general=False)
         invariant = scale_invariant(general)
         findings = [
             *find_redundant_biases(general),
-            *find_dropout_before(general, enlarged),
-            *find_decayed_weights(invariant, decay),
-            *find_batches_of_one(norms, n),
+            *find_dropout_before(general, plain),
             *find_small_batches(norms, n),
             *find_bad_statistics(norms),
+            *find_decayed_weights(invariant, decay),
         ]
     return LintResult(tuple(findings), tuple(invariant), step.parameters)
 

@@ -4,175 +4,187 @@ With values kept with probability p and divided by p, a channel's variance in tr
 E x²/p - μ², in evaluation E x² - μ²; BatchNorm learns the first and is used with the second,
 so that its output has variance below 1. Only what lies between a dropout and the next
 BatchNorm matters: that one standardizes anew in training. So the outputs of all BatchNorm
-layers are held at what they are without dropout, and the variance of what comes in is
+layers are fixed to what they are without dropout, and the variance of what comes in is
 compared: with many masks, and with none.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.bridge._lint.observation import Trail
+from batchcorr.bridge._batches import n_samples
+from batchcorr.bridge._intercept import Call, Intercept, Quiet
 from batchcorr.bridge._lint.result import Finding
+from batchcorr.bridge._running import hooked
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge._training.intercept import Call, Intercept, variance_of
-from batchcorr.bridge._training.quiet import DROPOUTS, Quiet
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
 
     from batchcorr.bridge._lint.subject import Subject
     from batchcorr.models.moments import Moments
 
 __all__ = ["find_dropout_before"]
 
-MASKS = 32
-"""Draws of the masks."""
+MASKS, ROWS = 32, 1024
+"""Draws of the masks at most, and samples under masks that are enough."""
 
 TOLERATED = 0.02
 """Change of the variance that is not worth a word."""
 
 
-class _Held(Intercept):
-    """Gives every call the output it had without dropout, and keeps its input."""
+class _Run(Intercept):
+    """One forward pass: what came into each BatchNorm call, and where it was.
 
-    def __init__(self, trail: Trail, outputs: list[Tensor] | None = None) -> None:
+    Every call gives the output it had without dropout, once `outputs` are known; of the
+    random layers those draw that `draws` says, by their number.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        outputs: list[Tensor] | None,
+        draws: Callable[[int], bool],
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.trail = trail
-        self.outputs = outputs
-        self.calls: list[Call] = []
-        self.names: list[str] = []
-        self.given: list[Tensor] = []
+        self.known = outputs
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.tracked: list[bool] = []
+        self.layers: list[str] = []
+        self.random: list[str] = []
+        self._inside = [""]
+        names = {
+            id(module): name for name, module in subject.step.model.named_modules()
+        }
+
+        def enter(module: nn.Module, _args: Any, _kwargs: Any) -> None:
+            self._inside.append(names[id(module)])
+
+        def leave(*_: Any) -> None:
+            self._inside.pop()
+
+        modules = subject.step.model.modules()
+        with (
+            torch.no_grad(),
+            hooked(modules, before=enter, after=leave),
+            _Some(self, draws),
+        ):
+            subject.run(self, seed)
 
     def answer(self, call: Call) -> Tensor:
-        """Return what was given before, or normalize for the first time."""
-        output = (
-            super().answer(call)
-            if self.outputs is None
-            else self.outputs[len(self.calls)]
-        )
+        """What was given before, or the normalized input the first time."""
+        number = len(self.inputs)
+        output = super().answer(call) if self.known is None else self.known[number]
         # Copies, since layers after or beside this one may work in place.
-        self.calls.append(replace(call, input=call.input.clone()))
-        self.names.append(self.trail.name)
-        self.given.append(output.clone())
+        self.inputs.append(call.input.clone())
+        self.outputs.append(output.clone())
+        self.tracked.append(call.running_mean is not None)
+        self.layers.append(self._inside[-1])
         return output.clone()
 
+    def moments(self, site: int) -> Moments:
+        """Moments of what came into a call."""
+        x = self.inputs[site]
+        return Call(
+            x, None, None, None, None, training=True, momentum=0.0, eps=0.0
+        ).moments()
 
-class _Only(Quiet):
-    """Leaves on a single dropout, by its number in the forward pass, or none."""
 
-    def __init__(self, trail: Trail, number: int | None = None) -> None:
+def _all(_number: int) -> bool:
+    return True
+
+
+def _none(_number: int) -> bool:
+    return False
+
+
+class _Some(Quiet):
+    """Lets some of the random layers draw, and notes where they are."""
+
+    def __init__(self, run: _Run, draws: Callable[[int], bool]) -> None:
         super().__init__()
-        self.trail = trail
-        self.number = number
-        self.names: list[str] = []
+        self.run, self.draws_at = run, draws
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def answer(
+        self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
     ) -> Any:
-        if func in DROPOUTS:
-            self.names.append(self.trail.name)
-            if len(self.names) - 1 == self.number:
-                return func(*args, **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs)
+        """What a random function gives."""
+        self.run.random.append(self.run._inside[-1])
+        return drawn() if self.draws_at(number) else still()
 
 
-def find_dropout_before(*subjects: Subject) -> list[Finding]:
-    """Return the BatchNorm layers whose variance a dropout changes.
+def find_dropout_before(
+    general: Subject, plain: Callable[[], Subject]
+) -> list[Finding]:
+    """The BatchNorm layers whose variance a dropout changes.
 
-    Where it does in several subjects, the numbers are those of the last.
+    Looked for at no special point, too, where nothing hides it; the numbers are those of
+    the plain model where it shows there.
     """
-    found: dict[str, Finding] = {}
-    for subject in subjects:
-        found |= {finding.layer: finding for finding in _find(subject)}
+    still = _Run(general, None, _none)
+    if not still.random:
+        return []
+    subject = plain()
+    found = _find(general, still) | _find(subject, _Run(subject, None, _none))
     return list(found.values())
 
 
-def _find(subject: Subject) -> list[Finding]:
-    trail = Trail(subject.step.model)
-    still, none = _Held(trail), _Only(trail)
-    _run(subject, still, none)
-    first = _run(subject, _Held(trail, still.given))
+def _find(subject: Subject, still: _Run) -> dict[str, Finding]:
+    first = _Run(subject, still.outputs, _all)
     sites = [
         k
-        for k, call in enumerate(still.calls)
-        if call.running_mean is not None and _differ(call, first.calls[k])
+        for k, (one, other) in enumerate(zip(still.inputs, first.inputs, strict=True))
+        if still.tracked[k] and not torch.equal(one, other)
     ]
-    ratios = _variance_ratios(subject, trail, still, sites)
     findings: dict[str, Finding] = {}
-    for k, ratio in ratios.items():
-        if abs(ratio - 1) > TOLERATED and still.names[k] not in findings:
+    for k, ratio in _variance_ratios(subject, still, sites).items():
+        layer = still.layers[k]
+        if abs(ratio - 1) > TOLERATED and layer not in findings:
             causes = [
                 name
-                for number, name in enumerate(none.names)
-                if _reaches(subject, trail, still, number, k)
+                for number, name in enumerate(still.random)
+                if not torch.equal(
+                    still.inputs[k],
+                    _Run(subject, still.outputs, number.__eq__).inputs[k],
+                )
             ]
-            findings[still.names[k]] = _finding(still.names[k], ratio, causes)
-    return list(findings.values())
-
-
-def _run(subject: Subject, held: _Held, *modes: Any, seed: int = 0) -> _Held:
-    with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(held)
-        for mode in modes:
-            stack.enter_context(mode)
-        subject.run(mode=stack.pop_all(), seed=seed)
-    return held
-
-
-def _differ(one: Call, other: Call) -> bool:
-    return not torch.equal(one.input, other.input)
+            findings[layer] = _finding(layer, ratio, causes)
+    return findings
 
 
 def _variance_ratios(
-    subject: Subject, trail: Trail, still: _Held, sites: list[int]
+    subject: Subject, still: _Run, sites: list[int]
 ) -> dict[int, float]:
-    """Return the variance in evaluation over that in training, mean over channels."""
-    if not sites:
-        return {}
+    """The variance in evaluation over that in training, mean over channels."""
     training: dict[int, Moments] = {}
-    for seed in range(MASKS):
-        drawn = _run(subject, _Held(trail, still.given), seed=seed)
+    masks = min(max(ROWS // n_samples(subject.batch), 4), MASKS)
+    for seed in range(masks if sites else 0):
+        drawn = _Run(subject, still.outputs, _all, seed)
         for k in sites:
-            own = drawn.calls[k].moments()
+            own = drawn.moments(k)
             training[k] = training[k].merge(own) if k in training else own
     ratios = {}
     for k in sites:
-        there = variance_of(training[k]) > 0
-        ratio = (
-            variance_of(still.calls[k].moments())[there]
-            / variance_of(training[k])[there]
-        )
+        drawn_variance, plain = training[k].variance(), still.moments(k).variance()
+        ratio = plain[drawn_variance > 0] / drawn_variance[drawn_variance > 0]
         ratios[k] = float(ratio.mean()) if len(ratio) else 1.0
     return ratios
 
 
-def _reaches(
-    subject: Subject, trail: Trail, still: _Held, number: int, site: int
-) -> bool:
-    """Whether a dropout alone changes what comes into a BatchNorm."""
-    alone = _run(subject, _Held(trail, still.given), _Only(trail, number))
-    return _differ(still.calls[site], alone.calls[site])
-
-
 def _finding(name: str, ratio: float, causes: list[str]) -> Finding:
     what = ", ".join(dict.fromkeys(causes)) or "dropout"
-    return Finding(
-        rule="dropout-before-batchnorm",
-        layer=name,
-        message=(
-            f"{what} changes the variance that comes in: in evaluation it is {ratio:.3f} "
-            f"of what it is in training, and so is the variance of the output, against 1."
-        ),
-        evidence={"variance": ratio},
-        remedy=(
-            f"Put {what} behind the last BatchNorm, or drop it: BatchNorm regularizes "
-            "too. In a trained model, take the running statistics anew with dropout off."
-        ),
+    message = (
+        f"{what} changes the variance that comes in: in evaluation it is {ratio:.3f} of "
+        "what it is in training, and so is the variance of the output, against 1."
     )
+    remedy = (
+        "Put dropout behind the last BatchNorm, or drop it: BatchNorm regularizes too. "
+        "In a trained model, take the running statistics anew with dropout off "
+        "(bridge.recalibrate)."
+    )
+    evidence = {"variance": ratio}
+    return Finding("dropout-before-batchnorm", name, message, evidence, remedy)

@@ -1,4 +1,4 @@
-"""What was found: findings with their evidence, and parameter groups to train with."""
+"""What lint gives back: findings with their evidence, and parameter groups."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -20,12 +20,12 @@ INDENT = " " * 4
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault of one layer.
+    """What one rule says of one layer.
 
     Parameters
     ----------
     rule
-        Which kind of fault.
+        Which rule.
     layer
         Name of the layer in the model.
     message
@@ -34,13 +34,15 @@ class Finding:
         The numbers by name.
     remedy
         What to do.
+    severity
+        "fault": training or evaluation suffers. "note": good to know, and one may want it.
 
     Examples
     --------
     >>> print(
     ...     Finding("small-batch", "bn", "2 values per channel.", {"rows": 2}, "More.")
     ... )
-    small-batch: bn
+    small-batch (fault): bn
         2 values per channel.
         Remedy: More.
     """
@@ -50,22 +52,32 @@ class Finding:
     message: str
     evidence: Mapping[str, float]
     remedy: str
+    severity: str = "fault"
 
     def __str__(self) -> str:
-        lines = [f"{self.rule}: {self.layer}"]
-        for text in (self.message, f"Remedy: {self.remedy}"):
-            lines += wrap(text, 88, initial_indent=INDENT, subsequent_indent=INDENT)
-        return "\n".join(lines)
+        return _entry([self])
+
+
+def _entry(alike: Sequence[Finding]) -> str:
+    """The findings of a rule with one remedy: all layers, and the first one's numbers."""
+    first = alike[0]
+    lines = [f"{first.rule} ({first.severity}): {some(f.layer for f in alike)}"]
+    at = f"{first.layer}: " if len(alike) > 1 else ""
+    for text in (at + first.message, f"Remedy: {first.remedy}"):
+        lines += wrap(text, 88, initial_indent=INDENT, subsequent_indent=INDENT)
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class LintResult:
-    """The faults of a model, and what its parameters are.
+    """What was found in a model, and what its parameters are.
+
+    `str` groups the findings: one entry for a rule and remedy, however many layers.
 
     Attributes
     ----------
     findings
-        The faults, rule by rule.
+        Layer by layer, rule by rule.
     scale_invariant
         Names of the weights whose length does not change what the network computes.
 
@@ -81,16 +93,19 @@ class LintResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether no fault was found; there may be notes."""
+        return all(finding.severity != "fault" for finding in self.findings)
 
     def __str__(self) -> str:
-        if self.ok:
-            return "No fault found."
-        return "\n".join(str(finding) for finding in self.findings)
+        groups: dict[tuple[str, str, str], list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda f: f.severity != "fault"):
+            key = finding.severity, finding.rule, finding.remedy
+            groups.setdefault(key, []).append(finding)
+        entries = [_entry(alike) for alike in groups.values()]
+        return "\n".join((["No fault found."] if self.ok else []) + entries)
 
     def parameter_groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
-        """Return groups for an optimizer, of which only ordinary weights decay.
+        """Groups for an optimizer, of which only ordinary weights decay.
 
         Decay pulls a function towards zero where length means something. The length of a
         scale-invariant weight means nothing to the function; decaying it only raises the

@@ -1,26 +1,29 @@
-r"""A copy of the model to experiment on, in float64, and one at no special point.
+r"""A copy of the model to experiment on: as it is, and one at no special point.
 
-Symmetries are exact in exact arithmetic. On the copy for symmetries they stand out from
-rounding, because the ε of its normalizations are next to nothing beside the variances;
-and they are those of the network rather than of a moment in its life, because constant
-tensors (γ = 0 in a residual branch, biases of zero) are replaced by general ones.
+Symmetries are exact in exact arithmetic. On the general copy, in float64, they stand out
+from rounding, because the ε of its normalizations are next to nothing beside the
+variances; and they are those of the network rather than of a moment in its life, because
+constant tensors (γ = 0 in a residual branch, biases of zero) are replaced by general ones.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from batchcorr.bridge._batches import leaves, map_tensors, n_samples, take
+from batchcorr.bridge._intercept import Call, Intercept
+from batchcorr.bridge._norms import batch_norms
+from batchcorr.bridge._running import hooked, input_of, seeded
+from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge._training.intercept import Intercept
-from batchcorr.bridge._training.samples import convert, leaves, n_samples
-from batchcorr.bridge._training.step import Step, fixed_seed, require_any
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,109 +32,215 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from batchcorr.bridge._lint.observation import Observed
-
-__all__ = ["NORMS", "Subject"]
+__all__ = ["NORMS", "Observed", "Subject", "copied", "observe"]
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers with an ε; `_NormBase` is that of BatchNorm and InstanceNorm."""
 
-ENOUGH = 8
-"""Samples that make a batch general."""
+FEW = 8
+"""Samples that make a batch general: fewer are repeated with noise."""
+
+
+class _OneProcess(_BatchNorm):
+    """A SyncBatchNorm on one process: BatchNorm of any number of axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        del input
+
+
+class _Frozen(Intercept):
+    """Normalizes by the batch and leaves the running statistics alone."""
+
+    def answer(self, call: Call) -> Tensor:
+        """The output of a call; torch refuses one value per channel."""
+        x = call.input
+        if x.numel() <= x.shape[1]:
+            return super().answer(call)
+        return F.batch_norm(
+            x, None, None, call.weight, call.bias, training=True, eps=call.eps
+        )
+
+
+def copied(step: Step) -> Step:
+    """The step of a copy of the model, SyncBatchNorm on one process.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be copied.
+    """
+    try:
+        own = copy.deepcopy(step.model)
+    except RuntimeError as error:
+        msg = f"The model cannot be copied to experiment on: {error}"
+        raise InputError(msg) from error
+    for module in own.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = _OneProcess  # type: ignore[assignment]
+    own.zero_grad()
+    return Step(own, step.loss)
+
+
+# -- what every BatchNorm meets --------------------------------------------------------
+
+
+@dataclass
+class Observed:
+    """What one BatchNorm was called with.
+
+    Attributes
+    ----------
+    norm
+        The layer, in the copy.
+    rows, samples
+        Values per channel and length of the first axis in the smallest call.
+    means, variances
+        Mean and variance of each sample and channel over positions, call by call.
+    learns_before
+        Whether an input depends on something that is trained.
+    """
+
+    norm: _BatchNorm
+    rows: int = 0
+    samples: int = 0
+    means: list[Tensor] = field(default_factory=list)
+    variances: list[Tensor] = field(default_factory=list)
+    learns_before: bool = False
+
+    def add(self, x: Tensor) -> None:
+        """Look at the input of a call."""
+        rows, samples = x.numel() // x.shape[1], int(x.shape[0])
+        self.rows = min(self.rows or rows, rows)
+        self.samples = min(self.samples or samples, samples)
+        self.learns_before |= x.requires_grad
+        positions = x.detach().double().reshape(samples, x.shape[1], -1)
+        variance, mean = torch.var_mean(positions, dim=2, correction=0)
+        self.means.append(mean)
+        self.variances.append(variance)
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether it normalizes by the batch, not by frozen statistics."""
+        return self.norm.training or self.norm.running_mean is None
+
+    @property
+    def deviations(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean of each channel (C,); each sample's mean and square about it: (N, C)."""
+        means, variances = torch.cat(self.means), torch.cat(self.variances)
+        centre = means.mean(0)
+        return centre, means, variances + (means - centre).square()
+
+
+def observe(step: Step, batch: Any) -> dict[str, Observed]:
+    """What each BatchNorm that is called meets in one step, by name."""
+    norms = batch_norms(step.model, needed=False)
+    found = {id(norm): Observed(norm) for norm in norms.values()}
+
+    def note(norm: nn.Module, args: Any, kwargs: Any) -> None:
+        found[id(norm)].add(input_of(args, kwargs))
+
+    with hooked(norms.values(), before=note), seeded(step.devices), _Frozen():
+        step(batch)
+    return {
+        name: found[id(norm)] for name, norm in norms.items() if found[id(norm)].rows
+    }
+
+
+# -- experiments -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to experiment on, and the batch it is tried on.
-
-    Attributes
-    ----------
-    step
-        The training step of the copy.
-    batch
-        The batch, in the dtype of the copy.
-    dtype
-        The dtype all is measured in.
-    """
+    """The step of a copy that may be changed, and the batch it is tried on."""
 
     step: Step
     batch: Any
-    dtype: torch.dtype
 
     @classmethod
-    def of(cls, step: Step, batch: Any) -> Subject:
-        """Copy a model in float64, or in float32 where it insists on that.
+    def of(
+        cls, step: Step, batch: Any, norms: Mapping[str, Observed], *, general: bool
+    ) -> Subject:
+        """A subject in float64, or in float32 where the model or loss insist on it.
 
-        Raises
-        ------
-        InputError
-            If it cannot be copied.
+        Parameters
+        ----------
+        step, batch
+            The step of a copy.
+        norms
+            What its BatchNorms meet.
+        general
+            Whether it is to be at no special point, on eight samples; else the weights
+            are those of the model, on eight samples at least.
         """
-        try:
-            own = copy.deepcopy(step.model)
-        except RuntimeError as error:
-            msg = f"The model cannot be copied to experiment on: {error}"
-            raise InputError(msg) from error
-        own.zero_grad()
-        wide = cls._in(step, own, batch, torch.float64)
-        try:
-            wide.run()
-        except RuntimeError:
-            # Something in the model or the loss is written for its dtype: run in the
-            # narrower one, this raises again whatever had another reason.
-            narrow = cls._in(step, own, batch, torch.float32)
-            narrow.run()
-            return narrow
-        return wide
+        n = n_samples(batch)
+        whole = batch if n >= FEW else map_tensors(batch, lambda x: _enlarged(x, n))
+        few = take(batch, torch.arange(FEW)) if n > FEW and general else whole
+        for dtype, samples in ((torch.float64, few), (torch.float64, whole)):
+            subject = cls._in(dtype, step, samples, norms, general=general)
+            try:
+                subject.run()
+            except (RuntimeError, InputError):
+                # Something in the model or the loss is written for its dtype, or for
+                # the size of the batch.
+                continue
+            return subject
+        return cls._in(torch.float32, step, whole, norms, general=general)
 
     @classmethod
     def _in(
-        cls, step: Step, model: nn.Module, batch: Any, dtype: torch.dtype
+        cls,
+        dtype: torch.dtype,
+        step: Step,
+        batch: Any,
+        norms: Mapping[str, Observed],
+        *,
+        general: bool,
     ) -> Subject:
+        model = copy.deepcopy(step.model).to(dtype)
+        if general:
+            _generalize(model, norms, dtype)
+
         def cast(value: Tensor) -> Tensor:
             value = value.detach()
             return value.to(dtype) if value.is_floating_point() else value
 
-        return cls(Step(model.to(dtype), step.loss), convert(batch, cast), dtype)
+        return cls(Step(model, step.loss), map_tensors(batch, cast))
 
     @property
     def tolerance(self) -> float:
         """Half the digits of the dtype: below it a change is none."""
-        return math.sqrt(torch.finfo(self.dtype).eps)
+        dtype = next(iter(self.step.parameters.values())).dtype
+        return math.sqrt(torch.finfo(dtype).eps)
 
     def run(
-        self,
-        changed: dict[str, Tensor] | None = None,
-        mode: AbstractContextManager[Any] | None = None,
-        seed: int = 0,
+        self, mode: AbstractContextManager[Any] | None = None, seed: int = 0
     ) -> list[Tensor]:
-        """Return the loss, then the model's outputs; a seed always draws the same."""
+        """The loss, then the model's outputs; a seed always draws the same."""
         outputs: list[Tensor] = []
+        with seeded(self.step.devices, seed), mode or _Frozen():
+            loss = self.step(self.batch, outputs)
+        return [loss, *(out for out in outputs if out.is_floating_point())]
 
-        def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            outputs.extend(v for v in leaves(output) if v.is_floating_point())
-
-        handle = self.step.model.register_forward_hook(note)
-        try:
-            with fixed_seed(self.step.devices, seed), mode or Intercept():
-                loss = self.step(self.batch, parameters=changed)
-        finally:
-            handle.remove()
-        return [loss, *outputs]
-
-    def change(self, changed: dict[str, Tensor]) -> float:
-        """Return how much loss and outputs change with some parameters, relatively.
+    def change(self, values: Mapping[str, Tensor]) -> float:
+        """How much loss and outputs change with other values of parameters, relatively.
 
         It is infinite where it cannot be told: nothing is finite then, or all zero.
         """
         with torch.no_grad():
+            before = self.before
+            kept = {name: self.step.parameters[name].clone() for name in values}
+            for name, value in values.items():
+                self.step.parameters[name].copy_(value)
+            after = self.run()
+            for name, value in kept.items():
+                self.step.parameters[name].copy_(value)
             changes = [
-                float((after - before).abs().max() / before.abs().max())
-                for before, after in zip(self.before, self.run(changed), strict=True)
-                if bool(before.any())
+                float((new - old).abs().max() / old.abs().max())
+                for old, new in zip(before, after, strict=True)
+                if bool(old.any())
             ]
-        known = bool(changes) and all(math.isfinite(value) for value in changes)
-        return max(changes) if known else math.inf
+        finite = bool(changes) and all(math.isfinite(value) for value in changes)
+        return max(changes) if finite else math.inf
 
     @cached_property
     def before(self) -> list[Tensor]:
@@ -142,52 +251,56 @@ class Subject:
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the trainable parameters that the loss depends on."""
-        parameters = self.step.parameters
-        found = torch.autograd.grad(
-            self.run()[0], list(parameters.values()), allow_unused=True
-        )
-        return {
-            name: gradient
-            for name, gradient in zip(parameters, require_any(found), strict=True)
-            if gradient is not None
-        }
+        found = self.step.gradients(self.run()[0])
+        pairs = zip(self.step.parameters, found, strict=True)
+        return {name: gradient for name, gradient in pairs if gradient is not None}
 
-    def general(self, norms: Mapping[str, Observed]) -> Subject:
-        """Return a subject at no special point, whose normalizations have hardly an ε."""
-        model = copy.deepcopy(self.step.model)
-        small = float(torch.finfo(self.dtype).eps) ** 0.75
-        for name, module in model.named_modules():
-            if isinstance(module, NORMS) and module.eps is not None:
-                variance = norms[name].variance.mean().item() if name in norms else 1.0
-                module.eps = min(module.eps, small * variance) or small
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                _generalize(parameter, generator)
-        return replace(self, step=Step(model, self.step.loss))
+    @cached_property
+    def sizes(self) -> dict[str, float]:
+        """Root mean square of what each module with parameters of its own gives."""
+        sizes: dict[str, float] = {}
+        owners = {name.rpartition(".")[0] for name in self.step.parameters}
+        names = {id(self.step.model.get_submodule(owner)): owner for owner in owners}
 
-    def enlarged(self) -> Subject:
-        """Return a subject with a batch of eight samples at least."""
-        n = n_samples(self.batch)
-        return replace(self, batch=convert(self.batch, lambda v: _enlarge(v, n)))
+        def note(module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+            floats = [value for value in leaves(output) if value.is_floating_point()]
+            size = max((float(v.square().mean().sqrt()) for v in floats), default=0.0)
+            name = names[id(module)]
+            sizes[name] = max(size, sizes.get(name, 0.0))
+
+        modules = [self.step.model.get_submodule(owner) for owner in owners]
+        with torch.no_grad(), hooked(modules, after=note):
+            self.run()
+        return sizes
 
 
-def _generalize(parameter: Tensor, generator: torch.Generator) -> None:
-    """Replace a constant tensor by a general one near it."""
-    if parameter.numel() == 0 or bool((parameter != parameter.flatten()[0]).any()):
-        return
-    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-    value = float(parameter.flatten()[0])
-    width = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
-    tiny = abs(value) < 0.01
-    parameter += 0.5 * width * noise if tiny else 0.1 * value * noise
+def _generalize(
+    model: nn.Module, norms: Mapping[str, Observed], dtype: torch.dtype
+) -> None:
+    """Take all ε down to next to nothing, and constant tensors off their point."""
+    small = float(torch.finfo(dtype).eps) ** 0.75
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS) and module.eps is not None:
+            variance = 1.0
+            if name in norms:
+                variance = float(norms[name].deviations[2].mean())
+            module.eps = min(module.eps, small * variance) or small
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                value = float(parameter.flatten()[0])
+                width = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
+                tiny = abs(value) < 0.01
+                parameter.add_(noise, alpha=0.5 * width if tiny else 0.1 * value)
 
 
-def _enlarge(value: Tensor, n: int) -> Tensor:
-    """Return a tensor of at least eight samples: repeated, numbers with some noise."""
-    if n >= ENOUGH or not value.ndim:
+def _enlarged(value: Tensor, n: int) -> Tensor:
+    """A tensor of at least eight samples: repeated, numbers with some noise."""
+    if not value.ndim:
         return value
-    value = value.repeat(-(-ENOUGH // n), *[1] * (value.ndim - 1))
+    value = value.repeat(-(-FEW // n), *[1] * (value.ndim - 1))
     if value.is_floating_point():
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(value[n:].shape, generator=generator).to(value)
