@@ -123,7 +123,7 @@ class ConvergenceWarning(BatchCorrWarning):
 
 
 class CountsWarning(BatchCorrWarning):
-    """A method for values on the log scale was given what look like raw counts."""
+    """A method for the log scale was given counts, or values that were not logged."""
 
 
 class CovariateWarning(BatchCorrWarning):

@@ -9,7 +9,7 @@ from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correctio
 from batchcorr._anndata.labels import labels_for, read_labels
 from batchcorr._anndata.step import begin
 from batchcorr.errors import collected
-from batchcorr.estimators.matrix import warn_of_counts
+from batchcorr.estimators.scale import warn_if_unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def apply(
         step.allow_dense(correction, dense=dense)
         warn_of_order(adata, correction)
         if correction.record.scale == "log":
-            warn_of_counts(step.x, type(correction).__name__)
+            warn_if_unlogged(step.x, type(correction).__name__)
         labels = labels_for(step.adata, correction, batch_key, covariates, nuisance)
         step.finish(
             correction,

@@ -22,7 +22,6 @@ from batchcorr.errors import (
 from batchcorr.estimators.matrix import (
     FLOATS,
     as_matrix,
-    becomes_dense,
     is_sparse,
     is_writable,
 )
@@ -163,14 +162,14 @@ def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
         both = sp.hstack([corrected, x[:, others]], format="csc")
         return both[:, order].asformat(x.format)
     if is_foreign(corrected):
-        x = x.toarray() if becomes_dense(x) else x
+        x = x.toarray() if is_sparse(x) else x
         xp, others = namespace(x), np.setdiff1d(np.arange(x.shape[1]), positions)
         rest = xp.astype(take_features(x, others), corrected.dtype)
         order = np.argsort(np.concatenate([positions, others]))
         return take_features(xp.concat([corrected, rest], axis=1), order)
     result = x.toarray() if is_sparse(x) else x.copy()
     if result.dtype != corrected.dtype:
-        result = as_matrix(result)
+        result = result.astype(np.promote_types(result.dtype, corrected.dtype))
     result[:, positions] = corrected
     return result
 

@@ -11,7 +11,7 @@ from batchcorr._anndata import matrices, records
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr.estimators.densify import allow_dense
-from batchcorr.estimators.matrix import as_matrix, becomes_dense, is_sparse
+from batchcorr.estimators.matrix import as_matrix, is_sparse, on_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,9 +48,9 @@ class Step:
     def allow_dense(self, estimator: Corrector, *, dense: bool | None) -> None:
         """Refuse, or warn of, a sparse matrix that becomes a large dense one."""
         x = self.x
-        if becomes_dense(x) and not estimator.keeps_sparse_:
+        if is_sparse(x) and not estimator.keeps_sparse_:
             itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
-            allow_dense(x.shape, itemsize, dense=dense, device=not is_sparse(x))
+            allow_dense(x.shape, itemsize, dense=dense, device=on_device(x))
 
     def warn_if_repeated(self) -> None:
         """Warn if the matrix was corrected before."""
@@ -96,7 +96,7 @@ class Step:
     def _in_place(self, estimator: Corrector) -> bool:
         if self.key_added is not None:
             return False
-        if becomes_dense(self.x) and not estimator.keeps_sparse_:
+        if is_sparse(self.x) and not estimator.keeps_sparse_:
             return False
         return matrices.may_overwrite(self.adata, self.x, self.layer)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 __all__ = ["LARGEST_COUNT", "dtype_of_counts", "dtype_of_values"]
 
-LARGEST_COUNT = 2.0**53
+LARGEST_COUNT = 2**53
 """float64, in which counts are worked on, holds all whole numbers up to this one."""
 
 

@@ -19,7 +19,8 @@ import pandas as pd
 from batchcorr._anndata import matrices
 from batchcorr.datasets._spread import spread
 from batchcorr.errors import InputError, some
-from batchcorr.estimators.matrix import as_counts, is_sparse
+from batchcorr.estimators.matrix import is_sparse
+from batchcorr.estimators.raw_counts import as_counts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

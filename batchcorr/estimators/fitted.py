@@ -143,13 +143,13 @@ class FittedState(Corrector, LocationScaleSteps):
         x = matrix.as_matrix(table)
         self._check_features(table, x.shape[1])
         design = self.design_of(x.shape[0], Labels(batch, covariates, labels.nuisance))
-        if matrix.becomes_dense(x):
-            device = not matrix.is_sparse(x)
+        if matrix.is_sparse(x):
+            device = matrix.on_device(x)
             allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
         elif out is None and not self.copy and isinstance(X, type(x)):
             out = x if matrix.is_writable(x) else None
         if x.shape[0] == 0:
-            return x.toarray() if matrix.becomes_dense(x) else x
+            return x.toarray() if matrix.is_sparse(x) else x
         return apply(x, design, correction, out=out)
 
     def __sklearn_is_fitted__(self) -> bool:

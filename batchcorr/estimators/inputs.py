@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pandas as pd
 
+from batchcorr.design.distinct import named
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
@@ -39,15 +40,15 @@ class SampleNames:
 
     def __init__(self, *given: Any) -> None:
         tables = [each for each in given if isinstance(each, pd.DataFrame | pd.Series)]
-        indices = [each.index for each in tables]
-        named = [index for index in indices if not isinstance(index, pd.RangeIndex)]
-        self._index = named[0] if named else None
+        indices = [each.index for each in tables] + [pd.RangeIndex(0)]
+        self._index = next(
+            (index for index in indices if not isinstance(index, pd.RangeIndex)),
+            indices[-1],
+        )
 
     def __call__(self, rows: NDArray[np.intp]) -> str:
         """The names of some rows, or their numbers; a few of many."""
-        if self._index is None:
-            return f"row{'s' if len(rows) > 1 else ''} {some(rows)}"
-        return some(self._index[rows])
+        return named(self._index, rows)
 
 
 def take_columns(

@@ -16,11 +16,11 @@ from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.raw_counts import (
-    is_lazy,
+    is_dask,
     raw_counts,
     warn_of_empty,
-    warn_of_logs,
 )
+from batchcorr.estimators.scale import warn_of_logs
 from batchcorr.models.counts.size_factors import METHODS, Reference, learn, libraries
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Libraries(Corrector):
         Size factors in float64, (n,); 1 for samples without counts.
         """
         x, found = self._measure(X)
-        if is_lazy(x):
+        if is_dask(x):
             found = found.compute()
             warn_of_empty(found, LEAVE_OUT)
         divisors: NDArray[np.float64] = self._divisors(found)
@@ -98,7 +98,7 @@ class Libraries(Corrector):
         if x.shape[0] == 0:
             msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
             raise InputError(msg)
-        if is_lazy(x) and self._needs_no_samples():
+        if is_dask(x) and self._needs_no_samples():
             self._remember_features(X, X, x)
             self.reference_ = Reference(self.method, np.zeros(0))
             self.mean_library_ = self.size_factors_ = None
@@ -152,7 +152,7 @@ class Libraries(Corrector):
         x = raw_counts(X)
         self._check_features(X, x.shape[1])
         found = effective_libraries(x, self.reference_)
-        if not is_lazy(x):
+        if not is_dask(x):
             warn_of_empty(found, LEAVE_OUT)
         return x, found
 

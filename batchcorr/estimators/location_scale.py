@@ -15,11 +15,12 @@ from sklearn.base import clone
 from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
-from batchcorr.estimators import inputs, matrix
+from batchcorr.estimators import inputs
 from batchcorr.estimators.estimate import extend
 from batchcorr.estimators.fitted import FittedState
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
+from batchcorr.estimators.scale import warn_if_unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,7 +83,7 @@ class LocationScaleMethod(FittedState):
         table, x, labels = self._read(X, labels)
         if labels.nuisance is None:
             self._require_batch(labels.batch)
-        matrix.warn_of_counts(x, type(self).__name__)
+        warn_if_unlogged(x, type(self).__name__)
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
         self._estimate(problem.moments, problem.metadata)
         self._remember_features(X, table, x)
@@ -227,7 +228,7 @@ class LocationScaleMethod(FittedState):
 
         Returns
         -------
-        Corrected values in the dtype of X (integers become float32); dense.
+        Corrected values in the dtype of X (integers become floats); dense.
 
         Raises
         ------

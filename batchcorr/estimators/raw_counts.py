@@ -1,8 +1,7 @@
-"""Take counts as a caller gives them, for methods that normalize them.
+"""Take counts as a caller gives them: whole ones to correct, any to normalize.
 
-Integers stay integers of their width, fractions (expected counts of a quantifier) are
-welcome; what is negative, missing or infinite is refused, and what looks like logarithms
-is warned of.
+Integers stay integers of their width. What is negative, missing or infinite is refused;
+fractions (expected counts of a quantifier) are welcome where counts are normalized.
 """
 
 from __future__ import annotations
@@ -12,13 +11,79 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.arrays.counts import canonical
-from batchcorr.errors import EmptySampleWarning, InputError, LogScaleWarning, some, warn
-from batchcorr.estimators.matrix import as_matrix, is_sparse
+from batchcorr.arrays.dtypes import LARGEST_COUNT
+from batchcorr.errors import EmptySampleWarning, InputError, some, warn
+from batchcorr.estimators.matrix import as_array, as_matrix, is_sparse, on_device
+from batchcorr.models.namespace import is_foreign, to_numpy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["in_memory", "is_lazy", "raw_counts", "warn_of_empty", "warn_of_logs"]
+__all__ = ["as_counts", "in_memory", "is_dask", "raw_counts", "warn_of_empty"]
+
+
+def as_counts(x: Any) -> Any:
+    """Return a matrix of counts in a dtype and storage that can be given back.
+
+    Integers stay as they are, floats that hold whole numbers too; booleans become
+    integers.
+
+    Raises
+    ------
+    InputError
+        If values are negative, fractional, missing, infinite or beyond 2^53.
+
+    Examples
+    --------
+    >>> as_counts([[1, 2], [3, 4]]).dtype.kind
+    'i'
+    """
+    if on_device(x):
+        msg = (
+            f"Counts are corrected on the CPU, not in a {type(x).__module__}."
+            f"{type(x).__qualname__}: give x.get(), a NumPy array or SciPy matrix."
+        )
+        raise InputError(msg)
+    if is_sparse(x):
+        x = x if x.format in {"csr", "csc"} else x.tocsr()
+    else:
+        x = as_array(x)
+        x = in_memory(to_numpy(x) if is_foreign(x) else x)
+    if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:
+        if 0 in x.shape:
+            msg = f"There are no counts in a matrix of shape {x.shape}."
+            raise InputError(msg)
+        as_matrix(x)  # says what is wrong
+    if x.dtype.kind == "b":
+        return x.astype(np.int64)
+    values = x.data if is_sparse(x) else x
+    if x.dtype.kind == "f" and not np.isfinite(values).all():
+        msg = (
+            "The counts hold missing or infinite values: counts are known or absent "
+            "(0). Drop those features or samples."
+        )
+        raise InputError(msg)
+    if values.size and values.min() < 0:
+        msg = (
+            f"The counts hold negative values (down to {values.min():g}): these are not"
+            " counts. Values that were logged, scaled or corrected go to combat."
+        )
+        raise InputError(msg)
+    if x.dtype.kind == "f" and not np.all(values == np.floor(values)):
+        worst = values[values != np.floor(values)].flat[0]
+        msg = (
+            f"The counts hold fractions ({worst:g}): ComBat-seq takes raw counts. Round"
+            " expected counts of a quantifier first (np.rint); values that were "
+            "normalized or logged go to combat."
+        )
+        raise InputError(msg)
+    if values.size and int(values.max()) > LARGEST_COUNT:
+        msg = (
+            f"The counts go up to {values.max():g}: no count is that large, and beyond "
+            "2^53 whole numbers are not told apart. See whether they are intensities."
+        )
+        raise InputError(msg)
+    return x
 
 
 def raw_counts(x: Any) -> Any:
@@ -37,16 +102,16 @@ def raw_counts(x: Any) -> Any:
     >>> raw_counts(np.array([[1, 2], [3, 4]])).dtype.kind
     'i'
     """
-    x = x.to_numpy() if hasattr(x, "to_numpy") else x
+    x = x if is_sparse(x) else as_array(x)
     if not _keeps_integers(x):
         x = as_matrix(x)
     if x.shape[1] == 0:
         msg = f"There are no features: the data are {x.shape[0]} samples × 0."
         raise InputError(msg)
-    return x if is_lazy(x) else canonical(in_memory(x))
+    return x if is_dask(x) else canonical(in_memory(x))
 
 
-def is_lazy(x: Any) -> bool:
+def is_dask(x: Any) -> bool:
     """Whether a matrix is a Dask array."""
     return hasattr(x, "dask")
 
@@ -65,7 +130,7 @@ def in_memory(x: Any) -> Any:
 
 
 def _keeps_integers(x: Any) -> bool:
-    known = type(x) is np.ndarray or is_sparse(x) or is_lazy(x)
+    known = type(x) is np.ndarray or is_sparse(x) or is_dask(x)
     return (
         known
         and x.ndim == 2
@@ -84,15 +149,3 @@ def warn_of_empty(totals: NDArray[np.float64], becomes: str) -> None:
             f"{some(rows)}): {becomes}"
         )
         warn(msg, EmptySampleWarning)
-
-
-def warn_of_logs(largest: float, method: str) -> None:
-    """Warn if a method for counts was given what look like logarithms, up to `largest`."""
-    if largest:
-        msg = (
-            f"{method} expects raw counts, and these look like logarithms (fractions up "
-            f"to {largest:.3g}). Taking logarithms twice flattens every "
-            "difference: give the counts, which many AnnData keep in layers['counts'] "
-            "or raw."
-        )
-        warn(msg, LogScaleWarning)

@@ -24,9 +24,10 @@ from batchcorr.estimators.count_model import (
     fit_count_model,
     library_sizes,
 )
-from batchcorr.estimators.matrix import as_counts, is_sparse
+from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.progress import progress
+from batchcorr.estimators.raw_counts import as_counts
 from batchcorr.estimators.record import MethodRecord
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.library_sizes import Libraries
 from batchcorr.estimators.matrix import FLOATS, is_sparse
-from batchcorr.estimators.raw_counts import is_lazy
+from batchcorr.estimators.raw_counts import is_dask
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.models.counts.size_factors import METHODS
 
@@ -214,7 +214,7 @@ class LogNormalize(Libraries):
 
     def _place(self, X: Any, x: Any) -> Any:
         """Return where to write: X itself if it may and can be written to."""
-        if self.copy or x is not X or x.dtype not in FLOATS or is_lazy(x):
+        if self.copy or x is not X or x.dtype not in FLOATS or is_dask(x):
             return None
         if is_sparse(x):
             fits = self.prior_count is None and x.data.flags.writeable

@@ -74,8 +74,8 @@ class QuantileNormalize(Corrector):
     see `ComBat`.
 
     Missing values (NaN) stay missing; the others are spread evenly over the ranks, a
-    single one goes to the middle. float64 gives float64, everything else float32. The
-    result is dense. A sort per sample, twice.
+    single one goes to the middle. float32 stays, and integers of up to 16 bits become it;
+    everything else is float64. The result is dense. A sort per sample, twice.
 
     References
     ----------
@@ -152,7 +152,7 @@ class QuantileNormalize(Corrector):
 
         Returns
         -------
-        Values of the target, (n, G), in the dtype of X (integers become float32); dense.
+        Values of the target, (n, G), in the dtype of X (integers become floats); dense.
         """
         return self.apply(X, Labels())
 
@@ -166,7 +166,7 @@ class QuantileNormalize(Corrector):
 
         Returns
         -------
-        Values of the target, (n, G), in the dtype of X (integers become float32); dense.
+        Values of the target, (n, G), in the dtype of X (integers become floats); dense.
         """
         return self.fit(X, y, batch=batch).transform(X)
 

@@ -26,7 +26,7 @@ from batchcorr.errors import (
     did_you_mean,
 )
 from batchcorr.estimators.location_scale import fits_moments
-from batchcorr.estimators.matrix import warn_of_counts
+from batchcorr.estimators.scale import warn_if_unlogged
 from batchcorr.outofcore.copying import copy_element, create_dense, create_file
 from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, write_store
 from batchcorr.outofcore.log_normalize import take_logs
@@ -188,7 +188,7 @@ def learn(
             )
             del texts[n_texts:]  # they are in the record of that step
             layer = key_added or layer
-        warn_of_counts(x.head(), type(estimator).__name__)
+        warn_if_unlogged(x.head(), type(estimator).__name__)
         _fit(x, adata, estimator, labels, scheduler)
         record = records.make(adata, estimator, labels.keys, layer, earlier)
         record = records.finish(record, texts)

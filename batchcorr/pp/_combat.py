@@ -70,7 +70,7 @@ def combat(
     Returns
     -------
     `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
-    ``adata.layers[key_added]``, in the dtype of the input (integers become float32), and
+    ``adata.layers[key_added]``, in the dtype of the input (integers become floats), and
     the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
 
     Raises

@@ -54,7 +54,7 @@ def quantile_normalize(
     Returns
     -------
     `None` if ``copy=False``, else the normalized AnnData. Sets ``adata.X`` or
-    ``adata.layers[key_added]``, in the dtype of the input (integers become float32), and
+    ``adata.layers[key_added]``, in the dtype of the input (integers become floats), and
     the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
 
     Raises

@@ -16,7 +16,8 @@ from batchcorr._anndata.features import positions_of
 from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays.differing import differing
 from batchcorr.errors import FeatureWarning, InputError, some, warn
-from batchcorr.estimators.matrix import as_matrix, warn_of_counts
+from batchcorr.estimators.matrix import as_matrix
+from batchcorr.estimators.scale import warn_if_unlogged
 from batchcorr.sites.disclosure import FEWEST, check_design
 from batchcorr.sites.left_out import leave_out
 from batchcorr.sites.make_schema import feature_names
@@ -127,7 +128,7 @@ def gather(
         raise InputError(msg)
     design, table = schema.design(x.shape[0], batch, covariates)
     check_design(design, schema, table)
-    warn_of_counts(x, "A location-scale method")
+    warn_if_unlogged(x, "A location-scale method")
     sums = arrays.moments(x, design)
     values = differing(x, design.codes, len(schema.batches), FEWEST - 1)
     if exact:

@@ -17,7 +17,7 @@ from batchcorr.arrays.counts import totals
 from batchcorr.arrays.operations import modules_of, sums
 from batchcorr.design.design import Design
 from batchcorr.errors import CountsWarning, InputError
-from batchcorr.estimators.matrix import looks_like_counts
+from batchcorr.estimators.scale import unlogged
 from batchcorr.models.empirical_bayes import prior_of, shrink
 from batchcorr.models.location_scale import LocationScale
 from tests.conftest import strict, tensor, values
@@ -170,12 +170,18 @@ def test_a_fit_on_one_kind_corrects_another(small, make, tmp_path):
 
 
 @each_library
-def test_integers_become_float32_and_counts_are_noticed(small, make):
+def test_integers_become_floats_and_counts_are_noticed(small, make):
     counts = np.random.default_rng(0).poisson(30, small.x.shape)
-    assert looks_like_counts(make(counts))
-    assert not looks_like_counts(make(small.x))
+    assert unlogged(make(counts)) == "counts"
+    assert unlogged(make(counts / 7.0 * 50 ** (counts > 40))) == "normalized"
+    assert not unlogged(make(small.x))
     with pytest.warns(CountsWarning):
         found = bc.Standardize().fit_transform(make(counts), batch=small.batch)
+    assert values(found).dtype == np.float64
+    with pytest.warns(CountsWarning):
+        found = bc.Standardize().fit_transform(
+            make(counts.astype(np.int16)), batch=small.batch
+        )
     assert values(found).dtype == np.float32
 
 

@@ -184,12 +184,16 @@ def test_every_kind_of_matrix(stored):
     np.testing.assert_array_equal(stored.values(x), before)
 
 
-def test_integers_become_float32():
+def test_integers_become_the_float_that_holds_them():
     x = np.random.default_rng(0).poisson(9, (5, 30))
-    found = bc.QuantileNormalize().fit_transform(x)
-    assert found.dtype == np.float32
     expected = bc.QuantileNormalize().fit_transform(x.astype(float))
+    found = bc.QuantileNormalize().fit_transform(x.astype(np.uint16))
+    assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    x += 1 << 30  # neighbours in float32 are 64 apart there
+    found = bc.QuantileNormalize().fit_transform(x)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected + (1 << 30), rtol=1e-14)
 
 
 @pytest.mark.parametrize("ties", [True, False])

@@ -1,0 +1,127 @@
+"""Tell counts, values that were only normalized, and logarithms apart, and warn.
+
+A matrix is **not logged** if no value is negative, some reach 20, and any of these holds:
+
+- all are whole numbers: raw counts;
+- the largest is 20 times the median of the positive ones or more: CPM, TPM, RPKM and
+  intensities have such a tail (60 to 2,000 times on real data), their logarithms do not
+  (under 11 times wherever they reach 20 at all, which is the base-2 logarithm of a
+  million);
+- all samples have the same total, but not the same largest value: totals were normalized,
+  and quantiles were not.
+
+A part of the values, from samples all over the matrix, decides. Dask arrays are not read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from batchcorr.errors import CountsWarning, LogScaleWarning, warn
+from batchcorr.estimators.matrix import is_sparse, on_device
+from batchcorr.models.namespace import is_foreign, to_numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["unlogged", "warn_if_unlogged", "warn_of_logs"]
+
+SAMPLED = 200_000
+"""Values looked at."""
+
+LARGE = 20
+"""Counts of a sequencer go beyond, logarithms of counts hardly reach it."""
+
+TAIL = 20
+"""Largest over median, from which on values were not logged."""
+
+SAME = 1e-4
+"""Relative differences between totals that are those of rounding."""
+
+
+def unlogged(x: Any) -> Literal["counts", "normalized", ""]:
+    """What values are that are no logarithms; "" if they may be.
+
+    Examples
+    --------
+    >>> counts = np.random.default_rng(0).poisson(50, (4, 30))
+    >>> unlogged(counts), unlogged(counts / 7), unlogged(np.log1p(counts))
+    ('counts', '', '')
+    >>> cpm = counts / counts.sum(axis=1, keepdims=True) * 1e6
+    >>> unlogged(cpm), unlogged(np.log2(cpm + 1))
+    ('normalized', '')
+    """
+    if 0 in x.shape or not (is_sparse(x) or isinstance(x, np.ndarray) or is_foreign(x)):
+        return ""
+    rows = _some_rows(x)
+    values = to_numpy(rows.data) if is_sparse(rows) else rows[np.isfinite(rows)]
+    positive = values[values > 0]
+    if not positive.size or values.min() < 0 or positive.max() < LARGE:
+        return ""
+    if np.all(positive == np.floor(positive)):
+        return "counts"
+    if positive.max() >= TAIL * np.median(positive) or _equal_totals(rows):
+        return "normalized"
+    return ""
+
+
+def _some_rows(x: Any) -> Any:
+    """Some samples, from all over the matrix; of CSC and on a device the first ones."""
+    n_rows, stored = x.shape[0], x.nnz if is_sparse(x) else x.shape[0] * x.shape[1]
+    n = max(1, min(n_rows, SAMPLED * n_rows // max(stored, 1)))
+    if is_sparse(x):
+        if x.format == "csc":
+            return x[:, : max(1, SAMPLED * x.shape[1] // max(stored, 1))]
+        return x[:n] if on_device(x) else x[:: n_rows // n]
+    return to_numpy(x[: n * (n_rows // n) : n_rows // n, :])
+
+
+def _equal_totals(rows: Any) -> bool:
+    """Whether all samples have one total, but not one largest value."""
+    if is_sparse(rows) and (rows.format == "csc" or on_device(rows)):
+        return False  # its samples are not whole, or not here
+    totals = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
+    largest = rows.max(axis=1)
+    largest = np.asarray(largest.todense() if is_sparse(rows) else largest).ravel()
+    known = totals > 0  # neither empty nor with missing values
+    if known.sum() < 3:
+        return False
+    return _same(totals[known]) and not _same(largest[known])
+
+
+def _same(values: NDArray[np.floating[Any]]) -> bool:
+    return bool(np.ptp(values) <= SAME * values.max())
+
+
+def warn_if_unlogged(x: Any, method: str) -> None:
+    """Warn if a method for logarithms was given what are none."""
+    kind = unlogged(x)
+    if kind == "counts":
+        msg = (
+            f"{method} expects values on a log scale, and these look like raw counts "
+            "(whole numbers up to large ones). Batch effects on counts multiply: take "
+            "logarithms first, with batchcorr.pp.log_normalize or scanpy's normalize_total "
+            "and log1p, or correct the counts with combat_seq."
+        )
+        warn(msg, CountsWarning)
+    elif kind:
+        msg = (
+            f"{method} expects values on a log scale, and these look as if they were "
+            "normalized (CPM, TPM, intensities) and not logged. Batch effects multiply "
+            "there: take logarithms first, such as scanpy.pp.log1p or numpy.log2(X + 1)."
+        )
+        warn(msg, CountsWarning)
+
+
+def warn_of_logs(largest: float, method: str) -> None:
+    """Warn if a method for counts was given what look like logarithms, up to `largest`."""
+    if largest:
+        msg = (
+            f"{method} expects raw counts, and these look like logarithms (fractions up "
+            f"to {largest:.3g}). Taking logarithms twice flattens every "
+            "difference: give the counts, which many AnnData keep in layers['counts'] "
+            "or raw."
+        )
+        warn(msg, LogScaleWarning)
