@@ -18,9 +18,10 @@ from batchcorr.errors import (
     warn,
 )
 from batchcorr.estimators.differential import differential_table, read_contrast
-from batchcorr.estimators.matrix import as_matrix, looks_like_counts
+from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
+from batchcorr.estimators.scale import unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,9 +189,9 @@ def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
 
 
 def _warn_of_counts(x: Any) -> None:
-    if looks_like_counts(x):
+    if unlogged(x):
         msg = (
-            "The values look like raw counts, and this test is for logarithms: take them "
+            "The values look like counts, and this test is for logarithms: take them "
             "first (batchcorr.pp.log_normalize), and test with trend=True; or test the "
             "counts themselves by PyDESeq2, with batch in its design."
         )
