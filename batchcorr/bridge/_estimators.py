@@ -76,8 +76,9 @@ def combat(before: Statistics) -> Callable[[str, Observed], tuple[Tensor, Tensor
     """Return the estimator that shrinks as ComBat does."""
 
     def estimate(name: str, observed: Observed) -> tuple[Tensor, Tensor]:
-        mean, variance = shrunken_statistics(observed.moments, *before[name])
-        return mean[0], variance[0]
+        moments = observed.moments
+        own = (int(moments.n[0, 0]), moments.mean[0], moments.variance()[0])
+        return shrunken_statistics(*own, *before[name])
 
     return estimate
 

@@ -14,62 +14,69 @@ from typing import TYPE_CHECKING
 
 from batchcorr.bridge._torch import torch
 from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
-from batchcorr.models.linear_model import LinearFit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from batchcorr.models.moments import Moments
+__all__ = ["channel_statistics", "shrunken_statistics"]
 
-__all__ = ["shrunken_statistics"]
+
+def channel_statistics(x: Tensor) -> tuple[int, Tensor, Tensor]:
+    """Rows of an activation (N, C, …), and mean and variance (ddof 0) of its channels.
+
+    Examples
+    --------
+    >>> n, mean, variance = channel_statistics(torch.tensor([[1.0], [3.0]]))
+    >>> n, mean.item(), variance.item()
+    (2, 2.0, 1.0)
+    """
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    variance, mean = torch.var_mean(x.float() if half else x, axes, correction=0)
+    return x.numel() // x.shape[1], mean, variance
 
 
 def shrunken_statistics(
-    moments: Moments, mean: Tensor, variance: Tensor
+    n: int, mean: Tensor, variance: Tensor, location: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean and variance of each batch, shrunken across channels.
+    """Mean and variance of a batch, shrunken across channels: (C,) each.
 
     Parameters
     ----------
-    moments
-        Of B batches and C channels; tensors, with or without gradients.
+    n
+        Rows of the batch.
     mean, variance
-        What the channels have elsewhere, to which batches are compared: (C,) each.
+        Of the batch (ddof 0): (C,) each, with or without gradients.
+    location, scale
+        μ and σ², what the channels have elsewhere: (C,) each.
 
     Returns
     -------
-    mean, variance
-        (B, C) each. A batch of one row tells nothing of variances: it gets those given,
-        and a shrunken mean. So does a channel that has none elsewhere.
+    A batch of one row tells nothing of variances: it gets those given, and a shrunken
+    mean. So does a channel that has no variance elsewhere.
 
     Examples
     --------
     Two channels of a batch moved by 1; a third, by 4, is drawn towards them:
 
-    >>> from batchcorr.arrays.generic import tensor_moments
     >>> x = torch.tensor([[0.0, 2.0, 3.0], [2.0, 0.0, 5.0]], dtype=torch.float64)
-    >>> mean, _ = shrunken_statistics(tensor_moments(x), torch.zeros(3), torch.ones(3))
-    >>> bool(3 < mean[0, 2] < 4)
+    >>> found = channel_statistics(x)
+    >>> mean, _ = shrunken_statistics(*found, torch.zeros(3), torch.ones(3))
+    >>> bool(3 < mean[2] < 4)
     True
     """
-    fit = LinearFit.of(moments, moments.cross[0, ...])
-    known = variance > 0
-    sigma2 = torch.where(known, variance, torch.ones_like(variance)).to(
-        fit.intercepts.dtype
-    )
-    sigma, mean = torch.sqrt(sigma2), mean.to(sigma2.dtype)
-    gamma = (fit.intercepts - mean) / sigma
-    squares = fit.residual_squares / sigma2
-    means, variances = [], []
-    for b in range(moments.n_batches):
-        n = moments.n[b]
-        moved, spread = gamma[b], torch.ones_like(gamma[b])
-        if int(n[0]) == 1:
-            moved = shrink_location(gamma[b], prior_of(gamma[b], spread))
-        elif int(n[0]) > 1:
-            spread = squares[b] / (n - 1)
-            prior = prior_of(gamma[b], spread)
-            moved, spread, _ = shrink(gamma[b], spread, squares[b], n, prior)
-        means.append(mean + sigma * moved)
-        variances.append(torch.where(known, sigma2 * spread, variance.to(spread.dtype)))
-    return torch.stack(means), torch.stack(variances)
+    dtype = mean.dtype
+    location, scale = location.to(dtype), scale.to(dtype)
+    varies = scale > 0
+    sigma2 = torch.where(varies, scale, torch.ones_like(scale))
+    sigma = torch.sqrt(sigma2)
+    gamma = (mean - location) / sigma
+    ones = torch.ones_like(gamma)
+    if n < 2:
+        gamma = shrink_location(gamma, prior_of(gamma, ones))
+        return location + sigma * gamma, scale
+    squares = n * variance / sigma2
+    delta2 = squares / (n - 1)
+    prior = prior_of(gamma, delta2)
+    gamma, delta2, _ = shrink(gamma, delta2, squares, ones[:1] * n, prior)
+    return location + sigma * gamma, torch.where(varies, sigma2 * delta2, scale)

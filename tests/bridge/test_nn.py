@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import batchcorr as bc
 from batchcorr.bridge import fold
@@ -441,3 +442,76 @@ def test_bad_shapes(layer, shape, match):
 def test_bad_options(make, match):
     with pytest.raises(InputError, match=match):
         make()
+
+
+# -- what engineers do with layers -------------------------------------------------------
+
+
+def test_a_plain_batch_norm_starts_all_domains():
+    norm = randomised(batch_norm(1))
+    norm(sample((12, 5)))
+    norm.eval()
+    x = sample((12, 5), seed=3)
+    layer = DomainBatchNorm1d.from_batch_norm(norm, ["mon", "tue"])
+    assert torch.equal(layer(x, DAYS), norm(x))
+    loaded = DomainBatchNorm1d(5, ["mon", "tue"], unseen="global", dtype=DOUBLE)
+    loaded.load_state_dict(norm.state_dict())
+    assert torch.equal(loaded.eval()(x, DAYS), norm(x))
+    assert relative(loaded(x, "wed"), norm(x)) < 1e-6
+    layer.train()(x, "tue")
+    assert torch.equal(layer.running_mean[0], norm.running_mean)
+    assert not torch.equal(layer.running_mean[1], norm.running_mean)
+
+
+def test_a_state_dict_holds_tensors_only():
+    safetensors = pytest.importorskip("safetensors.torch")
+    layer = randomised(DomainBatchNorm1d(5, ["mon", 2, ("a", 1)], dtype=DOUBLE))
+    layer(sample((12, 5)), "mon")
+    state = safetensors.load(safetensors.save(layer.state_dict()))
+    averaged = {key: 0.3 * value + 0.7 * value for key, value in state.items()}
+    again = DomainBatchNorm1d(5, ["mon", 2, ("a", 1)], dtype=DOUBLE)
+    again.load_state_dict(averaged)
+    assert relative(again.running_mean, layer.running_mean) < 1e-12
+
+
+def test_labels_of_another_type_match_where_they_are_unambiguous():
+    layer = DomainBatchNorm1d(5, ["0", "1"], dtype=DOUBLE)
+    x = sample((12, 5))
+    assert torch.equal(layer(x, [0, 1] * 6), layer(x, ["0", "1"] * 6))
+    assert torch.equal(layer(x, [0, "0", "1"] * 4), layer(x, ["0", "0", "1"] * 4))
+    with pytest.raises(UnknownBatchError, match="The domain 2"):
+        layer(x, 2)
+    with pytest.raises(UnknownBatchError, match="'1'"):
+        DomainBatchNorm1d(5, [1.0, ("1",)], dtype=DOUBLE)(x, "1")
+
+
+def test_sync_batch_norm_does_not_replace_them():
+    model = nn.Sequential(DomainBatchNorm1d(5, [0]), ComBatNorm1d(5), nn.BatchNorm1d(5))
+    kinds = [type(m).__name__ for m in nn.SyncBatchNorm.convert_sync_batchnorm(model)]
+    assert kinds == ["DomainBatchNorm1d", "ComBatNorm1d", "SyncBatchNorm"]
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_works_with_labels_as_arguments(reentrant):
+    """Gradients and running statistics are those of one plain pass."""
+    x = sample((12, 5)).requires_grad_()
+    found = []
+    for checkpointed in (False, True):
+        norm = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+        combat = ComBatNorm1d(5, dtype=DOUBLE)
+
+        def run(x, days, norm=norm, combat=combat):
+            return combat(norm(x, days))
+
+        call = (lambda *args: checkpoint(run, *args, use_reentrant=reentrant)) if (
+            checkpointed
+        ) else run  # fmt: skip
+        x.grad = None
+        (call(x, DAYS) ** 3).sum().backward()
+        found.append((x.grad, norm.running_var, norm.rows_seen, combat.running_var))
+    assert all(torch.allclose(a, b) for a, b in zip(*found, strict=True))
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    with domains(DAYS):
+        y = checkpoint(layer, x, use_reentrant=reentrant)
+        with pytest.raises(InputError, match="as an argument"):
+            y.sum().backward()

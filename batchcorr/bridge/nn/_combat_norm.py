@@ -4,22 +4,25 @@ In training a minibatch is corrected by statistics that were shrunken across cha
 
     y = γ (x - x̄*) / √(v* + ε) + β,      x̄* = μ + σ γ*,  v* = σ² δ*²
 
-with μ, σ² the running statistics and γ*, δ*² as in `bridge._shrink`. In evaluation the
-layer is the frozen correction that every BatchNorm is, so that it folds away.
+with μ, σ² the running statistics and γ*, δ*² as in `bridge._shrink`. It is torch's
+BatchNorm with other weights,
+
+    y = a (x - x̄) / √(v + ε) + b,   a = γ √(v + ε) / √(v* + ε),   b = β + γ (x̄ - x̄*) / √(v* + ε)
+
+In evaluation it is the frozen correction that every BatchNorm is, so that it folds away.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
 
-from batchcorr.arrays.generic import tensor_affine, tensor_moments
-from batchcorr.bridge._norms import normalizing
-from batchcorr.bridge._rows import from_rows, to_rows
-from batchcorr.bridge._shrink import shrunken_statistics
+from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._shape import require_shape
+from batchcorr.bridge.nn._labels import in_backward
+from batchcorr.bridge.nn._step import SMALLEST, normalize_batch, require_shape
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,10 +31,13 @@ if TYPE_CHECKING:
 __all__ = ["ComBatNorm", "ComBatNorm1d", "ComBatNorm2d", "ComBatNorm3d"]
 
 
-class ComBatNorm(_BatchNorm):
+class ComBatNorm(_NormBase):
     """What the layers of all dimensions share."""
 
     dimensions: int
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(
         self,
@@ -53,52 +59,51 @@ class ComBatNorm(_BatchNorm):
             num_features, eps, momentum, affine, device=device, dtype=dtype
         )
 
-    def _check_input_dim(self, input: Tensor) -> None:
-        require_shape(input, self.num_features, self.dimensions)
-
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Correct a batch: by its shrunken statistics, or frozen in evaluation.
 
         Parameters
         ----------
-        input
+        x
             Activations, samples first and channels second.
 
         Returns
         -------
         Corrected activations of the same shape and dtype.
         """
+        require_shape(x, self.num_features, self.dimensions)
         if not self.training:
-            return super().forward(input)
-        self._check_input_dim(input)
-        rows = to_rows(input)
-        if rows.shape[0] == 0:
+            frozen = (self.running_mean, self.running_var, self.weight, self.bias)
+            return functional.batch_norm(x, *frozen, eps=self.eps)
+        if not x.numel():
             msg = "The batch is empty: in training there must be at least one sample."
             raise InputError(msg)
-        found = tensor_moments(rows)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        mean, variance = shrunken_statistics(
-            found, self.running_mean.clone(), self.running_var.clone()
-        )
-        self._follow(found.mean[0], found.squares[0], rows.shape[0])
-        correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
-        return from_rows(tensor_affine(rows, correction), input.shape)
+        running = (self.running_mean, self.running_var)
+        if in_backward():  # called again by checkpointing: counted already
+            running = (running[0].clone(), running[1].clone())
+        n, mean, variance = channel_statistics(x)
+        before = (value.to(mean, copy=True) for value in running)
+        shrunken_mean, shrunken = shrunken_statistics(n, mean, variance, *before)
+        scale = torch.rsqrt(shrunken + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = scale * (mean - shrunken_mean)
+        if self.bias is not None:
+            shift = shift + self.bias
+        share = self._share()
+        if n == 1:  # torch takes no single row: x is its own mean, and has no variance
+            running[0].lerp_(mean.detach().to(running[0]), share)
+            return (0 * x + shift.reshape(1, -1, *[1] * (x.ndim - 2))).to(x.dtype)
+        scale = scale * torch.sqrt(variance + (self.eps or SMALLEST))
+        return normalize_batch(x, running, (scale, shift), share, self.eps)
 
-    @torch.no_grad()
-    def _follow(self, mean: Tensor, squares: Tensor, n: int) -> None:
-        """Move the running statistics as BatchNorm does; one row moves only the mean."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        share = self.momentum
-        if share is None:
-            share = 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        if n > 1:
-            variance = squares / (n - 1)
-            self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+    def _share(self) -> float:
+        """The share of this minibatch in the running statistics."""
+        if not in_backward():
+            self.num_batches_tracked.add_(1)
+        if self.momentum is None:
+            return 1 / float(self.num_batches_tracked)
+        return self.momentum
 
 
 class ComBatNorm1d(ComBatNorm):
@@ -126,9 +131,11 @@ class ComBatNorm1d(ComBatNorm):
     -----
     In evaluation, and in its state_dict, the layer is a `torch.nn.BatchNorm1d` with
     other training: `bridge.fold` removes it and `bridge.recalibrate` works on it.
-    Half-precision input is summed in float32. The shrinkage costs about twenty rounds
-    over C numbers a step, and gradients pass through it; with batches of hundreds of
-    rows it does next to nothing, so that BatchNorm is the better choice there.
+    The shrinkage costs about twenty rounds over C numbers a step, and gradients pass
+    through it; with batches of hundreds of rows it does next to nothing, so that
+    BatchNorm is the better choice there. On convolutional networks it gained nothing at
+    batches of 1 to 8 images. `convert_sync_batchnorm` leaves the layer as it is: every
+    process then shrinks its own minibatch.
 
     torch.export takes the layer in evaluation, not in training, where the rounds depend
     on values; torch.jit.script takes it in neither. `bridge.fold` leaves a model that

@@ -8,20 +8,23 @@ its running statistics: one frozen correction with a batch for each domain.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import ast
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from torch import nn
+from torch.nn import functional
 
-from batchcorr.arrays.generic import tensor_affine, tensor_moments
-from batchcorr.bridge._norms import normalizing
-from batchcorr.bridge._rows import codes_of_rows, from_rows, to_rows
-from batchcorr.bridge._shrink import shrunken_statistics
+from batchcorr.bridge._running import wide
+from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._labels import read_labels
-from batchcorr.bridge.nn._shape import require_shape
+from batchcorr.bridge.nn._labels import (
+    in_backward,
+    matching,
+    read_labels,
+    require_domains,
+)
+from batchcorr.bridge.nn._step import normalize_batch, require_shape
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
-from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -30,9 +33,16 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge.nn._labels import Domains
 
-__all__ = ["DomainBatchNorm"]
+__all__ = [
+    "DomainBatchNorm",
+    "DomainBatchNorm1d",
+    "DomainBatchNorm2d",
+    "DomainBatchNorm3d",
+]
 
 UNSEEN = ("error", "global", "shrink")
+MANY = 2**20
+"""Rows that each domain is taken to have seen where a plain BatchNorm did not count them."""
 
 
 class DomainBatchNorm(nn.Module):
@@ -61,7 +71,7 @@ class DomainBatchNorm(nn.Module):
             msg = f"unseen must be one of {UNSEEN}, not {unseen!r}."
             raise InputError(msg)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.domains = _read_domains(domains)
+        self.domains = require_domains(domains)
         self.unseen = unseen
         make = {"device": device, "dtype": dtype}
         shape = (len(self.domains), num_features)
@@ -72,6 +82,51 @@ class DomainBatchNorm(nn.Module):
         whole = {"device": device, "dtype": torch.long}
         self.register_buffer("rows_seen", torch.zeros(shape[0], **whole))
         self.register_buffer("num_batches_tracked", torch.zeros(shape[0], **whole))
+        self._met: set[int] = set()  # domains known to have statistics, without a look
+
+    @classmethod
+    def from_batch_norm(
+        cls, norm: nn.Module, domains: Sequence[Hashable], *, unseen: str = "error"
+    ) -> Self:
+        """Make a layer whose domains all start from the statistics of a BatchNorm.
+
+        Parameters
+        ----------
+        norm
+            A trained `torch.nn.BatchNorm1d`, 2d or 3d, or SyncBatchNorm.
+        domains, unseen
+            As for the layer.
+
+        Returns
+        -------
+        The layer, in the mode of `norm`.
+
+        Examples
+        --------
+        >>> norm = nn.BatchNorm1d(3).eval()
+        >>> layer = DomainBatchNorm1d.from_batch_norm(norm, ["mon", "tue"])
+        >>> x = torch.ones(2, 3)
+        >>> torch.equal(layer(x, ["mon", "tue"]), norm(x))
+        True
+        """
+        old: Any = norm
+        like = old.weight if old.affine else old.running_mean
+        layer = cls(
+            old.num_features,
+            domains,
+            old.eps,
+            old.momentum,
+            affine=old.affine,
+            unseen=unseen,
+            device=like.device,
+            dtype=like.dtype,
+        )
+        layer.load_state_dict(old.state_dict())
+        layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
+        layer.rows_seen.fill_(MANY)
+        return layer.train(old.training)
+
+    # -- the pass ------------------------------------------------------------------------
 
     def forward(self, x: Tensor, domain: Domains | None = None) -> Tensor:
         """Correct each sample by the statistics of its domain.
@@ -88,28 +143,127 @@ class DomainBatchNorm(nn.Module):
         Corrected activations of the same shape and dtype.
         """
         require_shape(x, self.num_features, self.dimensions)
-        labels = read_labels(domain, int(x.shape[0]))
-        rows = to_rows(x)
-        known = {label: code for code, label in enumerate(self.domains)}
-        if self.training:
-            self._require_known(labels, known)
-            codes = codes_of_rows(np.asarray([known[d] for d in labels]), x.shape)
-            mean, variance = self._minibatch(rows, codes)
+        rows_of: dict[Hashable, list[int]] = {}
+        for row, label in enumerate(read_labels(domain, int(x.shape[0]))):
+            rows_of.setdefault(label, []).append(row)
+        groups = self._groups(rows_of)
+        positions = x[:1, :1].numel()
+        for (_, label), rows in groups.items():
+            if self.training and len(rows) * positions == 1:
+                msg = (
+                    f"Domain {label!r} has one row in this batch, which has no variance: "
+                    "give every domain in a training batch at least two samples (a "
+                    "sampler by domain), or train with ComBatNorm."
+                )
+                raise InputError(msg)
+        if len(groups) == 1:
+            return self._normalized(x, next(iter(groups))[0])
+        order = [row for rows in groups.values() for row in rows]
+        moved = order != list(range(len(order)))
+        if moved:
+            x = x.index_select(0, _indices(order, x.device))
+        parts = torch.split(x, [len(rows) for rows in groups.values()])
+        done = [
+            self._normalized(part, code)
+            for part, (code, _) in zip(parts, groups, strict=True)
+        ]
+        y = torch.cat(done) if done else x
+        if moved:
+            back = sorted(range(len(order)), key=order.__getitem__)
+            y = y.index_select(0, _indices(back, x.device))
+        return y
+
+    def _groups(
+        self, rows_of: dict[Hashable, list[int]]
+    ) -> dict[tuple[int | None, Hashable], list[int]]:
+        """Rows by domain: its place and label, or None and a label that is not known.
+
+        All is checked and counted before anything is normalized.
+        """
+        found: dict[int, tuple[Hashable, list[int]]] = {}
+        strange: dict[tuple[int | None, Hashable], list[int]] = {}
+        for label, rows in rows_of.items():
+            match = matching(label, self.domains)
+            code = self.domains.index(match) if match in self.domains else None
+            if code is None or not (self.training or self._is_ready(code)):
+                if self.training or self.unseen == "error":
+                    raise UnknownBatchError(self._strange(label, code))
+                strange[None, label] = rows
+            else:
+                found[code] = (match, sorted([*found.get(code, (match, []))[1], *rows]))
+        known: dict[tuple[int | None, Hashable], list[int]] = {
+            (code, label): rows for code, (label, rows) in sorted(found.items())
+        }
+        return known | strange
+
+    def _normalized(self, x: Tensor, code: int | None) -> Tensor:
+        """Rows of one domain, by their own statistics or by those of the domain."""
+        affine = (self.weight, self.bias)
+        if code is None:
+            mean, variance = self._fallback(x)
         else:
-            fresh = [d for d in dict.fromkeys(labels) if not self._is_ready(known, d)]
-            if fresh and self.unseen == "error":
-                self._require_known(fresh, known)
-            place = {label: len(known) + k for k, label in enumerate(fresh)}
-            codes = codes_of_rows(
-                np.asarray([place.get(d, known.get(d, 0)) for d in labels]), x.shape
+            mean, variance = self.running_mean[code], self.running_var[code]
+        if not self.training or code is None:
+            return functional.batch_norm(x, mean, variance, *affine, eps=self.eps)
+        if in_backward():  # called again by checkpointing: counted already
+            mean, variance = mean.clone(), variance.clone()
+        else:
+            self.num_batches_tracked[code] += 1
+            self.rows_seen[code] += x.numel() // self.num_features
+            self._met.add(code)
+        share = self.momentum
+        if share is None:
+            share = 1 / float(self.num_batches_tracked[code])
+        return normalize_batch(x, (mean, variance), affine, share, self.eps)
+
+    # -- domains without statistics ------------------------------------------------------
+
+    def _is_ready(self, code: int) -> bool:
+        """Whether a domain was met in training; looked up on the device only once."""
+        if code not in self._met and bool(self.num_batches_tracked[code] > 0):
+            self._met.add(code)
+        return code in self._met
+
+    def _strange(self, label: Hashable, code: int | None) -> str:
+        """What to say of a domain without statistics."""
+        if code is not None:
+            return (
+                f"The domain {label!r} was never met in training, so it has no "
+                "statistics. Train on samples of it, or make the layer with "
+                "unseen='global' or 'shrink'."
             )
-            mean, variance = self.running_mean, self.running_var
-            if fresh:
-                more = self._fallback(rows, codes, len(known), len(fresh))
-                mean = torch.cat([mean, more[0].to(mean.dtype)])
-                variance = torch.cat([variance, more[1].to(variance.dtype)])
-        correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
-        return from_rows(tensor_affine(rows, correction, codes), x.shape)
+        remedy = (
+            "Name all domains when the layer is made."
+            if self.training
+            else "For others, make the layer with unseen='global' or 'shrink'."
+        )
+        return (
+            f"The domain {label!r} is not one of the layer's. "
+            f"{did_you_mean(label, self.domains)} {remedy}"
+        )
+
+    def _fallback(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Statistics for the rows of a domain never met."""
+        if not bool((self.rows_seen > 0).any()):
+            msg = (
+                "The layer has met no domain yet, so there is nothing to fall back "
+                "on: train it, or load a state_dict."
+            )
+            raise InputError(msg)
+        mean, variance = self._everywhere()
+        if self.unseen == "shrink":
+            mean, variance = shrunken_statistics(*channel_statistics(x), mean, variance)
+        return mean.to(self.running_mean), variance.to(self.running_var)
+
+    def _everywhere(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance over the domains met, each by its rows."""
+        n, means = wide(self.rows_seen)[:, None], wide(self.running_mean)
+        share = n / n.sum()
+        mean = (share * means).sum(0)
+        squares = (
+            wide(self.running_var) * (n - 1).clamp(min=0) + n * (means - mean) ** 2
+        )
+        return mean, squares.sum(0) / (n.sum() - 1).clamp(min=1)
 
     def as_batch_norm(self, domain: Hashable) -> nn.Module:
         """Return an ordinary BatchNorm with the running statistics of one domain.
@@ -123,8 +277,10 @@ class DomainBatchNorm(nn.Module):
         -------
         A `torch.nn.BatchNorm` layer of the same dimensions, γ and β.
         """
-        known = {label: code for code, label in enumerate(self.domains)}
-        self._require_known([domain], known)
+        match = matching(domain, self.domains)
+        code = self.domains.index(match) if match in self.domains else None
+        if code is None or not (self.training or self._is_ready(code)):
+            raise UnknownBatchError(self._strange(domain, code))
         plain: Any = getattr(nn, f"BatchNorm{self.dimensions}d")(
             self.num_features,
             self.eps,
@@ -134,114 +290,26 @@ class DomainBatchNorm(nn.Module):
             dtype=self.running_mean.dtype,
         )
         with torch.no_grad():
-            plain.running_mean.copy_(self.running_mean[known[domain]])
-            plain.running_var.copy_(self.running_var[known[domain]])
-            plain.num_batches_tracked.copy_(self.num_batches_tracked[known[domain]])
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                getattr(plain, name).copy_(getattr(self, name)[code])
             if self.weight is not None and self.bias is not None:
                 plain.weight.copy_(self.weight)
                 plain.bias.copy_(self.bias)
-        return plain.train(self.training)  # type: ignore[no-any-return]
+        layer: nn.Module = plain.train(self.training)
+        return layer
 
-    def _minibatch(self, rows: Tensor, codes: Any) -> tuple[Tensor, Tensor]:
-        """Return the statistics of each domain's rows, and follow them."""
-        found = tensor_moments(rows, codes, len(self.domains))
-        n = found.n[:, 0]
-        for code in torch.nonzero(n == 1).ravel().tolist():
-            msg = (
-                f"Domain {self.domains[code]!r} has one row in this batch, which has "
-                "no variance: give every domain in a training batch at least two "
-                "samples (a sampler by domain), or train with ComBatNorm."
-            )
-            raise InputError(msg)
-        self._follow(found)
-        share = torch.where(n > 0, n, torch.ones_like(n))[:, None]
-        return found.mean, found.squares / share
+    # -- state ---------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _follow(self, found: Moments) -> None:
-        """Move the running statistics of the domains that were met."""
-        n = found.n[:, 0]
-        met = n > 0
-        self.num_batches_tracked += met.long()
-        self.rows_seen += n.long()
-        share = met.to(self.running_mean.dtype)[:, None]
-        if self.momentum is None:
-            share = share / torch.clamp(self.num_batches_tracked, min=1)[:, None]
-        else:
-            share = share * self.momentum
-        variance = found.squares / torch.clamp(n - 1, min=1)[:, None]
-        self.running_mean.lerp_(found.mean.to(share.dtype), share)
-        self.running_var.lerp_(variance.to(share.dtype), share)
-
-    def _fallback(
-        self, rows: Tensor, codes: Any, first: int, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return statistics for domains never met: codes `first` and up."""
-        if not bool((self.rows_seen > 0).any()):
-            msg = (
-                "The layer has met no domain yet, so there is nothing to fall back "
-                "on: train it, or load a state_dict."
-            )
-            raise InputError(msg)
-        mean, variance = self._everywhere()
-        if self.unseen == "global":
-            shape = (count, self.num_features)
-            return mean.expand(shape), variance.expand(shape)
-        pick = np.flatnonzero(codes >= first)
-        own = tensor_moments(rows[torch.from_numpy(pick)], codes[pick] - first, count)
-        return shrunken_statistics(own, mean, variance)
-
-    def _everywhere(self) -> tuple[Tensor, Tensor]:
-        """Return mean and variance over the domains met, each by its rows."""
-        n = self.rows_seen.double()[:, None]
-        mean = self.running_mean.double()
-        squares = self.running_var.double() * torch.clamp(n - 1, min=0)
-        none = mean.new_empty((len(n), 0, self.num_features))
-        gram = mean.new_empty((len(n), 0, 0, 1))
-        all_of_them = Moments(n, n, mean, squares, none[:, :, :1], none, gram).collapse(
-            [0] * len(n), 1
-        )
-        spare = torch.clamp(all_of_them.n - 1, min=1)
-        return all_of_them.mean[0], (all_of_them.squares / spare)[0]
-
-    def _is_ready(self, known: dict[Hashable, int], domain: Hashable) -> bool:
-        """Whether a domain is known and was met in training."""
-        code = known.get(domain)
-        return code is not None and bool(self.num_batches_tracked[code] > 0)
-
-    def _require_known(
-        self, labels: Sequence[Hashable], known: dict[Hashable, int]
-    ) -> None:
-        for label in labels:
-            if label not in known:
-                remedy = (
-                    "Name all domains when the layer is made."
-                    if self.training
-                    else "For others, make the layer with unseen='global' or 'shrink'."
-                )
-                msg = (
-                    f"The domain {label!r} is not one of the layer's. "
-                    f"{did_you_mean(label, self.domains)} {remedy}"
-                )
-                raise UnknownBatchError(msg)
-            if not self.training and not self._is_ready(known, label):
-                msg = (
-                    f"The domain {label!r} was never met in training, so it has no "
-                    "statistics. Train on samples of it, or make the layer with "
-                    "unseen='global' or 'shrink'."
-                )
-                raise UnknownBatchError(msg)
-
-    def get_extra_state(self) -> list[Hashable]:
-        """Return what state_dict holds beside arrays.
+    def get_extra_state(self) -> Tensor:
+        """Return what state_dict holds beside arrays: a tensor, too.
 
         Returns
         -------
-        The domains, in their order.
+        The domains in their order, as text in bytes: (length,).
         """
-        return list(self.domains)
+        return torch.tensor(list(repr(self.domains).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: list[Hashable]) -> None:
+    def set_extra_state(self, state: Tensor | list[Hashable]) -> None:
         """Refuse statistics of other domains, or in another order.
 
         Parameters
@@ -249,12 +317,35 @@ class DomainBatchNorm(nn.Module):
         state
             The domains that the statistics are of.
         """
+        self._met.clear()
+        if isinstance(state, torch.Tensor):
+            text = bytes(state.round().to(torch.uint8).tolist()).decode()
+            state = ast.literal_eval(text)
         if list(state) != self.domains:
             msg = (
                 f"The state_dict is of the domains {list(state)}, and this layer of "
                 f"{self.domains}: make it with the same domains in the same order."
             )
             raise InputError(msg)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *more: Any, **options: Any
+    ) -> None:
+        """Take a plain BatchNorm's state too: every domain starts from it."""
+        mean = state_dict.get(f"{prefix}running_mean")
+        if mean is not None and mean.ndim == 1:
+            count = len(self.domains)
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                value = state_dict.get(
+                    f"{prefix}{name}", torch.ones((), dtype=torch.long)
+                )
+                state_dict[f"{prefix}{name}"] = value.expand(
+                    count, *value.shape
+                ).clone()
+            tracked = state_dict[f"{prefix}num_batches_tracked"]
+            state_dict[f"{prefix}rows_seen"] = MANY * (tracked > 0).long()
+            state_dict[f"{prefix}_extra_state"] = self.get_extra_state()
+        super()._load_from_state_dict(state_dict, prefix, *more, **options)
 
     def extra_repr(self) -> str:
         """Return what torch prints in the layer's brackets.
@@ -270,33 +361,115 @@ class DomainBatchNorm(nn.Module):
         )
 
 
-def _read_domains(domains: Sequence[Hashable]) -> list[Hashable]:
-    """Return the labels of all domains, each once."""
-    given: Any = domains.tolist() if hasattr(domains, "tolist") else domains
-    if isinstance(given, str) or not hasattr(given, "__iter__"):
-        msg = f"domains must be a list of labels, one for each domain, not {domains!r}."
-        raise InputError(msg)
-    labels = [_plain(label) for label in read_labels(list(given), len(list(given)))]
-    if not labels or len(set(labels)) < len(labels):
-        msg = f"Each domain must be named once, and there must be one: {labels!r}."
-        raise InputError(msg)
-    return labels
+def _indices(rows: list[int], device: torch.device) -> Tensor:
+    """Places of rows on a device, without waiting for it."""
+    places = torch.tensor(rows)
+    if device.type == "cuda":
+        return places.pin_memory().to(device, non_blocking=True)
+    return places.to(device)
 
 
-def _plain(label: Any) -> Hashable:
-    """Return a label that a state_dict can hold, so that torch.load reads it again."""
-    if isinstance(label, np.generic):
-        label = label.item()
-    if isinstance(label, tuple):
-        return tuple(_plain(part) for part in label)
-    kinds: tuple[Any, ...] = (str, bytes, bool, int, float)
-    for kind in kinds:
-        if isinstance(label, kind):  # of an enumeration, its value
-            plain: Hashable = kind(label)
-            return plain
-    msg = (
-        f"The domain {label!r:.60} is a {type(label).__name__}, which torch.load "
-        "would refuse to read from a state_dict: use strings or numbers, for "
-        "instance str(label)."
-    )
-    raise InputError(msg)
+class DomainBatchNorm1d(DomainBatchNorm):
+    r"""BatchNorm1d with statistics of its own for every domain.
+
+    .. math:: y = \gamma (x - \bar x_d) / \sqrt{v_d + \epsilon} + \beta
+
+    Parameters
+    ----------
+    num_features
+        Channels C of an input (N, C) or (N, C, L).
+    domains
+        Labels of all domains there will be in training: strings or numbers.
+    eps, momentum, affine
+        As in `torch.nn.BatchNorm1d`; γ and β are shared by all domains.
+    unseen
+        What evaluation does with a domain never met in training: "error"; "global",
+        the statistics of all domains together; or "shrink", the domain's own in this
+        batch, shrunken across channels towards those of all (ComBat's prior).
+    device, dtype
+        As in torch.
+
+    Raises
+    ------
+    InputError, UnknownBatchError
+        For labels that are missing, not hashable, or of no known domain; for domains
+        that are neither strings nor numbers; for a domain with one row in a training
+        batch.
+
+    Notes
+    -----
+    In evaluation with ``eps=0`` the layer is ``batchcorr.Standardize(target="unit")``,
+    scaled by γ and β. Every domain's rows go through `torch.nn.functional.batch_norm`;
+    samples that are sorted by domain need not be moved for it. With "shrink" the output
+    depends on what else is in the batch. For one domain the layer is an ordinary
+    BatchNorm, which `at_domain` puts in its place, so that `bridge.fold` can remove it.
+
+    Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
+    those on another device are waited for. `from_batch_norm`, and loading a plain
+    BatchNorm's state_dict, start all domains from its statistics. A state_dict holds
+    tensors only. `convert_sync_batchnorm` leaves the layer as it is.
+
+    What a sample's domain is, is read in Python. So the layer cannot be scripted or
+    exported by torch.export, neither in training nor in evaluation, and tracing freezes
+    the labels it is shown: deploy `at_domain(model, domain)`, one model for each domain.
+
+    References
+    ----------
+    Li et al. (2016), arXiv 1603.04779 (AdaBN). Chang et al. (2019), domain-specific
+    batch normalization, give every domain its own γ and β too.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = DomainBatchNorm1d(3, domains=["monday", "tuesday"])
+    >>> days = ["monday"] * 4 + ["tuesday"] * 4
+    >>> y = layer(
+    ...     torch.randn(8, 3) + torch.tensor([0.0] * 4 + [9.0] * 4)[:, None], days
+    ... )
+    >>> bool(y[:4].mean().abs() < 1e-6), bool(y[4:].mean().abs() < 1e-6)
+    (True, True)
+    """
+
+    dimensions = 1
+
+
+class DomainBatchNorm2d(DomainBatchNorm):
+    """BatchNorm2d with statistics of its own for every domain.
+
+    As `DomainBatchNorm1d`, for inputs (N, C, H, W).
+
+    Parameters
+    ----------
+    num_features, domains, eps, momentum, affine, unseen, device, dtype
+        As in `DomainBatchNorm1d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = DomainBatchNorm2d(3, domains=[0, 1])
+    >>> layer(torch.randn(4, 3, 5, 5), torch.tensor([0, 0, 1, 1])).shape
+    torch.Size([4, 3, 5, 5])
+    """
+
+    dimensions = 2
+
+
+class DomainBatchNorm3d(DomainBatchNorm):
+    """BatchNorm3d with statistics of its own for every domain.
+
+    As `DomainBatchNorm1d`, for inputs (N, C, D, H, W).
+
+    Parameters
+    ----------
+    num_features, domains, eps, momentum, affine, unseen, device, dtype
+        As in `DomainBatchNorm1d`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = DomainBatchNorm3d(3, domains=[0, 1])
+    >>> layer(torch.randn(4, 3, 2, 2, 2), 1).shape  # all samples of one domain
+    torch.Size([4, 3, 2, 2, 2])
+    """
+
+    dimensions = 3

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
-__all__ = ["Domains", "domains", "read_labels"]
+__all__ = [
+    "Domains",
+    "domains",
+    "in_backward",
+    "matching",
+    "read_labels",
+    "require_domains",
+]
 
 Domains = Sequence[Hashable] | NDArray[Any] | torch.Tensor | Hashable
 """A label for each sample, or one for all of them."""
@@ -29,11 +36,16 @@ def domains(labels: Domains) -> Iterator[None]:
     ----------
     labels
         A label for each sample of the batch, or one for all: strings, numbers, or any
-        other hashable values.
+        other hashable values. Tensors are read once, here: best on the CPU.
 
     Yields
     ------
     Nothing; the labels hold inside the ``with`` block.
+
+    Notes
+    -----
+    Activation checkpointing calls layers again in the backward pass, which knows nothing
+    of the block: there, give the labels as an argument, ``layer(x, domain)``.
 
     Examples
     --------
@@ -44,22 +56,38 @@ def domains(labels: Domains) -> Iterator[None]:
     ...     model(ones(4, 2)).shape
     torch.Size([4, 3])
     """
-    token = _AROUND.set(labels)
+    token = _AROUND.set(_plain_list(labels))
     try:
         yield
     finally:
         _AROUND.reset(token)
 
 
+def in_backward() -> bool:
+    """Whether a layer is called by the backward pass: by activation checkpointing."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _plain_list(labels: Any) -> Any:
+    return labels.tolist() if hasattr(labels, "tolist") else labels
+
+
 def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
-    """Return one label for each sample, from the call or from around it.
+    """One label for each sample, from the call or from around it.
 
     Raises
     ------
     InputError
         If there are none, some are missing or not hashable, or their number is wrong.
     """
-    labels: Any = _AROUND.get() if given is None else given
+    if given is None and in_backward():
+        msg = (
+            "Activation checkpointing calls this layer again in the backward pass, "
+            "where `with domains(labels):` does not hold: give the labels as an "
+            "argument, layer(x, domain), through the function that is checkpointed."
+        )
+        raise InputError(msg)
+    labels = _plain_list(_AROUND.get() if given is None else given)
     if labels is None:
         msg = (
             "Which domain are these samples of? Give layer(x, domain), or call the "
@@ -67,8 +95,6 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
             "of one domain, batchcorr.bridge.nn.at_domain(model, domain)."
         )
         raise InputError(msg)
-    if isinstance(labels, torch.Tensor | np.ndarray) or hasattr(labels, "tolist"):
-        labels = labels.tolist()
     if isinstance(labels, str) or not isinstance(labels, Sequence):
         labels = [labels] * n_samples
     if len(labels) != n_samples:
@@ -88,3 +114,54 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
             )
             raise InputError(msg)
     return list(labels)
+
+
+def matching(label: Hashable, known: Sequence[Hashable]) -> Hashable:
+    """The known label that is meant: itself, or the only one of the same text.
+
+    Examples
+    --------
+    >>> matching(1, ["0", "1"]), matching("1", [0, 1]), matching(2, ["0", "1"])
+    ('1', 1, 2)
+    """
+    if label in known:
+        return known[known.index(label)]
+    alike = [other for other in known if str(other) == str(label)]
+    return alike[0] if len(alike) == 1 else label
+
+
+def require_domains(domains: Any) -> list[Hashable]:
+    """The labels of all domains, each once, of types that a state_dict can hold.
+
+    Raises
+    ------
+    InputError
+        If they are no list of labels, are repeated, or none, or of another type.
+    """
+    given = _plain_list(domains)
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        msg = f"domains must be a list of labels, one for each domain, not {domains!r}."
+        raise InputError(msg)
+    labels = [_plain(label) for label in read_labels(list(given), len(list(given)))]
+    if not labels or len(set(labels)) < len(labels):
+        msg = f"Each domain must be named once, and there must be one: {labels!r}."
+        raise InputError(msg)
+    return labels
+
+
+def _plain(label: Any) -> Hashable:
+    """A label of Python's own types."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, tuple):
+        return tuple(_plain(part) for part in label)
+    kinds: tuple[Any, ...] = (str, bytes, bool, int, float)
+    for kind in kinds:
+        if isinstance(label, kind):  # of an enumeration, its value
+            plain: Hashable = kind(label)
+            return plain
+    msg = (
+        f"The domain {label!r:.60} is a {type(label).__name__}, which a state_dict "
+        "cannot hold: use strings or numbers, for instance str(label)."
+    )
+    raise InputError(msg)
