@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.design.findings import Finding
 from batchcorr.errors import DesignError, some
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Spread", "association", "check_estimable", "redundant_nuisances"]
+__all__ = [
+    "Spread",
+    "association",
+    "check_estimable",
+    "redundant_nuisances",
+    "unestimable",
+]
 
 TOLERANCE = 1e-9
 LISTED = 5
@@ -101,45 +108,62 @@ def check_estimable(
 
     Parameters
     ----------
-    spread
-        Squares of all columns, kept ones first.
-    names, terms
-        Name of every column, and of the covariate it belongs to.
-    kept
-        Number of protected columns.
+    spread, names, terms, kept
+        As in `unestimable`.
 
     Raises
     ------
     DesignError
         Names the covariates, and says with what they are confounded.
     """
+    finding = unestimable(spread, names, terms, kept)
+    if finding is not None:
+        raise DesignError(finding.text)
+
+
+def unestimable(
+    spread: Spread, names: Sequence[str], terms: Sequence[str], kept: int
+) -> Finding | None:
+    """The finding that protected columns are determined by others, None if none is.
+
+    Parameters
+    ----------
+    spread
+        Squares of all columns, kept ones first.
+    names, terms
+        Name of every column, and of the covariate it belongs to.
+    kept
+        Number of protected columns.
+    """
     order = [*range(kept, len(names)), *range(kept)]
     _, partners = _dependent(spread, order)
     guilty = [column for column in partners if column < kept]
     if not guilty:
-        return
+        return None
     column = guilty[0]
     involved = sorted({terms[k] for k in [column, *partners[column]]})
     if _repeat_each_other(spread, column, partners[column]):
-        msg = (
-            f"The covariates {_listed(involved)} repeat each other: "
-            f"{names[column]!r} is a combination of the others. Keep one of them."
+        return Finding(
+            "blocks",
+            "repeated",
+            f"The covariates {_listed(involved)} repeat each other: {names[column]!r} is "
+            "a combination of the others.",
+            "Keep one of them.",
         )
-        raise DesignError(msg)
     blamed = sorted({terms[k] for k in guilty})
     also = sorted(set(involved) - set(blamed))
     joint = f" together with {_listed(also)}" if also else ""
     vary = "do not vary" if len(guilty) > 1 else "does not vary"
     verb = "are" if len(blamed) > 1 else "is"
-    msg = (
+    return Finding(
+        "blocks",
+        "confounded",
         f"{_listed(blamed)} {verb} confounded with batch{joint}: "
-        f"{_listed([names[k] for k in guilty])} {vary} inside any batch beyond "
-        "what the other columns say, so no data can tell its effect from the batch "
-        "effect. Leave it out, or merge or drop the batches that hold only one of its "
-        "values; correcting without it removes its effect wherever it differs between "
-        "batches."
+        f"{_listed([names[k] for k in guilty])} {vary} inside any batch beyond what the "
+        "other columns say, so no data can tell its effect from the batch effect.",
+        "Leave it out, or merge or drop the batches that hold only one of its values; "
+        "correcting without it removes its effect wherever it differs between batches.",
     )
-    raise DesignError(msg)
 
 
 def _repeat_each_other(spread: Spread, column: int, others: list[int]) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from batchcorr.design import findings
 from batchcorr.design.confounding import (
     Spread,
     association,
@@ -43,14 +44,8 @@ __all__ = [
     "warn_of_unadjustable",
 ]
 
-STRONG = 0.5
-"""Association of a covariate with batch from which on a warning is due."""
-
 MANY = 0.5
 """Share of features that cannot be corrected from which on a warning is due."""
-
-SMALL = 3
-"""Samples that a batch should have at least."""
 
 
 def spread_of(moments: Moments) -> Spread:
@@ -65,11 +60,7 @@ def spread_of(moments: Moments) -> Spread:
 def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> None:
     """Refuse too few batches and batches without rows; warn of small ones."""
     if metadata.n_batches < at_least:
-        msg = (
-            f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
-            "batches, so there is nothing to correct. Check that this is the right column."
-        )
-        raise DesignError(msg)
+        raise DesignError(findings.one_batch(metadata.levels[0]).text)
     rows = moments.rows[:, 0]
     empty = [
         str(level) for level, n in zip(metadata.levels, rows, strict=True) if not n
@@ -80,18 +71,9 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
             "them with partial_fit before the correction is used."
         )
         raise DesignError(msg)
-    small = [
-        f"{level!r} ({int(n)})"
-        for level, n in zip(metadata.levels, rows, strict=True)
-        if n < SMALL
-    ]
-    if small and metadata.batch is not None:
-        msg = (
-            f"Batches with fewer than {SMALL} samples: {some(small)}. Their means "
-            "and variances are hardly known, so that their correction is mostly noise "
-            "or prior; consider leaving them out or merging them."
-        )
-        warn(msg, BatchSizeWarning)
+    small = findings.small_batches(metadata.levels, rows)
+    if small is not None and metadata.batch is not None:
+        warn(small.text, BatchSizeWarning)
 
 
 def check_spare(moments: Moments, n_columns: int) -> None:
@@ -173,12 +155,7 @@ def warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:
         if share > 0
     ]
     if names:
-        msg = (
-            f"The covariates fit every sample of batch {some(names)} exactly, so that "
-            "nothing is known of the variance there: such a batch is moved to the level "
-            "of the others and not scaled. Keep fewer covariates, or leave it out."
-        )
-        warn(msg, BatchSizeWarning)
+        warn(findings.explained(names).text, BatchSizeWarning)
 
 
 def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
@@ -200,12 +177,6 @@ def warn_of_association(moments: Moments, metadata: Metadata) -> None:
     spread = spread_of(moments)
     for term in dict.fromkeys(metadata.terms[: metadata.kept]):
         columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
-        strength = association(spread, columns)
-        if strength >= STRONG:
-            msg = (
-                f"{term!r} is strongly associated with batch ({strength:.2f} on a "
-                "scale from 0, balanced, to 1, confounded). Its effect is kept, but "
-                "testing it on corrected values overstates significance: test on the "
-                "uncorrected values, with batch in the model."
-            )
-            warn(msg, AssociationWarning)
+        finding = findings.associated(term, association(spread, columns))
+        if finding is not None:
+            warn(finding.text, AssociationWarning)

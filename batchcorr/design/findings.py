@@ -1,0 +1,156 @@
+"""What a design makes hard or impossible, as sentences with a remedy.
+
+An audit lists findings; a fit refuses what blocks it and warns of the rest in the same
+words, so that the two never disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from batchcorr.errors import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "LEVELS",
+    "SMALL",
+    "STRONG",
+    "Finding",
+    "apart",
+    "associated",
+    "explained",
+    "inflated",
+    "lost",
+    "one_batch",
+    "small_batches",
+]
+
+Level = Literal["blocks", "warns", "notes"]
+
+LEVELS: tuple[Level, ...] = ("blocks", "warns", "notes")
+"""From what makes correction impossible to what is good to know."""
+
+STRONG = 0.5
+"""Association of a covariate with batch from which on it is told."""
+
+SMALL = 3
+"""Samples that a batch should have at least."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes
+    ----------
+    level
+        Whether it blocks a correction, warns of one, or is only noted.
+    code
+        A short name that programs can look for.
+    sentence
+        What was found.
+    remedy
+        What can be done about it.
+    """
+
+    level: Level
+    code: str
+    sentence: str
+    remedy: str
+
+    @property
+    def text(self) -> str:
+        """Sentence and remedy."""
+        return f"{self.sentence} {self.remedy}".strip()
+
+
+def one_batch(level: Any) -> Finding:
+    """All samples are of one batch."""
+    return Finding(
+        "blocks",
+        "one_batch",
+        f"There is one batch only, {level!r}: nothing differs between batches, so there "
+        "is nothing to correct.",
+        "Check that this is the right column.",
+    )
+
+
+def small_batches(levels: Sequence[Any], rows: Iterable[float]) -> Finding | None:
+    """Batches whose means and variances are hardly known."""
+    small = [
+        f"{level!r} ({int(n)})"
+        for level, n in zip(levels, rows, strict=True)
+        if n < SMALL
+    ]
+    if not small:
+        return None
+    return Finding(
+        "warns",
+        "small_batch",
+        f"Batches with fewer than {SMALL} samples: {some(small)}. Their means and "
+        "variances are hardly known, so that their correction is mostly noise or prior;",
+        "consider leaving them out or merging them.",
+    )
+
+
+def explained(names: Sequence[str]) -> Finding:
+    """Batches of two samples or more that their covariates fit exactly."""
+    return Finding(
+        "warns",
+        "explained_batch",
+        f"The covariates fit every sample of batch {some(names)} exactly, so that "
+        "nothing is known of the variance there: such a batch is moved to the level of "
+        "the others and not scaled.",
+        "Keep fewer covariates, or leave it out.",
+    )
+
+
+def associated(term: str, strength: float) -> Finding | None:
+    """A covariate that batch nearly determines."""
+    if strength < STRONG:
+        return None
+    return Finding(
+        "warns",
+        "associated",
+        f"{term!r} is strongly associated with batch ({strength:.2f} on a scale from 0, "
+        "balanced, to 1, confounded). Its effect is kept, but testing it on corrected "
+        "values overstates significance:",
+        "test on the uncorrected values, with batch in the model.",
+    )
+
+
+def apart(term: str, batches: Sequence[str]) -> Finding:
+    """A number whose ranges in batches do not overlap those of the others."""
+    return Finding(
+        "warns",
+        "ranges_apart",
+        f"The values of {term!r} in batch {some(batches)} lie outside those of all "
+        "other batches: its effect there is told from batch by extrapolation alone.",
+        f"Look at {term!r} by batch, and see whether it can be left out.",
+    )
+
+
+def inflated(test: str, road: str, rate: float, alpha: float) -> Finding:
+    """A way of testing that finds what is not there."""
+    return Finding(
+        "warns",
+        "inflated",
+        f"Kept, corrected by {road} and then tested, {test!r} would be found in "
+        f"{rate:.0%} of features in which there is nothing, where {alpha:.0%} are "
+        "wanted.",
+        f"Test it in one step: batchcorr.tl.differential(adata, batch_key, {test!r}).",
+    )
+
+
+def lost(test: str, kept: float) -> Finding:
+    """An effect that goes with the batches where it is not kept."""
+    return Finding(
+        "notes",
+        "effect_lost",
+        f"{test!r} is uneven over batches: corrected without keeping it, only {kept:.0%} "
+        "of a small effect of it are left.",
+        f"Keep it: covariates=[{test!r}]; and test it in one step.",
+    )

@@ -1,0 +1,214 @@
+r"""What a design allows, before anything is corrected: findings, and rates of false positives.
+
+Each way of correcting scales batches by δ_b, from variances σ_b² that samples of a batch
+have in common:
+
+    combat         δ_b² = RSS_b/(n_b - 1) / (Σ RSS/n)
+    standardize    δ_b² = RSS_b/(n_b - 1) / (Σ RSS/(n - B - p))
+    linear         δ_b² = 1
+
+with E RSS_b = σ_b² d_b, d_b the batch's residual degrees of freedom. What a test of the
+corrected values then does is in `models.naive_test`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr.design import findings
+from batchcorr.design.confounding import Spread, association, unestimable
+from batchcorr.models.naive_test import (
+    DesignSums,
+    corrected_rate,
+    effect_kept,
+    one_step_rate,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.design.design import Design
+    from batchcorr.design.findings import Finding
+    from batchcorr.estimators.metadata import Metadata
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "ROADS",
+    "Prediction",
+    "design_findings",
+    "design_sums",
+    "predict",
+    "prediction_findings",
+]
+
+ROADS = ("combat", "standardize", "remove_batch_effect", "one_step")
+"""Ways to a test: three correct first, the last has batch in the model."""
+
+INFLATED = 1.6
+"""Rate of false positives, over the wanted one, from which on it is told."""
+
+KEPT = 0.8
+"""Share of an effect under which its loss is told."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What becomes of a test on one road.
+
+    Attributes
+    ----------
+    level
+        The level that is compared with the first, or the column of numbers.
+    road
+        One of `ROADS`.
+    false_positive_rate
+        At α, when the tested column is kept, corrected and then tested.
+    effect_kept
+        Share of a small effect left when it is not kept.
+    """
+
+    level: str
+    road: str
+    false_positive_rate: float
+    effect_kept: float
+
+
+def design_sums(design: Design) -> DesignSums:
+    """The sums of the kept and removed columns of a design, by batch."""
+    means, centred = design.centred()
+    n_columns = centred.shape[1]
+    gram = np.zeros((design.n_batches, n_columns, n_columns))
+    for j in range(n_columns):
+        products = centred[:, j : j + 1] * centred
+        for k in range(n_columns):
+            gram[:, j, k] = np.bincount(
+                design.codes, products[:, k], minlength=design.n_batches
+            )
+    return DesignSums(design.counts.astype(np.float64), means, gram)
+
+
+def design_findings(sums: DesignSums, metadata: Metadata) -> list[Finding]:
+    """What the design alone makes hard or impossible, the gravest first."""
+    return sorted(
+        _design_findings(sums, metadata),
+        key=lambda finding: findings.LEVELS.index(finding.level),
+    )
+
+
+def _design_findings(sums: DesignSums, metadata: Metadata) -> Iterator[Finding]:
+    levels = metadata.levels
+    if metadata.n_batches < 2:
+        yield findings.one_batch(levels[0])
+        return
+    small = findings.small_batches(levels, sums.n)
+    if small is not None:
+        yield small
+    spread = Spread.of(sums.n, sums.columns, sums.gram)
+    problem = unestimable(spread, metadata.names, metadata.terms, metadata.kept)
+    if problem is not None:
+        yield problem
+        return
+    _, df = _degrees(sums)
+    names = [
+        repr(level)
+        for level, n, left in zip(levels, sums.n, df, strict=True)
+        if n > 1 and left < 1e-6
+    ]
+    if names:
+        yield findings.explained(names)
+    for term in dict.fromkeys(metadata.terms[: metadata.kept]):
+        columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
+        related = findings.associated(term, association(spread, columns))
+        if related is not None:
+            yield related
+
+
+def predict(
+    sums: DesignSums,
+    metadata: Metadata,
+    test: str,
+    *,
+    variance: Floats | None = None,
+    alpha: float = 0.05,
+) -> list[Prediction]:
+    """What becomes of the test of a covariate on every road, level by level.
+
+    Parameters
+    ----------
+    sums, metadata
+        Of the design, the tested column among the kept ones.
+    test
+        The covariate that is tested.
+    variance
+        σ_b² of each batch, up to a factor: (B,); None: alike.
+    alpha
+        The rate of false positives that is wanted.
+
+    Returns
+    -------
+    A prediction for every level and road; none where the test cannot be made.
+    """
+    variance = np.ones(len(sums.n)) if variance is None else variance
+    residual, df = _degrees(sums)
+    if residual < 1:
+        return []
+    squares = variance * df  # E RSS_b
+    single = bool((sums.n == 1).any())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where((sums.n > 1) & (df > 1e-6), squares / (sums.n - 1), np.nan)
+    total = squares.sum()
+    scales = {
+        "combat": np.ones_like(own) if single else _scale(own, total / sums.n.sum()),
+        "standardize": _scale(own, total / residual),
+        "remove_batch_effect": np.ones_like(own),
+    }
+    found = []
+    for place in range(metadata.kept):
+        if metadata.terms[place] != test:
+            continue
+        level = metadata.names[place].removeprefix(f"{test}[").removesuffix("]")
+        kept = effect_kept(sums, place)
+        for road, scale in scales.items():
+            rate = corrected_rate(sums, place, scale, variance, alpha)
+            found.append(Prediction(level, road, rate, kept))
+        rate = one_step_rate(sums, place, variance, alpha)
+        found.append(Prediction(level, "one_step", rate, 1.0))
+    return found
+
+
+def prediction_findings(
+    predictions: list[Prediction], test: str, alpha: float
+) -> list[Finding]:
+    """What is worth telling of predictions: the worst of all levels."""
+    told = []
+    before = [p for p in predictions if p.road != "one_step"]
+    if not before:
+        return []
+    worst = max(before, key=lambda p: p.false_positive_rate)
+    if worst.false_positive_rate > INFLATED * alpha:
+        told.append(
+            findings.inflated(test, worst.road, worst.false_positive_rate, alpha)
+        )
+    least = min(before, key=lambda p: p.effect_kept)
+    if least.effect_kept < KEPT:
+        told.append(findings.lost(test, least.effect_kept))
+    return told
+
+
+def _scale(own: Floats, common: float) -> Floats:
+    """δ_b: 1 where a batch does not tell its own variance."""
+    return np.where(np.isfinite(own), np.sqrt(own / common), 1.0)
+
+
+def _degrees(sums: DesignSums) -> tuple[float, Floats]:
+    """Residual degrees of freedom in all, and of each batch: (B,)."""
+    p = sums.columns.shape[1]
+    v = np.linalg.inv(sums.within) if p else np.zeros((0, 0))
+    leverage = np.einsum("ij,bji->b", v, sums.gram) if p else np.zeros(len(sums.n))
+    return float(sums.n.sum() - len(sums.n) - p), sums.n - 1 - leverage
