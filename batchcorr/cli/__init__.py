@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from batchcorr import __version__
 from batchcorr.cli import bridge, correct, demo, fit, methods, sites
 from batchcorr.cli.console import complain, debugging, err, out
+from batchcorr.cli.normalizing import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,22 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args:
             args = ["--debug", *(each for each in args if each != "--debug")]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, _with_values(args))
+
+
+def _with_values(args: list[str]) -> list[str]:
+    """Give --log-normalize its value where it stands alone, or one blank before it."""
+    whole: list[str] = []
+    for each in args:
+        if whole and whole[-1] == "--log-normalize":
+            alone = each not in METHODS
+            whole[-1] += f"={'total' if alone else each}"
+            if not alone:
+                continue
+        whole.append(each)
+    if whole and whole[-1] == "--log-normalize":
+        whole[-1] += "=total"
+    return whole
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import (
     TableOptions,
     check_data,
@@ -47,7 +48,8 @@ def correct(
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
     settings: options.Settings = None,
-    log_normalize: options.LogNormalize = False,
+    log_normalize: options.LogNormalize = None,
+    quantile_normalize: options.QuantileNormalize = False,
     dense: options.Dense = None,
     memory: options.Memory = None,
     scheduler: options.Scheduler = None,
@@ -62,10 +64,18 @@ def correct(
     """  # noqa: D301 - \b keeps typer from joining lines
     tables = TableOptions.of_options(samples, sample_column, sep, decimal)
     check_options(source, tables, target, layer, key_added, compress=compress)
-    if log_normalize and method == "combat_seq":
-        msg = "combat_seq corrects counts as they are: leave it out."
-        raise typer.BadParameter(msg, param_hint="--log-normalize")
+    normalization = Normalization.of_options(
+        log_normalize, method, quantile=quantile_normalize
+    )
     stream = memory is not None or scheduler is not None
+    if stream and quantile_normalize:
+        msg = "this needs the whole matrix in memory: leave out --memory, --scheduler."
+        raise typer.BadParameter(msg, param_hint="--quantile-normalize")
+    if stream and log_normalize not in {None, "total"}:
+        msg = (
+            "in blocks, samples are scaled by their total: give --log-normalize alone."
+        )
+        raise typer.BadParameter(msg, param_hint="--log-normalize")
     for path in (source, target):
         check_one_matrix(path, "--memory", memory)
         check_one_matrix(path, "--scheduler", scheduler)
@@ -84,16 +94,14 @@ def correct(
         if stream:
             given |= {"layer": layer, "key_added": key_added, "dense": dense}
             given |= {"memory": allowed, "scheduler": scheduler}
-            given["log_normalize"] = log_normalize
+            given["log_normalize"] = log_normalize is not None
             adata = _stream(source, target, given, compress=compress)
             tell(adata, target, key_added or layer)
             return
         from batchcorr import pp
 
         adata, layout = open_data(source, tables)
-        if log_normalize:
-            pp.log_normalize(adata, layer=layer, key_added=key_added)
-            layer = key_added or layer
+        layer = normalize(adata, normalization, layer, key_added)
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         save_data(adata, target, layout, layer=layer, compress=compress)
         tell(adata, target, key_added or layer)

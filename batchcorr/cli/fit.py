@@ -11,6 +11,7 @@ from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, tell
 from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
+from batchcorr.cli.normalizing import Normalization, apply_steps, fit_steps
 from batchcorr.cli.samples import (
     TableOptions,
     check_data,
@@ -57,6 +58,8 @@ def fit(
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
     layer: options.Layer = None,
+    log_normalize: options.LogNormalize = None,
+    quantile_normalize: options.QuantileNormalize = False,
     settings: options.Settings = None,
     force: options.Force = False,
 ) -> None:
@@ -68,6 +71,9 @@ def fit(
     batchcorr fit site*.npz -o correction.npz        # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
     tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    normalization = Normalization.of_options(
+        log_normalize, method, quantile=quantile_normalize
+    )
     sources, target = (paths, output) if output else (paths[:-1], paths[-1])
     _check_sources(sources, target)
     of_sites = all(_is_moments(path) for path in sources)
@@ -81,6 +87,8 @@ def fit(
         "--formula": formula,
         "--nuisance": nuisances,
         "--layer": layer,
+        "--log-normalize": log_normalize,
+        "--quantile-normalize": quantile_normalize,
     }
     if of_sites:
         _check_options_of_sites(labels, must_name=force and output is None)
@@ -102,7 +110,9 @@ def fit(
             del given["batch_key"]
             fitted, learned = _fit_sites(sources, given)
         else:
-            fitted, learned = _fit_samples(sources[0], tables, layer, given)
+            fitted, learned = _fit_samples(
+                sources[0], tables, layer, normalization, given
+            )
         with writing(target):
             fitted.save(target)
         text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}."
@@ -110,13 +120,19 @@ def fit(
 
 
 def _fit_samples(
-    source: Path, tables: TableOptions, layer: str | None, given: dict[str, Any]
+    source: Path,
+    tables: TableOptions,
+    layer: str | None,
+    normalization: Normalization,
+    given: dict[str, Any],
 ) -> tuple[Corrector, str]:
     """Learn from the samples of one file, and say from how many."""
     import batchcorr as bc
 
     adata, _ = open_data(source, tables)
+    steps = fit_steps(adata, normalization, layer)
     fitted = bc.fit(adata, layer=layer, **given)
+    fitted.normalized_by_ = steps
     return fitted, f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
 
 
@@ -194,7 +210,8 @@ def apply(
 ) -> None:
     """Correct a file with a frozen correction.
 
-    Batch and covariates are read from the columns that it was learned from.
+    Batch and covariates are read from the columns that it was learned from. What was
+    normalized first is normalized here too, against the same samples.
 
     \b
     batchcorr apply correction.npz new.h5ad out.h5ad
@@ -208,6 +225,7 @@ def apply(
 
         learned = bc.load(correction)
         adata, layout = open_data(source, tables)
+        adata, layer = apply_steps(adata, learned, layer, key_added)
         bc.pp.apply(
             adata,
             learned,

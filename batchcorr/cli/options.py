@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchcorr.cli.normalizing import METHODS
 from batchcorr.errors import MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "Memory",
     "Method",
     "Nuisances",
+    "QuantileNormalize",
     "Reference",
     "SampleColumn",
     "Samples",
@@ -127,11 +129,20 @@ Settings = Annotated[
     ),
 ]
 LogNormalize = Annotated[
-    bool,
+    str | None,
     typer.Option(
         "--log-normalize",
+        metavar="[=METHOD]",
+        help="IN holds counts: scale samples and take log1p first. By their total, or "
+        f"by {', '.join(METHODS[1:])}.",
+    ),
+]
+QuantileNormalize = Annotated[
+    bool,
+    typer.Option(
+        "--quantile-normalize",
         metavar="",
-        help="IN holds counts: scale them to a common total and take log1p first.",
+        help="Give all samples one distribution first (after --log-normalize).",
     ),
 ]
 Dense = Annotated[

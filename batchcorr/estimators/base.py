@@ -52,6 +52,9 @@ class Corrector(TransformerMixin, BaseEstimator):
         Columns of `obs` that labels were read from, where that is known.
     warnings_ : tuple of str
         Texts of what `batchcorr.fit` warned of; records hold them.
+    normalized_by_ : tuple of Corrector
+        Fitted normalizations of the values it was fitted to, first to last. They are
+        saved with it; `batchcorr apply` takes them first, `transform` does not.
     """
 
     record: ClassVar[MethodRecord]
@@ -61,6 +64,7 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     obs_columns_: dict[str, Any] | None = None
     warnings_: tuple[str, ...] = ()
+    normalized_by_: tuple[Corrector, ...] = ()
     feature_names_: tuple[str, ...] | None = None
     n_features_: int
 

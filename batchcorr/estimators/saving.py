@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["read", "save", "versions"]
+__all__ = ["prefix", "read", "save", "versions"]
 
 SCHEMA = 1
 
@@ -37,6 +37,22 @@ def versions() -> dict[str, str]:
 
 def save(estimator: Corrector, path: str | PathLike[str]) -> None:
     """Write a fitted estimator; the file is complete or not there."""
+    header, arrays = _packed(estimator)
+    header["normalized_by"] = []
+    for k, step in enumerate(estimator.normalized_by_):
+        more, own = _packed(step)
+        header["normalized_by"].append(more)
+        arrays |= {f"{prefix(k)}{name}": array for name, array in own.items()}
+    npz.write(path, header, arrays)
+
+
+def prefix(k: int) -> str:
+    """What the names of arrays of the k-th normalization begin with."""
+    return f"normalized_by.{k}."
+
+
+def _packed(estimator: Corrector) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and arrays of one estimator."""
     plain, arrays = estimator.state()
     names = estimator.feature_names_
     header = plain | {
@@ -50,7 +66,7 @@ def save(estimator: Corrector, path: str | PathLike[str]) -> None:
         "warnings": list(estimator.warnings_),
         "versions": versions(),
     }
-    npz.write(path, header, arrays)
+    return header, dict(arrays)
 
 
 def read(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
