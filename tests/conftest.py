@@ -249,3 +249,9 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
             return dict(file)
 
     return read
+
+
+@pytest.fixture
+def tiny_is_large(monkeypatch):
+    """Every sparse matrix that becomes dense is worth a warning."""
+    monkeypatch.setattr("batchcorr.estimators.densify.SMALL", 0)

@@ -148,6 +148,30 @@ def _stream(
     return learned.adata
 
 
+def columns_used(summary: dict[str, Any]) -> str:
+    """Say what was kept and removed, and what each column was read as."""
+    said = summary.get("read_as", {})
+    kinds = {
+        name: "numeric" if levels == "numeric" else f"category: {some(levels)}"
+        for name, levels in said.items()
+    }
+    text = ""
+    for verb, key in (("keeping", "kept"), ("removing", "nuisance")):
+        names = [
+            f"{name} ({kinds[name]})" if name in kinds else name
+            for name in summary.get(key) or []
+        ]
+        text += f", {verb} {some(names, 20)}" if names else ""
+    columns = [
+        each
+        for each in kinds
+        if not any(each in summary.get(k) or [] for k in ("kept", "nuisance"))
+    ]
+    if columns:  # read by a formula, whose terms are other names
+        text += " (" + "; ".join(f"{name} {kinds[name]}" for name in columns) + ")"
+    return text
+
+
 def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     """Say what is in the file, from the record that is in it too."""
     from batchcorr._anndata import records
@@ -158,9 +182,7 @@ def tell(adata: AnnData, target: Path, layer: str | None) -> None:
     text += f"{where} corrected by {record.get('method')}"
     if record.get("batches"):
         text += f" for {len(record['batches'])} batches"
-    if record.get("kept"):
-        text += f", keeping {some(record['kept'])}"
-    say(f"{text}.")
+    say(f"{text}{columns_used(record)}.")
     if record.get("features_unchanged"):
         text = f"{record['features_unchanged']:,} features could not be corrected, and "
         say(f"{text}stay as they were.")

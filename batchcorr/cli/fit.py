@@ -9,7 +9,7 @@ import typer
 
 from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
-from batchcorr.cli.correct import check_options, tell
+from batchcorr.cli.correct import check_options, columns_used, tell
 from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
 from batchcorr.cli.normalizing import Normalization, apply_steps, fit_steps
 from batchcorr.cli.samples import (
@@ -115,7 +115,8 @@ def fit(
             )
         with writing(target):
             fitted.save(target)
-        text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}."
+        text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}"
+        text += f"{columns_used(fitted.summary())}."
         say(text)
 
 

@@ -23,6 +23,10 @@ def free_memory() -> int:
         return 8 << 30
 
 
+SMALL = 1 << 30
+"""Bytes of a dense result that nobody needs to hear of, where memory is free."""
+
+
 def free_device_memory() -> int:
     """Return the bytes that are free on the current CUDA device, CuPy's pool included."""
     import cupy
@@ -45,8 +49,8 @@ def allow_dense(
     shape, itemsize
         Of the dense result.
     dense
-        True: wanted, say nothing. None: warn if the result takes under half of the
-        free memory, refuse otherwise. False: refuse.
+        True: wanted, say nothing. None: refuse if the result takes more than half of
+        the free memory, and warn if it is not small. False: refuse.
     device
         Whether the matrix is on a CUDA device.
 
@@ -64,7 +68,8 @@ def allow_dense(
         f"{shape[1]:,} values take {_human(size)}, {_human(free)} are free."
     )
     if dense is None and size < free / 2:
-        warn(f"{what} dense=True says so.", DensifyWarning)
+        if size > SMALL:
+            warn(f"{what} dense=True says so.", DensifyWarning)
         return
     msg = (
         f"{what} Make it smaller first (highly variable genes, fewer samples), or ask "

@@ -196,6 +196,7 @@ class FittedState(Corrector, LocationScaleSteps):
         return {
             "batches": [str(level) for level in self.batches_],
             "kept": list(dict.fromkeys(self._ready().metadata.covariates.terms)),
+            "read_as": self._ready().metadata.read_as(),
             "features_unchanged": int(left.size),
             "features_unchanged_names": [str(name) for name in left[:LISTED]],
         }

@@ -192,6 +192,16 @@ class Metadata:
         levels = (*self.batch.levels, *other.batch.levels)
         return replace(self, batch=replace(self.batch, levels=levels))
 
+    def read_as(self) -> dict[str, str | list[str]]:
+        """What columns were read as, by name: "numeric", or the levels of a category."""
+        variables = (*self.covariates.variables, *self.nuisance.variables)
+        return {
+            variable.column: "numeric"
+            if variable.levels is None
+            else [str(level) for level in variable.levels]
+            for variable in variables
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` reads."""
         return {

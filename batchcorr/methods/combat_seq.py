@@ -304,6 +304,7 @@ class ComBatSeq(Corrector):
         return {
             "batches": [str(level) for level in self.batches_],
             "kept": list(dict.fromkeys(self._metadata.covariates.terms)),
+            "read_as": self._metadata.read_as(),
             "features_unchanged": int(left.size),
             "features_unchanged_names": [str(name) for name in left[:100]],
         }

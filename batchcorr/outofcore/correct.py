@@ -152,7 +152,8 @@ def learn(
     memory
         Bytes that this process may take; with a scheduler, each of its workers.
     dense
-        True: a sparse matrix may be written as a dense one.
+        Whether a sparse matrix may be written as a dense one; None: if that would fit
+        into `memory`.
     scheduler
         Address of a Dask scheduler, "threads" or "processes"; None: no Dask.
     log_normalize
@@ -179,7 +180,7 @@ def learn(
         if not fits_moments(estimator):
             msg = f"{method} needs the whole matrix in memory: leave out --memory."
             raise InputError(msg)
-        if x.sparse and not dense:
+        if x.sparse and not dense and (dense is False or _dense_size(x) > memory):
             _refuse_dense(x)
         if log_normalize:
             n_texts = len(texts)
@@ -217,8 +218,13 @@ def _find(
     return StoredMatrix(source, name, file, block_bytes=least, most_bytes=most)
 
 
+def _dense_size(x: StoredMatrix) -> int:
+    """Bytes of the corrected matrix."""
+    return x.shape[0] * x.shape[1] * x.dtype.itemsize
+
+
 def _refuse_dense(x: StoredMatrix) -> NoReturn:
-    size = x.shape[0] * x.shape[1] * x.dtype.itemsize / 2**30
+    size = _dense_size(x) / 2**30
     msg = (
         f"The corrected matrix is dense (corrected zeros are not zero): {x.shape[0]:,} "
         f"× {x.shape[1]:,} values take {size:.1f} GiB in the file. dense=True writes it."

@@ -83,6 +83,7 @@ def test_the_record_names_what_was_removed():
     assert '"age"' in json.dumps(found), "the nuisance is not recorded"
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 def test_the_record_keeps_the_warnings():
     adata = annotated(sparse(), batch=FEW)
     with pytest.warns(BatchSizeWarning), pytest.warns(DensifyWarning):

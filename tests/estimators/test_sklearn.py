@@ -616,6 +616,7 @@ def test_scikit_learn_s_checks_of_fitting(kind, check):
     check(kind.__name__, with_batch(kind)())
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 @each_estimator
 def test_tags_tell_of_missing_values_and_sparse_matrices(kind):
     tags = sklearn.utils.get_tags(kind())

@@ -36,6 +36,7 @@ def expressed(bottomly) -> np.ndarray:
     return (bottomly.X.toarray() >= 10).sum(axis=0) >= 10
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 @pytest.fixture(scope="module")
 def logs(bottomly) -> ad.AnnData:
     """Normalized and corrected on the log scale, by way of two calls."""

@@ -263,6 +263,7 @@ def test_in_place_only_if_asked(of, dtype):
     np.testing.assert_array_equal(values(x), values(expected))
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 def test_in_place_only_where_it_can_be():
     counts = make_counts()
     step = bc.LogNormalize(copy=False)

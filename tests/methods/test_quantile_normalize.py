@@ -357,6 +357,7 @@ def test_layers_copies_and_views():
     np.testing.assert_array_equal(adata.layers["same"], make_values())
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 def test_sparse_becomes_dense_only_if_wanted():
     adata = make_adata(sp.csr_matrix)
     with pytest.raises(TooLargeError):

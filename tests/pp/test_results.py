@@ -122,6 +122,7 @@ def test_nothing_else_is_touched():
     assert list(adata.obsm) == ["X_pca"]
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 @each_method
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, sp.csr_array])
 def test_a_sparse_x_becomes_dense_with_a_warning(method, kind):
@@ -157,6 +158,7 @@ def test_dense_says_nothing_of_a_dense_x():
         bc.pp.combat(annotated(), "batch", dense=dense)
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 @pytest.mark.parametrize(("free", "error"), [(1 << 20, None), (4000, TooLargeError)])
 def test_half_of_the_free_memory_is_the_limit(monkeypatch, free, error):
     monkeypatch.setattr("batchcorr.estimators.densify.free_memory", lambda: free)

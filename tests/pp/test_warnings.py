@@ -86,6 +86,7 @@ def test_a_warning_of_fit_transform_points_at_the_caller():
     assert caught[0].filename == __file__
 
 
+@pytest.mark.usefixtures("tiny_is_large")
 def test_a_warning_of_transform_points_at_the_caller():
     estimator = bc.ComBat().fit(values(), batch=BATCH)
     with pytest.warns(DensifyWarning) as caught:
