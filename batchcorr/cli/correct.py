@@ -101,7 +101,7 @@ def correct(
         from batchcorr import pp
 
         adata, layout = open_data(source, tables)
-        layer = normalize(adata, normalization, layer, key_added)
+        _, layer = normalize(adata, normalization, layer, key_added)
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
         save_data(adata, target, layout, layer=layer, compress=compress)
         tell(adata, target, key_added or layer)
@@ -155,20 +155,15 @@ def columns_used(summary: dict[str, Any]) -> str:
         name: "numeric" if levels == "numeric" else f"category: {some(levels)}"
         for name, levels in said.items()
     }
-    text = ""
+    text, named = "", set()
     for verb, key in (("keeping", "kept"), ("removing", "nuisance")):
-        names = [
-            f"{name} ({kinds[name]})" if name in kinds else name
-            for name in summary.get(key) or []
-        ]
-        text += f", {verb} {some(names, 20)}" if names else ""
-    columns = [
-        each
-        for each in kinds
-        if not any(each in summary.get(k) or [] for k in ("kept", "nuisance"))
-    ]
-    if columns:  # read by a formula, whose terms are other names
-        text += " (" + "; ".join(f"{name} {kinds[name]}" for name in columns) + ")"
+        names = summary.get(key) or []
+        named.update(names)
+        given = [f"{name} ({kinds[name]})" if name in kinds else name for name in names]
+        text += f", {verb} {some(given, 20)}" if names else ""
+    others = [f"{name} {kind}" for name, kind in kinds.items() if name not in named]
+    if others:  # columns that only terms of a formula name
+        text += f" (of {some(others, 20)})"
     return text
 
 

@@ -11,7 +11,7 @@ from batchcorr.cli import options
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, columns_used, tell
 from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
-from batchcorr.cli.normalizing import Normalization, apply_steps, fit_steps
+from batchcorr.cli.normalizing import Normalization, normalize, normalize_as_fitted
 from batchcorr.cli.samples import (
     TableOptions,
     check_data,
@@ -131,7 +131,7 @@ def _fit_samples(
     import batchcorr as bc
 
     adata, _ = open_data(source, tables)
-    steps = fit_steps(adata, normalization, layer)
+    steps, layer = normalize(adata, normalization, layer)
     fitted = bc.fit(adata, layer=layer, **given)
     fitted.normalized_by_ = steps
     return fitted, f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
@@ -226,7 +226,7 @@ def apply(
 
         learned = bc.load(correction)
         adata, layout = open_data(source, tables)
-        adata, layer = apply_steps(adata, learned, layer, key_added)
+        adata, layer = normalize_as_fitted(adata, learned, layer, key_added)
         bc.pp.apply(
             adata,
             learned,

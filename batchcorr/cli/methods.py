@@ -31,7 +31,7 @@ def methods() -> None:
                 for parameter in parameters(kind).values()
             )
             if kind.record.normalizes:
-                settings = f"a step before correction: batchcorr.pp.{name} in Python"
+                settings = f"a step before correction: --{name.replace('_', '-')}"
             table.add_row(name, kind.__name__, summary)
             if settings:
                 table.add_row("", "", settings, style="dim")

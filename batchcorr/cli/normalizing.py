@@ -7,6 +7,7 @@ samples against the same: so `fit` and `apply` give what `correct` gives.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -17,10 +18,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr.estimators.base import Corrector
+    from batchcorr.estimators.metadata import Labels
 
-__all__ = ["METHODS", "Normalization", "apply_steps", "fit_steps", "normalize"]
+__all__ = ["METHODS", "Normalization", "normalize", "normalize_as_fitted"]
 
-METHODS = ("total", "tmm", "tmmwsp", "rle", "poscounts", "upperquartile")
+METHODS = (
+    "total",
+    "tmm",
+    "tmmwsp",
+    "rle",
+    "median_of_ratios",
+    "poscounts",
+    "upperquartile",
+)
 
 
 class Normalization(NamedTuple):
@@ -51,39 +61,36 @@ class Normalization(NamedTuple):
 
 
 def normalize(
-    adata: AnnData, chosen: Normalization, layer: str | None, key_added: str | None
-) -> str | None:
-    """Normalize a matrix and return the name of the layer where the result is."""
-    from batchcorr import pp
+    adata: AnnData,
+    chosen: Normalization,
+    layer: str | None,
+    key_added: str | None = None,
+) -> tuple[tuple[Corrector, ...], str | None]:
+    """Normalize a matrix.
 
+    Returns
+    -------
+    The fitted normalizations, and the name of the layer where the result is.
+    """
+    from batchcorr._anndata.normalize import log_normalize, quantile_normalize
+    from batchcorr.methods.log_normalize import LogNormalize
+    from batchcorr.methods.quantile_normalize import QuantileNormalize
+
+    steps: list[Corrector] = []
     if chosen.log is not None:
-        pp.log_normalize(adata, method=chosen.log, layer=layer, key_added=key_added)
+        logs = LogNormalize(chosen.log)
+        log_normalize(adata, logs, layer=layer, key_added=key_added)
         layer = key_added or layer
+        steps.append(logs)
     if chosen.quantile:
-        pp.quantile_normalize(adata, layer=layer, key_added=key_added)
+        quantiles = QuantileNormalize()
+        quantile_normalize(adata, None, quantiles, layer=layer, key_added=key_added)
         layer = key_added or layer
-    return layer
+        steps.append(quantiles)
+    return tuple(steps), layer
 
 
-def fit_steps(
-    adata: AnnData, chosen: Normalization, layer: str | None
-) -> tuple[Corrector, ...]:
-    """Fit normalizations, and leave the normalized matrix where it was read."""
-    from batchcorr._anndata.matrices import get_matrix, set_matrix
-    from batchcorr.methods import get
-
-    steps: list[Any] = []
-    if chosen.log is not None:
-        steps.append(get("log_normalize")(method=chosen.log))
-    if chosen.quantile:
-        steps.append(get("quantile_normalize")())
-    for step in steps:
-        result = step.fit_transform(get_matrix(adata, layer))
-        set_matrix(adata, result, layer, None)
-    return tuple(steps)
-
-
-def apply_steps(
+def normalize_as_fitted(
     adata: AnnData, correction: Corrector, layer: str | None, key_added: str | None
 ) -> tuple[AnnData, str | None]:
     """Normalize as the samples of `fit` were; the features are then those of `fit`.
@@ -94,9 +101,9 @@ def apply_steps(
     """
     if not correction.normalized_by_:
         return adata, layer
-    from batchcorr._anndata.fitted import positions_of
-    from batchcorr._anndata.matrices import get_matrix, set_matrix, write_record
-    from batchcorr._anndata.normalize import record_of
+    from batchcorr._anndata.features import matched_features
+    from batchcorr._anndata.step import begin
+    from batchcorr.errors import collected
     from batchcorr.estimators.metadata import Labels
 
     known = adata.var_names.isin(correction.feature_names_ or adata.var_names)
@@ -104,13 +111,16 @@ def apply_steps(
         adata = adata[:, known].copy()
         count = f"{(~known).sum():,} of {len(known):,} features"
         note(f"{count} are not known to the correction, and are left out.")
-    positions = positions_of(adata, correction)
+    positions = matched_features(adata, correction)
     if positions is not None:
         adata = adata[:, positions].copy()
-    for step in correction.normalized_by_:
-        result = step.apply(get_matrix(adata, layer), Labels())
-        record = record_of(adata, step, layer, [])
-        set_matrix(adata, result, layer, key_added)
+    for estimator in correction.normalized_by_:
+        change = partial(_applied, estimator, Labels())
+        with collected() as texts:
+            begin(adata, layer, key_added).finish(estimator, None, texts, change)
         layer = key_added or layer
-        write_record(adata, f"{layer or 'X'}.{step.record.name}", record)
     return adata, layer
+
+
+def _applied(estimator: Corrector, labels: Labels, x: Any, out: Any) -> Any:
+    return estimator.apply(x, labels, out=out, dense=True)

@@ -233,7 +233,8 @@ def arguments(
     except MissingKeyError as error:
         raise typer.BadParameter(str(error), param_hint="--method") from error
     if kind.record.normalizes:
-        msg = f"{method} is a step before correction: batchcorr.pp.{method} in Python."
+        option = f"--{method.replace('_', '-')}"
+        msg = f"{method} is a step before correction: give {option} and a method."
         raise typer.BadParameter(msg, param_hint="--method")
     if not batch:
         msg = f"{method} needs the column of obs that holds the batch."

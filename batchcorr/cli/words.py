@@ -6,16 +6,59 @@ import re
 
 __all__ = ["as_typed"]
 
-WORDS = (
-    (r"\badata\.obs\b", "obs (or SHEET)"),
+OPTIONS = {
+    "batch": "--batch",
+    "batch_key": "--batch",
+    "covariates": "--covariate",
+    "dense": "--dense",
+    "key_added": "--key-added",
+    "layer": "--layer",
+    "nuisance": "--nuisance",
+    "units": "--units",
+}
+"""What a parameter is called here, where it is an option of its own."""
+
+PHRASES = (
+    (r"call adata\.var_names_make_unique\(\)", "give them distinct names"),
+    (r"Call adata\.var_names_make_unique\(\)", "Give them distinct names"),
+    (r"\bvar_names are", "names of features are"),
+    (r"\badata\.var_names\b", "the file"),
+    (r"\badata\.obs\b(?!_)", "obs (or SHEET)"),
+    (r"\badata\.(uns|var|layers)\b", r"\1"),
+    (
+        r"Refit with these samples, or learn the new batches .*add_batches\(.*\)`",
+        "Fit again with these samples, with batchcorr fit",
+    ),
+    (
+        r"with batchcorr\.pp\.log_normalize or scanpy's normalize_total and log1p",
+        "with --log-normalize",
+    ),
+    (r"correct the counts with combat_seq", "correct counts with --method combat_seq"),
+    (r"\bbatchcorr\.pp\.(\w+)_normalize\b", r"--\1-normalize"),
+    (r"\bbatchcorr\.(?:sites\.)?moments\b", "batchcorr moments"),
+    (r"\bestimator\.save\(path\)", "batchcorr fit"),
+    (r"\bRemoveBatchEffect\b", "--method remove_batch_effect"),
+    (r"\bmethod='(\w+)'", r"--log-normalize=\1"),
+    (r"convert it with pandas\.to_numeric", "write them as numbers"),
+    (r"make it a category: table\[.*?\), or", "say so with"),
+    (r"C\(column\) in a formula", "C(column) in --formula"),
+    (r" with pandas\.cut\b", ""),
+    (r" \(np\.rint\)", ""),
     (r"\bdense=True\b", "--dense"),
-    (r"\bkey_added=(?!\w)", "--key-added"),
-    (r"\b(\w+=(?:True|False))\b", r"--set \1"),
+    (r"(?<!--set )\b([a-z_]+)=(True|False|'\w+')", r"--set \1=\2"),
 )
 
 
 def as_typed(message: str) -> str:
     """A message in the words of the command line."""
-    for pattern, words in WORDS:
+    for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
-    return message
+    for name, option in OPTIONS.items():
+        message = re.sub(rf'(?<![\w-]){name}=(?=[\s.,;:)"]|$)', f"{option} ", message)
+    message = re.sub(r"^batch_key must", "--batch must", message)
+    return re.sub(r"(--[a-z-]+) (?=[.,;:)])|(--[a-z-]+) {2}", _closed, message)
+
+
+def _closed(found: re.Match[str]) -> str:
+    """An option without the blank that stood for its value."""
+    return found[1] or f"{found[2]} "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ import scipy.sparse as sp
 
 import batchcorr as bc
 from batchcorr._anndata import records
+from batchcorr.cli.normalizing import METHODS
 from batchcorr.methods import registry
+from batchcorr.models.counts import size_factors
 from tests.cli.commands import (
     done,
     names_in,
@@ -168,7 +172,7 @@ def test_a_sparse_matrix_becomes_dense_only_when_told(folder, bladder):
     line = refused(*command, "--no-dense")
     assert line.endswith("or ask for it all the same with --dense.")
     assert names_in(folder) == ["in.h5ad", "sparse.h5ad"]
-    assert "The corrected matrix is dense" in done(*command).stderr
+    assert done(*command).stderr == ""  # a matter of kilobytes
     assert done(*command, "--dense", "--force").stderr == ""
     assert isinstance(read(folder / "out.h5ad").X, np.ndarray)
 
@@ -178,3 +182,65 @@ def test_correcting_twice_warns_in_the_words_of_the_command():
     done("correct", "in.h5ad", "once.h5ad", "--batch", "batch")
     twice = done("correct", "once.h5ad", "twice.h5ad", "--batch", "batch")
     assert "keep them with --key-added." in twice.stderr
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["--log-normalize"],
+        ["--log-normalize", "tmm"],
+        ["--log-normalize=rle", "--quantile-normalize"],
+    ],
+    ids=" ".join,
+)
+def test_fit_and_apply_normalize_as_correct_does(tmp_path, monkeypatch, steps):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    counts = rng.negative_binomial(4, 0.05, (24, 30)) * rng.integers(1, 9, (24, 1))
+    data = anndata.AnnData(counts.astype(np.float32))
+    data.obs["batch"] = list("abc") * 8
+    data.write_h5ad("in.h5ad")
+    done("correct", "in.h5ad", "whole.h5ad", "--batch", "batch", *steps)
+    done("fit", "in.h5ad", "c.npz", "--batch", "batch", *steps)
+    done("apply", "c.npz", "in.h5ad", "all.h5ad")
+    whole = read(tmp_path / "whole.h5ad").X
+    np.testing.assert_array_equal(read(tmp_path / "all.h5ad").X, whole)
+
+    few = data[5:8, ::-1].copy()  # alone, in another order, with a gene more
+    more = few[:, :1].copy()
+    more.var_names = ["more"]
+    few = anndata.concat([few, more], axis=1, merge="same")
+    few.write_h5ad("few.h5ad")
+    said = done("apply", "c.npz", "few.h5ad", "out.h5ad", "--key-added", "new")
+    assert "1 of 31 features are not known" in said.stderr
+    found = read(tmp_path / "out.h5ad")
+    assert list(found.var_names) == list(data.var_names)
+    np.testing.assert_allclose(found.layers["new"], whole[5:8], rtol=2e-5)
+    np.testing.assert_array_equal(found.X, counts[5:8])
+    record = records.read(found, records.key_of("new"))
+    assert record["earlier"][0]["method"] == "log_normalize"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (
+            ["--log-normalize=tnn"],
+            "--log-normalize: there is no 'tnn'. Available: total",
+        ),
+        (
+            ["--method", "combat_seq", "--quantile-normalize"],
+            "--quantile-norm.*as they",
+        ),
+        (["--memory", "1GiB", "--quantile-normalize"], "--quantile-normalize: .*whole"),
+        (["--memory", "1GiB", "--log-normalize=tmm"], "--log-normalize: in blocks"),
+    ],
+)
+def test_normalizations_that_cannot_be(options, match):
+    command = ["correct", "in.h5ad", "o.h5ad", "--batch", "batch"]
+    assert re.search(match, refused(*command, *options, code=2))
+
+
+def test_methods_of_normalization_are_those_of_the_function():
+    assert set(METHODS) == set(size_factors.METHODS)

@@ -104,7 +104,10 @@ def test_errors_are_one_line_and_leave_nothing(folder, arguments, match):
         (["--set", "mean_only=perhaps"], "must be true or false, not 'perhaps'"),
         (["--formula", "~ a", "--covariate", "cancer"], "either a formula or"),
         (["--method", "remove_batch_effect", "--reference", "5"], "no parameter"),
-        (["--method", "log_normalize"], "batchcorr.pp.log_normalize in Python"),
+        (
+            ["--method", "log_normalize"],
+            "a step before correction: give --log-normalize",
+        ),
         (["--frobnicate"], "No such option"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
