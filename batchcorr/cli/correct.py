@@ -155,7 +155,8 @@ def columns_used(summary: dict[str, Any]) -> str:
         name: "numeric" if levels == "numeric" else f"category: {some(levels)}"
         for name, levels in said.items()
     }
-    text, named = "", set()
+    text = ""
+    named: set[str] = set()
     for verb, key in (("keeping", "kept"), ("removing", "nuisance")):
         names = summary.get(key) or []
         named.update(names)

@@ -220,7 +220,7 @@ def _find(
 
 def _dense_size(x: StoredMatrix) -> int:
     """Bytes of the corrected matrix."""
-    return x.shape[0] * x.shape[1] * x.dtype.itemsize
+    return int(x.shape[0] * x.shape[1] * x.dtype.itemsize)
 
 
 def _refuse_dense(x: StoredMatrix) -> NoReturn:
