@@ -82,7 +82,9 @@ class ComBatSeq(Corrector):
 
     Notes
     -----
-    Integer counts in, integer counts of the same dtype out; CSR stays CSR. Features
+    Integer counts in, integer counts out, of the same dtype or, where corrected counts do
+    not fit, of the next wider one; CSR stays CSR, dense a block of features at a time
+    (all those of a batch at once with `shrink`). Features
     with only zeros in some batch come back unchanged and count towards no library.
     Counts up to 1, and those whose upper tail is under 1e-4, stay as they are, and no
     count exceeds ten times the highest rate at which its feature was seen in `fit`
