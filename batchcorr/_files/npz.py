@@ -1,36 +1,211 @@
-"""Small states on disk: plain arrays and one JSON header in an .npz file, no pickle."""
+"""Small states on disk: plain arrays and one JSON header in an .npz file, no pickle.
+
+A file is not trusted. Its header is read first; an array is read when it is asked for,
+once the directory of the file and the array's own head say that it is what is expected,
+and then its values are checked. What nobody asks for is never unpacked.
+"""
 
 from __future__ import annotations
 
 import json
+import struct
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.lib import format as npy
 
 from batchcorr._files.atomic import replacing
-from batchcorr.errors import FileError
+from batchcorr.errors import FileError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from os import PathLike
 
-__all__ = ["reading", "write"]
+    from numpy.typing import NDArray
+
+__all__ = ["Arrays", "Expected", "number", "reading", "take", "write"]
+
+LARGEST_HEADER = 1 << 28
+LARGEST = 1 << 33
+"""Bytes of an array at most, unless whoever reads says otherwise."""
 
 DAMAGE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    MemoryError,
     TypeError,
     EOFError,
     AttributeError,
+    ArithmeticError,
     RuntimeError,  # zipfile: encrypted, or compressed in an unknown way
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+class Expected(NamedTuple):
+    """What an array in a file must be.
+
+    Attributes
+    ----------
+    shape
+        Its shape.
+    kinds
+        The kinds of number it may hold, as NumPy's `dtype.kind`: "f", "b", "i".
+    finite
+        Whether no value may be missing or infinite.
+    positive
+        Whether all values must be above 0.
+    least
+        No value may be under it.
+    """
+
+    shape: tuple[int, ...]
+    kinds: str = "f"
+    finite: bool = True
+    positive: bool = False
+    least: float | None = None
+
+    def check_head(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        """Refuse an array of another shape or kind, before its values are read."""
+        if shape != self.shape or dtype.kind not in self.kinds:
+            msg = f"{name} is {dtype} of shape {shape}, and not of shape {self.shape}."
+            raise InputError(msg)
+
+    def check_values(self, name: str, values: NDArray[Any]) -> None:
+        """Refuse values that cannot be."""
+        if self.finite and not np.isfinite(values).all():
+            msg = f"{name} holds missing or infinite values."
+            raise InputError(msg)
+        if self.positive and not (values > 0).all():
+            msg = f"{name} holds values that are not above 0."
+            raise InputError(msg)
+        if self.least is not None and not (values >= self.least).all():
+            msg = f"{name} holds values under {self.least:g}."
+            raise InputError(msg)
+
+
+class Arrays(Mapping[str, "NDArray[Any]"]):
+    """The arrays of an open file by name, each read when it is asked for.
+
+    Parameters
+    ----------
+    file
+        The open file.
+    largest
+        Bytes that an array may take.
+    """
+
+    def __init__(self, file: zipfile.ZipFile, largest: int) -> None:
+        self._file, self._largest = file, largest
+        names = (name for name in file.namelist() if name.endswith(".npy"))
+        self._members = {n.removesuffix(".npy"): file.getinfo(n) for n in names}
+        self._members.pop("header", None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.read(name)
+
+    def read(self, name: str, expected: Expected | None = None) -> NDArray[Any]:
+        """An array, whose head is checked before it takes memory."""
+        member = self._members[name]
+        with self._file.open(member) as stream:
+            shape, dtype = _head(stream)
+            if expected is not None:
+                expected.check_head(name, shape, dtype)
+            size = prod(shape) * dtype.itemsize
+            if size > self._largest:
+                msg = f"{name} takes {size / 2**30:.1f} GiB, too much to be read."
+                raise InputError(msg)
+            if size > member.file_size:
+                msg = f"{name} is cut short."
+                raise InputError(msg)
+        with self._file.open(member) as stream:
+            values = npy.read_array(stream, allow_pickle=False)
+            if stream.read(1):
+                msg = f"{name} is longer than it says."
+                raise InputError(msg)
+        return values
+
+
+def take(
+    arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, Expected]
+) -> dict[str, NDArray[Any]]:
+    """The arrays that are expected, each checked; others are not looked at.
+
+    Parameters
+    ----------
+    arrays
+        Those of a file, or any.
+    expected
+        What each must be, by name.
+
+    Raises
+    ------
+    InputError
+        Names an array that is missing or damaged, and what is wrong with it.
+    """
+    found = {}
+    for name, wanted in expected.items():
+        if name not in arrays:
+            msg = f"{name} is missing."
+            raise InputError(msg)
+        if isinstance(arrays, Arrays):
+            values = arrays.read(name, wanted)
+        else:
+            values = arrays[name]
+            wanted.check_head(name, values.shape, values.dtype)
+        values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        if values.dtype.kind == "f":
+            values = values.astype(np.float64, copy=False)
+        wanted.check_values(name, values)
+        found[name] = values.reshape(wanted.shape)
+    return found
+
+
+def number(
+    header: Mapping[str, Any], name: str, *, above: float | None = None
+) -> float:
+    """A finite number of a header.
+
+    Parameters
+    ----------
+    header
+        Values by name.
+    name
+        The name of the number.
+    above
+        What it must be larger than.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    value = header[name]
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not isfinite(value) or (above is not None and value <= above):
+        more = "" if above is None else f" above {above:g}"
+        msg = f"{name} is {value!r:.40}, and not a number{more}."
+        raise InputError(msg)
+    return float(value)
 
 
 def write(
@@ -44,27 +219,73 @@ def write(
 
 @contextmanager
 def reading(
-    path: str | PathLike[str], otherwise: str
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    path: str | PathLike[str], otherwise: str, largest: int = LARGEST
+) -> Iterator[tuple[dict[str, Any], Arrays]]:
     """Give the header and the arrays of a file, to be made sense of in the block.
+
+    Parameters
+    ----------
+    path
+        The file.
+    otherwise
+        What to say if it holds something else, which may also show in the block: an
+        `InputError` there is added to it.
+    largest
+        Bytes that an array may take.
 
     Raises
     ------
     FileError
-        If there is no such file; saying `otherwise` if it holds something else, which
-        may also show in the block.
+        If there is no such file, or it holds something else.
     """
     try:
-        with (
-            Path(path).open("rb") as stream,
-            np.load(stream, allow_pickle=False) as file,
-        ):
-            arrays = {name: file[name] for name in file.files}
-        yield json.loads(str(arrays.pop("header"))), arrays
+        with Path(path).open("rb") as stream, zipfile.ZipFile(stream) as file:
+            yield _header(file), Arrays(file, largest)
     except FileNotFoundError as error:
         msg = f"There is no file {path}."
         raise FileError(msg) from error
     except FileError:
         raise
+    except InputError as error:
+        msg = f"{otherwise} What is wrong: {error}"
+        raise FileError(msg) from error
     except DAMAGE as error:
         raise FileError(otherwise) from error
+
+
+def _header(file: zipfile.ZipFile) -> dict[str, Any]:
+    """The header, of numbers that are finite."""
+    member = file.getinfo("header.npy")
+    if member.file_size > LARGEST_HEADER:
+        msg = f"its header has {member.file_size:,} bytes."
+        raise InputError(msg)
+    with file.open(member) as stream:
+        shape, dtype = _head(stream)
+        if shape != () or dtype.kind != "U" or dtype.itemsize > member.file_size:
+            msg = "its header is no text."
+            raise InputError(msg)
+    with file.open(member) as stream:
+        text = str(npy.read_array(stream, allow_pickle=False))
+    header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    if not isinstance(header, dict):
+        msg = "its header holds no values by name."
+        raise InputError(msg)
+    return header
+
+
+def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of an array whose values follow."""
+    version = npy.read_magic(stream)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _refuse(text: str) -> NoReturn:
+    msg = f"its header holds {text}."
+    raise InputError(msg)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if isfinite(value) else _refuse(text)

@@ -244,7 +244,7 @@ def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def _layer(arrays: dict[str, Any], prefix: str) -> LayerProfile:
+def _layer(arrays: Mapping[str, Any], prefix: str) -> LayerProfile:
     """Return the layer whose arrays have the prefix."""
 
     def table(name: str) -> NullTable | None:

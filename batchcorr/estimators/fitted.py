@@ -170,24 +170,24 @@ class FittedState(Corrector, LocationScaleSteps):
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
         metadata = Metadata.from_json(plain["metadata"])
-        aim = Aim(**_part(arrays, "aim"))
-        correction = LocationScale(**_part(arrays, "correction"))
-        details = _part(arrays, "details")
-        n_batches, n_features = metadata.n_batches, self.n_features_
+        b, g = metadata.n_batches, self.n_features_
         removed = len(metadata.names) - metadata.kept
-        expected = [
-            (correction.scale, (n_batches, n_features)),
-            (correction.shift, (n_batches, n_features)),
-            (correction.coefficients, (metadata.kept, n_features)),
-            (correction.nuisance, (removed, n_features)),
-            *((getattr(aim, f.name), (n_features,)) for f in fields(Aim)),
-        ]
-        if any(
-            array.shape != shape or array.dtype.kind not in "fb"
-            for array, shape in expected
-        ) or any(value.shape[:1] != (n_batches,) for value in details.values()):
-            msg = f"its arrays are not of {n_batches} batches and {n_features} features"
-            raise InputError(msg)
+        expected = {
+            "aim.location": Expected((g,), finite=False),
+            "aim.scale": Expected((g,), finite=False),
+            "aim.adjustable": Expected((g,), "b"),
+            "correction.scale": Expected((b, g), positive=True),
+            "correction.shift": Expected((b, g)),
+            "correction.coefficients": Expected((metadata.kept, g)),
+            "correction.nuisance": Expected((removed, g)),
+        }
+        expected |= {
+            f"details.{name}": Expected((b, g)[: len(axes)], kinds, finite=False)
+            for name, (axes, kinds) in self.stored_details.items()
+        }
+        found = take(arrays, expected)
+        aim, correction = Aim(**_part(found, "aim")), _part(found, "correction")
+        known = np.where(aim.adjustable, aim.location + np.log(aim.scale), 0.0)
         self._fitted = Fitted(metadata, aim, correction, details)
         self._metadata, self.moments_ = metadata, None
 
