@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Expected", "number", "reading", "take", "write"]
+__all__ = ["Arrays", "Expected", "number", "reading", "shape_of", "take", "write"]
 
 LARGEST_HEADER = 1 << 28
 LARGEST = 1 << 33
@@ -114,6 +114,16 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
         self._members = {n.removesuffix(".npy"): file.getinfo(n) for n in names}
         self._members.pop("header", None)
 
+    def under(self, prefix: str) -> Arrays:
+        """The arrays whose names begin so, by the rest of their names."""
+        part = Arrays(self._file, self._largest)
+        part._members = {
+            name.removeprefix(prefix): member
+            for name, member in self._members.items()
+            if name.startswith(prefix)
+        }
+        return part
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
@@ -122,6 +132,11 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.read(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array, which is not read."""
+        with self._file.open(self._members[name]) as stream:
+            return _head(stream)[0]
 
     def read(self, name: str, expected: Expected | None = None) -> NDArray[Any]:
         """An array, whose head is checked before it takes memory."""
@@ -134,15 +149,21 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
             if size > self._largest:
                 msg = f"{name} takes {size / 2**30:.1f} GiB, too much to be read."
                 raise InputError(msg)
-            if size > member.file_size:
-                msg = f"{name} is cut short."
+            if stream.tell() + size != member.file_size:
+                msg = f"{name} is cut short or longer than it says."
                 raise InputError(msg)
         with self._file.open(member) as stream:
             values = npy.read_array(stream, allow_pickle=False)
-            if stream.read(1):
-                msg = f"{name} is longer than it says."
-                raise InputError(msg)
+            stream.read(1)  # past the end, where the checksum is looked at
         return values
+
+
+def shape_of(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[int, ...]:
+    """The shape of an array; of one in a file without reading it."""
+    if name not in arrays:
+        msg = f"{name} is missing."
+        raise InputError(msg)
+    return arrays.shape(name) if isinstance(arrays, Arrays) else arrays[name].shape
 
 
 def take(

@@ -8,6 +8,7 @@ that never varies says nothing and is dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -249,20 +250,27 @@ class CovariateEncoding:
             If they are not what `to_json` writes, or the formula is not allowed.
         """
         try:
-            variables = tuple(Variable.from_json(each) for each in saved["variables"])
+            lists = [saved[key] for key in ("names", "terms", "kept", "variables")]
+            names, terms, kept, variables = (tuple(x) for x in lists)
+            formula, width, role = saved["formula"], saved["width"], saved["role"]
+            variables = tuple(map(Variable.from_json, variables))
             required = tuple(dict.fromkeys(variable.column for variable in variables))
-            formula, width = saved["formula"], saved["width"]
             if formula is not None:
                 known = [variable.levels for variable in variables]
                 formula = FormulaEncoding.from_json(formula, known)
-            names, terms = tuple(saved["names"]), tuple(saved["terms"])
-            kept, role = tuple(saved["kept"]), str(saved["role"])
             encoding = cls(
                 names, terms, required, variables, formula, width, kept, role
             )
             total = len(encoding._all_names()[0]) if width is None else width
-            whole = {len(names), len(terms)} == {len(kept)}
-            damage = "" if whole and {*kept} <= {*range(total)} else f"columns {kept}"
+            whole = (
+                all(isinstance(each, list) for each in lists)
+                and len(names) == len(terms) == len(kept)
+                and all(isinstance(text, str) for text in (*names, *terms, role))
+                and all(type(place) is int for place in (*kept, total))
+                and all(a < b for a, b in pairwise((-1, *kept, total)))
+                and (width is None or not (variables or formula))
+            )
+            damage = "" if whole else "its columns"
         except (AttributeError, KeyError, TypeError) as error:
             damage = f"{type(error).__name__} {error}"
         if damage:

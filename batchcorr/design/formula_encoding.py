@@ -181,6 +181,9 @@ class FormulaEncoding:
             If the formula holds what is not allowed, or its state is not its own.
         """
         formula = Formula.parse(saved["formula"])
+        if len(levels) != len(formula.inputs):
+            msg = f"The formula {formula.text!r} reads {len(formula.inputs)} columns."
+            raise InputError(msg)
         state = saved["state"]
         wanted = {name: LEARNS.get(f, set()) for name, f in formula.learning.items()}
         if {name: set(learned) for name, learned in state.items()} != wanted:

@@ -138,7 +138,10 @@ class Variable:
         """
         labels = saved["labels"]
         known = None if labels is None else BatchLabels.from_json(labels)
-        return cls(str(saved["column"]), known)
+        if not isinstance(saved["column"], str):
+            msg = f"A saved column has the name {saved['column']!r:.40}."
+            raise InputError(msg)
+        return cls(saved["column"], known)
 
 
 def refuse_non_finite(numbers: Floats, name: str, index: pd.Index[Any]) -> None:

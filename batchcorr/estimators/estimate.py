@@ -143,6 +143,7 @@ def extend(
     details = {
         name: np.concatenate([value, adjustment.details[name]])
         for name, value in fitted.details.items()
+        if name in adjustment.details  # an earlier version may have had others
     }
     return Fitted(
         fitted.metadata.extend(metadata), fitted.aim, frozen.extend(more), details

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
+from batchcorr._files.npz import Expected, shape_of, take
 from batchcorr.arrays import apply
 from batchcorr.errors import InputError
 from batchcorr.estimators import checks, matrix
@@ -181,13 +184,20 @@ class FittedState(Corrector, LocationScaleSteps):
             "correction.coefficients": Expected((metadata.kept, g)),
             "correction.nuisance": Expected((removed, g)),
         }
-        expected |= {
-            f"details.{name}": Expected((b, g)[: len(axes)], kinds, finite=False)
-            for name, (axes, kinds) in self.stored_details.items()
-        }
+        for name in arrays:
+            if name.startswith("details."):  # for people to read, by batch or value
+                axes = shape_of(arrays, name)
+                expected[name] = Expected(
+                    (b, g)[: max(len(axes), 1)], "fib", finite=False
+                )
         found = take(arrays, expected)
-        aim, correction = Aim(**_part(found, "aim")), _part(found, "correction")
-        known = np.where(aim.adjustable, aim.location + np.log(aim.scale), 0.0)
+        aim = Aim(**_part(found, "aim"))
+        used = np.stack([aim.location, aim.scale])[:, aim.adjustable]
+        if not np.isfinite(used).all() or (used[1] < 0).any():
+            msg = "its aim holds missing, infinite or negative values."
+            raise InputError(msg)
+        correction = LocationScale(**_part(found, "correction"))
+        details = _part(found, "details")
         self._fitted = Fitted(metadata, aim, correction, details)
         self._metadata, self.moments_ = metadata, None
 

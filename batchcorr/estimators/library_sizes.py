@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr._files.npz import Expected, number, shape_of, take
 from batchcorr.arrays.counts import count_rows, effective_libraries
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
@@ -171,17 +172,25 @@ class Libraries(Corrector):
     def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
-        reference = Reference(profile=arrays["profile"], **plain["reference"])
-        if reference.method not in METHODS or reference.profile.shape not in {
-            (0,),
-            (self.n_features_,),
-        }:
-            msg = f"its arrays are not those of {self.n_features_} features"
+        method = plain["reference"]["method"]
+        if method not in METHODS:
+            msg = f"{method!r:.40} is no method of size factors."
             raise InputError(msg)
-        self.method = reference.method
-        self.reference_ = reference
-        self.target_sum_ = plain["target_sum"]
-        self.mean_library_ = plain["mean_library"]
+        empty = shape_of(arrays, "profile") == (0,)
+        shape = (0 if empty else self.n_features_,)
+        profile = Expected(shape, "fb", finite=False)
+        self.reference_ = Reference(
+            method,
+            take(arrays, {"profile": profile})["profile"],
+            library=number(plain["reference"], "library", above=0),
+            centre=number(plain["reference"], "centre", above=0),
+        )
+        if not (self.reference_.profile < np.inf).all():  # -inf: takes no part
+            msg = "profile holds missing or infinite values."
+            raise InputError(msg)
+        self.method = method
+        self.target_sum_ = number(plain, "target_sum", above=0)
+        self.mean_library_ = number(plain, "mean_library", above=0)
         self.size_factors_ = None
 
     def _summary(self) -> dict[str, Any]:

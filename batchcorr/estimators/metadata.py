@@ -215,13 +215,24 @@ class Metadata:
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(
-            batch=saved["batch"] and BatchLabels.from_json(saved["batch"]),
-            factors=tuple(map(BatchLabels.from_json, saved["factors"])),
+        batch, factors, binary = saved["batch"], saved["factors"], saved["binary"]
+        if not isinstance(factors, list) or not isinstance(binary, list | None):
+            msg = "factors and binary must be lists."
+            raise InputError(msg)
+        metadata = cls(
+            batch=None if batch is None else BatchLabels.from_json(batch),
+            factors=tuple(map(BatchLabels.from_json, factors)),
             covariates=CovariateEncoding.from_json(saved["covariates"]),
             nuisance=CovariateEncoding.from_json(saved["nuisance"]),
-            binary=None if saved["binary"] is None else tuple(saved["binary"]),
+            binary=None if binary is None else tuple(binary),
         )
+        if binary is not None and (
+            len(binary) != len(metadata.names)
+            or not all(isinstance(each, bool) for each in binary)
+        ):
+            msg = f"binary must be true or false for {len(metadata.names)} columns."
+            raise InputError(msg)
+        return metadata
 
     def _contrast_names(self) -> list[str]:
         return [

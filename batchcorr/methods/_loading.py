@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.errors import FileError, InputError
-from batchcorr.estimators.saving import prefix, read
+from batchcorr.errors import InputError
+from batchcorr.estimators.saving import prefix, reading, restore
 from batchcorr.methods._registry import get
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
+    from batchcorr._files.npz import Arrays
     from batchcorr.estimators.base import Corrector
 
 __all__ = ["load"]
@@ -32,7 +34,8 @@ def load(path: str | PathLike[str]) -> Corrector:
     Raises
     ------
     FileError
-        If the file cannot be read, or is not a correction of this or an earlier schema.
+        If the file cannot be read, is damaged, or is not a correction of this or an
+        earlier schema.
 
     Examples
     --------
@@ -43,33 +46,19 @@ def load(path: str | PathLike[str]) -> Corrector:
     >>> bc.load(path).batches_
     (1, 2)
     """
-    header, arrays = read(path)
-    try:
-        steps = []
-        for k, own in enumerate(header.get("normalized_by", [])):
-            named = [name for name in arrays if name.startswith(prefix(k))]
-            taken = {name.removeprefix(prefix(k)): arrays.pop(name) for name in named}
-            steps.append(_made(own, taken))
-            if not steps[-1].record.normalizes:
-                raise InputError
+    with reading(path) as (header, arrays):
+        steps = [
+            _made(own, arrays.under(prefix(k)))
+            for k, own in enumerate(header.get("normalized_by", []))
+        ]
+        if not all(step.record.normalizes for step in steps):
+            msg = "normalized_by holds a step that does not normalize."
+            raise InputError(msg)
         estimator = _made(header, arrays)
         estimator.normalized_by_ = tuple(steps)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        msg = f"{path} is not a complete correction. Fit and save it again."
-        raise FileError(msg) from error
-    return estimator
+        return estimator
 
 
-def _made(header: dict[str, Any], arrays: dict[str, Any]) -> Corrector:
+def _made(header: Mapping[str, Any], arrays: Arrays) -> Corrector:
     """An estimator from its header and arrays."""
-    estimator = get(header["method"])(**header["parameters"])
-    names = header["features"]
-    estimator.feature_names_ = None if names is None else tuple(names)
-    estimator.n_features_ = header["n_features"]
-    estimator.n_features_in_ = header["n_features_in"]
-    estimator.obs_columns_ = header["columns"]
-    estimator.warnings_ = tuple(map(str, header.get("warnings", ())))
-    if names is not None and len(names) != estimator.n_features_:
-        raise InputError
-    estimator.set_state(header, arrays)
-    return estimator
+    return restore(get(header["method"])(**header["parameters"]), header, arrays)

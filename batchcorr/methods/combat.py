@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from batchcorr.errors import BatchSizeWarning, DesignError, warn
+from batchcorr.errors import BatchSizeWarning, DesignError, InputError, warn
 from batchcorr.estimators.checks import check_variance, warn_of_explained
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
@@ -23,6 +23,8 @@ from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_loc
 from batchcorr.models.nonparametric import average_likely
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
@@ -159,6 +161,18 @@ class ComBat(LocationScaleMethod):
         if not self._by_location(fit):
             adjustable &= (fit.n > 1).all(axis=0)
         return Aim(location, np.sqrt(variance), adjustable)
+
+    def _set_state(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        super()._set_state(plain, arrays)
+        aim, details = self.aim_, self.details_
+        mean_only = details.get("mean_only", aim.scale)
+        if (aim.scale[aim.adjustable] <= 0).any() or mean_only.dtype != bool:
+            msg = (
+                "aim.scale holds values that are not above 0, or mean_only is missing."
+            )
+            raise InputError(msg)
 
     def _by_location(self, fit: LinearFit, before: Fitted | None = None) -> bool:
         """Whether only locations are corrected: asked for, or a batch has one sample."""

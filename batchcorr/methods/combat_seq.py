@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from batchcorr._files.npz import Expected, take
 from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import CappedWarning, some, warn
 from batchcorr.estimators import checks, count_checks, inputs
@@ -297,8 +298,18 @@ class ComBatSeq(Corrector):
     def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
-        self._metadata = Metadata.from_json(plain["metadata"])
-        self.model_ = CountModel(**arrays)
+        metadata = Metadata.from_json(plain["metadata"])
+        b, g = metadata.n_batches, self.n_features_
+        expected = {
+            "adjusted": Expected((g,), "b"),
+            "coefficients": Expected((g, b + len(metadata.names))),
+            "phi": Expected((g, b), least=0.0),
+            "gamma_star": Expected((g, b)),
+            "phi_star": Expected((g,), least=0.0),
+            "top_rate": Expected((g,), least=0.0),
+        }
+        self.model_ = CountModel(**take(arrays, expected))
+        self._metadata = metadata
 
     def _summary(self) -> dict[str, Any]:
         assert self._metadata is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from batchcorr._files.npz import Expected, take
 from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.quantiles import mean_quantiles, quantile_rows
 from batchcorr.design.labels import BatchLabels
@@ -214,9 +215,9 @@ class QuantileNormalize(Corrector):
     def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> None:
-        target = arrays["target"]
-        if target.shape != (self.n_features_,):
-            msg = f"its target is not of {self.n_features_} features"
+        target = take(arrays, {"target": Expected((self.n_features_,))})["target"]
+        if (np.diff(target) < 0).any():
+            msg = "its target is not in ascending order."
             raise InputError(msg)
         self.target_ = target
 

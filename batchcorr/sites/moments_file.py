@@ -100,7 +100,7 @@ class SiteMoments:
             f"{path} does not hold the moments of a site, or it is damaged. Make it "
             "again with batchcorr.sites.moments."
         )
-        with npz.reading(path, otherwise) as (header, arrays):
+        with npz.reading(path, otherwise) as (header, stored):
             version = header["batchcorr_moments"]
             if not isinstance(version, int):
                 raise TypeError
@@ -114,6 +114,7 @@ class SiteMoments:
             if schema.fingerprint != header["fingerprint"]:
                 damage = "its schema was changed"
             else:
+                arrays = dict(stored)
                 damage = what_is_wrong(arrays, schema, header["n_rows"])
         if damage:
             msg = f"{path} is damaged: {damage}. Make it again with batchcorr.sites.moments."
