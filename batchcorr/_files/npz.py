@@ -61,7 +61,8 @@ class Expected(NamedTuple):
     shape
         Its shape.
     kinds
-        The kinds of number it may hold, as NumPy's `dtype.kind`: "f", "b", "i".
+        The kinds of number it may hold, as NumPy's `dtype.kind`: "f" (of 64 bits), "b",
+        "i".
     finite
         Whether no value may be missing or infinite.
     positive
@@ -80,7 +81,8 @@ class Expected(NamedTuple):
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
         """Refuse an array of another shape or kind, before its values are read."""
-        if shape != self.shape or dtype.kind not in self.kinds:
+        narrow = dtype.kind == "f" and dtype.itemsize != 8
+        if shape != self.shape or dtype.kind not in self.kinds or narrow:
             msg = f"{name} is {dtype} of shape {shape}, and not of shape {self.shape}."
             raise InputError(msg)
 
@@ -194,8 +196,6 @@ def take(
             values = arrays[name]
             wanted.check_head(name, values.shape, values.dtype)
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-        if values.dtype.kind == "f":
-            values = values.astype(np.float64, copy=False)
         wanted.check_values(name, values)
         found[name] = values.reshape(wanted.shape)
     return found

@@ -81,6 +81,8 @@ def damages(method):
             yield f"{name} cut short", {name: values[..., :-1]}
             yield f"{name} longer", {name: np.concatenate([values, values], axis=-1)}
         yield f"{name} is text", {name: values.astype("U9")}
+        if values.dtype.kind == "f":
+            yield f"{name} is narrow", {name: values.astype(np.float32)}
         yield f"{name} is complex", {name: values.astype(complex)}
         yield f"{name} is one number", {name: np.array(1.0)}
         yield f"{name} has another axis", {name: values[None]}
@@ -260,7 +262,7 @@ def test_sizes_are_bounded_before_anything_is_read(tmp_path):
 
 def test_arrays_come_checked_and_in_the_form_of_this_machine(tmp_path):
     path = tmp_path / "a.npz"
-    npz.write(path, {"a": 1}, {"x": np.asfortranarray(np.ones((2, 3), ">f4")), "y": 2})
+    npz.write(path, {"a": 1}, {"x": np.asfortranarray(np.ones((2, 3), ">f8")), "y": 2})
     with npz.reading(path, "no.") as (header, arrays):
         found = npz.take(arrays, {"x": Expected((2, 3), positive=True)})["x"]
         assert header == {"a": 1}
