@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cells", "order_of"]
 
-ROWS_PER_CELL = 256
-"""Cells may be as many as batches, or as rows divided by this."""
+ROWS_PER_CELL = 64
+"""Cells may be as many as rows divided by this; or as the sums by column would be."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,20 @@ class Cells:
         Binary columns come first, in their order, then the others: so that a sum over
         columns has the same order whether they are flat or sloped.
         """
-        limit = max(design.n_batches, design.n_rows // ROWS_PER_CELL)
+        binary = np.flatnonzero(design.binary)
+        most = design.n_batches * (len(binary) + 1)  # one category has as many cells
+        limit = max(most, design.n_rows // ROWS_PER_CELL)
         codes, n_cells = design.codes, design.n_batches
         flat: list[int] = []
-        binary = np.flatnonzero(design.binary)
+        rest: list[int] = []
         for column in binary.tolist():
             split = _split(codes, n_cells, design.columns[:, column])
             if split is None or split[1] > limit:
-                break
+                rest.append(column)
+                continue
             codes, n_cells = split
             flat.append(column)
-        others = np.flatnonzero(~design.binary)
-        sloped = [*binary.tolist()[len(flat) :], *others.tolist()]
+        sloped = [*rest, *np.flatnonzero(~design.binary).tolist()]
         batch, values = np.arange(n_cells, dtype=np.int32), np.empty((n_cells, 0))
         if flat:
             first = np.zeros(n_cells, dtype=np.intp)

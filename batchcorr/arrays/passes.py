@@ -10,6 +10,7 @@ r"""The two passes over a matrix, in terms of the operations of its kind.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,15 +122,21 @@ def _merge_cells(
         n=cells.counts[:, None].astype(np.float64),
         mean=mean,
         squares=squares,
-        columns=cells.values[:, :, None],
-        cross=np.zeros((cells.n_cells, len(cells.flat), mean.shape[1])),
-        gram=np.zeros((cells.n_cells, len(cells.flat), len(cells.flat), 1)),
+        columns=np.zeros((cells.n_cells, 0, 1)),
+        cross=np.zeros((cells.n_cells, 0, mean.shape[1])),
+        gram=np.zeros((cells.n_cells, 0, 0, 1)),
     )
+    whole = own
     if cells.flat:
-        own = own.collapse(cells.batch.tolist(), n_batches)
-        full[:, list(cells.flat)] = own.cross
+        flat = list(cells.flat)
+        whole = own.collapse(cells.batch.tolist(), n_batches)
+        off = cells.values - column_means[cells.batch][:, flat]
+        weighted, away = own.n * off, mean - whole.mean[cells.batch]
+        bounds = np.searchsorted(cells.batch, np.arange(n_batches + 1))
+        for batch, (start, stop) in enumerate(pairwise(bounds)):
+            full[batch, flat] = weighted[start:stop].T @ away[start:stop]
     return replace(
-        own,
+        whole,
         rows=n,
         n=n,
         columns=column_means[:, :, None],

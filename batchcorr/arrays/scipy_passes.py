@@ -118,7 +118,8 @@ def _csr(
     )
     merged = stripes.collapse(parents.tolist(), cells.n_cells)
     by_batch = np.zeros((cells.n_batches, *cross.shape[1:]))
-    np.add.at(by_batch, cells.batch[parents], cross)
+    for batch, part in zip(cells.batch[parents], cross, strict=True):
+        by_batch[batch] += part
     return merged.mean, merged.squares, by_batch
 
 
