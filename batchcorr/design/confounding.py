@@ -3,7 +3,8 @@ r"""Which columns the batches, or each other, leave undetermined; and how closel
 A combination of columns is confounded with batch exactly when it does not vary inside
 any batch. With W = Σ_b S_b the columns' squares within batches and T their squares in
 all, columns are taken one by one, nuisances first; one whose squares in W, after those
-before it are swept out, fall under 1e-9 of its squares in T cannot be told apart.
+before it are swept out, fall under 1e-9 of its squares in T cannot be told apart. Where
+the columns themselves are at hand, and not only their products, that is 1e-14: as R's lm.
 """
 
 from __future__ import annotations
@@ -21,15 +22,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.design import Design
+
 __all__ = [
     "Spread",
     "association",
     "check_estimable",
+    "independent",
     "redundant_nuisances",
     "unestimable",
 ]
 
 TOLERANCE = 1e-9
+"""Share of its squares that a column must have for itself, known by its products."""
+
+FINE_TOLERANCE = 1e-14
+"""The same where the columns are known."""
+
+ILL = 1e-2
+"""Smallest singular value of the scaled columns under which products lose digits."""
+
 LISTED = 5
 
 
@@ -39,16 +51,21 @@ class Spread:
 
     Attributes
     ----------
-    within, total
-        W and T: (p, p).
+    root
+        A with AᵀA = W, which keeps twice the digits: (k, p).
+    total
+        T: (p, p).
     n, n_batches
         Rows and batches they were gathered over.
+    tolerance
+        Share of its squares that a column must have for itself.
     """
 
-    within: NDArray[np.float64]
+    root: NDArray[np.float64]
     total: NDArray[np.float64]
     n: float
     n_batches: int
+    tolerance: float = TOLERANCE
 
     @classmethod
     def of(
@@ -59,11 +76,54 @@ class Spread:
     ) -> Spread:
         """Build from rows (B,), column means (B, p) and within-batch products (B,p,p)."""
         within = gram.sum(axis=0)
-        count = n.sum()
-        centre = (n[:, None] * means).sum(axis=0) / max(count, 1.0)
-        off = means - centre
-        between = np.einsum("b,bj,bk->jk", n, off, off)
-        return cls(within, within + between, float(count), int((n > 0).sum()))
+        norms = np.sqrt(np.diag(within))
+        norms[norms == 0] = 1.0
+        values, vectors = np.linalg.eigh(within / np.outer(norms, norms))
+        root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T * norms
+        total = within + _between(n, means)
+        return cls(root, total, float(n.sum()), int((n > 0).sum()))
+
+    @classmethod
+    def of_design(cls, design: Design) -> Spread:
+        """Build from the columns themselves."""
+        means, centred = design.centred()
+        norms = np.linalg.norm(centred, axis=0)
+        norms[norms == 0] = 1.0
+        root = np.linalg.qr(centred / norms, mode="r") * norms
+        n = design.counts.astype(np.float64)
+        total = root.T @ root + _between(n, means)
+        filled = int((n > 0).sum())
+        return cls(root, total, float(n.sum()), filled, FINE_TOLERANCE)
+
+    @property
+    def within(self) -> NDArray[np.float64]:
+        """W: (p, p)."""
+        products: NDArray[np.float64] = self.root.T @ self.root
+        return products
+
+    def condition(self, columns: Sequence[int]) -> float:
+        """Condition number of the products of some columns within batches."""
+        if len(columns) < 2:
+            return 1.0
+        part = self.root[:, columns]
+        norms = np.linalg.norm(part, axis=0)
+        values = np.linalg.svd(part / norms, compute_uv=False)
+        return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else np.inf
+
+    def is_ill(self, columns: Sequence[int]) -> bool:
+        """Whether products of some columns lose digits that the columns have."""
+        if not columns:
+            return False
+        scaled = self.root[:, columns] / np.sqrt(np.diag(self.total)[columns])
+        return bool(np.linalg.svd(scaled, compute_uv=False)[-1] < ILL)
+
+
+def _between(n: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Products of columns between batches, of their means: (p, p)."""
+    centre = n @ means / max(n.sum(), 1.0)
+    off = np.sqrt(n)[:, None] * (means - centre)
+    products: NDArray[np.float64] = off.T @ off
+    return products
 
 
 def _dependent(
@@ -80,12 +140,11 @@ def _dependent(
         if size[column] <= 0:
             partners[column] = []
             continue
-        known = spread.within[np.ix_(free, free)]
-        scale = np.sqrt(size[free])
-        right = spread.within[free, column] / scale
-        weights = np.linalg.solve(known / np.outer(scale, scale), right)
-        left = spread.within[column, column] - weights @ right
-        if left > TOLERANCE * size[column]:
+        scaled = spread.root[:, free] / np.sqrt(size[free])
+        mine = spread.root[:, column]
+        weights = np.linalg.lstsq(scaled, mine)[0]
+        left = np.sum((mine - scaled @ weights) ** 2)
+        if left > spread.tolerance * size[column]:
             free.append(column)
         else:
             relative = np.abs(weights) / np.sqrt(size[column])
@@ -97,8 +156,19 @@ def _dependent(
 
 def redundant_nuisances(spread: Spread, kept: int) -> list[int]:
     """Return the nuisance columns that batch and earlier nuisances already explain."""
-    order = range(kept, len(spread.within))
+    order = range(kept, len(spread.total))
     return sorted(_dependent(spread, order)[1])
+
+
+def independent(spread: Spread, kept: int) -> list[int] | None:
+    """Return the columns to fit, or None where a kept one depends on others."""
+    free, partners = _dependent(spread, _order(spread, kept))
+    return None if any(column < kept for column in partners) else sorted(free)
+
+
+def _order(spread: Spread, kept: int) -> list[int]:
+    """Nuisances first: kept columns must stand beside all of them."""
+    return [*range(kept, len(spread.total)), *range(kept)]
 
 
 def check_estimable(
@@ -135,8 +205,7 @@ def unestimable(
     kept
         Number of protected columns.
     """
-    order = [*range(kept, len(names)), *range(kept)]
-    _, partners = _dependent(spread, order)
+    _, partners = _dependent(spread, _order(spread, kept))
     guilty = [column for column in partners if column < kept]
     if not guilty:
         return None

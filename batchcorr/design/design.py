@@ -92,17 +92,23 @@ class Design:
 
     def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the columns' batch means (B, p) and the columns centred by them."""
+        if not self.n_rows:
+            return np.zeros((self.n_batches, self.columns.shape[1])), self.columns
         counts = np.maximum(self.counts, 1)
+        origin = self.columns[0]  # far from 0, as dates are, sums would lose digits
+        columns = self.columns - origin
         means = (
             np.stack(
                 [
                     np.bincount(self.codes, weights=column, minlength=self.n_batches)
                     / counts
-                    for column in self.columns.T
+                    for column in columns.T
                 ],
                 axis=1,
             )
             if self.columns.shape[1]
             else np.zeros((self.n_batches, 0))
         )
-        return means, self.columns - means[self.codes]
+        return np.where(self.counts[:, None] > 0, means + origin, 0.0), columns - means[
+            self.codes
+        ]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.problem import Problem
     from batchcorr.models.linear_model import LinearFit
     from batchcorr.models.moments import Moments
 
@@ -46,6 +47,12 @@ __all__ = [
 
 MANY = 0.5
 """Share of features that cannot be corrected from which on a warning is due."""
+
+EXTRAPOLATED = 100
+"""Distance of batches, in what varies inside them, from which on a warning is due."""
+
+CONDITION = 1e7
+"""Condition of the products of columns from which on a warning is due."""
 
 
 def spread_of(moments: Moments) -> Spread:
@@ -99,7 +106,7 @@ def check_variance(fit: LinearFit) -> None:
         raise DesignError(msg)
 
 
-def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
+def drop_redundant(problem: Problem) -> list[int]:
     """Return the columns to fit: all but nuisances that say nothing new, with a warning.
 
     Raises
@@ -107,11 +114,11 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
     DesignError
         If protected columns are confounded with batch, nuisances or each other.
     """
+    metadata, moments, spread = problem.metadata, problem.read, problem.spread
     names, kept = metadata.names, metadata.kept
     if not names:
         return []
     check_spare(moments, len(names))
-    spread = spread_of(moments)
     dropped = redundant_nuisances(spread, kept)
     if dropped:
         msg = (
@@ -124,11 +131,12 @@ def drop_redundant(moments: Moments, metadata: Metadata) -> list[int]:
     return [k for k in range(len(names)) if k not in dropped]
 
 
-def check_solved(fit: LinearFit, moments: Moments, metadata: Metadata) -> None:
+def check_solved(fit: LinearFit, problem: Problem) -> None:
     """Refuse covariates whose effects can be estimated for no feature."""
     if fit.solved.any():
         return
-    check_estimable(spread_of(moments), metadata.names, metadata.terms, metadata.kept)
+    metadata = problem.metadata
+    check_estimable(problem.spread, metadata.names, metadata.terms, metadata.kept)
     msg = (
         "No feature has enough observed values to estimate the effects of "
         f"{some(sorted(set(metadata.terms)))}: leave some out."
@@ -170,11 +178,41 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
         warn(msg, FeatureWarning)
 
 
-def warn_of_association(moments: Moments, metadata: Metadata) -> None:
+def warn_of_columns(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns whose effects are extrapolated, or known to few digits."""
+    metadata, spread = problem.metadata, problem.spread
+    inside = np.diag(spread.within)
+    between = np.diag(spread.total) - inside
+    far = [
+        metadata.names[k]
+        for k in columns
+        if not (metadata.binary and metadata.binary[k])
+        and between[k] > EXTRAPOLATED**2 * inside[k]
+    ]
+    if far:
+        msg = (
+            f"{some(map(repr, far))}: batches differ by more than {EXTRAPOLATED} times "
+            "what varies inside them. The effect found inside batches is extrapolated "
+            "over that distance, and what is uncertain of it with it: give the time "
+            "since each batch began, say, or leave it out."
+        )
+        warn(msg, CovariateWarning)
+    if problem.turned is None and spread.condition(columns) > CONDITION:
+        names = [metadata.names[k] for k in columns]
+        msg = (
+            f"The columns {some(map(repr, names))} nearly repeat each other, and sums of "
+            "blocks keep few digits of such: results may be off in the seventh. Centre "
+            "or scale the covariates, use poly() in the formula, or fit all samples at "
+            "once."
+        )
+        warn(msg, CovariateWarning)
+
+
+def warn_of_association(problem: Problem) -> None:
     """Warn of protected covariates that batch nearly determines."""
+    metadata, spread = problem.metadata, problem.spread
     if metadata.n_batches < 2:
         return
-    spread = spread_of(moments)
     for term in dict.fromkeys(metadata.terms[: metadata.kept]):
         columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
         finding = findings.associated(term, association(spread, columns))

@@ -21,6 +21,7 @@ from batchcorr.errors import (
 )
 from batchcorr.errors import some as listed
 from batchcorr.estimators import checks
+from batchcorr.estimators.problem import Problem
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import adjust
 from batchcorr.models.one_step_test import one_step_test, with_batch_weights
@@ -116,7 +117,7 @@ def differential_table(
         the variance from.
     """
     checks.check_batches(moments, metadata, at_least=1)
-    columns = checks.drop_redundant(moments, metadata)
+    columns = checks.drop_redundant(Problem.of_moments(moments, metadata))
     checks.check_variance(LinearFit.of(moments.select(columns)))
     names, weights = _weights(metadata, contrast)
     contrasts = weights[:, columns]

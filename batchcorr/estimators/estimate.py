@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.problem import Problem
     from batchcorr.models.moments import Moments
 
 __all__ = ["Adjustment", "Aim", "Fitted", "LocationScaleSteps", "estimate", "extend"]
@@ -84,7 +85,7 @@ class LocationScaleSteps(Protocol):
         ...
 
 
-def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> Fitted:
+def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     """Estimate a correction from the moments of all batches.
 
     Raises
@@ -92,11 +93,13 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     DesignError
         If there are too few batches, or covariates are confounded with them.
     """
-    checks.check_batches(sums, metadata, at_least=method.fewest_batches)
-    columns = checks.drop_redundant(sums, metadata)
-    fit = LinearFit.of(sums.select(columns))
-    checks.check_solved(fit, sums, metadata)
-    checks.warn_of_association(sums, metadata)
+    metadata = problem.metadata
+    checks.check_batches(problem.read, metadata, at_least=method.fewest_batches)
+    columns = checks.drop_redundant(problem)
+    fit = problem.fit(columns)
+    checks.check_solved(fit, problem)
+    checks.warn_of_association(problem)
+    checks.warn_of_columns(problem, columns)
     aim = method._aim(fit, metadata)
     centred = np.isin(columns, metadata.centred)  # nuisances do not move the level
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)
@@ -107,7 +110,7 @@ def estimate(method: LocationScaleSteps, sums: Moments, metadata: Metadata) -> F
     )
     checks.warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
-    everything = np.zeros((len(metadata.names), sums.n_features))
+    everything = np.zeros((len(metadata.names), fit.n_features))
     everything[columns] = np.where(aim.adjustable, fit.coefficients, 0.0)
     correction = _correction(
         adjustment,

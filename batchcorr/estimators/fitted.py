@@ -15,6 +15,7 @@ from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
 from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.estimators.problem import Problem
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class FittedState(Corrector, LocationScaleSteps):
             self._require_fitted()
             assert self.moments_ is not None
             assert self._metadata is not None
-            self._fitted = estimate(self, self.moments_, self._metadata)
+            problem = Problem.of_moments(self.moments_, self._metadata)
+            self._fitted = estimate(self, problem)
         return self._fitted
 
     @property
@@ -91,7 +93,7 @@ class FittedState(Corrector, LocationScaleSteps):
         The estimator itself.
         """
         self._check_parameters()
-        self._estimate(moments, metadata)
+        self._estimate(Problem.of_moments(moments, metadata))
         self.feature_names_ = None
         self.n_features_ = self.n_features_in_ = moments.n_features
         return self
@@ -123,9 +125,9 @@ class FittedState(Corrector, LocationScaleSteps):
             )
         return fitted.metadata.design(n, labels, keep=keep)
 
-    def _estimate(self, moments: Moments, metadata: Metadata) -> None:
-        fitted = estimate(self, moments, metadata)
-        self._metadata, self.moments_, self._fitted = metadata, moments, fitted
+    def _estimate(self, problem: Problem) -> None:
+        self._fitted = estimate(self, problem)
+        self._metadata, self.moments_ = problem.metadata, problem.moments
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         return self._map(self.correction_, x, labels, out, dense=dense)

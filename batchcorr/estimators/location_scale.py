@@ -85,7 +85,7 @@ class LocationScaleMethod(FittedState):
             self._require_batch(labels.batch)
         warn_if_unlogged(x, type(self).__name__)
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
-        self._estimate(problem.moments, problem.metadata)
+        self._estimate(problem)
         self._remember_features(X, table, x)
         return self
 

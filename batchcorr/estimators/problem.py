@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from batchcorr.arrays import moments
+from batchcorr.design.confounding import Spread, independent
+from batchcorr.design.orthogonal import OrthogonalColumns, orthogonal_columns
+from batchcorr.estimators.checks import spread_of
 from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.models.linear_model import LinearFit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,15 +31,21 @@ class Problem:
     ----------
     metadata
         How labels are read.
+    read
+        Moments per batch and feature, of the columns as they were read.
+    spread
+        How the design columns vary, and which depend on others.
     design
-        Batch and columns of each row.
-    moments
-        Moments per batch and feature.
+        Batch and columns of each row, where rows were at hand.
+    turned
+        The columns as they were read, where those of the design would lose digits.
     """
 
     metadata: Metadata
-    design: Design
-    moments: Moments
+    read: Moments
+    spread: Spread
+    design: Design | None = None
+    turned: OrthogonalColumns | None = None
 
     @classmethod
     def of(
@@ -69,5 +81,45 @@ class Problem:
         """
         if metadata is None:
             metadata = Metadata.fit(x.shape[0], labels, formula=formula)
+            return cls._whole(x, labels, metadata, weights)
         design = metadata.design(x.shape[0], labels)
-        return cls(metadata.settle(design), design, moments(x, design, weights=weights))
+        sums = moments(x, design)
+        return cls(metadata.settle(design), sums, spread_of(sums), design)
+
+    @classmethod
+    def of_moments(cls, sums: Moments, metadata: Metadata) -> Self:
+        """Take moments that were gathered elsewhere."""
+        return cls(metadata, sums, spread_of(sums))
+
+    @classmethod
+    def _whole(
+        cls, x: Any, labels: Labels, metadata: Metadata, weights: NDArray[Any] | None
+    ) -> Self:
+        """Read a matrix all of whose rows are at hand, without loss of digits."""
+        design = metadata.design(x.shape[0], labels)
+        metadata = metadata.settle(design)
+        turned = spread = None
+        if not design.binary.all():
+            spread = Spread.of_design(design)
+            free = independent(spread, metadata.kept)
+            if free is not None and spread.is_ill(free):
+                turned = orthogonal_columns(design, free)
+        sums = moments(x, turned.design if turned else design, weights=weights)
+        if spread is None or (sums.by_feature and turned is None):
+            spread = spread_of(sums)
+        return cls(metadata, sums, spread, design, turned)
+
+    @property
+    def moments(self) -> Moments:
+        """Moments per batch and feature, of the columns of the design."""
+        if self.turned is None:
+            return self.read
+        return self.read.in_columns(self.turned.factor, self.turned.offset)
+
+    def fit(self, columns: list[int]) -> LinearFit:
+        """Fit the linear model to some of the columns, which do not depend on others."""
+        fit = LinearFit.of(self.read.select(columns))
+        if self.turned is None:
+            return fit
+        factor = self.turned.factor[np.ix_(columns, columns)]
+        return fit.in_columns(factor, self.turned.offset[:, columns])

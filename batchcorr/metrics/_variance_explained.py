@@ -143,7 +143,7 @@ def variance_explained(
             "nothing: is this the right column?"
         )
         raise DesignError(msg)
-    drop_redundant(problem.moments, problem.metadata)
+    drop_redundant(problem)
     return _shares(problem.moments)
 
 

@@ -152,6 +152,7 @@ def differential(
     )
     observed = None
     if sample_weights is not None:
+        assert problem.design is not None
         used = (sample_weights > 0).astype(np.float64)
         observed = moments(x, problem.design, weights=None if used.all() else used)
     result = differential_table(
