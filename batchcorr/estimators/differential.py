@@ -16,6 +16,7 @@ from batchcorr.errors import (
     BatchSizeWarning,
     DesignError,
     InputError,
+    MissingKeyError,
     did_you_mean,
     warn,
 )
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Contrast", "differential_table", "read_contrast"]
+__all__ = ["Contrast", "differential_table", "read_contrast", "with_tested"]
 
 
 class Contrast(NamedTuple):
@@ -80,6 +81,48 @@ def read_contrast(test: Any) -> Contrast:
         f"{{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
     )
     raise InputError(msg)
+
+
+def with_tested(
+    obs: pd.DataFrame, covariates: Any, formula: str | None, column: str
+) -> tuple[Any, str | None]:
+    """The covariates with the tested column among them, and their formula.
+
+    Parameters
+    ----------
+    obs
+        What is known of the samples.
+    covariates, formula
+        What else the model holds, as a table or design columns, and how.
+    column
+        The tested column of `obs`.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    """
+    if column not in obs.columns:
+        msg = (
+            f"The tested column {column!r} is not a column of adata.obs. "
+            f"{did_you_mean(column, obs.columns)}"
+        )
+        raise MissingKeyError(msg)
+    if formula is not None:
+        terms = {term.strip() for term in formula.replace("~", "+").split("+")}
+        return covariates, formula if column in terms else f"{formula} + {column}"
+    own = obs[[column]]
+    if covariates is None:
+        return own, None
+    if not hasattr(covariates, "columns"):
+        values = np.asarray(covariates)
+        values = values.reshape(len(values), -1)
+        names = [f"covariate[{k}]" for k in range(values.shape[1])]
+        covariates = pd.DataFrame(values, columns=names)
+    if column in covariates.columns:
+        return covariates, None
+    covariates = covariates.set_axis(own.index, axis=0)
+    return pd.concat([covariates, own], axis=1), None
 
 
 def differential_table(

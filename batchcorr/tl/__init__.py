@@ -1,8 +1,9 @@
-"""Analyses of an AnnData: components of corrected values, and the test to make instead."""
+"""Analyses of an AnnData: before correcting, instead of it, and of corrected values."""
 
 from __future__ import annotations
 
+from batchcorr.tl._audit import Audit, audit
 from batchcorr.tl._differential import differential
 from batchcorr.tl._pca import pca
 
-__all__ = ["differential", "pca"]
+__all__ = ["Audit", "audit", "differential", "pca"]

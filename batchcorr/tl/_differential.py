@@ -17,7 +17,11 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.estimators.differential import differential_table, read_contrast
+from batchcorr.estimators.differential import (
+    differential_table,
+    read_contrast,
+    with_tested,
+)
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from batchcorr._anndata.labels import ObsLabels
 
 __all__ = ["differential"]
 
@@ -142,7 +145,9 @@ def differential(
     x = as_matrix(given)
     _warn_of_counts(x)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
-    table, formula = _with_tested(adata, labels, contrast.column)
+    table, formula = with_tested(
+        adata.obs, labels.covariates, labels.formula, contrast.column
+    )
     sample_weights = _weights(adata, weights)
     problem = Problem.of(
         x,
@@ -197,34 +202,6 @@ def _warn_of_counts(x: Any) -> None:
             "counts themselves by PyDESeq2, with batch in its design."
         )
         warn(msg, CountsWarning)
-
-
-def _with_tested(
-    adata: AnnData, labels: ObsLabels, column: str
-) -> tuple[Any, str | None]:
-    """The covariates with the tested column among them, and their formula."""
-    if column not in adata.obs.columns:
-        msg = (
-            f"The tested column {column!r} is not a column of adata.obs. "
-            f"{did_you_mean(column, adata.obs.columns)}"
-        )
-        raise MissingKeyError(msg)
-    covariates, formula = labels.covariates, labels.formula
-    if formula is not None:
-        terms = {term.strip() for term in formula.replace("~", "+").split("+")}
-        return covariates, formula if column in terms else f"{formula} + {column}"
-    own = adata.obs[[column]]
-    if covariates is None:
-        return own, None
-    if not hasattr(covariates, "columns"):
-        values = np.asarray(covariates)
-        values = values.reshape(len(values), -1)
-        names = [f"covariate[{k}]" for k in range(values.shape[1])]
-        covariates = pd.DataFrame(values, columns=names)
-    if column in covariates.columns:
-        return covariates, None
-    covariates = covariates.set_axis(own.index, axis=0)
-    return pd.concat([covariates, own], axis=1), None
 
 
 def _weights(

@@ -1,0 +1,311 @@
+"""What a design allows, before anything is corrected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import read_labels
+from batchcorr.design.confounding import Spread, association
+from batchcorr.design.findings import LEVELS, Finding, apart
+from batchcorr.errors import InputError
+from batchcorr.estimators.audit import (
+    ROADS,
+    Prediction,
+    design_findings,
+    design_sums,
+    predict,
+    prediction_findings,
+)
+from batchcorr.estimators.differential import with_tested
+from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.tl._audit_data import audit_values
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from batchcorr.models.naive_test import DesignSums
+
+__all__ = ["Audit", "audit"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Parameters
+    ----------
+    findings
+        From what blocks a correction to what is good to know.
+    tables
+        For each covariate: samples by batch and level, or its range by batch.
+    association
+        How strongly batch predicts each covariate: 0 not at all, 1 wholly.
+    predicted
+        A row a road from the data to a test: the rate of false positives when the
+        tested column is kept, corrected and then tested, and the share of a small effect
+        that is left when it is not kept. Of several levels the worst; empty without a
+        test.
+    batches
+        A row a batch: samples, and what was read of its values.
+    alpha
+        The rate of false positives that is wanted.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> audit = bc.tl.audit(bc.datasets.bladder(), "batch", test="cancer")
+    >>> audit.blocks
+    False
+    >>> bool(audit.predicted.loc["one_step", "false_positive_rate"] < 0.06)
+    True
+    """
+
+    findings: tuple[Finding, ...]
+    tables: dict[str, pd.DataFrame] = field(repr=False)
+    association: pd.Series = field(repr=False)
+    predicted: pd.DataFrame = field(repr=False)
+    batches: pd.DataFrame = field(repr=False)
+    alpha: float = 0.05
+
+    @property
+    def blocks(self) -> bool:
+        """Whether something makes the correction impossible."""
+        return any(finding.level == "blocks" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as plain values, as JSON can hold them.
+
+        Returns
+        -------
+        Findings, tables, association, predictions and batches.
+        """
+        return {
+            "findings": [vars(finding) | {} for finding in self.findings],
+            "tables": {name: _plain(table) for name, table in self.tables.items()},
+            "association": {str(k): float(v) for k, v in self.association.items()},
+            "predicted": _plain(self.predicted),
+            "batches": _plain(self.batches),
+            "alpha": self.alpha,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{f.level.upper():<6} {f.text}" for f in self.findings]
+        lines = lines or ["Nothing was found that speaks against a correction."]
+        if len(self.predicted):
+            shown = self.predicted.copy()
+            for name in ("false_positive_rate", "effect_kept"):
+                shown[name] = [f"{value:.1%}" for value in shown[name]]
+            lines += ["", f"A test at {self.alpha:.0%}, by road:", shown.to_string()]
+        for name, table in self.tables.items():
+            lines += [
+                "",
+                f"{name}, by batch:",
+                table.to_string(max_rows=20, max_cols=10),
+            ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        items = "".join(
+            f"<li><b>{finding.level}</b> {escape(finding.text)}</li>"
+            for finding in self.findings
+        )
+        parts = [f"<ul>{items or '<li>Nothing speaks against a correction.</li>'}</ul>"]
+        if len(self.predicted):
+            rates = self.predicted.to_html(float_format="{:.3f}".format, escape=True)
+            parts += [f"<p>A test at {self.alpha:.0%}, by road</p>", rates]
+        for name, table in self.tables.items():
+            shown = table.to_html(max_rows=20, max_cols=10, escape=True)
+            parts.append(f"<p>{escape(name)}, by batch</p>{shown}")
+        return "".join(parts)
+
+
+def audit(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    covariates: Any = None,
+    test: str | None = None,
+    alpha: float = 0.05,
+    layer: str | None = None,
+) -> Audit:
+    r"""Say what a design allows, before anything is corrected.
+
+    Correcting and then testing takes batch effects that were estimated for known. How
+    much that inflates the rate of false positives follows from the design and one
+    variance a batch,
+
+    .. math:: u = \frac{w}{w^\top w} + \frac{M D z}{z^\top z},
+        \qquad \mathrm{Var} = u^\top Σ u
+
+    with z the tested column swept clean of the other covariates, w also of batch, M what
+    the model leaves, D the scales that batches are divided by.
+
+    Parameters
+    ----------
+    adata
+        Samples × features; where it has no X the design alone is looked at.
+    batch_key
+        Column of `obs` with the batch.
+    covariates
+        What is to be kept: columns of `obs`, a formula, or a table.
+    test
+        The column that will be tested, or whose effect matters most.
+    alpha
+        The rate of false positives that is wanted.
+    layer
+        Layer to look at; None: X.
+
+    Returns
+    -------
+    An `Audit`: ``findings``, ``tables``, ``association``, ``predicted``, ``batches``;
+    ``to_dict()``; it prints as text and shows in a notebook.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If labels are missing, or a column is an identifier.
+
+    Notes
+    -----
+    One read of the matrix. The rates are those of data in which nothing is to be found,
+    the same for all features; on 50 random designs they were within 0.01 of simulation
+    for most.
+
+    References
+    ----------
+    Nygaard, Rødland & Hovig (2016), Biostatistics 17:29-39.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> audit = bc.tl.audit(bc.datasets.bladder(), "batch", test="cancer")
+    >>> [finding.code for finding in audit.findings if finding.level == "warns"]
+    ['associated', 'inflated']
+    """
+    adata = matrices.require_adata(adata)
+    if not 0 < alpha < 1:
+        msg = f"alpha must lie between 0 and 1, not {alpha!r}."
+        raise InputError(msg)
+    if not isinstance(batch_key, str):
+        msg = f"An audit takes one column of adata.obs as batch, not {batch_key!r:.60}."
+        raise InputError(msg)
+    labels = read_labels(adata, batch_key, covariates, None)
+    table, formula = labels.covariates, labels.formula
+    if test is not None:
+        table, formula = with_tested(adata.obs, table, formula, test)
+    given = Labels(labels.batch, table)
+    metadata = Metadata.fit(adata.n_obs, given, formula=formula)
+    design = metadata.design(adata.n_obs, given)
+    sums = design_sums(design)
+    found = design_findings(sums, metadata)
+    tables, ranges = _tables(adata, batch_key, table, metadata)
+    found += ranges
+    batches = pd.DataFrame({"samples": sums.n.astype(int)}, index=_names(metadata))
+    variance = None
+    if adata.X is not None or layer is not None:
+        x = matrices.get_matrix(adata, layer)
+        data = audit_values(x, design, adata.var_names)
+        variance = data.variance
+        found += data.findings
+        for name, values in data.by_batch.items():
+            batches[name] = values
+    predicted: list[Prediction] = []
+    if test is not None and not any(f.level == "blocks" for f in found):
+        predicted = predict(sums, metadata, test, variance=variance, alpha=alpha)
+        found += prediction_findings(predicted, test, alpha)
+    return Audit(
+        tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
+        tables,
+        _associations(sums, metadata),
+        _worst(predicted),
+        batches,
+        alpha,
+    )
+
+
+def _names(metadata: Metadata) -> pd.Index:
+    return pd.Index([str(level) for level in metadata.levels], name="batch")
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Rows by name, each a mapping of its values."""
+    return {
+        str(name): {
+            str(column): value.item() if isinstance(value, np.generic) else value
+            for column, value in row.items()
+        }
+        for name, row in table.iterrows()
+    }
+
+
+def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:
+    """The association of every covariate with batch."""
+    spread = Spread.of(sums.n, sums.columns, sums.gram)
+    terms = metadata.terms[: metadata.kept]
+    found = {}
+    for term in dict.fromkeys(terms):
+        columns = [k for k, other in enumerate(terms) if other == term]
+        found[term] = association(spread, columns) if metadata.n_batches > 1 else 0.0
+    return pd.Series(found, name="association", dtype=float)
+
+
+def _tables(
+    adata: AnnData, batch_key: str, table: Any, metadata: Metadata
+) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
+    """Each covariate by batch, and the numbers whose ranges lie apart."""
+    tables: dict[str, pd.DataFrame] = {}
+    found: list[Finding] = []
+    if not isinstance(table, pd.DataFrame):
+        return tables, found
+    batch = pd.Series(adata.obs[batch_key].astype(str).to_numpy(), name="batch")
+    numbers = {v.column for v in metadata.covariates.variables if v.levels is None}
+    for variable in metadata.covariates.variables:
+        values = pd.Series(table[variable.column].to_numpy())
+        if variable.column not in numbers:
+            tables[variable.column] = pd.crosstab(batch, values.astype(str))
+            tables[variable.column].columns.name = variable.column
+            continue
+        ranges = values.astype(float).groupby(batch).agg(["min", "median", "max"])
+        tables[variable.column] = ranges
+        lonely = _apart(ranges)
+        if lonely:
+            found.append(apart(variable.column, lonely))
+    return tables, found
+
+
+def _apart(ranges: pd.DataFrame) -> list[str]:
+    """Batches whose range does not touch that of any other."""
+    low, high = ranges["min"].to_numpy(), ranges["max"].to_numpy()
+    touching = (low[:, None] <= high) & (low <= high[:, None])
+    alone = touching.sum(axis=1) == 1
+    return [repr(name) for name in ranges.index[alone]] if len(ranges) > 1 else []
+
+
+def _worst(predicted: list[Prediction]) -> pd.DataFrame:
+    """A row a road: of several levels the one with the highest rates."""
+    columns = ["false_positive_rate", "effect_kept"]
+    if not predicted:
+        return pd.DataFrame(columns=columns, index=pd.Index([], name="road"))
+    levels = list(dict.fromkeys(p.level for p in predicted))
+    worst = max(
+        levels,
+        key=lambda level: max(
+            p.false_positive_rate for p in predicted if p.level == level
+        ),
+    )
+    rows = {p.road: p for p in predicted if p.level == worst}
+    found = pd.DataFrame(
+        {name: [getattr(rows[road], name) for road in ROADS] for name in columns},
+        index=pd.Index(ROADS, name="road"),
+    )
+    if len(levels) > 1:
+        found["level"] = worst
+    return found
