@@ -16,6 +16,7 @@ __all__ = [
     "Folded",
     "Profile",
     "Recalibration",
+    "Report",
     "accumulate",
     "capture",
     "claims",
@@ -24,6 +25,7 @@ __all__ = [
     "nn",
     "profile",
     "recalibrate",
+    "report",
 ]
 
 _HOMES = {
@@ -34,6 +36,8 @@ _HOMES = {
     "recalibrate": "_recalibrate",
     "fold": "_fold",
     "lint": "_lint",
+    "Report": "_report",
+    "report": "_report",
     "capture": "_capture",
 }
 

@@ -1,0 +1,241 @@
+"""One page on a model: its BatchNorms, and what the other functions say of them."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, field
+from textwrap import indent, wrap
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.bridge._capture import capture
+from batchcorr.bridge._fold import fold
+from batchcorr.bridge._lint import lint
+from batchcorr.bridge._norms import batch_norms, is_batch_norm, require_model
+from batchcorr.bridge._running import hooked, seeded
+from batchcorr.bridge._step import Step
+from batchcorr.bridge._torch import torch
+from batchcorr.bridge.accumulate import check
+from batchcorr.errors import BatchCorrError, InputError, some
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+    import pandas as pd
+    from torch import nn, optim
+
+    from batchcorr.bridge._fold import Folded
+    from batchcorr.bridge._lint import LintResult
+    from batchcorr.bridge._step import LossFunction
+    from batchcorr.bridge.accumulate import Cost
+
+__all__ = ["Report", "report"]
+
+PARTITIONS = 5
+"""Random partitions of the batch into micro-batches."""
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What was measured of a model; `print` it.
+
+    Parameters
+    ----------
+    batch_norms
+        How many BatchNorm layers there are, by class and mode.
+    findings
+        What `lint` says.
+    folded
+        What `fold` does with a copy in evaluation mode; None: nothing to fold.
+    accumulation
+        What `accumulate.check` says; None: no micro-batch was given.
+    layers
+        Share of batch in the variance of each layer, of `capture`; None: no loader.
+    not_measured
+        Why a part is missing, by the part's name.
+    """
+
+    batch_norms: Mapping[str, int]
+    findings: LintResult
+    folded: Folded | None = None
+    accumulation: Cost | None = None
+    layers: pd.DataFrame | None = None
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether `lint` found no fault."""
+        return self.findings.ok
+
+    def __str__(self) -> str:
+        kinds = [f"{count} {kind}" for kind, count in self.batch_norms.items()]
+        parts = {
+            "BatchNorm layers": "\n".join(kinds) or "none",
+            "Findings (bridge.lint)": str(self.findings),
+            "Folding (bridge.fold)": self._folding(),
+            "Accumulation (accumulate.check)": str(self.accumulation or ""),
+            "Batch, share of variance (bridge.capture)": self._shares(),
+        }
+        lines = []
+        for title, text in parts.items():
+            missing = self.not_measured.get(title.split()[0].strip(","), "")
+            if text or missing:
+                lines += [title, indent(text or f"Not measured: {missing}", "  "), ""]
+        return "\n".join(lines).rstrip()
+
+    __repr__ = __str__
+
+    def _folding(self) -> str:
+        if self.folded is None:
+            return ""
+        kept: dict[str, list[str]] = {}
+        for name, reason in self.folded.kept.items():
+            kept.setdefault(reason, []).append(name)
+        n = len(self.folded.folded)
+        head = (
+            f"{n} of {n + len(self.folded.kept)} fold into a neighbour, relative error"
+        )
+        lines = [f"{head} {self.folded.error:.2g}"]
+        for reason, names in kept.items():
+            lines += wrap(f"kept: {some(names)}: {reason}", 86, subsequent_indent="  ")
+        return "\n".join(lines)
+
+    def _shares(self) -> str:
+        if self.layers is None:
+            return ""
+        largest = self.layers.sort_values("batch", ascending=False).head(10)
+        more = len(self.layers) - len(largest)
+        text = largest.round(3).to_string()
+        return text + (f"\nand {more} layers with less" if more else "")
+
+
+def report(
+    model: nn.Module,
+    batch: Any,
+    loss: LossFunction,
+    optimizer: optim.Optimizer | None = None,
+    loader: Iterable[Any] | None = None,
+    *,
+    domain: Sequence[Hashable] | int | None = None,
+    micro_batch_size: int | None = None,
+) -> Report:
+    """Look at the BatchNorms of a model with every function that asks no more than this.
+
+    Parameters
+    ----------
+    model
+        The model as it is trained: `model.train()`, with whatever is frozen frozen.
+    batch
+        One batch it is trained with: tensors, or tuples, lists and mappings of them,
+        samples on axis 0.
+    loss
+        `loss(model, batch)`: runs the model it is given and returns a scalar.
+    optimizer
+        The optimizer, to look at what it decays.
+    loader
+        Samples of several domains, as for `capture`; None: batch shares are left out.
+    domain
+        Domain of each of these samples, or which item of the loader's tuples holds it;
+        None: each minibatch is one.
+    micro_batch_size
+        Samples of a micro-batch, if gradients are accumulated over `batch`; None: what
+        accumulation costs is left out.
+
+    Returns
+    -------
+    Report
+        An account to print, with each result as an attribute.
+
+    Raises
+    ------
+    InputError
+        If the model is in evaluation mode, or the step cannot be taken. Other parts that
+        cannot be measured are named with the reason.
+
+    Notes
+    -----
+    The model, its gradients and the random numbers stay as they were. About a dozen
+    training steps for `lint`, some runs for `fold`, five times the batch for
+    accumulation, and one run over the loader.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(
+    ...     nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1)
+    ... )
+    >>> def loss(model, batch):
+    ...     return model(batch).square().mean()
+    >>> print(report(model, torch.randn(32, 3), loss))
+    BatchNorm layers
+      1 BatchNorm1d, training
+    <BLANKLINE>
+    Findings (bridge.lint)
+      No fault found.
+    <BLANKLINE>
+    Folding (bridge.fold)
+      1 of 1 fold into a neighbour, relative error ...
+    """
+    findings = lint(model, batch, loss, optimizer)
+    step = Step.of(model, loss, batch)
+    norms = batch_norms(step.model, needed=False, frozen=True)
+    missing: dict[str, str] = {}
+
+    def measured(part: str, measure: Callable[[], Any]) -> Any:
+        try:
+            return measure()
+        except BatchCorrError as error:
+            missing[part] = str(error)
+            return None
+
+    folded = shares = cost = None
+    if norms:
+        folded = measured("Folding", lambda: fold(*_evaluated(step, batch)))
+    if micro_batch_size is not None:
+        cost = measured(
+            "Accumulation",
+            lambda: check(
+                step.model,
+                batch,
+                loss,
+                micro_batch_sizes=[micro_batch_size],
+                partitions=PARTITIONS,
+            ),
+        )
+    if loader is not None:
+        shares = measured(
+            "Batch", lambda: capture(step.model, loader, domain).uns["layers"]
+        )
+    kinds = Counter(_kind(norm) for norm in norms.values())
+    return Report(kinds, findings, folded, cost, shares, missing)
+
+
+def _kind(norm: nn.Module) -> str:
+    """Class and mode of a BatchNorm."""
+    name = type(norm).__name__
+    if not is_batch_norm(norm):
+        return f"{name}, frozen in buffers"
+    tracked = "" if norm.running_mean is not None else ", no running statistics"
+    return f"{name}, {'training' if norm.training else 'evaluation'}{tracked}"
+
+
+def _evaluated(step: Step, batch: Any) -> tuple[nn.Module, Any]:
+    """A copy of the model in evaluation mode, and what the loss calls it with."""
+    model = copy.deepcopy(require_model(step.model)).eval()
+    calls: list[tuple[Any, Any]] = []
+
+    def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        calls.append((args, kwargs))
+
+    with torch.no_grad(), seeded(step.devices), hooked([model], before=note):
+        step.loss(model, batch)
+    args, kwargs = calls[0] if calls else ((), {})
+    if bool(args) == bool(kwargs):
+        msg = (
+            "The loss does not call the model with inputs by position or by name alone: "
+            "use bridge.fold(model.eval(), example_inputs)."
+        )
+        raise InputError(msg)
+    return model, args or kwargs
