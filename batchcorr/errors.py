@@ -159,7 +159,7 @@ class ViewWarning(BatchCorrWarning):
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """Return a sentence that lists what exists, the closest name first in mind.
+    """A sentence that names the closest of what exists, and lists the rest.
 
     Parameters
     ----------
