@@ -75,7 +75,8 @@ def test_bits_bound_what_values_hold():
         bits[0, 1], np.log2(np.sqrt(2 * np.pi * np.e) / 0.01), atol=0.1
     )
     assert bits[0, 1] > -(probability * np.log2(probability)).sum()
-    assert bits_of_values(values, 0 * found[None], x.std(axis=0)[None], n).max() == MOST
+    unknown = bits_of_values(values, 0 * found[None], x.std(axis=0)[None], n)
+    assert 0.99 * MOST < unknown[0, 1] <= MOST
 
 
 def test_bits_of_few_values_are_of_what_differs_and_where():
