@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["gather", "moments"]
 
-COARSE = 10
-"""Binary digits of a standard deviation from which on nobody need be told."""
+COARSE = 1e-3
+"""Standard deviations up to which nobody need be told of rounding."""
 
 
 def moments(
@@ -140,18 +140,18 @@ def gather(
 
 
 def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) -> None:
-    """Say where rounding is coarser than a thousandth of a standard deviation."""
-    coarse = (digits < COARSE) & (sums.n > 0)
-    found = []
-    for batch in np.flatnonzero(coarse.any(axis=1)):
-        least = 2 ** int(digits[batch, coarse[batch]].min() - 1)
-        found.append(
-            f"batch {schema.batches[batch]!r}: {int(coarse[batch].sum()):,} of "
-            f"{coarse.shape[1]:,} features to 1/{least} SD or better"
-        )
+    """Say where means are told to less than a thousandth of a standard deviation."""
+    n = np.broadcast_to(sums.n, digits.shape)
+    told = np.exp2(1.0 - digits) / np.sqrt(np.maximum(n, 1))
+    coarse = (told > COARSE) & (n > 0)
+    found = [
+        f"batch {schema.batches[batch]!r}: {int(coarse[batch].sum()):,} of "
+        f"{coarse.shape[1]:,} features to {told[batch, coarse[batch]].max():.1g} SD"
+        for batch in np.flatnonzero(coarse.any(axis=1))
+    ]
     if found:
         msg = (
-            "Sums of few samples leave rounded, so that values cannot be computed from "
+            "Sums of few values leave rounded, so that values cannot be computed from "
             f"them: {some(found)}. The fit differs from that of pooled rows by as much."
         )
         warn(msg, FeatureWarning)

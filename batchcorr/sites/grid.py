@@ -17,7 +17,7 @@ one of range/g other values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import gammaln
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from batchcorr.arrays.differing import Differing
 
-__all__ = ["MOST", "bits_of_values", "grid_of"]
+__all__ = ["MOST", "Bits", "bits_of_values", "grid_of"]
 
 MOST = 10.0
 """Bits that a value is taken to hold at most, three digits: no grid is known for sure."""
@@ -50,13 +50,28 @@ STEPS = 100
 """Multiples of a sample's smallest difference that are compared with whole numbers."""
 
 
+class Bits(NamedTuple):
+    """Bits that values hold at most: (B, G) each.
+
+    Attributes
+    ----------
+    of_one
+        Of a value that is not the most common one.
+    on_average
+        Of a value of the batch.
+    """
+
+    of_one: NDArray[np.float64]
+    on_average: NDArray[np.float64]
+
+
 def bits_of_values(
     values: Differing,
     grid: NDArray[np.float64],
     sd: NDArray[np.float64],
     n: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Bits that one value holds at most, on average: (B, G).
+) -> Bits:
+    """Bits that the values of each batch and feature hold.
 
     Parameters
     ----------
@@ -80,9 +95,9 @@ def bits_of_values(
         return np.where(grid > 0, bits, MOST)
 
     where = (gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)) / np.log(2)
-    of_all, of_few = most(steps + 1, sd**2), most(steps, sd**2 * n / m)
-    held: NDArray[np.float64] = np.minimum(of_all, (m * of_few + where) / n)
-    return held
+    few = most(steps, sd**2 * n / m)
+    average = np.minimum(most(steps + 1, sd**2), (m * few + where) / n)
+    return Bits(np.maximum(most(steps + 1, sd**2 * n / m), average), average)
 
 
 def grid_of(

@@ -18,7 +18,7 @@ others being unknown,
 
 and ½ log2 1/ε more of all together. d is the largest up to 20 for which, of all samples
 and for any k of those with the highest leverage, I is at most half of what their values
-hold (`grid`): so at least 2^(k h/2) sets of values agree with what is told.
+hold (`grid`; of k, if all differ from the most common one): so at least 2^(k h/2) sets of values agree with what is told.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ __all__ = ["COARSEST", "FINEST", "digits_of", "rounded"]
 FINEST = 20
 """Binary digits of a standard deviation that are told at most: 1e-6 of it."""
 
-COARSEST = 3
-"""Digits without which sums are of little use: an eighth of a standard deviation."""
+COARSEST = -3
+"""Digits that are told at least, of any feature that is told at all."""
+
+USEFUL = 1 / 16
+"""Standard deviations to which the mean of a feature is told, or nothing of it."""
 
 TOLD = 0.5
 """Share of the bits of the values that the sums may tell."""
@@ -77,13 +80,17 @@ def digits_of(
     sd = _sd(sums, bases)
     n = np.broadcast_to(sums.n, sd.shape)
     grid = grid_of(x, design.codes, values, sums.mean)
-    held = bits_of_values(values, grid, sd, n) * n / np.maximum(sums.rows, 1)
+    bits = bits_of_values(values, grid, sd, n)
+    held = bits.on_average * n / np.maximum(sums.rows, 1)
     digits = np.full(sd.shape, FINEST)
     for batch in np.flatnonzero(design.counts):
         columns = design.columns[design.codes == batch]
-        needed = _bits_needed(columns, bases[batch])
-        digits[batch] = np.searchsorted(needed, held[batch], side="right")
-        digits[batch] += COARSEST - 1
+        of_some, of_all = _bits_needed(columns, bases[batch])
+        few = np.searchsorted(of_some, bits.of_one[batch], side="right")
+        safe = np.searchsorted(of_all, held[batch], side="right")
+        digits[batch] = np.minimum(few, safe) + COARSEST - 1
+    useful = np.ceil(-np.log2(USEFUL * np.sqrt(np.maximum(n, 1))))
+    digits = np.where(digits < useful, COARSEST - 1, digits)
     constant = (sums.squares == 0) | (n == 0)
     explained = ~constant & (sd == 0)
     return np.where(explained, COARSEST - 1, np.where(constant, FINEST, digits))
@@ -135,23 +142,27 @@ def _sd(sums: Moments, bases: list[Basis]) -> NDArray[np.float64]:
     return sd
 
 
-def _bits_needed(columns: NDArray[np.float64], basis: Basis) -> NDArray[np.float64]:
-    """Bits that values must hold for sums with `COARSEST` … `FINEST` digits to be safe."""
+def _bits_needed(
+    columns: NDArray[np.float64], basis: Basis
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bits that values must hold for `COARSEST` … `FINEST` digits to be safe.
+
+    Each value of some samples, and of all on average.
+    """
     q, n = basis.directions(columns), len(columns)
     leverage = (q**2).sum(axis=1)
-    order = np.lexsort((*columns.T, -np.round(leverage, 9)))[:SEARCHED]
-    q = q[order]
-    others = np.eye(q.shape[1]) - np.cumsum(q[:, :, None] * q[:, None, :], axis=0)
-    k = np.arange(1, len(q) + 1)
+    order = np.lexsort((*columns.T, -np.round(leverage, 9)))[: min(n - 1, SEARCHED)]
+    some = q[order]
+    others = np.eye(q.shape[1]) - np.cumsum(some[:, :, None] * some[:, None, :], axis=0)
     spectra = np.clip(np.linalg.eigvalsh(others), 0, None)
-    needed = []
+    k = np.arange(1, len(some) + 1)
+    of_some, of_all = [0.0], [0.0]
     for digits in range(COARSEST, FINEST + 1):
-        epsilon = 2.0 ** (-2 * digits) / (2 * np.pi * np.e)
+        epsilon = min(2.0 ** (-2 * digits) / (2 * np.pi * np.e), 1.0)
         told = -0.5 * np.log2(np.minimum(spectra + epsilon, 1)).sum(axis=1)
-        if len(q) == n:
-            told[-1] -= 0.5 * np.log2(epsilon)
-        needed.append((told / k).max() / TOLD)
-    return np.maximum.accumulate(needed)
+        of_some.append(max(of_some[-1], (told / k).max(initial=0) / TOLD))
+        of_all.append(-0.5 * np.log2(epsilon) * (q.shape[1] + 1) / n / TOLD)
+    return np.array(of_some[1:]), np.array(of_all[1:])
 
 
 def _split(

@@ -84,7 +84,7 @@ def test_what_is_released_is_that_of_many_data_sets():
 
 @pytest.mark.parametrize("decimals", [1, 2])
 @pytest.mark.parametrize(("n", "p", "seed"), [(10, 1, 2), (20, 1, 0), (20, 2, 0)])
-@pytest.mark.filterwarnings("ignore:Sums of few samples leave rounded")
+@pytest.mark.filterwarnings("ignore:Sums of few values leave rounded")
 def test_what_a_site_sends_resists(n, p, seed, decimals):
     x, z = people(n, p, decimals, seed)
     assert np.mean(found(sent(x, z), x, z, 20, decimals)) < 0.2

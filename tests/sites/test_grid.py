@@ -68,14 +68,14 @@ def test_bits_bound_what_values_hold():
     x[:, 1] = x[:, 1].round(2)
     found, values = grid(x)
     n = np.full((1, 2), 8000)
-    bits = bits_of_values(values, found[None], x.std(axis=0)[None], n)
+    bits = bits_of_values(values, found[None], x.std(axis=0)[None], n).on_average
     probability = np.unique(x[:, 1], return_counts=True)[1] / 8000
     np.testing.assert_allclose(bits[0, 0], 3, atol=2e-3)
     np.testing.assert_allclose(
         bits[0, 1], np.log2(np.sqrt(2 * np.pi * np.e) / 0.01), atol=0.1
     )
     assert bits[0, 1] > -(probability * np.log2(probability)).sum()
-    unknown = bits_of_values(values, 0 * found[None], x.std(axis=0)[None], n)
+    unknown = bits_of_values(values, 0 * found[None], x.std(axis=0)[None], n).on_average
     assert 0.99 * MOST < unknown[0, 1] <= MOST
 
 
@@ -87,4 +87,4 @@ def test_bits_of_few_values_are_of_what_differs_and_where():
         values, found[None], x.std(axis=0)[None], np.full((1, 1), 100)
     )
     where = np.log2(186087894300)  # 100 over 8
-    assert where / 100 < bits[0, 0] < (where + 8 * np.log2(9.1)) / 100
+    assert where / 100 < bits.on_average[0, 0] < (where + 8 * np.log2(9.1)) / 100
