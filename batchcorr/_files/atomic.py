@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 import time
 from contextlib import contextmanager
@@ -23,14 +24,16 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a path beside `target` to write to; rename it to `target` when complete.
 
     Whatever ends the block early, an error or Ctrl-C, leaves no file behind and the
-    target as it was.
+    target as it was. A link stays a link: the file it points to is replaced. A file
+    that was there passes its permissions on. What is written is on the disk before it
+    takes the target's name.
 
     Raises
     ------
     FileError
         If nothing can be written beside the target.
     """
-    target = Path(target)
+    target = Path(target).resolve()
     if target.is_dir():
         msg = f"{target} is a folder: give the name of a file to write."
         raise FileError(msg)
@@ -44,8 +47,10 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        os.chmod(part, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes files private
+        part.chmod(_mode(target, 0o666))
+        _flush(part)
         part.replace(target)
+        _flush(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -62,7 +67,7 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     FileError
         If nothing can be written beside the target.
     """
-    target = Path(target)
+    target = Path(target).resolve()
     try:
         part = Path(
             tempfile.mkdtemp(
@@ -74,10 +79,13 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     old = part.with_name(f"{part.name}.old")
     try:
         yield part
-        part.chmod(0o777 & ~_umask())
+        part.chmod(_mode(target, 0o777))
+        for path in (*part.rglob("*"), part):
+            _flush(path)
         if os.path.lexists(target):
             target.rename(old)
         part.rename(target)
+        _flush(target.parent)
     finally:
         if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
@@ -102,7 +110,22 @@ def _not_writable(target: Path, error: OSError) -> FileError:
     return FileError(msg)
 
 
-def _umask() -> int:
+def _mode(target: Path, usual: int) -> int:
+    """The permissions of what is there, or else those of anything new."""
+    if target.exists():
+        return stat.S_IMODE(target.stat().st_mode)
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return usual & ~mask
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder, on Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
