@@ -690,7 +690,10 @@ def test_without_any_gene_to_correct_all_comes_back_and_this_is_said(method):
     assert not model.aim_.adjustable.any()
     assert told(Outcome(x, model.transform(x, batch=B))) == "all unchanged"
     refused = what_comes(lambda: corrected(x, B))
-    assert refused.startswith("`DesignError`: 0 of 8 features")
+    assert refused == (
+        "`DesignError`: 0 of 8 features can be corrected: every value of batch 1 is "
+        "missing."
+    )
 
 
 def test_squares_of_tiny_values_are_lost():

@@ -89,6 +89,8 @@ def fit_matrix(
         if name not in estimator.record.takes:
             msg = f"{estimator.record.name} has no {name}: use remove_batch_effect."
             raise InputError(msg)
+    if names.is_unique:
+        estimator.feature_names_ = tuple(map(str, names))
     with collected() as texts:
         estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
     estimator.warnings_ = tuple(texts)

@@ -265,7 +265,12 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     def _remember_features(self, X: Any, table: Any, x: Any) -> None:
         """Keep the names and number of the features, before and after `_take`."""
-        self.feature_names_ = inputs.feature_names(table)
+        named = inputs.feature_names(table)
+        fresh = not hasattr(self, "n_features_in_")
+        given = self.feature_names_ if fresh else None
+        if named is None and given is not None and len(given) == x.shape[1]:
+            named = given  # by whoever fits a matrix whose features have names
+        self.feature_names_ = named
         self.n_features_ = int(x.shape[1])
         self.n_features_in_ = int(X.shape[1]) if hasattr(X, "shape") else x.shape[1]
         self.__dict__.pop("feature_names_in_", None)

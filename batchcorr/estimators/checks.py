@@ -6,7 +6,7 @@ Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced de
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -174,6 +174,21 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
             f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
             "are: in some batch they have no values, no spread or too few, or were left "
             "out of its sums. Look at the batch labels, and leave such features out."
+        )
+        warn(msg, FeatureWarning)
+
+
+def warn_of_constant(
+    moments: Moments, left: NDArray[np.bool_], names: NDArray[Any]
+) -> None:
+    """Name the features that stay as they are because a batch has one value of them."""
+    whole = (moments.rows > 1) & (moments.n == moments.rows)
+    constant = left & ((moments.squares == 0) & whole).any(axis=0)
+    if constant.any():
+        msg = (
+            f"{int(constant.sum())} of {len(left)} features ({some(names[constant])}) are "
+            "constant in a batch, and stay as they are: their batch effects are not "
+            "removed."
         )
         warn(msg, FeatureWarning)
 

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
-from batchcorr.estimators import inputs
+from batchcorr.estimators import checks, inputs
 from batchcorr.estimators.estimate import extend
 from batchcorr.estimators.fitted import FittedState
 from batchcorr.estimators.metadata import Labels, Metadata
@@ -87,6 +87,8 @@ class LocationScaleMethod(FittedState):
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
         self._estimate(problem)
         self._remember_features(X, table, x)
+        left = ~self.aim_.adjustable
+        checks.warn_of_constant(problem.read, left, self.feature_names_out_)
         return self
 
     def partial_fit(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from batchcorr.errors import BatchSizeWarning, DesignError, InputError, warn
+from batchcorr.errors import BatchSizeWarning, DesignError, InputError, some, warn
 from batchcorr.estimators.checks import check_variance, warn_of_explained
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
@@ -195,6 +195,16 @@ class ComBat(LocationScaleMethod):
                 "remove_batch_effect for single features, and check for batches in "
                 "which every feature is constant."
             )
+            unseen = [
+                str(level)
+                for level, n in zip(metadata.levels, fit.n, strict=True)
+                if not n.any()
+            ]
+            if unseen:
+                msg = (
+                    f"{int(pick.sum())} of {len(pick)} features can be corrected: every "
+                    f"value of batch {some(unseen)} is missing. Leave it out."
+                )
             raise DesignError(msg)
         by_location = self._by_location(fit, before)
         if by_location and not self.mean_only:

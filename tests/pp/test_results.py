@@ -129,7 +129,7 @@ def test_a_sparse_x_becomes_dense_with_a_warning(method, kind):
     adata = annotated(sparse(kind))
     with pytest.warns(DensifyWarning, match=r"36 × 8 values take 2\.2 KiB") as caught:
         bc.pp.correct(adata, "batch", method)
-    assert len(caught) == 1
+    assert sum(w.category is DensifyWarning for w in caught) == 1
     assert caught[0].filename == __file__
     assert type(adata.X) is np.ndarray
     expected = corrected(method, sparse().toarray())

@@ -1,0 +1,50 @@
+"""Features that ComBat leaves as they are are named, and counted in the record."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import batchcorr as bc
+from batchcorr.errors import DesignError, FeatureWarning
+
+BATCH = np.repeat(["a", "b"], 10)
+
+
+@pytest.fixture
+def x():
+    x = np.random.default_rng(0).normal(8, 1, (20, 12))
+    x[:10, [3, 7]] = 5.0
+    return x
+
+
+def test_constant_features_are_named_by_estimators(x):
+    table = pd.DataFrame(x, columns=[f"g{k}" for k in range(12)])
+    with pytest.warns(
+        FeatureWarning, match=r"2 of 12 features \(g3, g7\) are constant"
+    ):
+        model = bc.ComBat().fit(table, batch=BATCH)
+    assert model.summary()["features_unchanged"] == 2
+
+
+def test_constant_features_are_named_by_the_functions_of_anndata(x):
+    adata = AnnData(x)
+    adata.obs["batch"], adata.var_names = BATCH, [f"gene{k}" for k in range(12)]
+    with pytest.warns(FeatureWarning, match=r"\(gene3, gene7\) are constant"):
+        bc.pp.combat(adata, "batch")
+    assert '"features_unchanged": 2' in json.dumps(
+        json.loads(adata.uns["batchcorr"]["X"])
+    )
+
+
+def test_a_batch_that_is_missing_is_not_called_constant(x):
+    x[:10] = np.nan
+    with (
+        pytest.warns(FeatureWarning, match="12 of 12 features cannot be corrected"),
+        pytest.raises(DesignError, match="every value of batch a is missing"),
+    ):
+        bc.ComBat().fit(x, batch=BATCH)
