@@ -65,7 +65,7 @@ class CovariateEncoding:
     Examples
     --------
     >>> obs = pd.DataFrame({"sex": ["m", "f", "f"], "age": [30.5, 41.0, 52.5]})
-    >>> encoding = CovariateEncoding.learn(obs, 3)
+    >>> encoding = CovariateEncoding.fit(obs, 3)
     >>> encoding.names
     ('sex[m]', 'age')
     >>> encoding.columns(obs, 3)
@@ -84,7 +84,7 @@ class CovariateEncoding:
     role: str = "covariate"
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         covariates: Any,
         n_rows: int,
@@ -93,7 +93,7 @@ class CovariateEncoding:
         levels: Mapping[str, Iterable[Any]] | None = None,
         role: str = "covariate",
     ) -> CovariateEncoding:
-        """Learn levels and the state of transforms from the rows of `fit`.
+        """The encoding with levels and the state of transforms found in some rows.
 
         Parameters
         ----------
@@ -146,13 +146,13 @@ class CovariateEncoding:
         require(declared, table, f"{role} levels")
         if parsed is None:
             variables = tuple(
-                Variable.learn(table[name], name, role=role, levels=declared.get(name))
+                Variable.fit(table[name], name, role=role, levels=declared.get(name))
                 for name in table
             )
         else:
             require((source.column for source in parsed.inputs), table, role)
             variables = tuple(
-                Variable.learn(
+                Variable.fit(
                     table[source.column],
                     source.column,
                     role=role,
@@ -168,7 +168,7 @@ class CovariateEncoding:
             values = [v.encode(table[v.column], role) for v in variables]
             known = [v.levels for v in variables]
             encoding = replace(
-                encoding, formula=FormulaEncoding.learn(parsed, values, known)
+                encoding, formula=FormulaEncoding.fit(parsed, values, known)
             )
         for variable in variables:
             if variable.levels is not None and len(variable.levels) == 1:
@@ -221,7 +221,7 @@ class CovariateEncoding:
 
         Examples
         --------
-        >>> encoding = CovariateEncoding.learn(pd.DataFrame({"age": [1.5, 2.5]}), 2)
+        >>> encoding = CovariateEncoding.fit(pd.DataFrame({"age": [1.5, 2.5]}), 2)
         >>> CovariateEncoding.from_json(encoding.to_json()) == encoding
         True
         """

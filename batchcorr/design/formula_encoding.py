@@ -51,7 +51,7 @@ class FormulaEncoding:
     --------
     >>> formula = Formula.parse("~ sex + center(age)")
     >>> sex, age = np.array([0, 1, 1]), np.array([30.0, 40.0, 50.0])
-    >>> encoding = FormulaEncoding.learn(formula, [sex, age], [("m", "f"), None])
+    >>> encoding = FormulaEncoding.fit(formula, [sex, age], [("m", "f"), None])
     >>> encoding.names
     ('sex[f]', 'center(age)')
     >>> encoding.columns([sex, age])
@@ -67,13 +67,13 @@ class FormulaEncoding:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         formula: Formula,
         values: Sequence[npt.NDArray[Any]],
         levels: Sequence[tuple[Level, ...] | None],
     ) -> FormulaEncoding:
-        """Learn the columns that a formula gives.
+        """The encoding with the columns that a formula gives, found in some rows.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class FormulaEncoding:
         Parameters
         ----------
         values
-            The values of each input, as in `learn`.
+            The values of each input, as in `fit`.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class FormulaEncoding:
         saved
             The values.
         levels
-            The levels of each input, as in `learn`.
+            The levels of each input, as in `fit`.
 
         Raises
         ------

@@ -43,7 +43,7 @@ class BatchLabels:
 
     Examples
     --------
-    >>> labels = BatchLabels.learn(["b", "a", "b"])
+    >>> labels = BatchLabels.fit(["b", "a", "b"])
     >>> labels.levels
     ('a', 'b')
     >>> labels.codes(["a", "b"])
@@ -54,7 +54,7 @@ class BatchLabels:
     name: str = "batch"
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         labels: Any,
         *,
@@ -90,9 +90,9 @@ class BatchLabels:
 
         Examples
         --------
-        >>> BatchLabels.learn([10, 9, 10]).levels
+        >>> BatchLabels.fit([10, 9, 10]).levels
         (9, 10)
-        >>> BatchLabels.learn(["b"], levels=["b", "a"]).levels
+        >>> BatchLabels.fit(["b"], levels=["b", "a"]).levels
         ('b', 'a')
         """
         known = () if levels is None else declared(levels, name)
@@ -132,7 +132,7 @@ class BatchLabels:
         Parameters
         ----------
         labels
-            One label per row, as in `learn`.
+            One label per row, as in `fit`.
         n_rows
             How many labels there must be.
         unknown

@@ -44,7 +44,7 @@ class Variable:
         return None if self.labels is None else self.labels.levels
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         values: pd.Series[Any],
         column: str,
@@ -79,7 +79,7 @@ class Variable:
 
         Examples
         --------
-        >>> Variable.learn(pd.Series(["b", "a", "b"]), "sex").labels.levels
+        >>> Variable.fit(pd.Series(["b", "a", "b"]), "sex").labels.levels
         ('a', 'b')
         """
         name = f"{role} {column!r}"
@@ -88,7 +88,7 @@ class Variable:
             if not quiet:
                 _warn_few_values(numbers, name)
             return cls(column)
-        labels = BatchLabels.learn(values, name=name, levels=levels)
+        labels = BatchLabels.fit(values, name=name, levels=levels)
         if levels is None and not category:
             _check_labels(values, labels)
         return cls(column, labels)
@@ -114,7 +114,7 @@ class Variable:
             return self.labels.codes(values, unknown=DesignError)
         name = f"{role} {self.column!r}"
         if _holds_labels(values, name):
-            labels = BatchLabels.learn(values, name=name).levels
+            labels = BatchLabels.fit(values, name=name).levels
             msg = (
                 f"{name} held numbers when it was learned and now holds labels, such as "
                 f"{labels[0]!r}."

@@ -201,7 +201,7 @@ class LocationScaleMethod(FittedState):
         self._check_features(table, x.shape[1])
         batch = labels.batch
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
-        new = BatchLabels.learn(first, n_rows=x.shape[0])
+        new = BatchLabels.fit(first, n_rows=x.shape[0])
         known = {text for level in fitted.metadata.levels for text in texts(level)}
         again = [level for level in new.levels if texts(level) & known]
         if again:

@@ -83,7 +83,7 @@ class Metadata:
             )
             raise InputError(msg)
         factors = [
-            BatchLabels.learn(
+            BatchLabels.fit(
                 given,
                 n_rows=n_rows,
                 name=f"batch factor {k}" if k > 1 else "batch",
@@ -96,10 +96,10 @@ class Metadata:
         return cls(
             batch=factors[0] if factors else None,
             factors=tuple(factors[1:]),
-            covariates=CovariateEncoding.learn(
+            covariates=CovariateEncoding.fit(
                 labels.covariates, n_rows, formula=formula, levels=levels
             ),
-            nuisance=CovariateEncoding.learn(
+            nuisance=CovariateEncoding.fit(
                 labels.nuisance,
                 n_rows,
                 role="nuisance",

@@ -84,13 +84,11 @@ def make_schema(
             raise MissingKeyError(msg)
     known: dict[str, Any] = {}
     for name in names:
-        variable = Variable.learn(
-            adata.obs[name], name, levels=(levels or {}).get(name)
-        )
+        variable = Variable.fit(adata.obs[name], name, levels=(levels or {}).get(name))
         known[name] = variable.levels or NUMERIC
     return Schema(
         features=feature_names(adata),
-        batches=BatchLabels.learn(labels.batch, levels=batches).levels,
+        batches=BatchLabels.fit(labels.batch, levels=batches).levels,
         units=units,
         covariates=known,
         batch_key=batch_key,

@@ -179,7 +179,7 @@ class Schema:
             if not isinstance(levels, str):
                 labels[f"covariate {name!r}"] = (table[name], levels)
         for name, (values, levels) in labels.items():  # says what was not declared
-            BatchLabels.learn(values, name=name, levels=levels, n_rows=n_rows)
+            BatchLabels.fit(values, name=name, levels=levels, n_rows=n_rows)
         given = covariates if self.covariates else None
         return self.metadata.design(n_rows, Labels(batch, given)), table
 
@@ -275,4 +275,4 @@ def _levels(given: Iterable[Any] | str, name: str) -> Any:
     if isinstance(given, str) and given == NUMERIC and name != "batch":
         return NUMERIC
     levels = given if isinstance(given, str) else list(given)
-    return BatchLabels.learn(levels, name=name, levels=levels).levels
+    return BatchLabels.fit(levels, name=name, levels=levels).levels

@@ -37,10 +37,10 @@ def through_json(encoding):
     return CovariateEncoding.from_json(saved)
 
 
-def learn(covariates, **options):
-    """Learn, and check what holds for every encoding."""
+def encode(covariates, **options):
+    """Fit and encode, and check what holds for every encoding."""
     n = len(covariates)
-    encoding = CovariateEncoding.learn(covariates, n, **options)
+    encoding = CovariateEncoding.fit(covariates, n, **options)
     columns = encoding.columns(covariates, n)
     assert columns.dtype == np.float64
     assert columns.flags.c_contiguous
@@ -65,14 +65,14 @@ def test_golden_designs_of_r():
         if "age" in golden:
             obs["age"] = golden["age"]
         for formula in (None, "~ " + " + ".join(obs)):
-            encoding, columns = learn(obs, formula=formula)
+            encoding, columns = encode(obs, formula=formula)
             mine = [name.replace("[", "").replace("]", "") for name in encoding.names]
             assert mine == names[1:]
             np.testing.assert_array_equal(columns, golden["mod"][:, 1:])
 
 
 def test_none_gives_no_columns(obs):
-    encoding = CovariateEncoding.learn(None, 8)
+    encoding = CovariateEncoding.fit(None, 8)
     assert encoding.columns(None, 3).shape == (3, 0)
     assert encoding.columns(obs, 8).shape == (8, 0)
     assert encoding == through_json(encoding)
@@ -81,7 +81,7 @@ def test_none_gives_no_columns(obs):
 
 
 def test_every_column_of_a_table_is_a_main_effect(obs):
-    encoding, columns = learn(obs[["sex", "age", "tissue"]])
+    encoding, columns = encode(obs[["sex", "age", "tissue"]])
     assert encoding.names == ("sex[m]", "age", "tissue[x]", "tissue[y]")
     assert encoding.terms == ("sex", "age", "tissue", "tissue")
     assert encoding.required == ("sex", "age", "tissue")
@@ -109,7 +109,7 @@ def test_every_column_of_a_table_is_a_main_effect(obs):
     ids=range(13),
 )
 def test_labels_of_any_type_are_one_hot(column):
-    encoding, columns = learn(pd.DataFrame({"a": column}))
+    encoding, columns = encode(pd.DataFrame({"a": column}))
     np.testing.assert_array_equal(columns, MALE[:, None])
     assert encoding.terms == ("a",)
     assert encoding.names[0].startswith("a[")
@@ -121,13 +121,13 @@ def test_labels_of_any_type_are_one_hot(column):
 )
 def test_numbers_of_any_type_stay_numbers(dtype):
     numbers = np.arange(8)
-    encoding, columns = learn(pd.DataFrame({"a": pd.Series(numbers, dtype=dtype)}))
+    encoding, columns = encode(pd.DataFrame({"a": pd.Series(numbers, dtype=dtype)}))
     assert encoding.names == ("a",)
     np.testing.assert_array_equal(columns, numbers[:, None])
 
 
 def test_zero_and_one_are_numbers_without_a_warning():
-    encoding, columns = learn(pd.DataFrame({"male": MALE.astype(int)}))
+    encoding, columns = encode(pd.DataFrame({"male": MALE.astype(int)}))
     assert encoding.names == ("male",)
     np.testing.assert_array_equal(columns, MALE[:, None])
 
@@ -136,7 +136,7 @@ def test_zero_and_one_are_numbers_without_a_warning():
 def test_few_integers_are_numbers_with_a_warning(dtype):
     dose = pd.DataFrame({"dose": pd.Series([1, 2, 3] * 3, dtype=dtype)})
     with pytest.warns(CovariateWarning, match=r"only the values 1, 2, 3.*category"):
-        encoding = CovariateEncoding.learn(dose, 9)
+        encoding = CovariateEncoding.fit(dose, 9)
     assert encoding.names == ("dose",)
     np.testing.assert_array_equal(encoding.columns(dose, 9)[:, 0], [1, 2, 3] * 3)
 
@@ -151,7 +151,7 @@ def test_few_integers_are_numbers_with_a_warning(dtype):
     ],
 )
 def test_other_numbers_come_without_a_warning(values):
-    learn(pd.DataFrame({"a": values}))
+    encode(pd.DataFrame({"a": values}))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_other_numbers_come_without_a_warning(values):
     ],
 )
 def test_a_formula_says_how_to_read_few_integers(formula, names):
-    encoding, columns = learn(pd.DataFrame({"dose": [1, 2, 3] * 3}), formula=formula)
+    encoding, columns = encode(pd.DataFrame({"dose": [1, 2, 3] * 3}), formula=formula)
     assert names is None or encoding.names == names
     if names is None:
         np.testing.assert_array_equal(columns[:3], [[1, 0], [0, 1], [0, 0]])
@@ -173,11 +173,11 @@ def test_a_formula_says_how_to_read_few_integers(formula, names):
 def test_a_formula_that_reads_few_integers_as_they_are_warns():
     dose = pd.DataFrame({"dose": [1, 2, 3] * 3})
     with pytest.warns(CovariateWarning, match="only the values"):
-        CovariateEncoding.learn(dose, 9, formula="~ dose + log(dose)")
+        CovariateEncoding.fit(dose, 9, formula="~ dose + log(dose)")
 
 
 def test_a_formula_with_interactions(obs):
-    encoding, columns = learn(obs, formula="~ sex * center(age) + tissue - 1")
+    encoding, columns = encode(obs, formula="~ sex * center(age) + tissue - 1")
     assert encoding.required == ("sex", "age", "tissue")
     assert encoding.terms == (
         "sex",
@@ -194,7 +194,7 @@ def test_a_formula_with_interactions(obs):
 def test_new_rows_are_encoded_as_learned(obs):
     for formula in (None, "~ sex*scale(age) + poly(age, 2) + tissue"):
         table = obs[["sex", "age", "tissue"]] if formula is None else obs
-        encoding, columns = learn(table, formula=formula)
+        encoding, columns = encode(table, formula=formula)
         for rows in ([0], [7, 2, 2], [1, 2, 4]):
             some = obs.iloc[rows][::1]
             np.testing.assert_array_equal(
@@ -209,7 +209,7 @@ def test_new_rows_are_encoded_as_learned(obs):
 def test_labels_match_across_types():
     plate = pd.DataFrame({"plate": pd.Categorical([1, 2, 1, 2])})
     for formula in (None, "~ plate"):
-        encoding, columns = learn(plate, formula=formula)
+        encoding, columns = encode(plate, formula=formula)
         for dtype in (str, int, float):
             same = encoding.columns(plate.astype(dtype), 4)
             np.testing.assert_array_equal(same, columns)
@@ -217,7 +217,7 @@ def test_labels_match_across_types():
 
 @pytest.mark.parametrize("formula", [None, "~ sex + age"])
 def test_an_unseen_level_is_an_error_that_names_it(obs, formula):
-    encoding, _ = learn(obs[["sex", "age"]], formula=formula)
+    encoding, _ = encode(obs[["sex", "age"]], formula=formula)
     new = obs.assign(sex="x")
     with pytest.raises(DesignError, match=r"covariate 'sex'.*'x'.*'f', 'm'") as caught:
         encoding.columns(new, 8)
@@ -226,11 +226,11 @@ def test_an_unseen_level_is_an_error_that_names_it(obs, formula):
 
 @pytest.mark.parametrize("formula", [None, "~ sex + age", "~ sex * log(age)"])
 def test_a_missing_column_is_named_with_a_guess(obs, formula):
-    encoding, _ = learn(obs[["sex", "age"]], formula=formula)
+    encoding, _ = encode(obs[["sex", "age"]], formula=formula)
     with pytest.raises(MissingKeyError, match=r"no column 'age'.*mean 'Age'"):
         encoding.columns(obs.rename(columns={"age": "Age"}), 8)
     with pytest.raises(MissingKeyError, match=r"no column 'aeg'.*mean 'age'"):
-        CovariateEncoding.learn(obs, 8, formula="~ sex + aeg")
+        CovariateEncoding.fit(obs, 8, formula="~ sex + aeg")
 
 
 @pytest.mark.parametrize("formula", [None, "~ sex + age", "~ sex + C(age)"])
@@ -240,8 +240,8 @@ def test_missing_values_are_counted_and_located(obs, formula, column):
     new.iloc[[3, 5], ["sex", "age"].index(column)] = None
     match = rf"covariate '{column}' is missing .*2 of 8 samples \((first in )?rows? 3"
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.learn(new, 8, formula=formula)
-    encoding, _ = learn(obs[["sex", "age"]], formula=formula)
+        CovariateEncoding.fit(new, 8, formula=formula)
+    encoding, _ = encode(obs[["sex", "age"]], formula=formula)
     with pytest.raises(DesignError, match=match):
         encoding.columns(new, 8)
 
@@ -249,7 +249,7 @@ def test_missing_values_are_counted_and_located(obs, formula, column):
 def test_infinite_values_are_an_error(obs):
     obs = obs[["sex", "age"]].assign(age=[1.0, np.inf, 2, -np.inf, 3, 4, 5, 6])
     with pytest.raises(DesignError, match=r"'age' is missing or infinite in 2 of 8.*1"):
-        CovariateEncoding.learn(obs, 8)
+        CovariateEncoding.fit(obs, 8)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_infinite_values_are_an_error(obs):
 def test_other_kinds_of_columns_are_refused(values):
     match = "covariate 'a' (holds .* are possible|must hold one label per row)"
     with pytest.raises(InputError, match=match):
-        CovariateEncoding.learn(pd.DataFrame({"a": values}), 8)
+        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8)
 
 
 @pytest.mark.parametrize(
@@ -284,9 +284,9 @@ def test_other_kinds_of_columns_are_refused(values):
 )
 def test_identifiers_are_refused(values, match):
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.learn(pd.DataFrame({"a": values}), 8)
+        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8)
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.learn(pd.DataFrame({"a": values}), 8, formula="~ a")
+        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8, formula="~ a")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_identifiers_are_refused(values, match):
     ],
 )
 def test_other_labels_are_not_identifiers(values):
-    learn(pd.DataFrame({"a": values}))
+    encode(pd.DataFrame({"a": values}))
 
 
 @pytest.mark.parametrize("formula", [None, "~ sex + a"])
@@ -307,7 +307,7 @@ def test_other_labels_are_not_identifiers(values):
 def test_a_constant_column_is_left_out_with_a_warning(values, formula):
     table = pd.DataFrame({"sex": SEX, "a": values})
     with pytest.warns(CovariateWarning, match="'a' does not vary") as caught:
-        encoding = CovariateEncoding.learn(table, 8, formula=formula)
+        encoding = CovariateEncoding.fit(table, 8, formula=formula)
     assert len(caught) == 1
     assert encoding.names == ("sex[m]",)
     assert through_json(encoding) == encoding
@@ -317,14 +317,14 @@ def test_a_constant_column_is_left_out_with_a_warning(values, formula):
 def test_an_empty_cell_of_an_interaction_is_left_out():
     table = pd.DataFrame({"a": list("xxyyxxyy"), "b": list("ppppqqpp")})
     with pytest.warns(CovariateWarning, match="does not vary") as caught:
-        encoding = CovariateEncoding.learn(table, 8, formula="~ a*b")
+        encoding = CovariateEncoding.fit(table, 8, formula="~ a*b")
     assert [str(w.message).split("'")[1] for w in caught] == ["a[y]:b[q]"]
     assert encoding.names == ("a[y]", "b[q]")
     assert through_json(encoding).columns(table, 8).shape == (8, 2)
 
 
 def test_a_series_is_one_covariate(obs):
-    encoding, columns = learn(obs["sex"])
+    encoding, columns = encode(obs["sex"])
     assert encoding.names == ("sex[m]",)
     assert encoding.required == ("sex",)
     np.testing.assert_array_equal(encoding.columns(obs, 8), columns)
@@ -337,14 +337,14 @@ def test_a_series_is_one_covariate(obs):
     "labels", [SEX, np.array(SEX), pd.Categorical(SEX), pd.array(SEX, dtype="string")]
 )
 def test_a_list_of_labels_is_one_covariate(labels, obs):
-    encoding, columns = learn(labels)
+    encoding, columns = encode(labels)
     assert encoding.names == ("covariate[m]",)
     np.testing.assert_array_equal(columns, MALE[:, None])
     np.testing.assert_array_equal(encoding.columns(obs["sex"], 8), columns)
 
 
 def test_a_vector_of_numbers_is_one_covariate():
-    encoding, columns = learn(np.array(AGE), role="nuisance")
+    encoding, columns = encode(np.array(AGE), role="nuisance")
     assert encoding.names == encoding.terms == ("nuisance",)
     np.testing.assert_array_equal(columns[:, 0], AGE)
 
@@ -352,13 +352,13 @@ def test_a_vector_of_numbers_is_one_covariate():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, bool])
 def test_an_array_holds_design_columns_and_loses_its_intercept(dtype):
     array = np.stack([np.ones(8), MALE, np.arange(8) > 3], axis=1).astype(dtype)
-    encoding, columns = learn(array)
+    encoding, columns = encode(array)
     assert encoding.names == encoding.terms == ("covariate[1]", "covariate[2]")
     assert encoding.required == ()
     np.testing.assert_array_equal(columns, array[:, 1:])
     np.testing.assert_array_equal(encoding.columns(array[:1], 1), array[:1, 1:])
     np.testing.assert_array_equal(encoding.columns(array.tolist(), 8), array[:, 1:])
-    assert learn(np.empty((8, 0)))[1].shape == (8, 0)
+    assert encode(np.empty((8, 0)))[1].shape == (8, 0)
 
 
 @pytest.mark.parametrize(
@@ -386,12 +386,12 @@ def test_an_array_holds_design_columns_and_loses_its_intercept(dtype):
 )
 def test_what_cannot_be_covariates(covariates, match):
     with pytest.raises(InputError, match=match):
-        CovariateEncoding.learn(covariates, 8)
+        CovariateEncoding.fit(covariates, 8)
 
 
 def test_new_covariates_must_be_of_the_same_kind(obs):
-    table, _ = learn(obs[["sex", "age"]])
-    array, _ = learn(np.random.default_rng(0).normal(size=(8, 2)))
+    table, _ = encode(obs[["sex", "age"]])
+    array, _ = encode(np.random.default_rng(0).normal(size=(8, 2)))
     with pytest.raises(InputError, match="give a DataFrame with the columns 'sex'"):
         table.columns(None, 8)
     with pytest.raises(InputError, match="give a DataFrame"):
@@ -413,14 +413,14 @@ def test_new_covariates_must_be_of_the_same_kind(obs):
 @pytest.mark.parametrize("covariates", [None, np.ones((8, 2)), SEX])
 def test_a_formula_needs_a_table(covariates):
     with pytest.raises(InputError, match="names columns of a table"):
-        CovariateEncoding.learn(covariates, 8, formula="~ sex")
+        CovariateEncoding.fit(covariates, 8, formula="~ sex")
 
 
 def test_a_hostile_formula_is_refused_on_the_way_in_and_when_read(obs):
     hostile = "~ sex + __import__('os').system('x')"
     with pytest.raises(InputError, match="Allowed are"):
-        CovariateEncoding.learn(obs, 8, formula=hostile)
-    encoding, _ = learn(obs, formula="~ sex + center(age)")
+        CovariateEncoding.fit(obs, 8, formula=hostile)
+    encoding, _ = encode(obs, formula="~ sex + center(age)")
     saved = encoding.to_json()
     saved["formula"] = saved["formula"] | {"formula": hostile}
     with pytest.raises(InputError, match="Allowed are"):
@@ -432,7 +432,7 @@ def test_columns_named_like_functions_and_modules_are_columns():
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(1, 0.1, size=(20, len(names))), columns=names)
     formula = " + ".join(f"`{name}`" for name in names) + " + log(log) + center(v0)"
-    encoding, columns = learn(table, formula=formula)
+    encoding, columns = encode(table, formula=formula)
     assert encoding.names == (*names, "log(log)", "center(v0)")
     np.testing.assert_array_equal(columns[:, :8], table)
     np.testing.assert_allclose(columns[:, 8], np.log(table["log"]))
@@ -440,7 +440,7 @@ def test_columns_named_like_functions_and_modules_are_columns():
 
 def test_columns_without_text_names():
     table = pd.DataFrame({0: AGE, ("a", 1): SEX})
-    encoding, columns = learn(table)
+    encoding, columns = encode(table)
     assert encoding.names == ("0", "('a', 1)[m]")
     assert columns[0].tolist() == [30.5, 1]
 
@@ -450,7 +450,7 @@ def test_declared_levels_need_not_occur_and_keep_constant_columns(obs):
     for formula in (None, "~ sex + age"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            encoding = CovariateEncoding.learn(
+            encoding = CovariateEncoding.fit(
                 first[["sex", "age"]].assign(age=1.5),
                 2,
                 formula=formula,
@@ -464,20 +464,20 @@ def test_declared_levels_need_not_occur_and_keep_constant_columns(obs):
 
 def test_declared_levels_make_labels_of_numbers():
     table = pd.DataFrame({"dose": [1, 2, 3] * 3})
-    encoding, _ = learn(table, levels={"dose": [1, 2, 3, 4]})
+    encoding, _ = encode(table, levels={"dose": [1, 2, 3, 4]})
     assert encoding.names == ("dose[2]", "dose[3]", "dose[4]")
 
 
 def test_declared_levels_are_checked(obs):
     obs = obs[["sex", "age"]]
     with pytest.raises(DesignError, match=r"'sex'.*outside the declared levels: 'm'"):
-        CovariateEncoding.learn(obs, 8, levels={"sex": ["f", "x"]})
+        CovariateEncoding.fit(obs, 8, levels={"sex": ["f", "x"]})
     with pytest.raises(MissingKeyError, match=r"no column 'Sex'.*mean 'sex'"):
-        CovariateEncoding.learn(obs, 8, levels={"Sex": ["f", "m"]})
+        CovariateEncoding.fit(obs, 8, levels={"Sex": ["f", "m"]})
 
 
 def test_in_parts_an_array_keeps_its_constant_columns():
-    encoding = CovariateEncoding.learn(np.ones((3, 2)), 3, levels={})
+    encoding = CovariateEncoding.fit(np.ones((3, 2)), 3, levels={})
     assert encoding.columns(np.zeros((2, 2)), 2).shape == (2, 2)
 
 
@@ -501,16 +501,16 @@ def test_in_parts_an_array_keeps_its_constant_columns():
     ids=range(13),
 )
 def test_damaged_encodings_are_not_read(obs, change):
-    encoding, _ = learn(obs[["sex", "age"]])
+    encoding, _ = encode(obs[["sex", "age"]])
     with pytest.raises(InputError):
         CovariateEncoding.from_json(encoding.to_json() | change)
 
 
 def test_nothing_given_is_changed(obs):
     before = obs.copy(deep=True)
-    learn(obs[["sex", "age"]])
-    learn(obs, formula="~ sex*log(age)")
+    encode(obs[["sex", "age"]])
+    encode(obs, formula="~ sex*log(age)")
     pd.testing.assert_frame_equal(obs, before)
     array = np.ones((8, 2))
     array.flags.writeable = False
-    learn(array)
+    encode(array)

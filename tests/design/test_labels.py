@@ -58,7 +58,7 @@ SPLIT = pd.Categorical(TEXT, categories=["c", "unused", "b", "a"])
 )
 def test_levels_and_codes_of_every_kind_of_label(labels, levels):
     labels = list(labels) if hasattr(labels, "__next__") else labels
-    learned = BatchLabels.learn(labels, n_rows=len(labels))
+    learned = BatchLabels.fit(labels, n_rows=len(labels))
     assert learned.levels == levels
     assert [type(level) for level in learned.levels] == [
         type(level) for level in levels
@@ -79,7 +79,7 @@ TEXTS = st.text("abç_.7", min_size=1, max_size=3).filter(lambda text: text[-1] 
 
 @given(st.lists(st.one_of(TEXTS, st.integers(-9, 9)), min_size=1))
 def test_the_level_of_a_code_is_the_label(labels):
-    learned = BatchLabels.learn(labels)
+    learned = BatchLabels.fit(labels)
     levels = [str(learned.levels[code]) for code in learned.codes(labels)]
     assert levels == [str(label) for label in labels]
     assert len({*map(str, learned.levels)}) == len(learned.levels)
@@ -97,7 +97,7 @@ def test_the_level_of_a_code_is_the_label(labels):
     ],
 )
 def test_a_label_written_in_two_ways_is_one(labels, levels, codes):
-    learned = BatchLabels.learn(labels)
+    learned = BatchLabels.fit(labels)
     assert learned.levels == levels
     assert learned.codes(labels).tolist() == codes
 
@@ -113,14 +113,14 @@ def test_a_label_written_in_two_ways_is_one(labels, levels, codes):
 )
 def test_labels_that_may_be_one_are_refused(labels, match):
     with pytest.raises(DesignError, match=match):
-        BatchLabels.learn(labels)
+        BatchLabels.fit(labels)
 
 
 def test_levels_saved_before_may_be_one_written_in_two_ways():
     saved = {"name": "batch", "levels": [1, "1"]}
     assert BatchLabels.from_json(saved).codes(["1", 1]).tolist() == [1, 0]
     with pytest.raises(InputError, match="levels of batch"):
-        BatchLabels.learn([1], levels=[1, "1"])
+        BatchLabels.fit([1], levels=[1, "1"])
 
 
 @pytest.mark.parametrize("mark", ["NA", "N/A", "#N/A", "nan", "null", "", " ", " NA "])
@@ -134,20 +134,20 @@ def test_what_pandas_reads_as_missing_is_missing(mark, dtype):
     with pytest.raises(
         DesignError, match=r"2 of 4 samples \((x, z|rows 1, 3)\)"
     ) as met:
-        BatchLabels.learn(labels)
+        BatchLabels.fit(labels)
     assert f"{mark!r} is read as missing" in str(met.value).replace("b'", "'")
     with pytest.raises(DesignError, match="missing"):
         BatchLabels(("a", "b")).codes(labels)
 
 
 def test_a_missing_mark_that_is_declared_is_a_label():
-    learned = BatchLabels.learn(["None", "drug"], levels=["None", "drug"])
+    learned = BatchLabels.fit(["None", "drug"], levels=["None", "drug"])
     assert learned.codes(["drug", "None"]).tolist() == [1, 0]
 
 
 def test_labels_that_become_the_same_text_are_one_level():
     day = pd.Timestamp("2024-01-01")
-    learned = BatchLabels.learn([str(day), day, "a"])
+    learned = BatchLabels.fit([str(day), day, "a"])
     assert learned.levels == ("2024-01-01 00:00:00", "a")
     assert learned.codes([day, "a", str(day)]).tolist() == [0, 1, 0]
 
@@ -188,7 +188,7 @@ def test_ambiguous_labels_do_not_match(levels, labels):
 
 
 def test_an_unknown_batch_names_the_batches_and_the_remedies():
-    learned = BatchLabels.learn(["a", "b"])
+    learned = BatchLabels.fit(["a", "b"])
     with pytest.raises(UnknownBatchError) as caught:
         learned.codes(["a", "y", "x", "y"])
     message = str(caught.value)
@@ -204,7 +204,7 @@ def test_only_the_first_unknown_labels_are_named():
 
 
 def test_an_unknown_level_of_a_covariate_is_no_unknown_batch():
-    learned = BatchLabels.learn(["a", "b"], name="covariate 'sex'")
+    learned = BatchLabels.fit(["a", "b"], name="covariate 'sex'")
     with pytest.raises(DesignError, match=r"covariate 'sex'.*'x'") as caught:
         learned.codes(["x"], unknown=DesignError)
     assert not isinstance(caught.value, UnknownBatchError)
@@ -235,7 +235,7 @@ def test_categories_that_do_not_occur_are_not_unknown():
 )
 def test_missing_labels_are_counted_and_located(labels):
     with pytest.raises(DesignError, match=r"2 of 4 samples \(rows 1, 3\)") as caught:
-        BatchLabels.learn(labels)
+        BatchLabels.fit(labels)
     assert "drop them" in str(caught.value)
     with pytest.raises(DesignError, match="missing"):
         BatchLabels(("a", "b")).codes(labels)
@@ -259,32 +259,32 @@ def test_missing_labels_are_counted_and_located(labels):
 )
 def test_what_is_not_a_label_per_row(labels, match):
     with pytest.raises(InputError, match=match):
-        BatchLabels.learn(labels)
+        BatchLabels.fit(labels)
 
 
 def test_a_wrong_length_names_both_lengths():
     with pytest.raises(InputError, match=r"2 labels for 3 rows.*transpose"):
-        BatchLabels.learn(["a", "b"], n_rows=3)
+        BatchLabels.fit(["a", "b"], n_rows=3)
     with pytest.raises(InputError, match="2 labels for 3 rows"):
         BatchLabels(("a", "b")).codes(["a", "b"], n_rows=3)
 
 
 def test_declared_levels_keep_their_order_and_need_not_occur():
-    learned = BatchLabels.learn(["b", "b"], levels=["c", "b", "a"])
+    learned = BatchLabels.fit(["b", "b"], levels=["c", "b", "a"])
     assert learned.levels == ("c", "b", "a")
     assert learned.codes(["a", "c"]).tolist() == [2, 0]
-    assert BatchLabels.learn([2], levels=np.array([1, 2])).levels == (1, 2)
+    assert BatchLabels.fit([2], levels=np.array([1, 2])).levels == (1, 2)
 
 
 def test_a_label_outside_the_declared_levels_is_an_error():
     with pytest.raises(DesignError, match=r"'x'.*Declared: 'a', 'b'"):
-        BatchLabels.learn(["a", "x"], levels=["a", "b"])
+        BatchLabels.fit(["a", "x"], levels=["a", "b"])
 
 
 @pytest.mark.parametrize("levels", [[], ["a", "a"], ["a", None], [1, 1.0], "ab"])
 def test_declared_levels_are_distinct_labels(levels):
     with pytest.raises(InputError, match="levels of batch"):
-        BatchLabels.learn(["a"], levels=levels)
+        BatchLabels.fit(["a"], levels=levels)
 
 
 @pytest.mark.parametrize(
@@ -308,17 +308,17 @@ def test_damaged_labels_are_not_read(saved):
 def test_no_loop_runs_over_rows():
     rows = 2_000_000
     labels = np.arange(rows) % 7
-    learned = BatchLabels.learn(labels, n_rows=rows)
+    learned = BatchLabels.fit(labels, n_rows=rows)
     assert (learned.codes(labels) == labels).all()
 
 
 def test_arrow_labels():
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     labels = pd.Series(["b", "a", "b"], dtype="string[pyarrow]")
-    assert BatchLabels.learn(labels).levels == ("a", "b")
+    assert BatchLabels.fit(labels).levels == ("a", "b")
     numbers = pd.Series([2, 1, None], dtype="int64[pyarrow]")
-    assert BatchLabels.learn(numbers[:2]).levels == (1, 2)
+    assert BatchLabels.fit(numbers[:2]).levels == (1, 2)
     with pytest.raises(DesignError, match="1 of 3"):
-        BatchLabels.learn(numbers)
+        BatchLabels.fit(numbers)
     dictionary = labels.astype("category").astype("string[pyarrow]")
     assert BatchLabels(("a", "b")).codes(dictionary).tolist() == [1, 0, 1]

@@ -21,7 +21,7 @@ def with_cell(text):
 
 def read(values, **options):
     table = pd.DataFrame({"age": values}, index=SAMPLES)
-    return CovariateEncoding.learn(table, N, **options)
+    return CovariateEncoding.fit(table, N, **options)
 
 
 @pytest.mark.parametrize("dtype", ["object", "string", "category"])
