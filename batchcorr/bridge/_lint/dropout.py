@@ -31,6 +31,9 @@ __all__ = ["find_dropout_before"]
 MASKS, ROWS = 32, 1024
 """Draws of the masks at most, and samples under masks that are enough."""
 
+SEED = 715_517
+"""Far from seeds that people make data with: masks must not follow the values."""
+
 TOLERATED = 0.02
 """Change of the variance that is not worth a word."""
 
@@ -125,15 +128,13 @@ def find_dropout_before(
     Looked for at no special point, too, where nothing hides it; the numbers are those of
     the plain model where it shows there.
     """
-    still = _Run(general, None, _none)
-    if not still.random:
+    if not general.is_random:
         return []
-    subject = plain()
-    found = _find(general, still) | _find(subject, _Run(subject, None, _none))
-    return list(found.values())
+    return list((_find(general) | _find(plain())).values())
 
 
-def _find(subject: Subject, still: _Run) -> dict[str, Finding]:
+def _find(subject: Subject) -> dict[str, Finding]:
+    still = _Run(subject, None, _none)
     first = _Run(subject, still.outputs, _all)
     sites = [
         k
@@ -162,7 +163,7 @@ def _variance_ratios(
     """The variance in evaluation over that in training, mean over channels."""
     training: dict[int, Moments] = {}
     masks = min(max(ROWS // n_samples(subject.batch), 4), MASKS)
-    for seed in range(masks if sites else 0):
+    for seed in range(SEED, SEED + (masks if sites else 0)):
         drawn = _Run(subject, still.outputs, _all, seed)
         for k in sites:
             own = drawn.moments(k)

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from batchcorr.bridge._batches import leaves, map_tensors, n_samples, take
-from batchcorr.bridge._intercept import Call, Intercept
+from batchcorr.bridge._intercept import Call, Intercept, Quiet
 from batchcorr.bridge._norms import batch_norms
 from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._step import Step
@@ -27,7 +27,7 @@ from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from torch import Tensor
@@ -59,6 +59,17 @@ class _Frozen(Intercept):
         return F.batch_norm(
             x, None, None, call.weight, call.bias, training=True, eps=call.eps
         )
+
+
+class _Counting(Quiet):
+    """Lets random layers draw, and counts them."""
+
+    def answer(
+        self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
+    ) -> Any:
+        """What a random function gives."""
+        del number, still
+        return drawn()
 
 
 def copied(step: Step) -> Step:
@@ -178,7 +189,7 @@ class Subject:
         for dtype, samples in ((torch.float64, few), (torch.float64, whole)):
             subject = cls._in(dtype, step, samples, norms, general=general)
             try:
-                subject.run()
+                _ = subject.gradients
             except (RuntimeError, InputError):
                 # Something in the model or the loss is written for its dtype, or for
                 # the size of the batch.
@@ -243,16 +254,28 @@ class Subject:
         return max(changes) if finite else math.inf
 
     @cached_property
+    def _first(self) -> tuple[list[Tensor], tuple[Tensor | None, ...], int]:
+        """Loss and outputs, the gradient, and how many random layers there are."""
+        with _Counting() as counting:
+            loss, *outputs = self.run()
+        gradients = self.step.gradients(loss)
+        before = [value.detach() for value in (loss, *outputs)]
+        return before, gradients, counting.draws
+
+    @property
     def before(self) -> list[Tensor]:
         """Loss and outputs as they are."""
-        with torch.no_grad():
-            return self.run()
+        return self._first[0]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the model draws random numbers."""
+        return self._first[2] > 0
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """Gradients of the trainable parameters that the loss depends on."""
-        found = self.step.gradients(self.run()[0])
-        pairs = zip(self.step.parameters, found, strict=True)
+        pairs = zip(self.step.parameters, self._first[1], strict=True)
         return {name: gradient for name, gradient in pairs if gradient is not None}
 
     @cached_property

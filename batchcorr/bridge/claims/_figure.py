@@ -132,6 +132,8 @@ def _draw_curves(
     axes: Axes, numbers: Sequence[Measured], labels: tuple[str, str]
 ) -> None:
     """Draw points over what they depend on, and what is expected of them."""
+    from matplotlib.ticker import LogLocator
+
     names = list(dict.fromkeys(number.curve for number in numbers))
     for k, name in enumerate(names):
         points = [number for number in numbers if number.curve == name]
@@ -161,8 +163,9 @@ def _draw_curves(
         axes.set_xscale("log")
         if len(places) <= 8:
             axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.minorticks_off()
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.legend(loc="best", labelspacing=0.3)
