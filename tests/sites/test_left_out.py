@@ -94,6 +94,7 @@ def test_few_are_found_beside_missing_values(kind):
 
 
 @pytest.mark.parametrize("kind", ["dense", "CSR", "dask"])
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
 def test_a_sample_that_outweighs_all_others_would_tell_all_of_it(kind):
     adata = people()
     adata.X[17, 2] = 500.0
