@@ -33,6 +33,7 @@ __all__ = [
     "EmptySampleWarning",
     "FeatureWarning",
     "FileError",
+    "FileWarning",
     "FoldError",
     "InputError",
     "LayerWarning",
@@ -140,6 +141,10 @@ class EmptySampleWarning(BatchCorrWarning):
 
 class FeatureWarning(BatchCorrWarning):
     """Features stay as they are: unknown to the correction, or not to be estimated."""
+
+
+class FileWarning(BatchCorrWarning):
+    """A file may be incomplete, or was left by a run that was killed."""
 
 
 class LayerWarning(BatchCorrWarning):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchcorr._files.leftovers import OLD, clean, delete, prefix_of
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     Whatever ends the block early, an error or Ctrl-C, leaves no file behind and the
     target as it was. A link stays a link: the file it points to is replaced. A file
     that was there passes its permissions on. What is written is on the disk before it
-    takes the target's name.
+    takes the target's name. What a killed process left there is deleted.
 
     Raises
     ------
@@ -37,9 +36,10 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         msg = f"{target} is a folder: give the name of a file to write."
         raise FileError(msg)
+    clean(target)
     try:
         handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+            prefix=prefix_of(target), suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
         raise _not_writable(target, error) from error
@@ -68,15 +68,16 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         If nothing can be written beside the target.
     """
     target = Path(target).resolve()
+    clean(target)
     try:
         part = Path(
             tempfile.mkdtemp(
-                prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent
+                prefix=prefix_of(target), suffix=target.suffix, dir=target.parent
             )
         )
     except OSError as error:
         raise _not_writable(target, error) from error
-    old = part.with_name(f"{part.name}.old")
+    old = part.with_name(f"{part.name}{OLD}")
     try:
         yield part
         part.chmod(_mode(target, 0o777))
@@ -89,19 +90,8 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
-        _delete(part)
-        _delete(old)
-
-
-def _delete(path: Path) -> None:
-    """Delete a file, link or folder; again where other threads still write into it."""
-    for _ in range(100):
-        if path.is_symlink() or path.is_file():
-            path.unlink()
-        shutil.rmtree(path, ignore_errors=True)
-        if not os.path.lexists(path):
-            return
-        time.sleep(0.01)
+        delete(part)
+        delete(old)
 
 
 def _not_writable(target: Path, error: OSError) -> FileError:

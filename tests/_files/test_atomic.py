@@ -2,10 +2,54 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
+from batchcorr._files import leftovers
 from batchcorr._files.atomic import replacing, replacing_folder
+from batchcorr.errors import FileWarning
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from batchcorr._files.atomic import replacing, replacing_folder
+target, moment = Path(sys.argv[1]), sys.argv[2]
+def stay(*_):
+    print(moment, flush=True)
+    time.sleep(60)
+if moment == "moved aside":
+    rename = Path.rename
+    Path.rename = lambda self, to: rename(self, to) if self == target else stay()
+with (replacing_folder if target.suffix == ".zarr" else replacing)(target) as part:
+    (part / "0" if part.is_dir() else part).write_text("half")
+    if moment == "writing":
+        stay()
+"""
+
+
+@pytest.fixture
+def at_work():
+    """Start a process that writes a file and stays in the midst of it."""
+    processes = []
+
+    def start(target, moment="writing"):
+        command = [sys.executable, "-c", WRITER, str(target), moment]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout.readline() == f"{moment}\n"
+        return process
+
+    yield start
+    for process in processes:
+        end(process)
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
 
 
 def mode(path):
@@ -72,3 +116,53 @@ def test_an_error_leaves_the_target_as_it_was_and_nothing_else(tmp_path):
             raise KeyboardInterrupt
     assert file.read_text() == "old"
     assert sorted(tmp_path.iterdir()) == [file, folder]
+
+
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="nobody can be asked")
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["a.npz", "a.zarr"])
+def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path, at_work, name):
+    target = tmp_path / name
+    give = replacing_folder if target.suffix == ".zarr" else replacing
+    killed, alive, other = (
+        at_work(target),
+        at_work(target),
+        at_work(target.with_stem("a-b")),
+    )
+    end(killed)
+    end(other)
+    with give(target) as part:
+        (part / "0" if part.is_dir() else part).write_text("whole")
+    left = sorted(p.name.split("-")[-2] for p in tmp_path.glob(".*"))
+    assert left == sorted([str(alive.pid), str(other.pid)])  # of another name: not ours
+    end(alive)
+    with give(target):
+        pass
+    assert len(list(tmp_path.glob(".*"))) == 1
+
+
+@needs_posix
+def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path, at_work):
+    target = tmp_path / "a.zarr"
+    target.mkdir()
+    (target / "0").write_text("old")
+    end(at_work(target, "moved aside"))
+    assert not target.exists()
+    with pytest.raises(KeyboardInterrupt), replacing_folder(target):
+        raise KeyboardInterrupt
+    assert (target / "0").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_others_left_is_named(tmp_path, monkeypatch):
+    target = tmp_path / "a.npz"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(leftovers.platform, "node", lambda: "another machine")
+        left = tmp_path / f"{leftovers.prefix_of(target)}abcdefgh.npz"
+    left.write_text("half")
+    warned = pytest.warns(FileWarning, match=f"in place of a.npz.*{left.name}")
+    with warned, replacing(target):
+        pass
+    assert left.exists()
