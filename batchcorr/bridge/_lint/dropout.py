@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_dropout_before"]
 
-MASKS, ROWS = 32, 1024
+MASKS, ROWS = 64, 4096
 """Draws of the masks at most, and samples under masks that are enough."""
 
 SEED = 715_517
