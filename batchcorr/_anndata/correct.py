@@ -42,12 +42,12 @@ def correct(
         labels = read_labels(step.adata, batch_key, covariates, nuisance)
         estimator = make_estimator(method, parameters, labels.formula)
         step.allow_dense(estimator, dense=dense)
-        fit_matrix(step.x, adata.var_names, estimator, labels, weights)
+        read = fit_matrix(step.x, adata.var_names, estimator, labels, weights)
         step.finish(
             estimator,
             labels.keys,
             texts,
-            lambda x, out: estimator.apply(x, labels.given, out=out, dense=True),
+            lambda x, out: estimator.apply(x, read, out=out, dense=True),
         )
     return step.adata if copy else None
 

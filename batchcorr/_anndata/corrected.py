@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchcorr._anndata.labels import ObsLabels
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
+    from batchcorr.estimators.metadata import Labels
 
 __all__ = ["Lazy", "corrected", "lazily"]
 
@@ -131,8 +132,8 @@ def lazily(
         estimator = _location_scale(
             make_estimator(method or "combat", parameters, labels.formula)
         )
-        fit_matrix(x, adata.var_names, estimator, labels)
-        matrix = _of_fitted(as_matrix(x), estimator, labels)
+        read = fit_matrix(x, adata.var_names, estimator, labels)
+        matrix = _of_fitted(as_matrix(x), estimator, read)
         return Lazy(matrix, estimator, labels.keys, earlier)
     if method is not None or parameters:
         msg = (
@@ -147,10 +148,10 @@ def lazily(
 
 
 def _of_fitted(
-    x: Any, estimator: LocationScaleMethod, labels: ObsLabels
+    x: Any, estimator: LocationScaleMethod, labels: Labels
 ) -> CorrectedMatrix:
     """The matrix that an estimator was fitted to, corrected: its moments are known."""
-    design = estimator.design_of(x.shape[0], labels.given)
+    design = estimator.design_of(x.shape[0], labels)
     sums = estimator.moments_
     assert sums is not None
     left_out = sums.n_columns - design.columns.shape[1]  # covariates, if not needed

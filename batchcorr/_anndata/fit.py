@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from batchcorr.estimators.metadata import Labels
+
 __all__ = ["fit", "fit_matrix", "make_estimator", "require_correction"]
 
 
@@ -72,7 +74,8 @@ def fit(
     labels = read_labels(adata, batch_key, covariates, nuisance)
     estimator = make_estimator(method, parameters, labels.formula)
     x = get_matrix(adata, layer)
-    return fit_matrix(x, adata.var_names, estimator, labels, weights)
+    fit_matrix(x, adata.var_names, estimator, labels, weights)
+    return estimator
 
 
 def fit_matrix(
@@ -81,23 +84,17 @@ def fit_matrix(
     estimator: Corrector,
     labels: ObsLabels,
     weights: Any = None,
-) -> Corrector:
-    """Fit an estimator to a matrix whose labels and feature names were read."""
-    given = {"nuisance": labels.nuisance, "weights": weights}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
-        if name not in estimator.record.takes:
-            msg = f"{estimator.record.name} has no {name}: use remove_batch_effect."
-            raise InputError(msg)
+) -> Labels:
+    """Fit an estimator to a matrix; the labels of its rows, to apply it with."""
     if names.is_unique:
         estimator.feature_names_ = tuple(map(str, names))
     with collected() as texts:
-        estimator.fit(x, batch=labels.batch, covariates=labels.covariates, **given)
+        read = estimator.fit_labels(x, labels.given, weights)
     estimator.warnings_ = tuple(texts)
     if names.is_unique:
         estimator.feature_names_ = tuple(map(str, names))
     estimator.obs_columns_ = labels.keys
-    return estimator
+    return read
 
 
 def make_estimator(

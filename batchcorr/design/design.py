@@ -90,6 +90,13 @@ class Design:
         """Return the design of some rows."""
         return replace(self, codes=self.codes[rows], columns=self.columns[rows])
 
+    def without_kept(self) -> Self:
+        """The design without the kept columns, for corrections that need none."""
+        if not self.kept:
+            return self
+        columns = np.ascontiguousarray(self.columns[:, self.kept :])
+        return replace(self, columns=columns, kept=0, binary=self.binary[self.kept :])
+
     def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the columns' batch means (B, p) and the columns centred by them."""
         if not self.n_rows:

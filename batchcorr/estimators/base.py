@@ -68,6 +68,12 @@ class Corrector(TransformerMixin, BaseEstimator):
     feature_names_: tuple[str, ...] | None = None
     n_features_: int
 
+    def _fit_labels(self, x: Any, labels: Labels, weights: Any) -> Labels:
+        """Fit to samples; see `fit_labels`."""
+        fit: Any = self.fit
+        fit(x, batch=labels.batch, covariates=labels.covariates)
+        return labels
+
     @abstractmethod
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         """Correct samples; see `apply`."""
@@ -135,6 +141,35 @@ class Corrector(TransformerMixin, BaseEstimator):
             )
             raise InputError(msg)
         return given if seen is None and self.feature_names_ is None else names
+
+    def fit_labels(self, x: Any, labels: Labels, weights: Any = None) -> Labels:
+        """Fit to samples whose labels were read: `fit` for faces.
+
+        Parameters
+        ----------
+        x
+            Samples × features.
+        labels
+            Batch, covariates and nuisances of the samples.
+        weights
+            Of each sample or value, where the method takes them.
+
+        Returns
+        -------
+        The labels, for `apply` to these same samples: with the design they were read
+        into, so that nothing is read twice.
+
+        Raises
+        ------
+        InputError
+            If the method does not take nuisances or weights that are given.
+        """
+        given = {"nuisance": labels.nuisance, "weights": weights}
+        for name, value in given.items():
+            if value is not None and name not in self.record.takes:
+                msg = f"{self.record.name} has no {name}: use remove_batch_effect."
+                raise InputError(msg)
+        return self._fit_labels(x, labels, weights)
 
     def apply(
         self, x: Any, labels: Labels, *, out: Any = None, dense: bool | None = None

@@ -113,9 +113,11 @@ class FittedState(Corrector, LocationScaleSteps):
         The design, without the columns of covariates where the correction needs none.
         """
         fitted = self._ready()
+        keep = fitted.correction.needs_covariates
+        if labels.design is not None:
+            return labels.design if keep else labels.design.without_kept()
         if fitted.metadata.batch is not None:
             self._require_batch(labels.batch)
-        keep = fitted.correction.needs_covariates
         if keep and labels.covariates is None:
             checks.refuse_without_covariates(
                 fitted.metadata,
@@ -147,7 +149,8 @@ class FittedState(Corrector, LocationScaleSteps):
         table, batch, covariates = self._take(X, labels.batch, labels.covariates)
         x = matrix.as_matrix(table)
         self._check_features(table, x.shape[1])
-        design = self.design_of(x.shape[0], Labels(batch, covariates, labels.nuisance))
+        labels = labels._replace(batch=batch, covariates=covariates)
+        design = self.design_of(x.shape[0], labels)
         if matrix.is_sparse(x):
             device = matrix.on_device(x)
             allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)

@@ -77,9 +77,10 @@ class LocationScaleMethod(FittedState):
             If covariates are confounded with batch, or labels are missing; if the data
             are infinite, not numeric or of wrong shape.
         """
-        return self._fit(X, Labels(batch, covariates))
+        self._fit_labels(X, Labels(batch, covariates), None)
+        return self
 
-    def _fit(self, X: Any, labels: Labels, weights: Any = None) -> Self:
+    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
         table, x, labels = self._read(X, labels)
         if labels.nuisance is None:
             self._require_batch(labels.batch)
@@ -89,7 +90,7 @@ class LocationScaleMethod(FittedState):
         self._remember_features(X, table, x)
         left = ~self.aim_.adjustable
         checks.warn_of_constant(problem.read, left, self.feature_names_out_)
-        return self
+        return labels._replace(design=problem.design)
 
     def partial_fit(
         self,

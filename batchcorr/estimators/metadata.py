@@ -36,11 +36,15 @@ class Labels(NamedTuple):
         What is to be kept.
     nuisance
         What is to be removed with batch.
+    design
+        The design these were read into by the estimator that is given them; None: not
+        read yet.
     """
 
     batch: Any = None
     covariates: Any = None
     nuisance: Any = None
+    design: Design | None = None
 
 
 @dataclass(frozen=True)

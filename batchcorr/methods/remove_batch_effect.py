@@ -145,7 +145,8 @@ class RemoveBatchEffect(LocationScaleMethod):
         """
         if weights is not None:
             weights = _checked(weights, np.shape(X))
-        return self._fit(X, Labels(batch, covariates, nuisance), weights)
+        self._fit_labels(X, Labels(batch, covariates, nuisance), weights)
+        return self
 
     def transform(
         self,
