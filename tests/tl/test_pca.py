@@ -111,6 +111,7 @@ def test_components_are_those_of_the_formed_matrix(kind, method):
     np.testing.assert_allclose(adata.obsm["X_pca"], u[:, :8] * s[:8] * signs, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
 @pytest.mark.parametrize(
     ("first", "searches"), [(1.0, 1), (1e4, 2)], ids=["alike", "one far larger"]
 )
