@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ def capture(
     *,
     labels: Sequence[Hashable] | int | None = None,
     layers: Sequence[str] | str | None = None,
+    channels: int | Mapping[str, int] | None = None,
 ) -> AnnData:
     """Run a network and return its activations as an AnnData, with batch and label.
 
@@ -65,6 +66,9 @@ def capture(
     layers
         Names of the modules whose outputs are taken, or one name; None: all that have
         parameters of their own, are called and give samples × channels.
+    channels
+        Which axis of a layer's output are its channels, for all layers or by name; None:
+        the one that is as long as the layer says it is (features, or its bias).
 
     Returns
     -------
@@ -91,7 +95,7 @@ def capture(
         If layers are left out, because they give something else than samples × channels
         (recurrent layers and attention give tuples, some layers are given positions as
         rows) or are not called in every batch. Layers that are never called are left
-        out silently.
+        out silently. If it is not clear which axis are the channels.
 
     Notes
     -----
@@ -113,13 +117,15 @@ def capture(
     """
     from anndata import AnnData
 
-    modules = _choose(require_model(model), layers)
+    model = require_model(model)
+    modules = _choose(model, layers)
+    axes = _read_axes(channels, modules)
     wanted = {
         "batch": _read_given(batch, "batch"),
         "label": _read_given(labels, "labels"),
     }
     columns: dict[str, list[Any]] = {key: [] for key in wanted}
-    recording = Recording(modules, needed=layers is not None)
+    recording = Recording(modules, axes, needed=layers is not None)
     with ExitStack() as stack:
         for name, module in modules.items():
             handle = module.register_forward_hook(recording.hook(name))
@@ -169,6 +175,24 @@ def _choose(
         msg = "No module of the model has parameters: name modules with layers=[…]."
         raise InputError(msg)
     return found
+
+
+def _read_axes(
+    channels: int | Mapping[str, int] | None, modules: Mapping[str, nn.Module]
+) -> dict[str, int]:
+    """The axis of the channels by layer, as far as it is told."""
+    if channels is None:
+        return {}
+    if isinstance(channels, int):
+        return dict.fromkeys(modules, channels)
+    for name, axis in channels.items():
+        if name not in modules:
+            msg = f"channels= names no captured layer {name!r}. {did_you_mean(name, modules)}"
+            raise MissingKeyError(msg)
+        if not isinstance(axis, int):
+            msg = f"channels[{name!r}] is {axis!r}: give the number of an axis."
+            raise InputError(msg)
+    return dict(channels)
 
 
 def _read_given(given: Any, key: str) -> Any:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchcorr.bridge._batches import read_batches
-from batchcorr.bridge._running import evaluating, run
+from batchcorr.bridge._norms import is_batch_norm, is_frozen
+from batchcorr.bridge._running import evaluating, hooked, run, wide
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["fingerprint", "fingerprints"]
 
 
 def fingerprint(parameter: Tensor) -> list[float]:
-    """Return the three numbers.
+    """The three numbers.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def fingerprint(parameter: Tensor) -> list[float]:
     flat = parameter.detach().cpu().flatten()
     if flat.is_complex():
         flat = torch.view_as_real(flat).flatten()
-    flat = flat.double()
+    flat = wide(flat)
     norm = float(flat.norm())
     turning = torch.cos(torch.arange(len(flat), dtype=torch.float64))
     unit = norm or 1.0
@@ -47,7 +48,7 @@ def fingerprint(parameter: Tensor) -> list[float]:
 def fingerprints(
     model: nn.Module, loader: Iterable[Any], order: Mapping[str, _BatchNorm]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return fingerprints of the parameters before each BatchNorm, after the last one.
+    """Fingerprints of the parameters before each BatchNorm, after the last one.
 
     Parameters
     ----------
@@ -66,20 +67,15 @@ def fingerprints(
     rows: list[list[float]] = []
     seen: set[nn.Module] = set()
 
-    def note(module: nn.Module, _inputs: Any) -> None:
+    def note(module: Any, _args: Any, _kwargs: Any) -> None:
         if module in names:
             found[names[module]] = np.array(rows).reshape(-1, 3)
             rows.clear()
-        elif module not in seen and not isinstance(module, _BatchNorm):
+        elif module not in seen and not (is_batch_norm(module) or is_frozen(module)):
             seen.add(module)
             own = module.parameters(recurse=False)
             rows.extend(fingerprint(parameter) for parameter in own)
 
-    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
-    try:
-        with evaluating(model):
-            run(model, next(iter(read_batches(loader))).inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(model.modules(), before=note), evaluating(model):
+        run(model, next(iter(read_batches(loader))).inputs)
     return found

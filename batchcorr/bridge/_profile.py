@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._files import npz
-from batchcorr.bridge._null_table import NullTable
+from batchcorr.bridge._norms import affine_of, channels_of
 from batchcorr.errors import FileError, InputError
+from batchcorr.models.channel_shrinkage import Null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +24,86 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["LayerProfile", "Profile", "weights_of"]
+__all__ = ["LayerProfile", "NullTable", "Profile", "weights_of"]
 
-SCHEMA = 2
+SCHEMA = 3
 SAME = 0.01
 """Share by which γ, β and fingerprints may differ from those of the profile's model."""
+
+
+@dataclass(frozen=True)
+class NullTable:
+    """How a layer's statistics err at S support sizes, C channels.
+
+    Errors depend on how much of the support's peculiarity the layers before have
+    absorbed: nothing or all of it (second axis).
+
+    Attributes
+    ----------
+    location_noise, log_variance
+        (S, 2, C); log variances are NaN where a single row has none.
+    log_bias
+        (S, C).
+    effective
+        Independent channels that means and log variances count for: (2,).
+    """
+
+    location_noise: NDArray[np.float64]
+    log_variance: NDArray[np.float64]
+    log_bias: NDArray[np.float64]
+    effective: NDArray[np.float64]
+
+    def at(
+        self,
+        sizes: NDArray[np.int64],
+        n: int,
+        absorbed: tuple[float, float],
+        *,
+        single: bool,
+    ) -> Null:
+        """The null for n samples: between sizes log-linear, beyond them as 1/n.
+
+        Parameters
+        ----------
+        sizes
+            The S support sizes.
+        n
+            Samples in the support.
+        absorbed
+            Shares of location and scale that the layers before have absorbed.
+        single
+            Whether a channel has one row in all, which tells nothing of its variance.
+        """
+        noise, spread = (
+            (1 - share) * table[:, 0] + share * table[:, 1]
+            for share, table in zip(
+                absorbed, (self.location_noise, self.log_variance), strict=True
+            )
+        )
+        measured = ~np.isnan(self.log_bias[:, 0])
+        variance = bias = None
+        if not single and measured.any():
+            variance = _between(sizes[measured], spread[measured], n)
+            bias = _between(sizes[measured], self.log_bias[measured], n)
+        return Null(
+            location_noise=_between(sizes, noise, n),
+            log_bias=bias,
+            log_variance=variance,
+            effective_locations=float(self.effective[0]),
+            effective_scales=float(self.effective[1]),
+        )
+
+
+def _between(
+    sizes: NDArray[np.int64], values: NDArray[np.float64], n: int
+) -> NDArray[np.float64]:
+    """Values at n, interpolated as n · value over log n."""
+    scaled = values * sizes[:, None]
+    place = np.interp(np.log(n), np.log(sizes), np.arange(len(sizes)))
+    low = int(place)
+    high = min(low + 1, len(sizes) - 1)
+    at: NDArray[np.float64] = scaled[low] + (place - low) * (scaled[high] - scaled[low])
+    return at / n
 
 
 @dataclass(frozen=True)
@@ -63,7 +139,7 @@ class LayerProfile:
     def mixture(
         self, shares: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return mean and variance of z in a mixture of classes: (…, C) each."""
+        """Mean and variance of z in a mixture of classes: (…, C) each."""
         mean = shares @ self.class_mean
         return mean, np.maximum(shares @ self.class_square - mean**2, 1e-6)
 
@@ -158,8 +234,8 @@ class Profile:
                 raise FileError(msg)
             if int(header["schema"]) < SCHEMA:
                 msg = (
-                    f"{path} was saved by an older batchcorr, and does not know of which "
-                    "weights it is. Make it again with profile(model, source_loader)."
+                    f"{path} was saved by an older batchcorr, which measured other "
+                    "things. Make it again with profile(model, source_loader)."
                 )
                 raise FileError(msg)
             layers = {
@@ -189,11 +265,11 @@ class Profile:
         """
         for name, norm in order.items():
             layer = self.layers.get(name)
-            if layer is None or len(layer.mean) != norm.num_features:
+            if layer is None or len(layer.mean) != channels_of(norm):
                 what = "is not in it" if layer is None else f"has {len(layer.mean)}"
                 msg = (
                     "The profile is of another model: the layer "
-                    f"{name!r} of {norm.num_features} channels {what}. Make one of "
+                    f"{name!r} of {channels_of(norm)} channels {what}. Make one of "
                     "this model with profile(model, source_loader)."
                 )
                 raise InputError(msg)
@@ -208,18 +284,19 @@ class Profile:
 
 
 def weights_of(norm: _BatchNorm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return γ and β of a layer, 1 and 0 where it has none."""
-    size = norm.num_features
-    if norm.weight is None:
-        return np.ones(size), np.zeros(size)
-    weight, bias = norm.weight.detach(), norm.bias.detach()
-    return weight.double().cpu().numpy(), bias.double().cpu().numpy()
+    """γ and β of a layer, 1 and 0 where it has none."""
+    size = channels_of(norm)
+    weight, bias = affine_of(norm)
+    return (
+        np.ones(size) if weight is None else weight.cpu().numpy(),
+        np.zeros(size) if bias is None else bias.cpu().numpy(),
+    )
 
 
 def _difference(
     layer: LayerProfile, norm: _BatchNorm, producers: NDArray[np.float64]
 ) -> str:
-    """Return which weights differ from those of the profile, or "" if none do."""
+    """Which weights differ from those of the profile, or "" if none do."""
     for found, known in zip(weights_of(norm), (layer.weight, layer.bias), strict=True):
         if not np.allclose(found, known, rtol=SAME, atol=SAME):
             return "γ or β of"
@@ -232,7 +309,7 @@ def _difference(
 
 
 def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
-    """Return the arrays of a layer by name, those of its tables after a dot."""
+    """The arrays of a layer by name, those of its tables after a dot."""
     found = {}
     for field in fields(layer):
         value = getattr(layer, field.name)
@@ -245,7 +322,7 @@ def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
 
 
 def _layer(arrays: Mapping[str, Any], prefix: str) -> LayerProfile:
-    """Return the layer whose arrays have the prefix."""
+    """The layer whose arrays have the prefix."""
 
     def table(name: str) -> NullTable | None:
         if f"{prefix}{name}.effective" not in arrays:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from batchcorr.bridge._batches import read_batches
-from batchcorr.bridge._class_mixture import choose_classes, is_unbalanced
-from batchcorr.bridge._composition import gives_logits
+from batchcorr.bridge._classes import choose_classes, gives_logits, is_unbalanced
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
 from batchcorr.bridge._fingerprints import fingerprints
 from batchcorr.bridge._layerwise import (
@@ -21,9 +19,10 @@ from batchcorr.bridge._layerwise import (
     put,
     require_reusable,
     restore,
-    snapshot,
+    restoring,
     statistics,
 )
+from batchcorr.bridge._norms import require_model
 from batchcorr.bridge._profile import Profile
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
@@ -151,7 +150,8 @@ def recalibrate(
         If the model has no BatchNorm layers, or lazy ones, or they are in training
         mode; if a layer is called twice in a run, in some minibatches only, or keeps no
         statistics; if values are not finite, the loader is an iterator or of wrong
-        shape, or device; if adabn has one row; if the profile is missing, is another
+        shape, or device; if adabn has one row, or statistics do not fit the numbers of
+        a layer (float16); if the profile is missing, is another
         model's (γ, β or weights before a layer differ by more than 1 %), or has no
         classes. The model is then untouched.
     MissingKeyError
@@ -159,9 +159,12 @@ def recalibrate(
 
     Notes
     -----
-    One run over the loader, and one for each layer, up to it; eb_cov six of those. The
-    result tends to adabn with many samples. `torch.optim.swa_utils.update_bn` measures
-    with dropout on, all layers at once, by an average over minibatches.
+    Of a single minibatch two forward passes, three with a profile; of several one run
+    over the loader, and one for each layer, up to it. eb_cov takes some ten of those.
+    The result tends to adabn with many samples. On networks of convolutions the other
+    methods gain little over adabn from a few samples on.
+    `torch.optim.swa_utils.update_bn` measures with dropout on, all layers at once, by an
+    average over minibatches. Frozen BatchNorms (torchvision's detectors) are set too.
 
     References
     ----------
@@ -181,8 +184,9 @@ def recalibrate(
     True
     """
     weight = _check(method, profile, alpha, pseudo_count)
+    model = require_model(model)
     require_reusable(loader)
-    order = call_order(model, loader)
+    order, samples = call_order(model, loader)
     for name, norm in order.items():
         if norm.training:
             msg = (
@@ -192,13 +196,10 @@ def recalibrate(
             raise InputError(msg)
     if profile is not None:
         profile.require(order, fingerprints(model, loader, order))
-    samples = sum(batch.size for batch in read_batches(loader))
-    before, old = snapshot(order), statistics(order)
-    try:
-        found = _estimate(_Task(model, loader, order, old), method, profile, weight)
-    except BaseException:
-        restore(before)
-        raise
+    old = statistics(order)
+    task = _Task(model, loader, order, old, samples)
+    with restoring(order, always=False) as before:
+        found = _estimate(task, method, profile, weight)
     table = _table(old, statistics(order), found.kept)
     done = Recalibration(found.method, samples, table, found.classes)
     done._before = before
@@ -261,6 +262,7 @@ class _Task(NamedTuple):
     loader: Iterable[Any]
     order: Mapping[str, _BatchNorm]
     old: Statistics
+    samples: int
 
 
 def _estimate(
@@ -270,7 +272,7 @@ def _estimate(
     weight: Callable[[int], float],
 ) -> _Found:
     """Set the statistics of all layers by a method."""
-    model, loader, order, old = task
+    model, loader, order, old, samples = task
     go = partial(correct, model, loader, order)
     if profile is None or not (method.startswith("eb") or method == "auto"):
         if method == "adabn":
@@ -282,7 +284,6 @@ def _estimate(
         return _Found("combat" if method == "auto" else method)
     plain = EmpiricalBayes(profile)
     result = go(plain)
-    samples = sum(batch.size for batch in read_batches(loader))
     classes = len(profile.shares)
     known = classes > 0 and samples > 1
     if known and method == "auto":

@@ -1,7 +1,8 @@
 """What the layers of a network give, batch by batch: samples × channels each.
 
 A layer is a matrix with a row for every sample if it gives one tensor, samples first, as
-often in every batch; its positions (time, height, width) are averaged.
+often in every batch; its positions (time, height, width) are averaged. Its channels are
+the axis that is as long as the layer itself: its features, or its bias.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, LayerWarning, warn
@@ -22,8 +25,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording"]
 
-CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
-"""Layers whose channels are the last axis; those of all others are the second."""
+LENGTHS = (
+    "out_channels",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "embedding_dim",
+)
+"""Where layers of torch say how many channels they give."""
+
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+SECOND = (_ConvNd, _NormBase, nn.GroupNorm)
+"""Layers whose channels are the last and the second axis where two are as long."""
 
 
 class Recording:
@@ -36,17 +49,23 @@ class Recording:
     needed
         Whether all of them must be there: else those that are not matrices are left
         out.
+    axes
+        The axis of the channels, for layers of which it is told.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module], *, needed: bool) -> None:
+    def __init__(
+        self, layers: Mapping[str, nn.Module], axes: Mapping[str, int], *, needed: bool
+    ) -> None:
         self.layers = layers
         self.needed = needed
+        self.axes = axes
+        self.unclear: dict[str, str] = {}
         self.outputs: dict[tuple[str, int], list[Tensor]] = {}
         self.refused: dict[str, str] = {}
         self._calls: list[tuple[str, Tensor]] = []
 
     def hook(self, name: str) -> Any:
-        """Return the forward hook of a layer: it takes the mean over positions."""
+        """The forward hook of a layer: it takes the mean over positions."""
 
         def record(module: nn.Module, _inputs: Any, output: Any) -> None:
             if name in self.refused:
@@ -56,7 +75,8 @@ class Recording:
             elif output.ndim < 2:
                 self._refuse(name, f"it gives a tensor of shape {tuple(output.shape)}")
             else:
-                self._calls.append((name, _mean_over_positions(name, module, output)))
+                axis = self._channel_axis(name, module, output)
+                self._calls.append((name, _mean_over_positions(name, output, axis)))
 
         return record
 
@@ -80,7 +100,7 @@ class Recording:
                 del self.outputs[key]
 
     def matrices(self) -> dict[str, Tensor]:
-        """Return the matrix of each layer, and say which layers there are none of.
+        """The matrix of each layer; says which layers there are none of.
 
         Raises
         ------
@@ -101,10 +121,36 @@ class Recording:
         if self.refused:
             msg = f"Layers are left out. {_account(self.layers, self.refused)}"
             warn(msg, LayerWarning)
+        for name, taken in self.unclear.items():
+            if name not in self.refused:
+                msg = (
+                    f"It is not clear which axis of {name!r} "
+                    f"({type(self.layers[name]).__name__}) are its channels: {taken} is "
+                    f"taken. Say it with channels={{{name!r}: axis}}."
+                )
+                warn(msg, LayerWarning)
         return {
             name if call == 1 else f"{name} (call {call})": torch.cat(parts)
             for (name, call), parts in self.outputs.items()
         }
+
+    def _channel_axis(self, name: str, module: nn.Module, output: Tensor) -> int:
+        """The axis of the channels: the one told, or the one as long as the layer."""
+        if name in self.axes:
+            axis = self.axes[name]
+            if not -output.ndim <= axis < output.ndim or axis % output.ndim == 0:
+                self._refuse(name, f"channels={axis} is no axis of {output.ndim} but 0")
+                return 1
+            return axis % output.ndim
+        size = _length_of(module)
+        fitting = [k for k in range(1, output.ndim) if output.shape[k] == size]
+        if len(fitting) == 1 or output.ndim == 2:
+            return fitting[0] if fitting else 1
+        usual = output.ndim - 1 if isinstance(module, LAST) else 1
+        if usual not in fitting or not isinstance(module, (*LAST, *SECOND)):
+            shape = tuple(output.shape)
+            self.unclear.setdefault(name, f"axis {usual} of {shape}")
+        return usual
 
     def _refuse(self, name: str, why: str) -> None:
         """Leave a layer out, or raise if it is needed."""
@@ -118,7 +164,7 @@ class Recording:
 def _unfit(
     value: Tensor, parts: list[Tensor], minibatch: Minibatch, number: int
 ) -> str:
-    """Return why one run's output does not belong below those before, or nothing."""
+    """Why one run's output does not belong below those before; or ""."""
     if len(value) != minibatch.size:
         return (
             f"not one row for each of the {minibatch.size} samples of batch {number}, "
@@ -139,8 +185,22 @@ def _account(layers: Mapping[str, nn.Module], refused: Mapping[str, str]) -> str
     )
 
 
-def _mean_over_positions(name: str, module: nn.Module, output: Tensor) -> Tensor:
-    """Return samples × channels that the network cannot change any more.
+def _length_of(module: nn.Module) -> int | None:
+    """How many channels a layer gives, as far as it says so itself."""
+    for name in LENGTHS:
+        length = getattr(module, name, None)
+        if isinstance(length, int):
+            return length
+    shape = getattr(module, "normalized_shape", None)
+    if isinstance(shape, tuple | list) and shape:
+        return int(shape[-1])
+    own = [value for value in module._parameters.values() if value is not None]
+    lengths = {len(value) for value in own if value.ndim == 1}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _mean_over_positions(name: str, output: Tensor, axis: int) -> Tensor:
+    """Samples × channels that the network cannot change any more.
 
     Raises
     ------
@@ -153,8 +213,7 @@ def _mean_over_positions(name: str, module: nn.Module, output: Tensor) -> Tensor
             "or its inputs are broken there."
         )
         raise InputError(msg)
-    if isinstance(module, CHANNELS_LAST):
-        output = output.movedim(-1, 1)
+    output = output.movedim(axis, 1)
     wide = output if output.dtype == torch.float64 else output.float()
     # A copy: what comes next may work in place on what the layer gave.
     return wide.flatten(2).mean(2) if wide.ndim > 2 else wide.clone()

@@ -369,3 +369,59 @@ def test_bad_input_leaves_the_model_untouched(make, match):
 def test_an_unknown_layer_is_an_error_that_lists_layers(layers):
     with pytest.raises(MissingKeyError, match=r"no layer 'conv'.*'0', '1'"):
         capture(network(), [images()], layers=layers)
+
+
+# -- which axis the channels are -----------------------------------------------------------
+
+
+class ChannelsFirst(nn.LayerNorm):
+    """As ConvNeXt's LayerNorm2d."""
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Conv1D(nn.Module):
+    """As GPT-2's: a linear layer with its weight the other way round."""
+
+    def __init__(self, n_out, n_in):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_in, n_out))
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "axis"),
+    [
+        (nn.RMSNorm(6), (4, 5, 6), 2),
+        (ChannelsFirst(6), (4, 6, 3, 5), 1),
+        (Conv1D(7, 6), (4, 5, 6), 2),
+        (nn.Linear(6, 5), (4, 5, 6), 2),
+        (nn.Conv1d(6, 5, 1), (4, 6, 5), 1),
+    ],
+    ids=["RMSNorm", "channels first", "Conv1D", "linear, L = C", "conv, L = C"],
+)
+def test_channels_are_the_axis_as_long_as_the_layer(layer, shape, axis):
+    x = torch.randn(shape)
+    with torch.no_grad():
+        expected = layer(x).movedim(axis, 1).flatten(2).mean(2)
+    np.testing.assert_allclose(capture(layer.eval(), [x]).X, expected, rtol=1e-5)
+
+
+def test_an_axis_that_is_not_clear_is_said_and_can_be_told():
+    layer, x = Conv1D(5, 6).eval(), torch.randn(4, 5, 6)
+    with pytest.warns(LayerWarning, match=r"not clear.*channels=\{'model': axis\}"):
+        capture(layer, [x])
+    with torch.no_grad():
+        expected = layer(x).mean(1)
+    for told in (2, -1, {"model": 2}):
+        np.testing.assert_allclose(
+            capture(layer, [x], channels=told).X, expected, rtol=1e-5
+        )
+    with pytest.raises(InputError, match="no axis of 3"):
+        capture(layer, [x], layers="model", channels=3)
+    with pytest.raises(MissingKeyError, match="'modle'"):
+        capture(layer, [x], channels={"modle": 1})

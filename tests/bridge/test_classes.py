@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from batchcorr.bridge._source_classes import class_shares
+from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._classes import read_classes
 from batchcorr.errors import CovariateWarning
 
 CLASSES = torch.tensor([0, 1, 1, 2])
@@ -20,7 +21,8 @@ def loader(labels):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 def test_integers_are_read(dtype):
-    assert class_shares(loader(CLASSES.to(dtype))).tolist() == [0.25, 0.5, 0.25]
+    found = read_classes(list(read_batches(loader(CLASSES.to(dtype)))))
+    assert found.tolist() == [0, 1, 1, 2] * 2
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_integers_are_read(dtype):
 )
 def test_classes_in_another_form_are_said_not_to_be_read(labels, what):
     with pytest.warns(CovariateWarning, match=f"{what}.*eb_cov") as caught:
-        assert len(class_shares(loader(labels))) == 0
+        assert read_classes(list(read_batches(loader(labels)))) is None
     assert len(caught) == 1
 
 
@@ -55,4 +57,4 @@ def test_classes_in_another_form_are_said_not_to_be_read(labels, what):
 def test_what_is_no_class_is_passed_over_in_silence(beside):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(class_shares(loader(beside))) == 0
+        assert read_classes(list(read_batches(loader(beside)))) is None
