@@ -428,19 +428,21 @@ def test_the_command_fails_with_a_claim(measured):
 
 
 @pytest.mark.usefixtures("measured")
-def test_the_command_writes_figures(tmp_path):
+def test_the_command_writes_figures_and_replaces_none_unasked(tmp_path):
     folder = tmp_path / "figures"
-    assert batchcorr("bridge", "--figures", folder).exit_code == 0
+    folder.mkdir()
+    (folder / "3_scale_invariance.png").write_text("mine")
+    refused = batchcorr("bridge", "--figures", folder)
+    assert refused.exit_code == 1
+    assert "exists already" in refused.stderr
+    assert (folder / "3_scale_invariance.png").read_text() == "mine"
+    assert batchcorr("bridge", "--figures", folder, "--force").exit_code == 0
     names = [f"{number}_{name}.png" for number, name in enumerate(NAMES, start=1)]
     assert sorted(path.name for path in folder.iterdir()) == names
     for name in names:
         header = (folder / name).read_bytes()[:20]
         assert header.startswith(b"\x89PNG")
         assert int.from_bytes(header[16:20]) == int(3.35 * 300)
-    again = batchcorr("bridge", "--figures", folder)
-    assert again.exit_code == 1
-    assert "exists already" in again.stderr
-    assert batchcorr("bridge", "--figures", folder, "--force").exit_code == 0
 
 
 @pytest.mark.usefixtures("measured")

@@ -14,13 +14,14 @@ from torch import enable_grad, optim
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
+from batchcorr.bridge._lint.observed import observe
 from batchcorr.bridge._lint.result import Finding, LintResult
 from batchcorr.bridge._lint.rules import (
     find_bad_statistics,
     find_decayed_weights,
     find_small_batches,
 )
-from batchcorr.bridge._lint.subject import Subject, copied, observe
+from batchcorr.bridge._lint.subject import Subject, copied
 from batchcorr.bridge._lint.symmetries import find_redundant_biases, scale_invariant
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._step import Step

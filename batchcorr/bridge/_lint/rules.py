@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from batchcorr.bridge._lint.subject import Observed
+    from batchcorr.bridge._lint.observed import Observed
     from batchcorr.bridge._lint.symmetries import Invariance
 
 __all__ = [
