@@ -441,20 +441,20 @@ def test_the_linear_model_weighs_values(data, seed, by_value):
 
 @st.composite
 def effects_of_a_batch(draw, most=40):
-    """γ̂, δ̂², SS and n of the features of a batch, and the data they are of."""
+    """γ̂, δ̂², SS (1, G) and n (1, 1) of a batch, and the data they are of."""
     rng = np.random.default_rng(draw(seeds))
     n, n_features = draw(st.integers(2, most)), draw(st.integers(2, 20))
     s = rng.normal(size=(n, n_features)) * np.exp(0.3 * rng.normal(size=n_features))
     s += rng.normal(0.4, 0.7, n_features)
-    gamma = s.mean(axis=0)
-    squares = ((s - gamma) ** 2).sum(axis=0)
-    return gamma, squares / (n - 1), squares, np.full(1, float(n)), s
+    gamma = s.mean(axis=0, keepdims=True)
+    squares = ((s - gamma) ** 2).sum(axis=0, keepdims=True)
+    return gamma, squares / (n - 1), squares, np.full((1, 1), float(n)), s
 
 
 def test_the_prior_is_by_moments():
     """Mean and variance of N(γ̄, τ²) and of the inverse gamma are those of features."""
     rng = np.random.default_rng(0)
-    gamma, delta2 = rng.normal(2, 3, 50), rng.gamma(3.0, 0.5, 50)
+    gamma, delta2 = rng.normal(2, 3, (1, 50)), rng.gamma(3.0, 0.5, (1, 50))
     prior = prior_of(gamma, delta2)
     assert prior.location == gamma.mean()
     assert prior.location_variance == gamma.var(ddof=1)
@@ -477,7 +477,9 @@ def test_shrinkage_solves_both_equations_when_iterated_tightly(effects):
         (n * tau2 * gamma + delta2_star * prior.location) / (n * tau2 + delta2_star),
         1e-10,
     )
-    off = ((s - gamma_star) ** 2).sum(axis=0)  # from the data, not from their sums
+    off = ((s - gamma_star) ** 2).sum(
+        axis=0, keepdims=True
+    )  # from the data, not from their sums
     close(delta2_star, (b + off / 2) / (n / 2 + a - 1), 1e-10)
 
 
@@ -509,26 +511,28 @@ def limit(effects, **changes):
 def test_limits_of_shrinkage(effects):
     gamma, _, squares, n, _ = effects
     # τ² → 0: all locations are the mean of the features
-    gamma_star, _, prior = limit(effects, location_variance=np.float64(1e-14))
+    gamma_star, _, prior = limit(effects, location_variance=np.full((1, 1), 1e-14))
     close(gamma_star, np.full_like(gamma, prior.location), 1e-6)
-    gamma_star, _, prior = limit(effects, location_variance=np.float64(0))
+    gamma_star, _, prior = limit(effects, location_variance=np.zeros((1, 1)))
     close(gamma_star, np.full_like(gamma, prior.location), 1e-14)
     # τ² → ∞: none is moved
-    gamma_star, _, _ = limit(effects, location_variance=np.float64(1e14))
+    gamma_star, _, _ = limit(effects, location_variance=np.full((1, 1), 1e14))
     close(gamma_star, gamma, 1e-6)
     # v → 0: all variances are the mean of the features
     for v in (1e-14, 0.0):
-        _, delta2_star, prior = limit(effects, variance_variance=np.float64(v))
+        _, delta2_star, prior = limit(effects, variance_variance=np.full((1, 1), v))
         close(delta2_star, np.full_like(gamma, prior.variance_mean), 1e-6)
     # v → ∞: a = 2, b = m, which is still a prior
-    gamma_star, delta2_star, prior = limit(effects, variance_variance=np.float64(1e14))
+    gamma_star, delta2_star, prior = limit(
+        effects, variance_variance=np.full((1, 1), 1e14)
+    )
     off = squares + n * (gamma - gamma_star) ** 2
     close(delta2_star, (prior.variance_mean + off / 2) / (n / 2 + 1), 1e-6)
 
 
 def test_identical_features_are_not_moved():
     """τ² = v = 0, where sva divides 0 by 0."""
-    gamma, delta2, n = np.full(3, 0.7), np.full(3, 1.3), np.full(1, 9.0)
+    gamma, delta2, n = np.full((1, 3), 0.7), np.full((1, 3), 1.3), np.full((1, 1), 9.0)
     found = shrink(gamma, delta2, 8 * delta2, n, prior_of(gamma, delta2))
     np.testing.assert_allclose(found[0], gamma)
     np.testing.assert_allclose(found[1], delta2)
@@ -553,7 +557,8 @@ def averages(log_likelihood, gamma, delta2):
 @quick
 @given(effects_of_a_batch())
 def test_nonparametric_shrinkage_is_the_sum_over_features_in_logs(effects):
-    gamma, delta2, squares, n, s = effects
+    gamma, delta2, squares, n = (each[0] for each in effects[:4])
+    s = effects[4]
     s, variance = s.astype(np.longdouble), delta2.astype(np.longdouble)
     log_likelihood = np.array(
         [
@@ -572,7 +577,8 @@ def test_nonparametric_shrinkage_is_the_sum_over_features_in_logs(effects):
 @given(effects_of_a_batch(most=12))
 def test_nonparametric_shrinkage_is_the_product_of_densities(effects):
     """As sva writes it; possible only while the products do not underflow."""
-    gamma, delta2, squares, n, s = effects
+    gamma, delta2, squares, n = (each[0] for each in effects[:4])
+    s = effects[4]
     s = s.astype(np.longdouble)
     found = average_likely(gamma, delta2, squares, n)
     for g in range(len(gamma)):

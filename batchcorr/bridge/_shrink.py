@@ -71,12 +71,12 @@ def shrunken_statistics(
     sigma2 = torch.where(varies, scale, torch.ones_like(scale))
     sigma = torch.sqrt(sigma2)
     gamma = (mean - location) / sigma
-    ones = torch.ones_like(gamma)
     if n < 2:
-        gamma = shrink_location(gamma, prior_of(gamma, ones))
+        gamma = shrink_location(gamma, prior_of(gamma, torch.ones_like(gamma)))
         return location + sigma * gamma, scale
-    squares = n * variance / sigma2
+    squares = (n * variance / sigma2)[None]
     delta2 = squares / (n - 1)
-    prior = prior_of(gamma, delta2)
-    gamma, delta2, _ = shrink(gamma, delta2, squares, ones[:1] * n, prior)
-    return location + sigma * gamma, torch.where(varies, sigma2 * delta2, scale)
+    gamma = gamma[None]
+    rows = torch.full_like(gamma[:, :1], n)
+    gamma, delta2, _ = shrink(gamma, delta2, squares, rows, prior_of(gamma, delta2))
+    return location + sigma * gamma[0], torch.where(varies, sigma2 * delta2[0], scale)

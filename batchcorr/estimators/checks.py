@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_batches",
+    "check_several",
     "check_variance",
     "drop_redundant",
     "spread_of",
     "warn_of_association",
+    "warn_of_far",
     "warn_of_unadjustable",
 ]
 
@@ -104,6 +106,32 @@ def check_variance(fit: LinearFit) -> None:
             "covariates or more samples, or remove_batch_effect, which scales nothing."
         )
         raise DesignError(msg)
+
+
+def check_several(
+    adjustable: NDArray[np.bool_], fit: LinearFit, metadata: Metadata
+) -> None:
+    """Refuse to learn over features where hardly any can be corrected."""
+    if adjustable.sum() > 1:
+        return
+    unseen = [
+        str(level)
+        for level, n in zip(metadata.levels, fit.n, strict=True)
+        if not n.any()
+    ]
+    share = f"{int(adjustable.sum())} of {len(adjustable)} features"
+    if unseen:
+        msg = (
+            f"{share} can be corrected: every value of batch {some(unseen)} is missing. "
+            "Leave it out."
+        )
+    else:
+        msg = (
+            f"{share} vary inside every batch, and empirical Bayes learns from many: use "
+            "standardize or remove_batch_effect for single features, and check for "
+            "batches in which every feature is constant."
+        )
+    raise DesignError(msg)
 
 
 def drop_redundant(problem: Problem) -> list[int]:
@@ -189,6 +217,18 @@ def warn_of_constant(
             f"{int(constant.sum())} of {len(left)} features ({some(names[constant])}) are "
             "constant in a batch, and stay as they are: their batch effects are not "
             "removed."
+        )
+        warn(msg, FeatureWarning)
+
+
+def warn_of_far(far: NDArray[np.bool_], names: NDArray[Any]) -> None:
+    """Name the features that non-parametric priors leave part of an effect in."""
+    kept = names[far.any(axis=0)]
+    if kept.size:
+        msg = (
+            f"{kept.size} of {names.size} features ({some(kept)}) keep part of their "
+            "batch effects: in some batch no other feature has a similar one, and "
+            "non-parametric priors are made of the others. Use parametric priors."
         )
         warn(msg, FeatureWarning)
 

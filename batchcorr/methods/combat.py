@@ -9,25 +9,29 @@ s = α̂ - r (α̂ + σ̂ γ*).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr.errors import BatchSizeWarning, DesignError, InputError, some, warn
-from batchcorr.estimators.checks import check_variance, warn_of_explained
+from batchcorr.errors import BatchSizeWarning, InputError, warn
+from batchcorr.estimators.checks import (
+    check_several,
+    check_variance,
+    warn_of_explained,
+    warn_of_far,
+)
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
-from batchcorr.models.empirical_bayes import Prior, prior_of, shrink, shrink_location
-from batchcorr.models.nonparametric import average_likely
+from batchcorr.models.batch_posteriors import Effects, placed, posterior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.metadata import Labels, Metadata
     from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["ComBat"]
@@ -74,7 +78,8 @@ class ComBat(LocationScaleMethod):
     details_ : dict
         By batch: ``gamma_hat``, ``delta_hat``, ``gamma_star``, ``delta_star`` (B, G;
         delta are variances; NaN for features not adjusted), ``gamma_bar``, ``t2``,
-        ``a_prior``, ``b_prior``, ``rounds`` (B,).
+        ``a_prior``, ``b_prior``, ``rounds``, ``mean_only`` (B,); without parametric
+        priors ``far`` (B, G): no other feature has such an effect.
     batches_ : tuple
         Labels of the batches.
 
@@ -87,6 +92,9 @@ class ComBat(LocationScaleMethod):
     Warns
     -----
     AssociationWarning, BatchSizeWarning, ConvergenceWarning, CountsWarning
+    FeatureWarning
+        Features constant in a batch; with ``parametric=False`` those whose effect in a
+        batch is like no other feature's, and so is not wholly removed (`far`).
 
     Notes
     -----
@@ -139,6 +147,28 @@ class ComBat(LocationScaleMethod):
         self.covariate_columns = covariate_columns
         self.copy = copy
 
+    def _fit(self, X: Any, labels: Labels, weights: Any = None) -> Self:
+        super()._fit(X, labels, weights)
+        self._warn_of_far()
+        return self
+
+    def _add_batches(self, X: Any, labels: Labels) -> Self:
+        grown = super()._add_batches(X, labels)
+        grown._warn_of_far(since=len(self.batches_))
+        return grown
+
+    def _warn_of_far(self, since: int = 0) -> None:
+        """Name the features that no other one is near, in batches from one on."""
+        if "far" in self.details_:
+            warn_of_far(self.details_["far"][since:], self.feature_names_out_)
+
+    def _summary(self) -> dict[str, Any]:
+        summary = super()._summary()
+        if "far" in self.details_:
+            far = self.details_["far"].any(axis=0)
+            summary["features_partly_corrected"] = int(far.sum())
+        return summary
+
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         check_variance(fit)
         squares, observed = fit.residual_squares, fit.n
@@ -188,24 +218,7 @@ class ComBat(LocationScaleMethod):
         before: Fitted | None,
     ) -> Adjustment:
         pick = aim.adjustable & ~fit.constant.any(axis=0)
-        if pick.sum() < 2:
-            msg = (
-                f"{int(pick.sum())} of {len(pick)} features vary inside every batch, "
-                "and empirical Bayes learns from many: use standardize or "
-                "remove_batch_effect for single features, and check for batches in "
-                "which every feature is constant."
-            )
-            unseen = [
-                str(level)
-                for level, n in zip(metadata.levels, fit.n, strict=True)
-                if not n.any()
-            ]
-            if unseen:
-                msg = (
-                    f"{int(pick.sum())} of {len(pick)} features can be corrected: every "
-                    f"value of batch {some(unseen)} is missing. Leave it out."
-                )
-            raise DesignError(msg)
+        check_several(pick, fit, metadata)
         by_location = self._by_location(fit, before)
         if by_location and not self.mean_only:
             msg = (
@@ -237,80 +250,22 @@ class ComBat(LocationScaleMethod):
         by_location: bool,
         reference: int | None,
     ) -> dict[str, NDArray[Any]]:
-        """Shrink each batch's effects on the picked features; return all by name."""
+        """Each batch's effects on the picked features, and what they are shrunk to."""
         sigma = aim.scale[pick]
-        gamma = (fit.intercepts[:, pick] - aim.location[pick]) / sigma
-        squares = fit.residual_squares[:, pick] / sigma**2
         n = fit.n if fit.n.shape[1] == 1 else fit.n[:, pick]
         explained = np.broadcast_to(fit.explained, fit.intercepts.shape)[:, pick]
-        delta2 = np.ones_like(gamma) if by_location else squares / (n - 1)
-        found = _blank(len(gamma), len(pick))
-        found["mean_only"][:] = by_location
-        found["gamma_hat"][:, pick] = gamma
-        found["delta_hat"][:, pick] = np.where(explained, np.nan, delta2)
-        for b in range(len(gamma)):
-            if b == reference:
-                prior = prior_of(gamma[b], delta2[b])
-                post = np.zeros_like(sigma), np.ones_like(sigma), 0
-            else:
-                prior, post = self._posterior(
-                    Effects(gamma[b], delta2[b], squares[b], n[b]),
-                    ~explained[b],
-                    by_location=by_location,
-                )
-            found["gamma_star"][b, pick], found["delta_star"][b, pick] = post[:2]
-            found["rounds"][b] = post[2]
-            found["gamma_bar"][b] = prior.location
-            found["t2"][b] = prior.location_variance
-            found["a_prior"][b], found["b_prior"][b] = prior.shape, prior.rate
-        return found
-
-    def _posterior(
-        self, effects: Effects, known: NDArray[np.bool_], *, by_location: bool
-    ) -> tuple[Prior, tuple[NDArray[np.float64], NDArray[np.float64], int]]:
-        """The prior of a batch, and γ*, δ²* and rounds taken.
-
-        Features whose variance is not `known`, as covariates explain the batch, are
-        located as those of a batch of one sample.
-        """
-        gamma, delta2, squares, n = effects
-        if by_location or known.sum() < 2:
-            known, delta2 = np.zeros_like(known), np.ones_like(delta2)
-        if known.all():
-            prior = prior_of(gamma, delta2)
-            if self.parametric:
-                return prior, shrink(gamma, delta2, squares, n, prior)
-            return prior, (*average_likely(gamma, delta2, squares, n), 0)
-        prior = prior_of(gamma, np.ones_like(gamma))
-        gamma_star, delta2_star = shrink_location(gamma, prior), np.ones_like(gamma)
-        if not self.parametric:
-            gamma_star, _ = average_likely(gamma, delta2_star, squares, n)
-        if not known.any():
-            return prior, (gamma_star, delta2_star, 0)
-        part = Effects(
-            gamma[known], delta2[known], squares[known], n if len(n) == 1 else n[known]
+        effects = Effects(
+            gamma=(fit.intercepts[:, pick] - aim.location[pick]) / sigma,
+            squares=fit.residual_squares[:, pick] / sigma**2,
+            n=n,
+            known=np.zeros_like(explained) if by_location else ~explained & (n > 1),
         )
-        prior = prior_of(gamma, part.delta2)
-        own = shrink(*part, prior) if self.parametric else (*average_likely(*part), 0)
-        gamma_star[known], delta2_star[known] = own[:2]
-        return prior, (gamma_star, delta2_star, own[2])
-
-
-class Effects(NamedTuple):
-    """What a batch's features are shrunk from, (G,) each: γ̂, δ̂², SS and n."""
-
-    gamma: NDArray[np.float64]
-    delta2: NDArray[np.float64]
-    squares: NDArray[np.float64]
-    n: NDArray[np.float64]
-
-
-def _blank(n_batches: int, n_features: int) -> dict[str, NDArray[Any]]:
-    by_feature = ("gamma_hat", "delta_hat", "gamma_star", "delta_star")
-    by_batch = ("gamma_bar", "t2", "a_prior", "b_prior")
-    details: dict[str, NDArray[Any]] = {
-        name: np.full((n_batches, n_features), np.nan) for name in by_feature
-    }
-    details |= {name: np.full(n_batches, np.nan) for name in by_batch}
-    details["rounds"] = np.zeros(n_batches, dtype=int)
-    return details | {"mean_only": np.zeros(n_batches, dtype=bool)}
+        found = posterior(effects, parametric=self.parametric, reference=reference)
+        details = found.by_name(pick)
+        details["gamma_hat"] = placed(effects.gamma, pick, np.nan)
+        delta2 = np.where(explained, np.nan, effects.delta2)
+        details["delta_hat"] = placed(delta2, pick, np.nan)
+        details["mean_only"] = np.full(len(n), by_location)
+        if not self.parametric:
+            details["far"] = placed(found.far, pick, fill=False)
+        return details

@@ -7,26 +7,30 @@ features of the batch say (Johnson, Li & Rabinovic 2007):
     γ* = (n τ² γ̂ + δ²* γ̄) / (n τ² + δ²*)
     δ²* = (b + ½ Σ(s - γ*)²) / (n/2 + a - 1),   Σ(s - γ*)² = SS + n (γ̂ - γ*)²
 
-iterated until no value moves by more than 1e-4 of itself. The data enter only through
-n, γ̂ and SS = Σ(s - γ̂)²: they are not looked at again.
+iterated, batch by batch, until no value moves by more than 1e-4 of itself. The data enter
+only through n, γ̂ and SS = Σ(s - γ̂)²: they are not looked at again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from batchcorr.errors import ConvergenceWarning, warn
-from batchcorr.models.namespace import Array, namespace
+from batchcorr.models.namespace import Array, asarray_like, namespace
 
 __all__ = ["Prior", "prior_of", "shrink", "shrink_location"]
 
 TOLERANCE = 1e-4
 MAX_ROUNDS = 1000
 
+BLOCK = 1 << 15
+"""Values iterated at a time: some batches by all features, small enough to cache."""
+
 
 @dataclass(frozen=True)
 class Prior:
-    """Moments over features of one batch's standardized effects.
+    """Moments over features of each batch's standardized effects: (B, 1) each.
 
     Attributes
     ----------
@@ -55,40 +59,67 @@ class Prior:
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
-    return float(top) / float(bottom) if float(bottom) > 0 else float("inf")
+    """The quotient, infinite where the divisor is 0."""
+    xp = namespace(bottom)
+    some = bottom > 0
+    quotient = top / xp.where(some, bottom, xp.ones_like(bottom))
+    return xp.where(some, quotient, xp.full_like(quotient, float("inf")))
 
 
-def prior_of(gamma: Array, delta2: Array) -> Prior:
-    """Take the prior of a batch from its features' γ̂ and δ̂², (G,) each."""
-    xp = namespace(gamma)
-    return Prior(
-        location=xp.mean(gamma),
-        location_variance=xp.var(gamma, correction=1),
-        variance_mean=xp.mean(delta2),
-        variance_variance=xp.var(delta2, correction=1),
-    )
+def prior_of(gamma: Array, delta2: Array, known: Array | None = None) -> Prior:
+    """The prior of each batch from its features' effects.
+
+    Parameters
+    ----------
+    gamma, delta2
+        γ̂ and δ̂²: (B, G) each.
+    known
+        Whether δ̂² is known of a feature: (B, G), of two features at least in a batch.
+        None: of all.
+    """
+    return Prior(*_mean_and_variance(gamma), *_mean_and_variance(delta2, known))
+
+
+def _mean_and_variance(values: Array, known: Array | None = None) -> list[Array]:
+    """Mean and variance (ddof 1) over the last axis, of the known values."""
+    xp = namespace(values)
+    if known is None:
+        known = xp.ones_like(values, dtype=xp.bool)
+    nothing = xp.zeros_like(values)
+    count = xp.sum(xp.astype(known, values.dtype), axis=-1, keepdims=True)
+    mean = xp.sum(xp.where(known, values, nothing), axis=-1, keepdims=True) / count
+    off = xp.where(known, values - mean, nothing)
+    return [mean, xp.sum(off**2, axis=-1, keepdims=True) / (count - 1)]
 
 
 def shrink(
-    gamma: Array, delta2: Array, squares: Array, n: Array, prior: Prior
-) -> tuple[Array, Array, int]:
-    """Iterate the posterior means of location and variance of one batch.
+    gamma: Array,
+    delta2: Array,
+    squares: Array,
+    n: Array,
+    prior: Prior,
+    *,
+    known: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """Iterate the posterior means of location and variance, each batch on its own.
 
     Parameters
     ----------
     gamma, delta2, squares
-        γ̂, δ̂² and SS of each feature: (G,).
+        γ̂, δ̂² and SS of each batch and feature: (B, G).
     n
-        Observed values: (1,) or (G,).
+        Observed values: (B, 1|G).
     prior
-        The batch's prior.
+        The batches' priors.
+    known
+        Which features a batch's iteration waits for: (B, G). None: all.
 
     Returns
     -------
     gamma_star, delta2_star
-        (G,) each.
+        (B, G) each.
     rounds
-        Rounds taken.
+        Rounds taken: (B,); one more than the most there are where they do not do.
 
     Warns
     -----
@@ -102,40 +133,103 @@ def shrink(
     is needed to agree to rounding. A change from 0 to 0 is none.
     """
     xp = namespace(gamma)
-    tau2, m, v = prior.location_variance, prior.variance_mean, prior.variance_variance
-    old_gamma, old_delta2 = gamma, delta2
-    for rounds in range(1, MAX_ROUNDS + 1):
-        weight = n * tau2
-        denominator = weight + old_delta2
-        exact = denominator == 0  # no spread between features, none within: γ̄ it is
-        new_gamma = xp.where(
-            exact,
-            prior.location,
-            (weight * gamma + old_delta2 * prior.location)
-            / xp.where(exact, xp.ones_like(denominator), denominator),
+    n_batches, n_features = gamma.shape
+    if known is None:
+        known = xp.ones_like(gamma, dtype=xp.bool)
+    place = asarray_like(gamma, list(range(n_batches)))
+    batches = _Batches(place, known, n, squares, gamma, *vars(prior).values())
+    step = max(1, BLOCK // n_features)
+    parts: list[_Ended] = []
+    for start in range(0, n_batches, step):
+        block = slice(start, min(start + step, n_batches))
+        some = _Batches(*(each[block, ...] for each in batches))
+        parts += _iterate(some, gamma[block, ...], delta2[block, ...])
+    slow = sum(int(part.place.shape[0]) for part in parts if part.rounds > MAX_ROUNDS)
+    if slow:
+        msg = (
+            f"Empirical Bayes did not converge in {MAX_ROUNDS} rounds for {slow} of "
+            f"{n_batches} batches; the correction may be off. Look for features of "
+            "extreme scale."
         )
-        about = squares + n * (gamma - new_gamma) ** 2
-        # (b + ½Σ) / (n/2 + a - 1), both multiplied by v: so v = 0 gives m, not 0/0,
-        # and 0 where no feature varies.
-        rate, shape = m**3 + v * (m + 0.5 * about), m**2 + v * (0.5 * n + 1)
-        new_delta2 = rate / xp.where(shape == 0, xp.ones_like(shape), shape)
-        change = xp.maximum(
-            xp.max(_relative(xp, new_gamma, old_gamma)),
-            xp.max(_relative(xp, new_delta2, old_delta2)),
-        )
-        old_gamma, old_delta2 = new_gamma, new_delta2
-        if not bool(change > TOLERANCE):
-            return new_gamma, new_delta2, rounds
-    msg = (
-        f"Empirical Bayes did not converge in {MAX_ROUNDS} rounds; the correction may "
-        "be off. Look for features of extreme scale."
+        warn(msg, ConvergenceWarning)
+    order = xp.argsort(xp.concat([part.place for part in parts]))
+    whole = (
+        xp.concat([part.gamma for part in parts]),
+        xp.concat([part.delta2 for part in parts]),
+        xp.concat([xp.full_like(part.place, part.rounds) for part in parts]),
     )
-    warn(msg, ConvergenceWarning)
-    return old_gamma, old_delta2, MAX_ROUNDS
+    gamma_star, delta2_star, rounds = (xp.take(each, order, axis=0) for each in whole)
+    return gamma_star, delta2_star, rounds
+
+
+class _Batches(NamedTuple):
+    """What an iteration needs of its batches: their place, data and prior."""
+
+    place: Array
+    known: Array
+    n: Array
+    squares: Array
+    gamma: Array
+    location: Array
+    location_variance: Array
+    variance_mean: Array
+    variance_variance: Array
+
+
+class _Ended(NamedTuple):
+    """Batches whose iteration has ended, and after how many rounds."""
+
+    place: Array
+    gamma: Array
+    delta2: Array
+    rounds: int
+
+
+def _iterate(batches: _Batches, gamma: Array, delta2: Array) -> list[_Ended]:
+    """Go round until every batch has ended; those that have are set aside."""
+    xp = namespace(gamma)
+    ended = []
+    for rounds in range(1, MAX_ROUNDS + 1):
+        new_gamma, new_delta2 = _round(xp, batches, delta2)
+        change = xp.maximum(
+            _relative(xp, new_gamma, gamma), _relative(xp, new_delta2, delta2)
+        )
+        change = xp.where(batches.known, change, xp.zeros_like(change))
+        moves = xp.max(change, axis=-1) > TOLERANCE
+        gamma, delta2 = new_gamma, new_delta2
+        if bool(xp.all(moves)):
+            continue
+        still = ~moves
+        ended.append(_Ended(batches.place[still], gamma[still], delta2[still], rounds))
+        if not bool(xp.any(moves)):
+            return ended
+        batches = _Batches(*(each[moves] for each in batches))
+        gamma, delta2 = gamma[moves], delta2[moves]
+    return [*ended, _Ended(batches.place, gamma, delta2, MAX_ROUNDS + 1)]
+
+
+def _round(xp: Array, batches: _Batches, delta2: Array) -> tuple[Array, Array]:
+    """γ* for the δ²* of the round before, and the δ²* for it."""
+    n, gamma, location = batches.n, batches.gamma, batches.location
+    m, v = batches.variance_mean, batches.variance_variance
+    weight = n * batches.location_variance
+    denominator = weight + delta2
+    exact = denominator == 0  # no spread between features, none within: γ̄ it is
+    new_gamma = xp.where(
+        exact,
+        location,
+        (weight * gamma + delta2 * location)
+        / xp.where(exact, xp.ones_like(denominator), denominator),
+    )
+    about = batches.squares + n * (gamma - new_gamma) ** 2
+    # (b + ½Σ) / (n/2 + a - 1), both multiplied by v: so v = 0 gives m, not 0/0,
+    # and 0 where no feature varies.
+    rate, shape = m**3 + v * (m + 0.5 * about), m**2 + v * (0.5 * n + 1)
+    return new_gamma, rate / xp.where(shape == 0, xp.ones_like(shape), shape)
 
 
 def _relative(xp: Array, new: Array, old: Array) -> Array:
-    """Return |new - old| / old, 0 where nothing moved, infinite where old was 0."""
+    """|new - old| / old, 0 where nothing moved, infinite where old was 0."""
     moved = xp.abs(new - old)
     still = moved == 0
     zero = old == 0
@@ -145,6 +239,6 @@ def _relative(xp: Array, new: Array, old: Array) -> Array:
 
 
 def shrink_location(gamma: Array, prior: Prior) -> Array:
-    r"""Return γ* = (τ² γ̂ + γ̄) / (τ² + 1), the mean-only form, with n = δ² = 1."""
+    r"""γ* = (τ² γ̂ + γ̄) / (τ² + 1), the mean-only form, with n = δ² = 1."""
     tau2 = prior.location_variance
     return (tau2 * gamma + prior.location) / (tau2 + 1)

@@ -6,7 +6,9 @@ likely it makes the values of g:
     log L(g, h) = -n/2 log(2π δ̂²_h) - (SS_g + n (γ̂_g - γ̂_h)²) / (2 δ̂²_h),     h ≠ g
 
 in logs throughout: the product of densities underflows from about 500 samples in a
-batch, and R's sva then returns only missing values.
+batch, and R's sva then returns only missing values. Where no other feature is near, even
+the likeliest one explains the values of g badly, and most of its batch effect stays:
+`far_from_all` tells where.
 """
 
 from __future__ import annotations
@@ -19,10 +21,13 @@ from batchcorr.models.namespace import Array, namespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["average_likely"]
+__all__ = ["average_likely", "far_from_all"]
 
 BLOCK = 1 << 17
 """Terms held at a time: a block of features by all features, small enough to cache."""
+
+FAR = 5
+"""Standard errors of γ̂ from which on γ* is not an estimate of it any more."""
 
 
 def average_likely(
@@ -73,3 +78,26 @@ def average_likely(
         if progress is not None:
             progress(rows.stop - start)
     return xp.concat(new_gamma), xp.concat(new_delta2)
+
+
+def far_from_all(
+    gamma: Array, n: Array, gamma_star: Array, delta2_star: Array
+) -> Array:
+    """Whether γ̂ is more than 5 standard errors from γ*, √(δ²* / n) with δ²* of 1 or more.
+
+    What other features say does not explain such a feature's values: none is near. A batch
+    of few degrees of freedom has small δ² by chance, and 1 is that of all batches.
+
+    Examples
+    --------
+    Nine features that batch moves by nearly 0, and one that it moves by 6:
+
+    >>> import numpy as np
+    >>> gamma, n = np.append(np.linspace(-0.4, 0.4, 9), 6.0), np.array([10.0])
+    >>> found = average_likely(gamma, np.ones(10), np.full(10, 9.0), n)
+    >>> far_from_all(gamma, n, *found).nonzero()[0].tolist()
+    [9]
+    """
+    xp = namespace(gamma)
+    variance = xp.maximum(delta2_star, xp.ones_like(delta2_star))
+    return xp.abs(gamma - gamma_star) > FAR * xp.sqrt(variance / n)

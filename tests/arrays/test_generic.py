@@ -114,18 +114,13 @@ def test_the_whole_way_is_on_the_standard(small, monkeypatch):
     sigma = xp.sqrt(xp.sum(found.squares, axis=0) / xp.sum(found.n))
     gamma = (found.mean - whole.mean) / sigma
     squares = found.squares / sigma**2
-    scales, shifts = [], []
-    for b in range(3):
-        delta2 = squares[b, :] / (found.n[b, :] - 1)
-        prior = prior_of(gamma[b, :], delta2)
-        gamma_star, delta2_star, _ = shrink(
-            gamma[b, :], delta2, squares[b, :], found.n[b, :], prior
-        )
-        scales.append(1 / xp.sqrt(delta2_star))
-        moved = whole.mean[0, :] + gamma_star * sigma
-        shifts.append(whole.mean[0, :] - scales[-1] * moved)
+    delta2 = squares / (found.n - 1)
+    prior = prior_of(gamma, delta2)
+    gamma_star, delta2_star, _ = shrink(gamma, delta2, squares, found.n, prior)
+    scale = 1 / xp.sqrt(delta2_star)
+    shift = whole.mean - scale * (whole.mean + gamma_star * sigma)
     none = xp.zeros((0, x.shape[1]), dtype=xp.float64)
-    correction = LocationScale(xp.stack(scales), xp.stack(shifts), none, none)
+    correction = LocationScale(scale, shift, none, none)
     y = generic.tensor_affine(x, correction, small.batch - 1)
     assert type(y) is type(x)
     monkeypatch.undo()

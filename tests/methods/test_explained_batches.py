@@ -76,6 +76,9 @@ def test_standardize_pools_the_variance_of_the_others(x):
 
 
 @scaling
+@pytest.mark.filterwarnings(
+    "ignore:1 of 60 features .x49. keep part"
+)  # 3.4 becomes 0.3
 def test_with_missing_values_it_is_so_feature_by_feature(method, x):
     """A fifth sample of the pilot has a value of half of the features only."""
     x = np.vstack([x[:1] + np.random.default_rng(1).normal(size=60), x])
@@ -108,3 +111,17 @@ def test_a_feature_fitted_to_rounding_in_one_batch_stays_as_it_is(x):
     )
     model = bc.ComBat().fit(x, batch=BATCH, covariates=pd.DataFrame({"age": age}))
     np.testing.assert_array_equal(np.flatnonzero(~model.aim_.adjustable), [3])
+
+
+@pytest.mark.parametrize("parametric", [True, False])
+def test_a_value_alone_in_an_added_batch_is_located(parametric):
+    """It tells no variance: its feature is moved as in a batch of one sample."""
+    rng = np.random.default_rng(3)
+    x, batch = rng.normal(8, 1, (20, 40)), np.arange(20) % 2
+    new = rng.normal(9, 1, (3, 40))
+    new[:2, :5] = np.nan
+    model = bc.ComBat(parametric=parametric).fit(x, batch=batch)
+    grown = model.add_batches(new, batch=["new"] * 3)
+    np.testing.assert_array_equal(grown.correction_.scale[2, :5], 1)
+    assert (grown.correction_.scale[2, 5:] != 1).all()
+    assert np.isfinite(grown.correction_.shift).all()
