@@ -11,15 +11,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from batchcorr import __version__
-from batchcorr.cli import bridge, correct, demo, fit, methods, sites
+from batchcorr.cli import (
+    audit,
+    bridge,
+    correct,
+    demo,
+    differential,
+    fit,
+    methods,
+    sites,
+)
 from batchcorr.cli.console import complain, debugging, err, out
 from batchcorr.cli.normalizing import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["app"]
 
@@ -27,8 +36,18 @@ __all__ = ["app"]
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 
+class _Command(TyperCommand):
+    """The help shows --help without a type, as it shows other flags."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _plain(super().get_help_option(ctx))
+
+
 class _Commands(TyperGroup):
     """Wrong usage is told like every error; --debug may stand after a command too."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _plain(super().get_help_option(ctx))
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         with _telling_wrong_usage():
@@ -42,6 +61,13 @@ class _Commands(TyperGroup):
         if "--debug" in args:
             args = ["--debug", *(each for each in args if each != "--debug")]
         return super().parse_args(ctx, _with_values(args))
+
+
+def _plain(flag: Any) -> Any:
+    """A flag that shows no type in the help."""
+    if flag is not None:
+        flag.metavar = ""
+    return flag
 
 
 def _with_values(args: list[str]) -> list[str]:
@@ -83,17 +109,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo.demo,
-    correct.correct,
-    fit.fit,
-    fit.apply,
-    sites.schema,
-    sites.moments,
-    methods.methods,
-    bridge.bridge,
-):
-    app.command()(command)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "audit": audit.audit,
+    "correct": correct.correct,
+    "test": differential.differential,
+    "fit": fit.fit,
+    "apply": fit.apply,
+    "schema": sites.schema,
+    "moments": sites.moments,
+    "methods": methods.methods,
+    "bridge": bridge.bridge,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=_Command)(command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr.cli import options
+from batchcorr.cli.arguments import arguments, memory_bytes
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
@@ -79,10 +80,10 @@ def correct(
     for path in (source, target):
         check_one_matrix(path, "--memory", memory)
         check_one_matrix(path, "--scheduler", scheduler)
-    allowed = options.memory_bytes(DEFAULT_MEMORY if memory is None else memory)
+    allowed = memory_bytes(DEFAULT_MEMORY if memory is None else memory)
     with reporting():
         check_target(target, [source, samples], force=force)
-        given = options.arguments(
+        given = arguments(
             method,
             batch=batch,
             covariates=covariates,

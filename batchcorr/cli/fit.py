@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchcorr.cli import options
+from batchcorr.cli.arguments import arguments
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, columns_used, tell
 from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
@@ -97,7 +98,7 @@ def fit(
         check_one_matrix(sources[0], "--layer", layer)
     with reporting():
         check_target(target, [*sources, samples], force=force)
-        given = options.arguments(
+        given = arguments(
             method,
             batch=["batch"] if of_sites else batch,  # the schema of the sites knows it
             covariates=covariates,

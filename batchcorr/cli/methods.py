@@ -6,8 +6,8 @@ from inspect import getdoc
 
 from rich.table import Table
 
+from batchcorr.cli.arguments import parameters
 from batchcorr.cli.console import out, reporting
-from batchcorr.cli.options import parameters
 
 __all__ = ["methods"]
 

@@ -1,19 +1,13 @@
-"""Options that commands share, and what they mean for a method."""
+"""Options that commands share; `arguments` says what they mean for a method."""
 
 from __future__ import annotations
 
-import re
-from inspect import Parameter, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from batchcorr.cli.normalizing import METHODS
-from batchcorr.errors import MissingKeyError, did_you_mean
-
-if TYPE_CHECKING:
-    from batchcorr.estimators.base import Corrector
 
 __all__ = [
     "Batch",
@@ -25,9 +19,11 @@ __all__ = [
     "Formula",
     "KeyAdded",
     "Layer",
+    "LayerRead",
     "Memory",
     "Method",
     "Nuisances",
+    "OneBatch",
     "QuantileNormalize",
     "Reference",
     "SampleColumn",
@@ -37,15 +33,11 @@ __all__ = [
     "Settings",
     "Source",
     "Target",
-    "arguments",
-    "memory_bytes",
-    "parameters",
 ]
 
-ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
-"""Parameters of estimators that are options of the commands, or senseless for files."""
-
-TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+TABLES = "Tables"
+NORMALIZATION = "Normalization before"
+SIZE = "Sparse and large data"
 
 KINDS = "AnnData (.h5ad, .zarr) or table (.csv, .tsv, .txt; also .gz)"
 SOURCES = f"{KINDS}, 10x (.h5, or folder with matrix.mtx)"
@@ -59,6 +51,7 @@ Samples = Annotated[
         metavar="SHEET",
         help="Where IN is a table or 10x: a table with a row for each sample: its name, "
         "batch and covariates.",
+        rich_help_panel=TABLES,
     ),
 ]
 SampleColumn = Annotated[
@@ -66,6 +59,7 @@ SampleColumn = Annotated[
     typer.Option(
         metavar="NAME",
         help="Column of SHEET with the samples' names, if not the first.",
+        rich_help_panel=TABLES,
     ),
 ]
 Separator = Annotated[
@@ -75,12 +69,16 @@ Separator = Annotated[
         metavar="CHAR",
         help="What separates fields of tables: comma, semicolon, tab, space.",
         show_default="found",
+        rich_help_panel=TABLES,
     ),
 ]
 Decimal = Annotated[
     str | None,
     typer.Option(
-        metavar="CHAR", help="Decimal mark of tables: . or ,", show_default="found"
+        metavar="CHAR",
+        help="Decimal mark of tables: . or ,",
+        show_default="found",
+        rich_help_panel=TABLES,
     ),
 ]
 Batch = Annotated[
@@ -89,6 +87,12 @@ Batch = Annotated[
         metavar="KEY",
         help="Column of obs (or SHEET) with the batch. Repeat for several batch factors "
         "(remove_batch_effect).",
+    ),
+]
+OneBatch = Annotated[
+    str,
+    typer.Option(
+        "--batch", metavar="KEY", help="Column of obs (or SHEET) with the batch."
     ),
 ]
 Method = Annotated[
@@ -116,6 +120,9 @@ Reference = Annotated[
 Layer = Annotated[
     str | None, typer.Option(metavar="NAME", help="Layer to correct, not X.")
 ]
+LayerRead = Annotated[
+    str | None, typer.Option("--layer", metavar="NAME", help="Layer to read, not X.")
+]
 KeyAdded = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Layer for the result; else it is overwritten."),
@@ -135,6 +142,7 @@ LogNormalize = Annotated[
         metavar="[=METHOD]",
         help="IN holds counts: scale samples and take log1p first. By their total, or "
         f"by {', '.join(METHODS[1:])}.",
+        rich_help_panel=NORMALIZATION,
     ),
 ]
 QuantileNormalize = Annotated[
@@ -143,6 +151,7 @@ QuantileNormalize = Annotated[
         "--quantile-normalize",
         metavar="",
         help="Give all samples one distribution first (after --log-normalize).",
+        rich_help_panel=NORMALIZATION,
     ),
 ]
 Dense = Annotated[
@@ -152,6 +161,7 @@ Dense = Annotated[
         metavar="",
         help="Whether a sparse matrix may become dense.",
         show_default="if it is small",
+        rich_help_panel=SIZE,
     ),
 ]
 Memory = Annotated[
@@ -160,6 +170,7 @@ Memory = Annotated[
         metavar="SIZE",
         help="Correct a file larger than memory, block by block, with no more memory "
         "than this: 2GiB, 500MB.",
+        rich_help_panel=SIZE,
     ),
 ]
 Scheduler = Annotated[
@@ -168,6 +179,7 @@ Scheduler = Annotated[
         metavar="ADDRESS",
         help="Correct block by block on a Dask scheduler (tcp://…), or on [bold]"
         "threads[/bold] or [bold]processes[/bold] here; --memory is then each worker's.",
+        rich_help_panel=SIZE,
     ),
 ]
 Compress = Annotated[
@@ -181,117 +193,3 @@ Compress = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", metavar="", help="Replace OUT if it exists.")
 ]
-
-
-def memory_bytes(text: str) -> int:
-    """Read a size such as 2GiB, 500MB or 1.5 g: with i in powers of 1024.
-
-    Raises
-    ------
-    typer.BadParameter
-        If it is none.
-    """
-    match = re.fullmatch(r"([0-9.]+) *(?:([kmgt])(i?))?b?", text.strip().lower())
-    try:
-        value = float(match[1]) if match else 0.0
-    except ValueError:
-        value = 0.0
-    if match is None or value <= 0:
-        msg = f"{text!r} is no size of memory, such as 2GiB or 500MB."
-        raise typer.BadParameter(msg, param_hint="--memory")
-    power = " kmgt".index(match[2] or " ")
-    return int(value * (1024 if match[3] else 1000) ** power)
-
-
-def parameters(kind: type[Corrector]) -> dict[str, Parameter]:
-    """Return the parameters of a method that `--set` takes."""
-    known = signature(kind).parameters
-    return {name: known[name] for name in known if name not in ELSEWHERE}
-
-
-def arguments(
-    method: str,
-    *,
-    batch: list[str] | None,
-    covariates: list[str] | None,
-    formula: str | None,
-    nuisances: list[str] | None,
-    reference: str | None,
-    settings: list[str] | None,
-) -> dict[str, Any]:
-    """Return the options as arguments of the AnnData functions; unset ones left out.
-
-    Raises
-    ------
-    typer.BadParameter
-        If there is no such method or parameter, or options contradict each other.
-    """
-    from batchcorr.methods import get
-
-    try:
-        kind = get(method)
-    except MissingKeyError as error:
-        raise typer.BadParameter(str(error), param_hint="--method") from error
-    if kind.record.normalizes:
-        option = f"--{method.replace('_', '-')}"
-        msg = f"{method} is a step before correction: give {option} and a method."
-        raise typer.BadParameter(msg, param_hint="--method")
-    if not batch:
-        msg = f"{method} needs the column of obs that holds the batch."
-        raise typer.BadParameter(msg, param_hint="--batch")
-    if formula is not None and covariates:
-        msg = "give either a formula or covariates: + joins them in a formula."
-        raise typer.BadParameter(msg, param_hint="--formula")
-    if formula is not None and not formula.lstrip().startswith("~"):
-        formula = f"~ {formula}"
-    if reference is not None:
-        settings = [*(settings or []), f"reference={reference}"]
-    given: dict[str, Any] = {
-        "batch_key": batch[0] if len(batch) == 1 else batch,
-        "method": method,
-    }
-    if formula or covariates:
-        given["covariates"] = formula or covariates
-    if nuisances:
-        given["nuisance"] = nuisances
-    chosen = dict(_setting(kind, text) for text in settings or [])
-    for name in chosen.keys() & given.keys():
-        msg = f"{name!r} means something else to this command and cannot be set."
-        raise typer.BadParameter(msg, param_hint="--set")
-    return given | chosen
-
-
-def _setting(kind: type[Corrector], text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE as the method's parameter of that name is meant."""
-    name, equals, value = text.partition("=")
-    name, known = name.strip().replace("-", "_"), parameters(kind)
-    if not equals:
-        msg = f"{text!r} must be NAME=VALUE."
-        raise typer.BadParameter(msg, param_hint="--set")
-    if name not in known:
-        msg = (
-            f"{kind.record.name} has no parameter {name!r}. {did_you_mean(name, known)}"
-        )
-        raise typer.BadParameter(msg, param_hint="--set")
-    try:
-        return name, _parse(value.strip(), known[name])
-    except (KeyError, ValueError):
-        wanted = type(known[name].default).__name__
-        msg = f"{name} must be {'true or false' if wanted == 'bool' else 'a number'}, "
-        msg += f"not {value.strip()!r}."
-        raise typer.BadParameter(msg, param_hint="--set") from None
-
-
-def _parse(text: str, parameter: Parameter) -> Any:
-    """Read a value as the type of the default; where that is None, as annotated."""
-    default = parameter.default
-    if isinstance(default, bool):
-        return TRUTH[text.lower()]
-    if isinstance(default, int | float | str):
-        return type(default)(text)
-    if text.lower() == "none":
-        return None
-    kinds = {part.strip() for part in str(parameter.annotation).split("|")}
-    if "float" in kinds:
-        return float(text)
-    return int(text) if "int" in kinds else text

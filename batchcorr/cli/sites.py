@@ -22,13 +22,6 @@ SchemaFile = Annotated[
     Path,
     typer.Option("--schema", metavar="FILE", help="What the sites agreed on: .json."),
 ]
-Key = Annotated[
-    str, typer.Option("--batch", metavar="KEY", help="Column of obs with the batch.")
-]
-Covariates = Annotated[
-    list[str] | None,
-    typer.Option("--covariate", metavar="KEY", help="Column of obs to keep. Repeat."),
-]
 
 
 def _output(kind: str) -> typer.models.OptionInfo:
@@ -46,11 +39,11 @@ def schema(
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
     decimal: options.Decimal = None,
-    batch: Key,
+    batch: options.OneBatch,
     units: Annotated[
         str, typer.Option(metavar="TEXT", help='Of the values, such as "log2 CPM".')
     ],
-    covariates: Covariates = None,
+    covariates: options.Covariates = None,
     levels: Annotated[
         list[str] | None,
         typer.Option(
@@ -105,9 +98,7 @@ def moments(
         str | None,
         typer.Option(metavar="KEY", help="Column of obs, if not that of the schema."),
     ] = None,
-    layer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Layer to read, not X.")
-    ] = None,
+    layer: options.LayerRead = None,
     exact: Annotated[
         bool,
         typer.Option(
@@ -121,6 +112,7 @@ def moments(
 
     No row does; refused where fewer than 5 samples share a batch and levels.
     Features that fewer samples have are left out, with a warning. Sums are rounded.
+
     \b
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
     batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz

@@ -36,6 +36,11 @@ PHRASES = (
     (r"correct the counts with combat_seq", "correct counts with --method combat_seq"),
     (r"\bbatchcorr\.pp\.(\w+)_normalize\b", r"--\1-normalize"),
     (r"\bbatchcorr\.(?:sites\.)?moments\b", "batchcorr moments"),
+    (
+        r"batchcorr\.tl\.differential\(adata, batch_key, (.+?)\)",
+        r"batchcorr test … --test \1",
+    ),
+    (r"\bcovariates=\[([^]]+)\]", r"--covariate \1"),
     (r"\bestimator\.save\(path\)", "batchcorr fit"),
     (r"\bRemoveBatchEffect\b", "--method remove_batch_effect"),
     (r"\bmethod='(\w+)'", r"--log-normalize=\1"),

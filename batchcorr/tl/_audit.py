@@ -206,7 +206,7 @@ def audit(
     design = metadata.design(adata.n_obs, given)
     sums = design_sums(design)
     found = design_findings(sums, metadata)
-    tables, ranges = _tables(adata, batch_key, table, metadata)
+    tables, ranges = _tables(design.codes, table, metadata)
     found += ranges
     batches = pd.DataFrame({"samples": sums.n.astype(int)}, index=_names(metadata))
     variance = None
@@ -236,13 +236,14 @@ def _names(metadata: Metadata) -> pd.Index:
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows by name, each a mapping of its values."""
+    """Rows by name, each a mapping of its values; None where one is not known."""
+    whole = table.astype(object).mask(table.isna(), None)
     return {
         str(name): {
             str(column): value.item() if isinstance(value, np.generic) else value
             for column, value in row.items()
         }
-        for name, row in table.iterrows()
+        for name, row in whole.iterrows()
     }
 
 
@@ -258,22 +259,28 @@ def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:
 
 
 def _tables(
-    adata: AnnData, batch_key: str, table: Any, metadata: Metadata
+    codes: np.ndarray[Any, np.dtype[np.int32]], table: Any, metadata: Metadata
 ) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
     """Each covariate by batch, and the numbers whose ranges lie apart."""
     tables: dict[str, pd.DataFrame] = {}
     found: list[Finding] = []
     if not isinstance(table, pd.DataFrame):
         return tables, found
-    batch = pd.Series(adata.obs[batch_key].astype(str).to_numpy(), name="batch")
+    names = _names(metadata)
+    batch = pd.Series(pd.Categorical.from_codes(codes, names), name="batch")
     numbers = {v.column for v in metadata.covariates.variables if v.levels is None}
     for variable in metadata.covariates.variables:
         values = pd.Series(table[variable.column].to_numpy())
         if variable.column not in numbers:
-            tables[variable.column] = pd.crosstab(batch, values.astype(str))
-            tables[variable.column].columns.name = variable.column
+            counts = pd.crosstab(batch, values.astype(str)).set_axis(names)
+            tables[variable.column] = counts.rename_axis(columns=variable.column)
             continue
-        ranges = values.astype(float).groupby(batch).agg(["min", "median", "max"])
+        ranges = (
+            values.astype(float)
+            .groupby(batch, observed=True)
+            .agg(["min", "median", "max"])
+        )
+        ranges = ranges.set_axis(names)
         tables[variable.column] = ranges
         lonely = _apart(ranges)
         if lonely:

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from batchcorr._anndata import records
 from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.cli import app
-from batchcorr.cli.options import memory_bytes
+from batchcorr.cli.arguments import memory_bytes
 from batchcorr.errors import FileError
 from batchcorr.outofcore import correct
 from batchcorr.outofcore.stored_matrix import StoredMatrix

@@ -1,0 +1,166 @@
+"""`audit`: what a design allows, before anything is corrected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from batchcorr._files.atomic import replacing
+from batchcorr.cli import options
+from batchcorr.cli.arguments import kept
+from batchcorr.cli.console import out, reporting, working
+from batchcorr.cli.files import check_kind, check_target, writing
+from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
+from batchcorr.cli.words import as_typed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from batchcorr.tl import Audit
+
+__all__ = ["audit"]
+
+BLOCKED = 3
+"""The exit code where something makes the correction impossible."""
+
+STYLES = {"blocks": "bold red", "warns": "bold yellow", "notes": "cyan"}
+WIDTH = 88
+ROWS, COLUMNS = 20, 8
+"""What is shown of a covariate by batch."""
+
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write all that was found for programs: .json."
+    ),
+]
+
+
+def audit(
+    source: options.Source,
+    *,
+    batch: options.OneBatch,
+    covariates: options.Covariates = None,
+    formula: options.Formula = None,
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Column of obs whose effect will be tested."),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option(metavar="RATE", help="False positives that are wanted.")
+    ] = 0.05,
+    layer: options.LayerRead = None,
+    json_file: Json = None,
+    samples: options.Samples = None,
+    sample_column: options.SampleColumn = None,
+    sep: options.Separator = None,
+    decimal: options.Decimal = None,
+    force: options.Force = False,
+) -> None:
+    """Say what a design allows, before anything is corrected.
+
+    With --test also how often a test of corrected values will find what is not there.
+    The exit code is 3 if a correction is impossible.
+
+    \b
+    batchcorr audit in.h5ad --batch day --covariate age --test group
+    batchcorr audit genes.csv --samples sheet.csv --batch day --test group
+    """  # noqa: D301 - \b keeps typer from joining lines
+    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    check_data(source, tables)
+    check_one_matrix(source, "--layer", layer)
+    given = kept(covariates, formula)
+    if not 0 < alpha < 1:
+        msg = f"a rate lies between 0 and 1, and {alpha:g} does not."
+        raise typer.BadParameter(msg, param_hint="--alpha")
+    if json_file is not None:
+        check_kind(json_file, (".json",))
+    with reporting():
+        if json_file is not None:
+            check_target(json_file, [source, samples], force=force)
+        adata, _ = open_data(source, tables)
+        import batchcorr as bc
+
+        with working("Looking at the design"):
+            found = bc.tl.audit(
+                adata, batch, test=test, alpha=alpha, layer=layer, **given
+            )
+        text = f"{source}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
+        out.print(Text(f"{text}{len(found.batches)} batches.", style="bold"))
+        _show(found, test)
+        if json_file is not None:
+            with writing(json_file), replacing(json_file) as part:
+                part.write_text(json.dumps(found.to_dict(), indent=1), "utf-8")
+    if found.blocks:
+        raise typer.Exit(BLOCKED)
+
+
+def _show(found: Audit, test: str | None) -> None:
+    """Print findings, the rates of false positives, and covariates by batch."""
+    findings = Table.grid(padding=(0, 2, 0, 0))
+    for finding in found.findings:
+        text = as_typed(finding.text)
+        findings.add_row(Text(finding.level, STYLES[finding.level]), Text(text))
+    if not found.findings:
+        findings.add_row(Text("Nothing speaks against a correction.", "green"))
+    out.print(findings, width=min(out.width, WIDTH))
+    if len(found.predicted):
+        _show_rates(found, test)
+    for name, table in found.tables.items():
+        _show_table(f"{name} by batch", table)
+    if not found.tables:
+        _show_table("Batches", found.batches)
+
+
+def _show_rates(found: Audit, test: str | None) -> None:
+    levels = found.predicted.get("level")
+    worst = "" if levels is None else f", worst for {levels.iloc[0]}"
+    out.print()
+    heading = f"A test of {test} at {100 * found.alpha:g}%{worst}"
+    out.print(Text(heading, style="bold"))
+    table = _table("values that are tested", "false positives", "effect if not kept")
+    for road, row in found.predicted.iterrows():
+        values = (
+            "as they are: batchcorr test"
+            if road == "one_step"
+            else f"corrected by {road}"
+        )
+        rates = (row["false_positive_rate"], row["effect_kept"])
+        table.add_row(Text(values), *(f"{rate:.1%}" for rate in rates))
+    out.print(Padding(table, (0, 2), expand=False))
+
+
+def _show_table(heading: str, frame: pd.DataFrame) -> None:
+    """Print a row a batch, as far as there is room."""
+    out.print()
+    out.print(Text(heading, style="bold"))
+    shown = frame.iloc[:ROWS, :COLUMNS]
+    table = _table("batch", *map(str, shown.columns))
+    for batch, row in shown.iterrows():
+        table.add_row(Text(str(batch)), *map(_cell, row))
+    out.print(Padding(table, (0, 2), expand=False))
+    rows, columns = frame.shape[0] - len(shown), frame.shape[1] - shown.shape[1]
+    if rows or columns:
+        more = f"and {rows} more batches, {columns} more levels: all are in --json."
+        out.print(Text(f"  {more}", style="dim"))
+
+
+def _cell(value: float) -> str:
+    """A measured value, or a number of samples."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if value else "·"
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column(Text(first))
+    for header in others:
+        table.add_column(Text(header), justify="right")
+    return table
