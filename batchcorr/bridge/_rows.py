@@ -6,14 +6,11 @@ matrix of N · positions rows and C columns of which BatchNorm takes its statist
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = ["from_rows", "positions", "to_rows"]
@@ -39,10 +36,3 @@ def from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
     if len(shape) == 2:
         return rows
     return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
-
-
-def codes_of_rows(
-    codes: NDArray[np.integer[Any]], shape: Sequence[int]
-) -> NDArray[np.integer[Any]]:
-    """Return the batch of each row, from the batch of each sample."""
-    return np.repeat(codes, positions(shape))

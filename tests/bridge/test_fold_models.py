@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from batchcorr.bridge import fold
+from batchcorr.bridge._norms import batch_norms
 from tests.bridge.fold_cases import norms_in, sample, trained
 
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [2, 2, 1]}
@@ -85,3 +86,30 @@ def test_the_full_resnet_50(dtype, tolerance):
     result = fold(model, sample(2, 3, 224, 224).to(dtype))
     assert (len(result.folded), len(result.kept)) == (53, 0)
     assert result.error < tolerance
+
+
+TIMM = {
+    "efficientnet_b0": 49,
+    "mobilenetv3_small_100": 34,
+    "regnety_002": 44,
+    "mobilevit_xxs": 32,
+    "ese_vovnet19b_dw": 23,
+    "cspdarknet53": 67,
+    "levit_128s": 52,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_every_batch_norm_of_timm_folds(name):
+    """Norm and activation in one module, in real networks of random weights."""
+    timm = pytest.importorskip("timm", reason="timm needs a torchvision of this torch")
+    model = timm.create_model(name).double().eval()
+    with torch.no_grad():
+        for norm in batch_norms(model).values():
+            norm.running_mean.normal_(0, 0.2)
+            norm.running_var.uniform_(0.5, 2)
+    size = 224 if name.startswith("levit") else 64
+    result = fold(model, sample(2, 3, size, size))
+    assert (len(result.folded), len(result.kept)) == (TIMM[name], 0)
+    assert result.error < 1e-10
