@@ -13,7 +13,7 @@ from batchcorr.errors import MissingKeyError, did_you_mean
 if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["arguments", "kept", "memory_bytes", "parameters"]
+__all__ = ["ELSEWHERE", "arguments", "kept", "memory_bytes", "parameters"]
 
 ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
 """Parameters of estimators that are options of the commands, or senseless for files."""

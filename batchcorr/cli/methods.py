@@ -1,12 +1,10 @@
-"""`methods`: what there is to choose from, read from the registry."""
+"""`methods`: what there is to choose from, read from their sources."""
 
 from __future__ import annotations
 
-from inspect import getdoc
-
 from rich.table import Table
 
-from batchcorr.cli.arguments import parameters
+from batchcorr.cli.arguments import ELSEWHERE
 from batchcorr.cli.console import out, reporting
 
 __all__ = ["methods"]
@@ -18,21 +16,21 @@ def methods() -> None:
     Parameters are given to the other commands with --set NAME=VALUE.
     """
     with reporting():
-        from batchcorr.methods import registry
+        from batchcorr.methods._registry import descriptions
 
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("method", style="bold", no_wrap=True)
         table.add_column("class", no_wrap=True)
         table.add_column("what it does, and its parameters")
-        for name, kind in sorted(registry().items()):
-            summary = (getdoc(kind) or "").partition("\n")[0]
+        for name, said in sorted(descriptions().items()):
             settings = ", ".join(
-                f"{parameter.name}={_plain(parameter.default)}"
-                for parameter in parameters(kind).values()
+                f"{parameter}={_plain(default)}"
+                for parameter, default in said.defaults.items()
+                if parameter not in ELSEWHERE
             )
-            if kind.record.normalizes:
+            if said.record.normalizes:
                 settings = f"a step before correction: --{name.replace('_', '-')}"
-            table.add_row(name, kind.__name__, summary)
+            table.add_row(name, said.class_name, said.summary)
             if settings:
                 table.add_row("", "", settings, style="dim")
         out.print(table)

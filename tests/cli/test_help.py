@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 import batchcorr as bc
 from batchcorr.methods import registry
 from tests.cli.commands import (
@@ -34,10 +36,17 @@ def test_version_and_help():
         )
 
 
-def test_help_imports_nothing_heavy(tmp_path):
-    code = "import sys; from batchcorr.cli import app; app(['--help'], "
-    code += "standalone_mode=False); sys.exit(' '.join(sys.modules.keys() & "
-    code += "{'anndata', 'numba', 'numpy', 'pandas', 'sklearn', 'scanpy'}))"
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        ("--help", {"anndata", "numba", "numpy", "pandas", "sklearn", "scanpy"}),
+        ("methods", {"anndata", "numba", "pandas", "scipy", "sklearn", "scanpy"}),
+    ],
+)
+def test_what_only_tells_imports_nothing_heavy(tmp_path, command, heavy):
+    code = f"import sys; from batchcorr.cli import app; app([{command!r}], "
+    code += "standalone_mode=False); "
+    code += f"sys.exit(' '.join(sys.modules.keys() & {heavy}))"
     process = shell(cwd=tmp_path, code=code)
     _, err = process.communicate()
     assert err.strip() == ""
