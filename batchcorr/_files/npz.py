@@ -129,6 +129,9 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._members  # Mapping would read it
+
     def __len__(self) -> int:
         return len(self._members)
 

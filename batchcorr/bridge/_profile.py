@@ -163,11 +163,21 @@ class Profile:
                     "things. Make it again with profile(model, source_loader)."
                 )
                 raise FileError(msg)
+            (n_sizes,), (n_classes,) = (
+                npz.shape_of(arrays, name) for name in ("sizes", "shares")
+            )
+            own = npz.take(
+                arrays,
+                {
+                    "sizes": npz.Expected((n_sizes,), "i", least=1),
+                    "shares": npz.Expected((n_classes,), least=0),
+                },
+            )
             layers = {
-                name: _layer(arrays, f"{number}.")
+                name: _layer(arrays.under(f"{number}."), n_sizes, n_classes)
                 for number, name in enumerate(header["layers"])
             }
-            return cls(layers, arrays["sizes"], arrays["shares"])
+            return cls(layers, **own)
 
     def require(
         self,
@@ -246,18 +256,23 @@ def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
     return found
 
 
-def _layer(arrays: Mapping[str, Any], prefix: str) -> LayerProfile:
-    """The layer whose arrays have the prefix."""
-
-    def table(name: str) -> NullTable | None:
-        if f"{prefix}{name}.effective" not in arrays:
-            return None
-        names = [field.name for field in fields(NullTable)]
-        return NullTable(**{n: arrays[f"{prefix}{name}.{n}"] for n in names})
-
-    null = table("null")
-    if null is None:
-        raise KeyError(prefix)
-    plain = [f.name for f in fields(LayerProfile) if "null" not in f.name]
-    values = {name: arrays[prefix + name] for name in plain}
-    return LayerProfile(null=null, class_null=table("class_null"), **values)
+def _layer(arrays: npz.Arrays, n_sizes: int, n_classes: int) -> LayerProfile:
+    """The layer of these arrays, each of the shape that it must have."""
+    (c,), (n_producers, _) = (
+        npz.shape_of(arrays, name) for name in ("mean", "producers")
+    )
+    own = {name: npz.Expected((c,)) for name in ("mean", "variance", "weight", "bias")}
+    own["producers"] = npz.Expected((n_producers, 3))
+    own["class_mean"] = own["class_square"] = npz.Expected(
+        (n_classes, c if n_classes else 0)
+    )
+    tables = {
+        "location_noise": npz.Expected((n_sizes, 2, c)),
+        "log_variance": npz.Expected((n_sizes, 2, c), finite=False),
+        "log_bias": npz.Expected((n_sizes, c), finite=False),
+        "effective": npz.Expected((2,)),
+    }
+    null = NullTable(**npz.take(arrays.under("null."), tables))
+    stored = arrays.under("class_null.")
+    class_null = NullTable(**npz.take(stored, tables)) if len(stored) else None
+    return LayerProfile(null=null, class_null=class_null, **npz.take(arrays, own))

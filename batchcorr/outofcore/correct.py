@@ -16,8 +16,10 @@ from batchcorr._anndata import records
 from batchcorr._anndata.fit import fit_matrix, make_estimator
 from batchcorr._anndata.labels import read_labels
 from batchcorr._files.chunks import require_whole_chunks
+from batchcorr._files.version import Version
 from batchcorr.arrays import apply
 from batchcorr.errors import (
+    BatchCorrError,
     FileError,
     InputError,
     MissingKeyError,
@@ -60,6 +62,7 @@ class FileCorrection:
 
     adata: AnnData
     _file: Any
+    _version: Version
     _x: StoredMatrix
     _estimator: LocationScaleMethod
     _labels: ObsLabels
@@ -75,8 +78,15 @@ class FileCorrection:
             An empty file or folder; whoever calls puts it in place when it is whole.
         compress
             Whether an .h5ad file is written with gzip where the source has none.
+
+        Raises
+        ------
+        FileError
+            If the source changed since it was opened: nothing fits together then.
         """
         from anndata.io import write_elem
+
+        self._version.require_same()
 
         like = None if self._x.sparse else self._x.node
         with create_file(target, self._file) as new:
@@ -103,6 +113,7 @@ class FileCorrection:
                 self._write_here(made, slices)
             else:
                 self._write_there(made, slices, target)
+        self._version.require_same()
 
     def _write_here(self, made: Any, slices: list[slice]) -> None:
         x, correction = self._x, self._estimator.correction_
@@ -169,6 +180,7 @@ def learn(
         If the file is damaged, if memory is too little or dense was not asked for.
     """
     with ExitStack() as stack, collected() as texts:
+        version = Version.of(source)
         file = _open(source)
         stack.callback(_close, file)
         adata = _read_small(source, file)
@@ -196,7 +208,7 @@ def learn(
         records.write(adata, records.key_of(key_added or layer), record)
         stack.pop_all()
     result = f"layers/{key_added}" if key_added else x.name
-    return FileCorrection(adata, file, x, estimator, labels, result, scheduler)
+    return FileCorrection(adata, file, version, x, estimator, labels, result, scheduler)
 
 
 def _find(
@@ -233,13 +245,10 @@ def _refuse_dense(x: StoredMatrix) -> NoReturn:
 
 
 def _open(source: Path) -> Any:
-    if not source.exists():
-        msg = f"There is no file {source}."
-        raise FileError(msg)
     with _reading(source):
         file = open_file(source)
-    if source.suffix.lower() == ".zarr":
-        require_whole_chunks(source, file)
+        if source.suffix.lower() == ".zarr":
+            require_whole_chunks(source, file)
     return file
 
 
@@ -258,7 +267,7 @@ def _read_small(source: Path, file: Any) -> AnnData:
 def _reading(source: Path) -> Iterator[None]:
     try:
         yield
-    except MemoryError:
+    except (BatchCorrError, MemoryError):
         raise
     except Exception as error:
         line = next(iter(str(error).strip().splitlines()), "")

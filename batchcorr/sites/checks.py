@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr._files.npz import Expected, shape_of, take
+from batchcorr.errors import InputError, some
 from batchcorr.models.moments import Moments
 from batchcorr.sites.basis import Basis
 from batchcorr.sites.disclosure import FEWEST
@@ -26,21 +28,40 @@ if TYPE_CHECKING:
 
     from batchcorr.sites.schema import Schema
 
-__all__ = ["what_is_wrong"]
+__all__ = ["read_sums", "what_is_wrong"]
 
 CLOSE = 1e-5
 """Relative error up to which what must be equal is, after sums of many samples."""
 
 
-def what_is_wrong(arrays: Mapping[str, Any], schema: Schema, n_rows: Any) -> str:
-    """What of these arrays cannot be moments of a site; nothing if all can be."""
-    wanted = {field.name for field in fields(Moments)}
-    if arrays.keys() != wanted:
-        return f"it holds other arrays ({', '.join(sorted({*arrays} ^ wanted))})"
-    wrong = _misshapen(arrays, schema)
-    if wrong:
-        return wrong
-    sums = Moments(**arrays)
+def read_sums(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> Moments:
+    """The moments in a file of a site, of which nothing is read that cannot be.
+
+    Raises
+    ------
+    InputError
+        If arrays are missing, too many, of another shape or kind, or not finite.
+    """
+    other = sorted({*arrays} ^ {field.name for field in fields(Moments)})
+    if other:
+        msg = f"it holds other arrays ({some(other)})."
+        raise InputError(msg)
+    b, g, p = len(schema.batches), len(schema.features), len(schema.columns)
+    own = g if shape_of(arrays, "n") == (b, g) else 1
+    expected = {
+        "rows": Expected((b, 1)),
+        "n": Expected((b, own)),
+        "mean": Expected((b, g)),
+        "squares": Expected((b, g)),
+        "columns": Expected((b, p, own)),
+        "cross": Expected((b, p, g)),
+        "gram": Expected((b, p, p, own)),
+    }
+    return Moments(**take(arrays, expected))
+
+
+def what_is_wrong(sums: Moments, schema: Schema, n_rows: Any) -> str:
+    """Why these cannot be moments of a site; nothing if they can be."""
     if sums.rows.sum() != n_rows or not _are_counts(
         sums, has_columns=bool(schema.columns)
     ):
@@ -49,27 +70,6 @@ def what_is_wrong(arrays: Mapping[str, Any], schema: Schema, n_rows: Any) -> str
         wrong = _not_of_samples(sums, code, schema)
         if wrong:
             return f"in batch {batch!r}, {wrong}"
-    return ""
-
-
-def _misshapen(arrays: Mapping[str, Any], schema: Schema) -> str:
-    b, g, p = len(schema.batches), len(schema.features), len(schema.columns)
-    own = g if arrays["n"].shape == (b, g) else 1
-    shapes = {
-        "rows": (b, 1),
-        "n": (b, own),
-        "mean": (b, g),
-        "squares": (b, g),
-        "columns": (b, p, own),
-        "cross": (b, p, g),
-        "gram": (b, p, p, own),
-    }
-    for name, shape in shapes.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype != np.float64:
-            return f"{name} is {array.dtype} of shape {array.shape}, not {shape}"
-        if not np.isfinite(array).all():
-            return f"{name} is not finite"
     return ""
 
 

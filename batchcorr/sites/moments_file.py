@@ -12,7 +12,7 @@ from batchcorr._files import npz
 from batchcorr.errors import FileError
 from batchcorr.estimators.saving import versions
 from batchcorr.models.moments import Moments
-from batchcorr.sites.checks import what_is_wrong
+from batchcorr.sites.checks import read_sums, what_is_wrong
 from batchcorr.sites.schema import Schema
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ class SiteMoments:
             if schema.fingerprint != header["fingerprint"]:
                 damage = "its schema was changed"
             else:
-                arrays = dict(stored)
-                damage = what_is_wrong(arrays, schema, header["n_rows"])
+                moments = read_sums(stored, schema)
+                damage = what_is_wrong(moments, schema, header["n_rows"])
         if damage:
             msg = f"{path} is damaged: {damage}. Make it again with batchcorr.sites.moments."
             raise FileError(msg)
-        return cls(schema, Moments(**arrays))
+        return cls(schema, moments)

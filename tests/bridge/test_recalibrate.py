@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -495,8 +496,18 @@ def test_files_that_are_no_profiles(tmp_path, trained):
     np.savez(path, header=np.array(json.dumps({"schema": 3, "layers": ["0"]})))
     with pytest.raises(FileError, match="no profile"):
         Profile.load(path)
+    known = trained[1]
+    layer = known.layers["2"]
+    for damaged, message in (
+        (replace(layer, mean=layer.mean[:-1]), "location_noise is float64 of shape"),
+        (replace(layer, variance=layer.variance * np.nan), "variance holds missing"),
+        (replace(layer, class_mean=layer.class_mean[:1]), "class_mean is float64 of"),
+    ):
+        replace(known, layers={**known.layers, "2": damaged}).save(path)
+        with pytest.raises(FileError, match=f"no profile.* What is wrong: {message}"):
+            Profile.load(path)
     with pytest.raises(FileError, match="folder"):
-        trained[1].save(tmp_path)
+        known.save(tmp_path)
 
 
 # -- undoing, and what is refused ------------------------------------------------------

@@ -25,6 +25,7 @@ import zarr
 from typer.testing import CliRunner
 
 from batchcorr._anndata import records
+from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.cli import app
 from batchcorr.cli.arguments import memory_bytes
@@ -162,7 +163,7 @@ def test_the_file_is_the_same_as_through_memory(
     options = ["--batch", "batch", "--covariate", "type", "--covariate", "age"]
     done("correct", given, memory, *options, "--dense")
     told = done("correct", given, out, *options, "--dense", "--memory", MEMORY)
-    assert "X corrected by combat for 3 batches, keeping type, age" in told.stdout
+    assert "X corrected by combat for 3 batches, keeping type (" in told.stdout
     found, expected = read(out), read(memory)
     same(found, expected)
     assert record_of(found, "X") == record_of(expected, "X")
@@ -512,6 +513,45 @@ def test_whole_chunks_of_every_kind_are_welcome(tmp_path, version, packer, neste
         require_whole_chunks(tmp_path / "in.zarr", group)
         with pytest.raises((RuntimeError, ValueError)):
             x[:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["write", "write late", "replace", "delete late"])
+def test_a_source_that_changes_is_one_error_and_no_file(
+    samples, tmp_path, monkeypatch, kind, how
+):
+    """Between the two reads, or when all blocks of the second are written."""
+    path = put(samples, tmp_path / f"in.{kind}")
+    file = path if kind == "h5ad" else max(path.rglob("*"), key=lambda p: p.name == "0")
+    out = tmp_path / f"out.{kind}"
+    out.mkdir() if kind == "zarr" else out.touch()
+
+    def change():
+        content = file.read_bytes()
+        if "write" not in how:
+            file.unlink()
+        if "delete" not in how:
+            file.write_bytes(content)
+
+    write = correct.FileCorrection._write_here
+
+    def after(self, made, slices):
+        write(self, made, slices)
+        change()
+
+    if "late" in how:
+        monkeypatch.setattr(correct.FileCorrection, "_write_here", after)
+    with contextlib.ExitStack() as stack:
+        learned = correct.learn(path, "batch", memory=memory_bytes(MEMORY))
+        stack.callback(learned.close)
+        if "late" not in how:
+            change()
+        replace = replacing_folder if kind == "zarr" else replacing
+        changed = pytest.raises(FileError, match=f"in.{kind} changed while it was read")
+        with changed, replace(out) as part:
+            learned.write(part)
+    assert {*names_in(tmp_path)} - {path.name} == {out.name}
+    assert list(out.iterdir()) == [] if kind == "zarr" else out.read_bytes() == b""
 
 
 def test_what_is_no_anndata_is_one_error(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import batchcorr as bc
+from batchcorr._files import npz
 from batchcorr.errors import FileError
 from batchcorr.models.moments import Moments
 from tests.sites.examples import gathered, parts
@@ -97,6 +98,22 @@ def test_changed_files_are_refused(pooled, schema, tmp_path, name):
         FileError, match=r"site\.npz (is damaged|does not|was saved by)"
     ):
         bc.SiteMoments.load(path)
+
+
+def test_what_is_of_another_size_is_not_read(pooled, schema, tmp_path, monkeypatch):
+    path = tmp_path / "site.npz"
+    bc.moments(parts(pooled)[0], schema).save(path)
+    change(path, lambda arrays, _: arrays.update(mean=np.zeros((4, 100_000))))
+    read, read_array = [], npz.npy.read_array
+
+    def note(stream, **options):
+        read.append(array := read_array(stream, **options))
+        return array
+
+    monkeypatch.setattr(npz.npy, "read_array", note)
+    with pytest.raises(FileError, match=r"mean is float64 of shape \(4, 100000\)"):
+        bc.SiteMoments.load(path)
+    assert [array.shape for array in read] == [(), (4, 1), (4, 1)]
 
 
 def together(arrays, _):
