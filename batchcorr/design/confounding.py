@@ -102,12 +102,12 @@ class Spread:
         return products
 
     def condition(self, columns: Sequence[int]) -> float:
-        """Condition number of the products of some columns within batches."""
-        if len(columns) < 2:
+        """Condition number of the products of those columns that vary within batches."""
+        norms = np.linalg.norm(self.root[:, columns], axis=0)
+        part = self.root[:, columns][:, norms > 0] / norms[norms > 0]
+        if part.shape[1] < 2:
             return 1.0
-        part = self.root[:, columns]
-        norms = np.linalg.norm(part, axis=0)
-        values = np.linalg.svd(part / norms, compute_uv=False)
+        values = np.linalg.svd(part, compute_uv=False)
         return float((values[0] / values[-1]) ** 2) if values[-1] > 0 else np.inf
 
     def is_ill(self, columns: Sequence[int]) -> bool:

@@ -463,3 +463,12 @@ def test_weak_association_is_no_matter(method, x):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         method().fit(x, batch=BATCH, covariates=table(sex=SEX))
+
+
+def test_a_column_does_not_vary_where_the_fullest_feature_has_values(x, rng):
+    """That feature stays as it is, and the others are corrected."""
+    x[rng.random(x.shape) < 0.6] = np.nan
+    x[:, 0] = np.where(SEX == "f", 6.0 + np.arange(N), np.nan)
+    z = np.column_stack([SEX == "m", np.arange(N) % 7]).astype(float)
+    fitted = bc.RemoveBatchEffect().fit(x, batch=BATCH, covariates=z)
+    assert fitted.aim_.adjustable.tolist() == [False] + [True] * 14

@@ -1,0 +1,163 @@
+"""Other methods, and what is measured and tested on values."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+import batchcorr as bc
+from batchcorr.models.variance_prior import estimate_variance_prior
+from fuzzing import reference
+from fuzzing.compare import Fault, Skipped, as_numpy, match, settle
+from fuzzing.inputs import add_covariates, draw, fingerprint, present
+from fuzzing.reference import Refused
+
+
+def logarithms(rng):
+    n, g = int(rng.integers(1, 30)), int(rng.integers(1, 40))
+    counts = rng.negative_binomial(2, 0.1, (n, g)) * (rng.random((n, g)) < 0.8)
+    counts[rng.random(n) < 0.1] = 0
+    forms = (
+        "C F strided readonly float32 csr csc unsorted DataFrame dask explicit-zeros"
+    )
+    x, plain, dtype, form = present(rng, counts.astype(float), forms)
+    options = {"target_sum": rng.choice([None, 1e4]), "base": rng.choice([None, 2, 10])}
+    options["prior_count"] = rng.choice([None, 0.5, 2])
+    before = fingerprint(x)
+    try:
+        expected = reference.log_normalize(plain, **options)
+    except Refused:
+        raise Skipped from None
+    y = as_numpy(bc.LogNormalize(**options).fit_transform(x))
+    if fingerprint(x) != before:
+        raise Fault("the input was changed")
+    match(y, expected, dtype)
+    return {f"matrix: {form}"}
+
+
+def quantiles(rng):
+    inputs = draw(rng)
+    forms = "C F strided readonly float32 DataFrame masked list"
+    x, plain, dtype, form = present(rng, inputs.values, forms)
+    ties = bool(rng.random() < 0.7)
+    before = fingerprint(x)
+    try:
+        expected = reference.quantile_normalize(plain, ties=ties)
+    except Refused as reason:
+        expected = reason
+    try:
+        y = as_numpy(bc.QuantileNormalize(ties=ties).fit_transform(x))
+    finally:
+        inputs.may = False
+        settle(expected, inputs)
+    if fingerprint(x) != before:
+        raise Fault("the input was changed")
+    if isinstance(expected, Refused):
+        raise Fault(f"not refused: {expected}")
+    match(y, expected, dtype)
+    return {f"matrix: {form}"}
+
+
+def share(rng):
+    inputs = draw(rng, missing=False)
+    x, plain, _, _ = present(rng, inputs.values, "C F strided csr csc DataFrame")
+    if inputs.formula:
+        raise Skipped
+    try:
+        if inputs.must:
+            raise Refused(inputs.must[0])
+        expected = reference.variance_explained(plain, inputs.codes, inputs.z)
+    except Refused as reason:
+        expected = reason
+    try:
+        found = bc.metrics.variance_explained(
+            x, inputs.batch, covariates=inputs.covariates
+        )
+    finally:
+        settle(expected, inputs)
+    if isinstance(expected, Refused):
+        raise Fault(f"not refused: {expected}")
+    found = [found.batch, found.covariates, found.batch_beyond_covariates]
+    if not np.allclose(found, expected, rtol=1e-6, atol=1e-7, equal_nan=True):
+        raise Fault(f"{found}, not {expected}")
+    return inputs.traits
+
+
+def differential(rng):
+    inputs = draw(rng, missing=False)
+    x, plain, _, form = present(rng, inputs.values, "C F csr csc strided")
+    n = x.shape[0]
+    tested = rng.integers(0, 2, n)
+    if inputs.formula or isinstance(inputs.covariates, np.ndarray) or tested.std() == 0:
+        raise Skipped
+    obs = pd.DataFrame({"tested": np.array(["no", "yes"])[tested]})
+    obs["batch"] = pd.Series(inputs.batch)
+    kept = inputs.covariates
+    for name in kept if kept is not None else ():
+        obs[name] = kept[name]
+    obs.index = [f"cell{k}" for k in range(n)]
+    adata = ad.AnnData(x, obs=obs)
+    before = fingerprint(adata)
+    try:
+        if inputs.must:
+            raise Refused(inputs.must[0])
+        expected = reference.differential(
+            plain, inputs.codes, inputs.z, tested, estimate_variance_prior
+        )
+    except Refused as reason:
+        expected = reason
+    try:
+        table = bc.tl.differential(
+            adata,
+            "batch",
+            ("tested", "yes", "no"),
+            covariates=None if kept is None else list(kept),
+        )
+    finally:
+        settle(expected, inputs)
+        if fingerprint(adata) != before:
+            raise Fault("the input was changed")
+    if isinstance(expected, Refused):
+        raise Fault(f"not refused: {expected}")
+    found = table[["coefficient", "standard_error", "t", "p_value"]].to_numpy().T
+    sound = np.ptp(plain, axis=0) > 0
+    sound &= expected[1] > 1e-9 * np.abs(plain).max(axis=0)
+    close = np.isclose(found, expected, rtol=1e-5, atol=1e-9, equal_nan=True)
+    size = np.abs(plain).max(axis=0)
+    close[:2] |= np.abs(found - expected)[:2] <= 1e-9 * size
+    if not close[:, sound].all():
+        at = np.argwhere(~close & sound)[0]
+        raise Fault(f"{at}: {found[tuple(at)]}, not {expected[tuple(at)]}")
+    return inputs.traits | {f"matrix: {form}"}
+
+
+def count_methods(rng):
+    """ComBat-seq has no reference here: all forms of counts must give the same counts."""
+    inputs = draw(rng, most=24)
+    add_covariates(rng, inputs, ["none", "category", "confounded", "number"])
+    n, g = inputs.values.shape
+    counts = rng.negative_binomial(3, 0.1, (n, g)) + 0
+    dtype = rng.choice(["uint8", "int32", "int64", "float64"])
+    counts = np.minimum(counts, 200).astype(dtype)
+    given = {"batch": inputs.batch, "covariates": inputs.covariates}
+    before = fingerprint(counts)
+    try:
+        y = bc.ComBatSeq().fit_transform(counts, **given)
+    finally:
+        inputs.may = True
+        settle(None, inputs)
+        if fingerprint(counts) != before:
+            raise Fault("the input was changed")
+    if inputs.must:
+        raise Fault("not refused")
+    again = bc.ComBatSeq().fit_transform(sp.csr_matrix(counts), **given)
+    if not np.array_equal(as_numpy(again), y):
+        raise Fault("CSR gives other counts than the dense matrix")
+    whole = np.asarray(y, dtype=float)
+    if (whole < 0).any() or (whole != np.round(whole)).any() or y.shape != counts.shape:
+        raise Fault("not counts")
+    if (whole[counts == 0] > 0).any():
+        raise Fault("zeros became counts")
+    return inputs.traits
