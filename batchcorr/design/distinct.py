@@ -22,7 +22,7 @@ __all__ = [
     "Level",
     "declared",
     "distinct",
-    "key",
+    "keys",
     "named",
     "one_each",
     "plain",
@@ -131,10 +131,11 @@ def distinct(
     table = np.full(len(values), -1, np.int32)
     seen: dict[tuple[bool, Level], int] = {}
     found: list[Level] = []
-    for place in np.flatnonzero(np.bincount(codes, minlength=len(values))):
-        level = plain(values[place], name)
-        found += [level] * (key(level) not in seen)
-        table[place] = seen.setdefault(key(level), len(seen))
+    places = np.flatnonzero(np.bincount(codes, minlength=len(values)))
+    levels = [plain(values[place], name) for place in places]
+    for place, level, same in zip(places, levels, keys(levels), strict=True):
+        found += [level] * (same not in seen)
+        table[place] = seen.setdefault(same, len(seen))
     return Distinct(table[codes], found, ordered)
 
 
@@ -193,7 +194,7 @@ def declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
     """Declared levels as plain values, in the order given."""
     series = _series(levels, f"levels of {name}")
     given = [plain(level, name) for level in series.tolist() if not pd.isna(level)]
-    if not given or len(given) < len(series) or len({*map(key, given)}) < len(given):
+    if not given or len(given) < len(series) or len({*keys(given)}) < len(given):
         msg = (
             f"The levels of {name} must be at least one label, each once and none "
             f"missing, not {some(map(repr, series.tolist()), 20)}."
@@ -202,9 +203,9 @@ def declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
     return tuple(given)
 
 
-def key(level: Level) -> tuple[bool, Level]:
-    """What makes a level distinct: `1` is `1.0` but is not `True`."""
-    return isinstance(level, bool), level
+def keys(levels: Iterable[Level]) -> list[tuple[bool, Level]]:
+    """What makes levels distinct: `1` is `1.0` but is not `True`."""
+    return [(isinstance(level, bool), level) for level in levels]
 
 
 def texts(level: Level) -> set[str]:

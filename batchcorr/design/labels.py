@@ -17,7 +17,7 @@ from batchcorr.design.distinct import (
     Level,
     declared,
     distinct,
-    key,
+    keys,
     one_each,
     sorting,
     texts,
@@ -196,12 +196,14 @@ class BatchLabels:
 
     def _match(self, found: list[Level]) -> tuple[npt.NDArray[np.int32], list[Level]]:
         """Return the code of each found label (-1: none), and those without."""
-        exact = {key(level): code for code, level in enumerate(self.levels)}
+        exact = {same: code for code, same in enumerate(keys(self.levels))}
+        table = np.array([exact.get(same, -1) for same in keys(found)], np.int32)
+        if (table >= 0).all():
+            return table, []
         written: dict[str, set[int]] = {}
         for code, level in enumerate(self.levels):
             for text in texts(level):
                 written.setdefault(text, set()).add(code)
-        table = np.array([exact.get(key(label), -1) for label in found], np.int32)
         for place in np.flatnonzero(table < 0):
             same = set().union(*(written.get(t, ()) for t in texts(found[place])))
             if len(same) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -32,16 +32,18 @@ class Variable:
     column
         The name of the column.
     labels
-        Its levels; None if the column holds numbers.
+        Its labels; None if the column holds numbers.
+    levels
+        Their levels; None if the column holds numbers.
     """
 
     column: str
     labels: BatchLabels | None = None
+    levels: tuple[Level, ...] | None = field(init=False, compare=False, repr=False)
 
-    @property
-    def levels(self) -> tuple[Level, ...] | None:
-        """The levels; None if the column holds numbers."""
-        return None if self.labels is None else self.labels.levels
+    def __post_init__(self) -> None:
+        levels = None if self.labels is None else self.labels.levels
+        object.__setattr__(self, "levels", levels)
 
     @classmethod
     def fit(
