@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.saving import prefix, reading, restore
 from batchcorr.methods._registry import get
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from batchcorr._files.npz import Arrays
     from batchcorr.estimators.base import Corrector
 
 __all__ = ["load"]
@@ -46,19 +44,21 @@ def load(path: str | PathLike[str]) -> Corrector:
     >>> bc.load(path).batches_
     (1, 2)
     """
+    from batchcorr.estimators.saving import prefix, reading, restore
+
     with reading(path) as (header, arrays):
         steps = [
-            _made(own, arrays.under(prefix(k)))
+            restore(_new(own), own, arrays.under(prefix(k)))
             for k, own in enumerate(header.get("normalized_by", []))
         ]
         if not all(step.record.normalizes for step in steps):
             msg = "normalized_by holds a step that does not normalize."
             raise InputError(msg)
-        estimator = _made(header, arrays)
+        estimator = restore(_new(header), header, arrays)
         estimator.normalized_by_ = tuple(steps)
         return estimator
 
 
-def _made(header: Mapping[str, Any], arrays: Arrays) -> Corrector:
-    """An estimator from its header and arrays."""
-    return restore(get(header["method"])(**header["parameters"]), header, arrays)
+def _new(header: Mapping[str, Any]) -> Corrector:
+    """The estimator that a header names, without its state."""
+    return get(header["method"])(**header["parameters"])

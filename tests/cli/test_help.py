@@ -40,7 +40,10 @@ def test_version_and_help():
     ("command", "heavy"),
     [
         ("--help", {"anndata", "numba", "numpy", "pandas", "sklearn", "scanpy"}),
-        ("methods", {"anndata", "numba", "pandas", "scipy", "sklearn", "scanpy"}),
+        (
+            "methods",
+            {"anndata", "numba", "numpy", "pandas", "scipy", "sklearn", "scanpy"},
+        ),
     ],
 )
 def test_what_only_tells_imports_nothing_heavy(tmp_path, command, heavy):
