@@ -7,6 +7,7 @@ and the user is told in one sentence.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,8 +159,8 @@ def reading(path: Path, what: str, *, folder: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         msg = (
-            f"{path} cannot be read: it is no {what}, or it is damaged or incomplete "
-            f"({_why(error)})."
+            f"{path} cannot be read: it is no {what}, or {_place(error)} is damaged or "
+            f"incomplete ({_why(error)})."
         )
         raise FileError(msg) from error
 
@@ -204,6 +205,14 @@ def _same(one: Path, other: Path) -> bool:
 
 def _is_zarr(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in STORE_MARKS)
+
+
+def _place(error: Exception) -> str:
+    """The part of a file that anndata was reading, as its note on the error says."""
+    for note in getattr(error, "__notes__", ()):
+        if found := re.search(r"reading key '(.+)' of .* from (.*)", note):
+            return "/".join(filter(None, [found[2].strip("/"), found[1].strip("/")]))
+    return "it"
 
 
 def _why(error: BaseException) -> str:

@@ -37,7 +37,9 @@ def create_file(target: Path, like: Any) -> Iterator[Any]:
         import zarr
 
         version = getattr(getattr(like, "metadata", None), "zarr_format", None)
-        version = version or getattr(anndata.settings, "zarr_write_format", 2)
+        if version is None and anndata.__version__.startswith(("0.11.", "0.12.")):
+            version = getattr(anndata.settings, "zarr_write_format", 2)
+        version = version or 3  # later anndata writes no other, and warns of the setting
         kwargs = {"zarr_format": version} if hasattr(zarr, "create_array") else {}
         group = zarr.open_group(str(target), mode="w", **kwargs)
         group.attrs.update(root)
