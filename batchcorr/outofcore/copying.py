@@ -39,7 +39,7 @@ def create_file(target: Path, like: Any) -> Iterator[Any]:
         version = getattr(getattr(like, "metadata", None), "zarr_format", None)
         if version is None and anndata.__version__.startswith(("0.11.", "0.12.")):
             version = getattr(anndata.settings, "zarr_write_format", 2)
-        version = version or 3  # later anndata writes no other, and warns of the setting
+        version = version or 3  # what later anndata writes; its setting is deprecated
         kwargs = {"zarr_format": version} if hasattr(zarr, "create_array") else {}
         group = zarr.open_group(str(target), mode="w", **kwargs)
         group.attrs.update(root)
