@@ -36,11 +36,12 @@ def create_file(target: Path, like: Any) -> Iterator[Any]:
         import anndata
         import zarr
 
-        version = getattr(getattr(like, "metadata", None), "zarr_format", None)
+        version: Any = getattr(getattr(like, "metadata", None), "zarr_format", None)
         if version is None and anndata.__version__.startswith(("0.11.", "0.12.")):
             version = getattr(anndata.settings, "zarr_write_format", 2)
         version = version or 3  # what later anndata writes; its setting is deprecated
-        kwargs = {"zarr_format": version} if hasattr(zarr, "create_array") else {}
+        new = hasattr(zarr, "create_array")
+        kwargs: dict[str, Any] = {"zarr_format": version} if new else {}
         group = zarr.open_group(str(target), mode="w", **kwargs)
         group.attrs.update(root)
         yield group
