@@ -28,8 +28,12 @@ from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.namespace import packages_of
 from tests.conftest import strict, tensor, values
 
-# Sparse matrices become dense here, as they should.
-pytestmark = pytest.mark.filterwarnings("ignore::batchcorr.errors.DensifyWarning")
+# Sparse matrices become dense here, as they should, and `small` has features that are
+# constant, as it should.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::batchcorr.errors.DensifyWarning"),
+    pytest.mark.filterwarnings("ignore:.* constant in a batch, and stay as they are"),
+]
 
 OTHERS = [tensor, strict]  # arrays of other libraries
 

@@ -189,5 +189,8 @@ def test_a_matrix_has_no_layers(data):
 def test_nothing_to_explain_is_refused():
     with pytest.raises(InputError, match="No feature varies"):
         variance_explained(np.ones((4, 3)), [1, 1, 2, 2])
+    x = np.arange(8.0).reshape(4, 2) ** 2
     with pytest.raises(DesignError, match="samples left"):
-        variance_explained(np.arange(6.0).reshape(3, 2), [1, 2, 3])
+        variance_explained(x, [1, 1, 2, 2], covariates=np.eye(4)[:, [0, 3]])
+    with pytest.raises(DesignError, match="leave nothing to compare"):
+        variance_explained(x[:3], [1, 2, 3])
