@@ -8,7 +8,6 @@ its running statistics: one frozen correction with a batch for each domain.
 
 from __future__ import annotations
 
-import ast
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -17,13 +16,19 @@ from torch.nn import functional
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._domain_state import (
+    MANY,
+    domains_as_tensor,
+    domains_of_state,
+    expand_plain_state,
+)
 from batchcorr.bridge.nn._labels import (
     in_backward,
     matching,
     read_labels,
     require_domains,
 )
-from batchcorr.bridge.nn._step import normalize_batch, require_shape
+from batchcorr.bridge.nn._step import normalize_batch, places_of, require_shape
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,16 +38,9 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge.nn._labels import Domains
 
-__all__ = [
-    "DomainBatchNorm",
-    "DomainBatchNorm1d",
-    "DomainBatchNorm2d",
-    "DomainBatchNorm3d",
-]
+__all__ = ["DomainBatchNorm"]
 
 UNSEEN = ("error", "global", "shrink")
-MANY = 2**20
-"""Rows that each domain is taken to have seen where a plain BatchNorm did not count them."""
 
 
 class DomainBatchNorm(nn.Module):
@@ -161,7 +159,7 @@ class DomainBatchNorm(nn.Module):
         order = [row for rows in groups.values() for row in rows]
         moved = order != list(range(len(order)))
         if moved:
-            x = x.index_select(0, _indices(order, x.device))
+            x = x.index_select(0, places_of(order, x.device))
         parts = torch.split(x, [len(rows) for rows in groups.values()])
         done = [
             self._normalized(part, code)
@@ -170,7 +168,7 @@ class DomainBatchNorm(nn.Module):
         y = torch.cat(done) if done else x
         if moved:
             back = sorted(range(len(order)), key=order.__getitem__)
-            y = y.index_select(0, _indices(back, x.device))
+            y = y.index_select(0, places_of(back, x.device))
         return y
 
     def _groups(
@@ -307,7 +305,7 @@ class DomainBatchNorm(nn.Module):
         -------
         The domains in their order, as text in bytes: (length,).
         """
-        return torch.tensor(list(repr(self.domains).encode()), dtype=torch.uint8)
+        return domains_as_tensor(self.domains)
 
     def set_extra_state(self, state: Tensor | list[Hashable]) -> None:
         """Refuse statistics of other domains, or in another order.
@@ -318,12 +316,10 @@ class DomainBatchNorm(nn.Module):
             The domains that the statistics are of.
         """
         self._met.clear()
-        if isinstance(state, torch.Tensor):
-            text = bytes(state.round().to(torch.uint8).tolist()).decode()
-            state = ast.literal_eval(text)
-        if list(state) != self.domains:
+        found = domains_of_state(state)
+        if found != self.domains:
             msg = (
-                f"The state_dict is of the domains {list(state)}, and this layer of "
+                f"The state_dict is of the domains {found}, and this layer of "
                 f"{self.domains}: make it with the same domains in the same order."
             )
             raise InputError(msg)
@@ -332,19 +328,9 @@ class DomainBatchNorm(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *more: Any, **options: Any
     ) -> None:
         """Take a plain BatchNorm's state too: every domain starts from it."""
-        mean = state_dict.get(f"{prefix}running_mean")
-        if mean is not None and mean.ndim == 1:
-            count = len(self.domains)
-            for name in ("running_mean", "running_var", "num_batches_tracked"):
-                value = state_dict.get(
-                    f"{prefix}{name}", torch.ones((), dtype=torch.long)
-                )
-                state_dict[f"{prefix}{name}"] = value.expand(
-                    count, *value.shape
-                ).clone()
-            tracked = state_dict[f"{prefix}num_batches_tracked"]
-            state_dict[f"{prefix}rows_seen"] = MANY * (tracked > 0).long()
-            state_dict[f"{prefix}_extra_state"] = self.get_extra_state()
+        expand_plain_state(
+            state_dict, prefix, len(self.domains), self.get_extra_state()
+        )
         super()._load_from_state_dict(state_dict, prefix, *more, **options)
 
     def extra_repr(self) -> str:
@@ -359,117 +345,3 @@ class DomainBatchNorm(nn.Module):
             f"momentum={self.momentum}, affine={self.weight is not None}, "
             f"unseen={self.unseen!r}"
         )
-
-
-def _indices(rows: list[int], device: torch.device) -> Tensor:
-    """Places of rows on a device, without waiting for it."""
-    places = torch.tensor(rows)
-    if device.type == "cuda":
-        return places.pin_memory().to(device, non_blocking=True)
-    return places.to(device)
-
-
-class DomainBatchNorm1d(DomainBatchNorm):
-    r"""BatchNorm1d with statistics of its own for every domain.
-
-    .. math:: y = \gamma (x - \bar x_d) / \sqrt{v_d + \epsilon} + \beta
-
-    Parameters
-    ----------
-    num_features
-        Channels C of an input (N, C) or (N, C, L).
-    domains
-        Labels of all domains there will be in training: strings or numbers.
-    eps, momentum, affine
-        As in `torch.nn.BatchNorm1d`; γ and β are shared by all domains.
-    unseen
-        What evaluation does with a domain never met in training: "error"; "global",
-        the statistics of all domains together; or "shrink", the domain's own in this
-        batch, shrunken across channels towards those of all (ComBat's prior).
-    device, dtype
-        As in torch.
-
-    Raises
-    ------
-    InputError, UnknownBatchError
-        For labels that are missing, not hashable, or of no known domain; for domains
-        that are neither strings nor numbers; for a domain with one row in a training
-        batch.
-
-    Notes
-    -----
-    In evaluation with ``eps=0`` the layer is ``batchcorr.Standardize(target="unit")``,
-    scaled by γ and β. Every domain's rows go through `torch.nn.functional.batch_norm`;
-    samples that are sorted by domain need not be moved for it. With "shrink" the output
-    depends on what else is in the batch. For one domain the layer is an ordinary
-    BatchNorm, which `at_domain` puts in its place, so that `bridge.fold` can remove it.
-
-    Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
-    those on another device are waited for. `from_batch_norm`, and loading a plain
-    BatchNorm's state_dict, start all domains from its statistics. A state_dict holds
-    tensors only. `convert_sync_batchnorm` leaves the layer as it is.
-
-    What a sample's domain is, is read in Python. So the layer cannot be scripted or
-    exported by torch.export, neither in training nor in evaluation, and tracing freezes
-    the labels it is shown: deploy `at_domain(model, domain)`, one model for each domain.
-
-    References
-    ----------
-    Li et al. (2016), arXiv 1603.04779 (AdaBN). Chang et al. (2019), domain-specific
-    batch normalization, give every domain its own γ and β too.
-
-    Examples
-    --------
-    >>> import torch
-    >>> layer = DomainBatchNorm1d(3, domains=["monday", "tuesday"])
-    >>> days = ["monday"] * 4 + ["tuesday"] * 4
-    >>> y = layer(
-    ...     torch.randn(8, 3) + torch.tensor([0.0] * 4 + [9.0] * 4)[:, None], days
-    ... )
-    >>> bool(y[:4].mean().abs() < 1e-6), bool(y[4:].mean().abs() < 1e-6)
-    (True, True)
-    """
-
-    dimensions = 1
-
-
-class DomainBatchNorm2d(DomainBatchNorm):
-    """BatchNorm2d with statistics of its own for every domain.
-
-    As `DomainBatchNorm1d`, for inputs (N, C, H, W).
-
-    Parameters
-    ----------
-    num_features, domains, eps, momentum, affine, unseen, device, dtype
-        As in `DomainBatchNorm1d`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> layer = DomainBatchNorm2d(3, domains=[0, 1])
-    >>> layer(torch.randn(4, 3, 5, 5), torch.tensor([0, 0, 1, 1])).shape
-    torch.Size([4, 3, 5, 5])
-    """
-
-    dimensions = 2
-
-
-class DomainBatchNorm3d(DomainBatchNorm):
-    """BatchNorm3d with statistics of its own for every domain.
-
-    As `DomainBatchNorm1d`, for inputs (N, C, D, H, W).
-
-    Parameters
-    ----------
-    num_features, domains, eps, momentum, affine, unseen, device, dtype
-        As in `DomainBatchNorm1d`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> layer = DomainBatchNorm3d(3, domains=[0, 1])
-    >>> layer(torch.randn(4, 3, 2, 2, 2), 1).shape  # all samples of one domain
-    torch.Size([4, 3, 2, 2, 2])
-    """
-
-    dimensions = 3

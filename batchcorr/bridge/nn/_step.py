@@ -12,7 +12,7 @@ from batchcorr.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HALF", "normalize_batch", "require_shape"]
+__all__ = ["HALF", "normalize_batch", "places_of", "require_shape"]
 
 HALF = (torch.float16, torch.bfloat16)
 SMALLEST = 1e-37
@@ -79,3 +79,11 @@ def normalize_batch(
     for value, moved in zip(running, (mean, variance), strict=True):
         value.copy_(moved)
     return y.to(x.dtype)
+
+
+def places_of(rows: list[int], device: torch.device) -> Tensor:
+    """Places of rows on a device, without waiting for it."""
+    places = torch.tensor(rows)
+    if device.type == "cuda":
+        return places.pin_memory().to(device, non_blocking=True)
+    return places.to(device)
