@@ -408,8 +408,9 @@ def test_peak_memory_stays_under_the_bound(tmp_path):
 def test_sparse_becomes_dense_only_when_told(samples, tmp_path):
     path = put(samples, tmp_path / "in.h5ad", sparse=True)
     told = refused(
-        "correct", path, tmp_path / "o.h5ad", "--batch", "batch", "--memory", MEMORY
-    )
+        "correct", path, tmp_path / "o.h5ad", "--batch", "batch", "--memory", MEMORY,
+        "--no-dense",
+    )  # fmt: skip
     assert "500 × 24 values take 0.0 GiB in the file. --dense writes it." in told
     csc = samples.copy()
     csc.X = sp.csc_matrix(csc.X)
