@@ -145,6 +145,7 @@ def test_null_data_keep_their_rate():
         bc.tl.differential(adata, "batch", "group", layer="combat")
 
 
+@pytest.mark.filterwarnings("ignore:.*inplace")  # of scanpy, under pandas 3
 def test_scanpy_reads_it(simulated):
     simulated.layers["counts"] = np.random.default_rng(0).poisson(30, simulated.shape)
     bc.pp.log_normalize(simulated, layer="counts", key_added="logs")
