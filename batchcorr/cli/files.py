@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from batchcorr._files.atomic import replacing, replacing_folder
-from batchcorr._files.chunks import require_whole_chunks
 from batchcorr._files.hdf5 import new_hdf5
 from batchcorr.cli.console import working
 from batchcorr.cli.interrupt import interruptible
@@ -137,6 +136,7 @@ def read(path: Path) -> AnnData:
     with reading(path, f"{kind} that holds an AnnData"):
         if not is_zarr:
             return anndata.read_h5ad(path)
+        from batchcorr._files.chunks import require_whole_chunks
         from batchcorr.outofcore.stored_matrix import open_file
 
         require_whole_chunks(path, open_file(path))
