@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = [
+    "copied",
     "get_matrix",
     "make_actual",
     "may_overwrite",
@@ -86,10 +87,29 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     else:
         msg = f"There is no layer {layer!r}. {did_you_mean(layer, layers)}"
         raise MissingKeyError(msg)
+    matrix = _with_mask(matrix)
     if isinstance(matrix, np.ma.MaskedArray):
         hidden = np.ma.getmaskarray(matrix).any()
         return as_matrix(matrix) if hidden else np.array(matrix.data)
     return np.asarray(matrix) if isinstance(matrix, np.ndarray) else matrix
+
+
+def _with_mask(matrix: Any) -> Any:
+    """A matrix of a view of an AnnData with its mask, which the view itself forgets."""
+    base = getattr(matrix, "base", None)
+    known = isinstance(base, np.ma.MaskedArray) and base.shape == matrix.shape
+    return base if known else matrix
+
+
+def copied(adata: AnnData) -> AnnData:
+    """A copy, with the masks of layers that a view forgets."""
+    copy = adata.copy()
+    if adata.is_view:
+        for key in adata.layers:
+            layer = _with_mask(adata.layers[key])
+            if isinstance(layer, np.ma.MaskedArray):
+                copy.layers[key] = layer.copy()
+    return copy
 
 
 def may_overwrite(adata: AnnData, x: Any, layer: str | None) -> bool:
@@ -138,7 +158,7 @@ def make_actual(adata: AnnData) -> None:
             "part = adata[:, genes].copy() first, and correct part."
         )
         warn(msg, ViewWarning)
-        adata._init_as_actual(adata.copy())
+        adata._init_as_actual(copied(adata))
 
 
 def take_features(x: Any, positions: Any) -> Any:

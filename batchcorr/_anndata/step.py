@@ -107,7 +107,7 @@ def begin(
     """Read X or a layer of an AnnData, or of a copy of it."""
     adata = matrices.require_adata(adata)
     if copy:
-        adata = adata.copy()
+        adata = matrices.copied(adata)
     x = matrices.get_matrix(adata, layer)
     earlier = records.steps_of(adata, layer, x)
     if key_added is not None:

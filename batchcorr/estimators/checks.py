@@ -146,8 +146,8 @@ def drop_redundant(problem: Problem) -> list[int]:
     names, kept = metadata.names, metadata.kept
     if not names:
         return []
-    check_spare(moments, len(names))
     dropped = redundant_nuisances(spread, kept)
+    check_spare(moments, len(names) - len(dropped))
     if dropped:
         msg = (
             f"The nuisances {some(repr(names[k]) for k in dropped)} say nothing "

@@ -32,7 +32,7 @@ def reference_code(reference: Any, metadata: Metadata) -> int:
 
 def check_reference(code: int, fit: LinearFit, metadata: Metadata) -> None:
     """Refuse a reference batch whose variance cannot be known."""
-    if fit.explained[code].all():
+    if (fit.explained[code] | ~fit.solved).all():
         msg = (
             f"The covariates fit every sample of the reference batch "
             f"{metadata.levels[code]!r} exactly, which leaves no variance to bring the "

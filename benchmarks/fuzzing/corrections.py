@@ -56,7 +56,7 @@ def blocks(ask, x):
     n = x.shape[0]
     levels = {}
     for name in table if hasattr(table, "columns") else ():
-        if np.asarray(table[name]).dtype.kind in "OUT":
+        if np.asarray(table[name]).dtype.kind in "OUTb":
             levels[name] = sorted(set(table[name]))
     cut = int(ask.rng.integers(1, n)) if n > 1 else n
     declared = {"batches": list(dict.fromkeys(ask.inputs.names)), "levels": levels}

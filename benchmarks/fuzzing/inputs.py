@@ -59,7 +59,7 @@ class Inputs:
     traits: set = field(default_factory=set)
 
 
-def draw(rng, *, missing=True, most=60):
+def draw(rng, *, missing=True, most=60, kinds=None):
     """Samples, batches and covariates."""
     n = int(rng.integers(2, 9) if rng.random() < 0.06 else rng.integers(8, most + 1))
     n_batches = int(rng.integers(2, min(6, max(2, n // 4)) + 1))
@@ -69,7 +69,7 @@ def draw(rng, *, missing=True, most=60):
     codes = rng.permutation(codes)
     out = Inputs(np.empty(0), codes)
     add_labels(rng, out)
-    add_covariates(rng, out)
+    add_covariates(rng, out, kinds or COVARIATES)
     add_values(rng, out, missing=missing)
     return out
 

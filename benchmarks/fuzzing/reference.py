@@ -24,7 +24,8 @@ class Fit:
     def __init__(self, x, codes, z, w=None, contrasts=None, weights=None):
         n, g = x.shape
         b, p = codes.max() + 1, z.shape[1]
-        w = np.zeros((n, 0)) if w is None else w
+        z = z - z.mean(axis=0)  # large numbers cost digits, and intercepts take them up
+        w = np.zeros((n, 0)) if w is None else w - w.mean(axis=0)
         contrasts = np.zeros((n, 0)) if contrasts is None else contrasts
         self.dummies = (codes[:, None] == np.arange(b)).astype(float)
         self.removed = independent(self.dummies, np.hstack([contrasts, w]))
@@ -312,7 +313,7 @@ def quantile_normalize(x, *, ties):
 
 def variance_explained(x, codes, z):
     """Mean adjusted R² of batch, of covariates within it, and of batch beyond them."""
-    n, ones = len(x), np.ones((len(x), 1))
+    n, ones, z = len(x), np.ones((len(x), 1)), z - z.mean(axis=0)
     dummies = (codes[:, None] == np.unique(codes)).astype(float)
     if dummies.shape[1] < 2:
         raise Refused("one batch")
@@ -340,7 +341,7 @@ def variance_explained(x, codes, z):
 def differential(x, codes, z, tested, prior_of):
     """β, its standard error, t and p by least squares, moderated by the given prior."""
     dummies = (codes[:, None] == np.unique(codes)).astype(float)
-    columns = np.column_stack([dummies, z, tested])
+    columns = np.column_stack([dummies, z - z.mean(axis=0), tested])
     if rank(columns) < columns.shape[1]:
         raise Refused("confounded")
     df = len(x) - columns.shape[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -194,6 +196,22 @@ def test_what_a_mask_hides_is_missing():
     expected = corrected(x=np.where(hidden, np.nan, values()))
     np.testing.assert_array_equal(adata.layers["new"], expected)
     assert adata.layers["masked"].mask[3, 5]
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_view_does_not_forget_what_a_mask_hides(copy):
+    hidden = np.zeros((N, G), dtype=bool)
+    hidden[3, 5] = True
+    whole = annotated(np.ma.masked_array(np.where(hidden, 1e6, values()), hidden))
+    whole.layers["masked"] = whole.X.copy()
+    expected = corrected(x=np.where(hidden, np.nan, values()))
+    for layer in (None, "masked"):
+        view = whole[np.arange(N)]
+        with warnings.catch_warnings(action="ignore", category=ViewWarning):
+            made = bc.pp.combat(view, "batch", layer=layer, key_added="new", copy=copy)
+        made = made if copy else view
+        np.testing.assert_array_equal(made.layers["new"], expected)
+        assert made.layers["masked"].mask[3, 5]
 
 
 def test_a_backed_anndata_says_what_can_be_done(tmp_path):
