@@ -154,7 +154,8 @@ def drop_redundant(problem: Problem) -> list[int]:
             "that batch and the other nuisances do not say already; they are dropped."
         )
         warn(msg, CovariateWarning)
-    if not moments.by_feature:
+    complete = (moments.n == moments.rows).all(axis=0).any()
+    if complete or not moments.by_feature:  # else some features may not be confounded
         check_estimable(spread, names, metadata.terms, kept)
     return [k for k in range(len(names)) if k not in dropped]
 

@@ -32,6 +32,9 @@ __all__ = ["CountModel", "Shrinkage", "fit_count_model", "library_sizes"]
 PRIOR_COUNT = 1e-4
 """What sva has edgeR add to counts when it takes batch effects from coefficients."""
 
+FAR = 10
+"""Mean of a column over its standard deviation, from which on it is far from 0."""
+
 
 @dataclass(frozen=True)
 class CountModel:
@@ -181,13 +184,18 @@ def _fit_block(
 
     γ is the level of a batch about the mean level, from two fits with a prior count, as
     sva has edgeR do: the first for the mean level α, the second with α in the offset.
+    Columns far from 0 are centred meanwhile: exp of their α may be infinite.
     """
-    codes, z, n_batches = design.codes, design.columns, design.n_batches
-    fit = partial(fit_features, y, codes, z, offset, phi)
+    codes, n_batches = design.codes, design.n_batches
+    centre = design.columns.mean(axis=0)
+    centre[abs(centre) < FAR * design.columns.std(axis=0)] = 0.0
+    fit = partial(fit_features, y, codes, design.columns - centre, offset, phi)
     first = fit(prior=PRIOR_COUNT)[:, :n_batches]
     level = (first * (design.counts / design.n_rows)).sum(axis=1)
     gamma = fit(prior=PRIOR_COUNT, shift=level)[:, :n_batches]
-    return fit(), gamma, (y / np.exp(offset)).max(axis=1)
+    coefficients = fit()
+    coefficients[:, :n_batches] -= (coefficients[:, n_batches:] @ centre)[:, None]
+    return coefficients, gamma, (y / np.exp(offset)).max(axis=1)
 
 
 def _shrink(

@@ -104,7 +104,7 @@ def broken(rng, content, name):
                 lambda a: np.where(rng.random(a.shape) < 0.3, np.inf, a),
                 lambda a: (a * 0).astype(a.dtype),
                 lambda a: (-1 * a).astype(a.dtype),
-                lambda a: (a * 1e308).astype(a.dtype) if a.dtype.kind == "f" else a,
+                lambda a: (a * 1e30).astype(a.dtype) if a.dtype.kind == "f" else a,
                 lambda a: np.asfortranarray(a).astype(">f8"),
                 lambda _: None,
             ]

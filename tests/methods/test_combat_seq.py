@@ -237,6 +237,19 @@ def test_samples_are_mapped_alone_and_after_loading(simulated, tmp_path):
     np.testing.assert_array_equal(loaded.transform(counts[rows], **part), whole[rows])
 
 
+def test_where_a_covariate_has_its_zero_does_not_matter():
+    """Far from 0 its intercept is in the thousands, and exp of that infinite."""
+    rng = np.random.default_rng(0)
+    counts, batch = rng.negative_binomial(5, 0.1, (16, 20)), np.repeat([1, 2], 8)
+    z = rng.normal(size=(16, 1))
+    near, far = (
+        bc.ComBatSeq().fit_transform(counts, batch=batch, covariates=each)
+        for each in (z, 5000 + z / 100)
+    )
+    assert np.abs(far - near).max() <= 1
+    assert (far != near).mean() < 0.01
+
+
 def test_counts_cannot_explode():
     """A feature nearly absent from one batch: sva turns such counts into 1e11."""
     capped = []

@@ -191,3 +191,9 @@ def test_what_cannot_be_tested_is_told(simulated, change, error, says):
         bc.tl.differential(simulated, **options)
     np.testing.assert_array_equal(simulated.X, before.X)
     assert dict(simulated.uns) == {}
+
+
+def test_one_feature_alone_is_refused_as_many_are(simulated):
+    simulated.obs["site"] = simulated.obs["batch"].map({"x": "s", "y": "s", "z": "t"})
+    with pytest.raises(DesignError, match="'site' is confounded with batch"):
+        bc.tl.differential(simulated[:, :1], "batch", "group", covariates="site")
