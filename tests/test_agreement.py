@@ -173,7 +173,8 @@ def combat_seq(name):
         )
     design = estimator._metadata.design(len(case["batch"]), Labels(case["batch"], kept))
     model = estimator.model_
-    means, _ = model.means(design, model.offset(case["counts"]), slice(None))
+    library = case["counts"][:, model.adjusted].sum(axis=1)
+    means, _ = model.means(design, np.log(library), slice(None))
     return case, found, model, means
 
 

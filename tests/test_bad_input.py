@@ -880,7 +880,7 @@ WHOLE = np.random.default_rng(5).integers(0, 12, (N, G))
 @pytest.mark.parametrize(
     ("x", "dtype"),
     [
-        pytest.param(WHOLE.astype(np.int64), np.float32, id="int64"),
+        pytest.param(WHOLE.astype(np.int64), np.float64, id="int64"),
         pytest.param(WHOLE.astype(np.uint8), np.float32, id="uint8"),
         pytest.param(WHOLE % 2 == 0, np.float32, id="bool"),
         pytest.param(WHOLE.astype(np.float16), np.float32, id="float16"),
@@ -891,11 +891,11 @@ WHOLE = np.random.default_rng(5).integers(0, 12, (N, G))
         pytest.param(WHOLE.astype(np.longdouble), np.float64, id="longdouble"),
         pytest.param(np.asfortranarray(WHOLE, float), np.float64, id="Fortran order"),
         pytest.param(WHOLE[:, ::-1] * 1.0, np.float64, id="reversed"),
-        pytest.param(WHOLE.tolist(), np.float32, id="lists"),
+        pytest.param(WHOLE.tolist(), np.float64, id="lists"),
         pytest.param(np.ma.masked_array(WHOLE * 1.0), np.float64, id="masked array"),
-        pytest.param(pd.DataFrame(WHOLE), np.float32, id="DataFrame"),
+        pytest.param(pd.DataFrame(WHOLE), np.float64, id="DataFrame"),
         pytest.param(sp.coo_matrix(WHOLE * 1.0), np.float64, id="COO"),
-        pytest.param(sp.csr_array(WHOLE.astype(np.int32)), np.float32, id="int CSR"),
+        pytest.param(sp.csr_array(WHOLE.astype(np.int32)), np.float64, id="int CSR"),
         pytest.param(sp.csc_matrix(WHOLE % 2 == 0), np.float32, id="bool CSC"),
     ],
 )

@@ -27,7 +27,7 @@ DTYPES = {  # how labels of a category may come
     "bool": lambda codes: pd.Series(codes > 0),
     "boolean": lambda codes: pd.Series(codes > 0, dtype="boolean"),
     "integers as category": lambda codes: pd.Series(codes + 7).astype("category"),
-    "mixed object": lambda codes: pd.Series([True, "yes", 3, 4.5], dtype=object)[
+    "mixed object": lambda codes: pd.Series(["no", "yes", 3, 4.5], dtype=object)[
         codes
     ].reset_index(drop=True),
 }

@@ -308,7 +308,8 @@ def test_cells_refine_batches_and_hold_what_is_flat(seed, n, n_batches, p):
         cells.counts, np.bincount(cells.codes, minlength=cells.n_cells)
     )
     assert sorted([*cells.flat, *cells.sloped]) == list(range(p))
-    assert cells.n_cells <= max(n_batches, n // 256)
+    n_binary = int(design.binary.sum())
+    assert cells.n_cells <= max(n_batches * (n_binary + 1), n // 64)
     order, starts = cells.sorted_rows()
     for cell, (start, stop) in enumerate(pairwise(starts)):
         np.testing.assert_array_equal(

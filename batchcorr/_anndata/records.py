@@ -20,7 +20,7 @@ import numpy as np
 
 from batchcorr.errors import InputError, RepeatWarning, warn
 from batchcorr.estimators.matrix import is_sparse
-from batchcorr.estimators.saving import versions
+from batchcorr.estimators.versions import versions
 from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:

@@ -1,10 +1,9 @@
 """The operations that are written for each kind of matrix, and how a kind is found.
 
 An operation is dispatched on the type of the matrix. When the first matrix of a library
-comes in, the modules of this folder whose names begin with the library's (`scipy_…` for
-a `scipy.sparse.csr_matrix`) are imported, and register their functions; `array_api`
-serves all other libraries that follow the array API standard. So a library that is
-absent is never imported, and a new kind of matrix is one new file.
+comes in, the modules of this folder whose names begin with the library's are imported,
+and register their functions (`scipy_…` for SciPy); `array_api` serves all others on the
+array API standard. What is absent is never imported; a new kind is one new file.
 """
 
 from __future__ import annotations

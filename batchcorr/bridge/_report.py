@@ -53,6 +53,17 @@ class Report:
         Share of batch in the variance of each layer, of `capture`; None: no loader.
     not_measured
         Why a part is missing, by the part's name.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    >>> def loss(model, batch):
+    ...     return model(batch).square().mean()
+    >>> found = report(model, torch.randn(16, 3), loss)
+    >>> found.accumulation is None, "accumulation" in found.not_measured
+    (True, False)
     """
 
     batch_norms: Mapping[str, int]

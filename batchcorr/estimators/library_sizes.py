@@ -190,7 +190,9 @@ class Libraries(Corrector):
             raise InputError(msg)
         self.method = method
         self.target_sum_ = number(plain, "target_sum", above=0)
-        self.mean_library_ = number(plain, "mean_library", above=0)
+        self.mean_library_ = None  # totals against a number need none
+        if plain["mean_library"] is not None:
+            self.mean_library_ = number(plain, "mean_library", above=0)
         self.size_factors_ = None
 
     def _summary(self) -> dict[str, Any]:

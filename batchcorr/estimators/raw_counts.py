@@ -25,8 +25,7 @@ __all__ = ["as_counts", "in_memory", "is_dask", "raw_counts", "warn_of_empty"]
 def as_counts(x: Any) -> Any:
     """Return a matrix of counts in a dtype and storage that can be given back.
 
-    Integers stay as they are, floats that hold whole numbers too; booleans become
-    integers.
+    Integers and floats of whole numbers stay as they are; booleans become integers.
 
     Raises
     ------

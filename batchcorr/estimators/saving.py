@@ -7,7 +7,6 @@ read, the features, and the versions that wrote it. Whatever is loaded is checke
 from __future__ import annotations
 
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from batchcorr._files import npz
 from batchcorr.errors import FileError, InputError
 from batchcorr.estimators.densify import free_memory
+from batchcorr.estimators.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,20 +22,9 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["prefix", "reading", "restore", "save", "versions"]
+__all__ = ["prefix", "reading", "restore", "save"]
 
 SCHEMA = 1
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide on results."""
-    found = {}
-    for name in ("batchcorr", "numpy", "scipy", "numba"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[name] = "unknown"
-    return found
 
 
 def save(estimator: Corrector, path: str | PathLike[str]) -> None:

@@ -147,10 +147,10 @@ class ComBat(LocationScaleMethod):
         self.covariate_columns = covariate_columns
         self.copy = copy
 
-    def _fit(self, X: Any, labels: Labels, weights: Any = None) -> Self:
-        super()._fit(X, labels, weights)
+    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+        read = super()._fit_labels(X, labels, weights)
         self._warn_of_far()
-        return self
+        return read
 
     def _add_batches(self, X: Any, labels: Labels) -> Self:
         grown = super()._add_batches(X, labels)

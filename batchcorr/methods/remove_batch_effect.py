@@ -143,10 +143,13 @@ class RemoveBatchEffect(LocationScaleMethod):
         -------
         The estimator itself.
         """
-        if weights is not None:
-            weights = _checked(weights, np.shape(X))
         self._fit_labels(X, Labels(batch, covariates, nuisance), weights)
         return self
+
+    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+        if weights is not None:
+            weights = _checked(weights, np.shape(X))
+        return super()._fit_labels(X, labels, weights)
 
     def transform(
         self,

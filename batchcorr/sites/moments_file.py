@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr._files import npz
 from batchcorr.errors import FileError
-from batchcorr.estimators.saving import versions
+from batchcorr.estimators.versions import versions
 from batchcorr.models.moments import Moments
 from batchcorr.sites.checks import read_sums, what_is_wrong
 from batchcorr.sites.schema import Schema

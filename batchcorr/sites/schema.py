@@ -165,6 +165,10 @@ class Schema:
         covariates
             A table with the covariates of the schema.
 
+        Returns
+        -------
+        The design, and the covariates' columns by name.
+
         Raises
         ------
         DesignError
@@ -190,7 +194,12 @@ class Schema:
         return sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """The schema as plain values, which `from_json` reads."""
+        """The schema as plain values, which `from_json` reads.
+
+        Returns
+        -------
+        The values, as JSON can hold them.
+        """
         return {
             "batchcorr_schema": VERSION,
             "units": self.units,
@@ -206,6 +215,15 @@ class Schema:
     @classmethod
     def from_json(cls, saved: Any) -> Schema:
         """The schema that `to_json` or a person wrote down, checked.
+
+        Parameters
+        ----------
+        saved
+            The values.
+
+        Returns
+        -------
+        The schema.
 
         Raises
         ------

@@ -89,11 +89,12 @@ def test_the_record_keeps_the_warnings():
     with pytest.warns(BatchSizeWarning), pytest.warns(DensifyWarning):
         bc.pp.combat(adata, "batch")
     kinds = [text.partition(":")[0] for text in record(adata)["warnings"]]
-    assert sorted(kinds) == ["BatchSizeWarning", "DensifyWarning"]
+    assert {"BatchSizeWarning", "DensifyWarning"} <= {*kinds}
     with pytest.warns(BatchSizeWarning), pytest.warns(RepeatWarning):
         bc.pp.combat(adata, "batch")
     kinds = [text.partition(":")[0] for text in record(adata)["warnings"]]
-    assert sorted(kinds) == ["BatchSizeWarning", "RepeatWarning"]
+    assert {"BatchSizeWarning", "RepeatWarning"} <= {*kinds}
+    assert "DensifyWarning" not in kinds
 
 
 def test_records_of_several_layers_stand_beside_each_other():

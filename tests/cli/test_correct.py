@@ -253,7 +253,7 @@ def test_memory_that_the_result_fits_into_needs_no_dense(folder, bladder):
     sparse = bladder.copy()
     sparse.X = sp.csr_matrix(np.where(sparse.X > 6, sparse.X, 0))
     sparse.write_h5ad("in.h5ad")
-    given = ["in.h5ad", "--batch", "batch", "--memory", "1GiB"]
+    given = ["in.h5ad", "--batch", "batch", "--memory", "8GiB"]
     done("correct", given[0], "one.h5ad", *given[1:])
     bc.pp.combat(sparse, "batch", dense=True)
     np.testing.assert_allclose(read(folder / "one.h5ad").X, sparse.X, rtol=1e-9)

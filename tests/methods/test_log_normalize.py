@@ -242,7 +242,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **arrays | {"profile": arrays["profile"][1:]})
-    with pytest.raises(FileError, match="not a complete correction"):
+    with pytest.raises(FileError, match="it is damaged"):
         bc.load(path)
 
 

@@ -232,7 +232,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
         tmp_path / "short.npz",
         **dict(np.load(tmp_path / "step.npz")) | {"target": step.target_[1:]},
     )
-    with pytest.raises(FileError, match="not a complete correction"):
+    with pytest.raises(FileError, match="it is damaged"):
         bc.load(tmp_path / "short.npz")
 
 

@@ -32,6 +32,7 @@ def chain(first: LocationScale, then: LocationScale) -> LocationScale:
 
     Examples
     --------
+    >>> import torch
     >>> double = one_map(torch.tensor([2.0]), torch.tensor([0.0]))
     >>> next_to = one_map(torch.tensor([1.0]), torch.tensor([1.0]))
     >>> chain(double, next_to).shift.item(), chain(next_to, double).shift.item()
@@ -69,6 +70,7 @@ def layer_weights(
 
     Examples
     --------
+    >>> import torch
     >>> half = one_map(torch.tensor([0.5]), torch.tensor([3.0]))
     >>> weight, bias = layer_weights(torch.tensor([[4.0]]), None, half, half)
     >>> weight.item(), bias.item()

@@ -53,7 +53,19 @@ class Measured:
         return abs(self.value - self.expected) <= self.tolerance
 
     def on(self, curve: str, at: float) -> Measured:
-        """The same number on a curve of the figure."""
+        """The same number on a curve of the figure.
+
+        Parameters
+        ----------
+        curve
+            Name of the curve.
+        at
+            Where on it.
+
+        Returns
+        -------
+        The number, placed.
+        """
         return replace(self, curve=curve, at=float(at))
 
 

@@ -102,6 +102,7 @@ class DomainBatchNorm(nn.Module):
         Examples
         --------
         >>> norm = nn.BatchNorm1d(3).eval()
+        >>> from batchcorr.bridge.nn import DomainBatchNorm1d
         >>> layer = DomainBatchNorm1d.from_batch_norm(norm, ["mon", "tue"])
         >>> x = torch.ones(2, 3)
         >>> torch.equal(layer(x, ["mon", "tue"]), norm(x))
