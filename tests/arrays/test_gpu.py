@@ -83,6 +83,7 @@ def test_a_correction_applies_to_other_features_in_any_order(small, make):
     close(found.X, expected.X)
 
 
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.ViewWarning")
 def test_views_and_copies(small):
     adata = make_adata(small, on_device)
     part = adata[5:]
