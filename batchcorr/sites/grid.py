@@ -17,6 +17,7 @@ one of range/g other values.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ __all__ = ["MOST", "Bits", "bits_of_values", "grid_of"]
 MOST = 10.0
 """Bits that a value is taken to hold at most, three digits: no grid is known for sure."""
 
-BASES = (None, 2.0, np.e, 10.0)
+BASES = (None, 2.0, math.e, 10.0)
 """Bases of the logarithms that counts may be in; None: they are in none."""
 
 ROWS = 64
@@ -90,7 +91,7 @@ def bits_of_values(
     steps = np.maximum(values.high - values.low, 0) / step
 
     def most(steps: NDArray[np.float64], variance: NDArray[np.float64]) -> Any:
-        normal = np.sqrt(2 * np.pi * np.e * (variance / step**2 + 1 / 12))
+        normal = np.sqrt(2 * np.pi * math.e * (variance / step**2 + 1 / 12))
         bits = np.log2(np.clip(np.minimum(steps, normal), 1, 2**MOST))
         return np.where(grid > 0, bits, MOST)
 

@@ -23,6 +23,7 @@ hold (`grid`; of k, if all differ from the most common one): so at least 2^(k h/
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,7 @@ def _bits_needed(
     k = np.arange(1, len(some) + 1)
     of_some, of_all = [0.0], [0.0]
     for digits in range(COARSEST, FINEST + 1):
-        epsilon = min(2.0 ** (-2 * digits) / (2 * np.pi * np.e), 1.0)
+        epsilon = min(2.0 ** (-2 * digits) / (2 * np.pi * math.e), 1.0)
         told = -0.5 * np.log2(np.minimum(spectra + epsilon, 1)).sum(axis=1)
         of_some.append(max(of_some[-1], (told / k).max(initial=0) / TOLD))
         of_all.append(-0.5 * np.log2(epsilon) * (q.shape[1] + 1) / n / TOLD)
