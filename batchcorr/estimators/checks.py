@@ -43,7 +43,9 @@ __all__ = [
     "drop_redundant",
     "spread_of",
     "warn_of_association",
+    "warn_of_extrapolation",
     "warn_of_far",
+    "warn_of_lost_digits",
     "warn_of_unadjustable",
 ]
 
@@ -234,8 +236,8 @@ def warn_of_far(far: NDArray[np.bool_], names: NDArray[Any]) -> None:
         warn(msg, FeatureWarning)
 
 
-def warn_of_columns(problem: Problem, columns: list[int]) -> None:
-    """Warn of columns whose effects are extrapolated, or known to few digits."""
+def warn_of_extrapolation(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns in which batches lie far apart for what varies inside them."""
     metadata, spread = problem.metadata, problem.spread
     inside = np.diag(spread.within)
     between = np.diag(spread.total) - inside
@@ -253,6 +255,11 @@ def warn_of_columns(problem: Problem, columns: list[int]) -> None:
             "since each batch began, say, or leave it out."
         )
         warn(msg, CovariateWarning)
+
+
+def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns whose effects are known to few digits, as only sums are known."""
+    metadata, spread = problem.metadata, problem.spread
     if problem.turned is None and spread.condition(columns) > CONDITION:
         names = [metadata.names[k] for k in columns]
         msg = (

@@ -22,7 +22,6 @@ from batchcorr.errors import (
 )
 from batchcorr.errors import some as listed
 from batchcorr.estimators import checks
-from batchcorr.estimators.problem import Problem
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import adjust
 from batchcorr.models.one_step_test import one_step_test, with_batch_weights
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.problem import Problem
     from batchcorr.models.moments import Moments
     from batchcorr.models.one_step_test import OneStepTest
 
@@ -126,8 +126,7 @@ def with_tested(
 
 
 def differential_table(
-    moments: Moments,
-    metadata: Metadata,
+    problem: Problem,
     contrast: Contrast,
     features: Sequence[str],
     *,
@@ -140,14 +139,14 @@ def differential_table(
 
     Parameters
     ----------
-    moments, metadata
-        Of all samples, with the tested column among the covariates.
+    problem
+        All samples, with the tested column among the covariates.
     contrast
         What is tested.
     features
         Names of the features: G of them.
     observed
-        Where `moments` are weighted by sample: the plain ones.
+        Where the problem is weighted: its moments without weights.
     trend, robust
         As in `batchcorr.models.one_step_test`.
     equal_variances
@@ -159,15 +158,18 @@ def differential_table(
         If the tested column cannot be told from batch, or nothing is left to estimate
         the variance from.
     """
-    checks.check_batches(moments, metadata, at_least=1)
-    columns = checks.drop_redundant(Problem.of_moments(moments, metadata))
-    checks.check_variance(LinearFit.of(moments.select(columns)))
+    metadata = problem.metadata
+    checks.check_batches(problem.read, metadata, at_least=1)
+    columns = checks.drop_redundant(problem)
     names, weights = _weights(metadata, contrast)
-    contrasts = weights[:, columns]
-    plain = moments if observed is None else observed
-    moments, plain = moments.select(columns), plain.select(columns)
+    contrasts = problem.contrasts_as_read(weights, columns)
+    moments = problem.read.select(columns)
+    plain = moments if observed is None else observed.select(columns)
+    fit = LinearFit.of(moments)
+    checks.check_variance(fit)
+    checks.warn_of_lost_digits(problem, columns)
     if not equal_variances:
-        _warn_of_explained(LinearFit.of(moments), metadata)
+        _warn_of_explained(fit, metadata)
         moments, _ = with_batch_weights(moments)
     result = one_step_test(
         moments, contrasts, observed=plain, trend=trend, robust=robust

@@ -99,7 +99,8 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     fit = problem.fit(columns)
     checks.check_solved(fit, problem)
     checks.warn_of_association(problem)
-    checks.warn_of_columns(problem, columns)
+    checks.warn_of_extrapolation(problem, columns)
+    checks.warn_of_lost_digits(problem, columns)
     aim = method._aim(fit, metadata)
     centred = np.isin(columns, metadata.centred)  # nuisances do not move the level
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)

@@ -116,6 +116,36 @@ class Problem:
             return self.read
         return self.read.in_columns(self.turned.factor, self.turned.offset)
 
+    @property
+    def design_as_read(self) -> Design | None:
+        """The design whose columns the matrix was read with."""
+        return self.turned.design if self.turned else self.design
+
+    def contrasts_as_read(
+        self, contrasts: NDArray[np.float64], columns: list[int]
+    ) -> NDArray[np.float64]:
+        """The weights of the columns as read that are c β of those declared: (k, q).
+
+        Parameters
+        ----------
+        contrasts
+            c, of all columns: (k, p).
+        columns
+            The q columns that are fitted.
+
+        Notes
+        -----
+        z = z' F + o gives β' = F β, so that c β = (c F⁻¹) β'.
+        """
+        if self.turned is None:
+            return contrasts[:, columns]
+        factor = self.turned.factor[np.ix_(columns, columns)]
+        size = np.abs(factor).max(axis=0)  # units of the columns
+        weights: NDArray[np.float64] = np.linalg.solve(
+            (factor / size).T, (contrasts[:, columns] / size).T
+        ).T
+        return weights
+
     def fit(self, columns: list[int]) -> LinearFit:
         """Fit the linear model to some of the columns, which do not depend on others."""
         fit = LinearFit.of(self.read.select(columns))

@@ -157,12 +157,12 @@ def differential(
     )
     observed = None
     if sample_weights is not None:
-        assert problem.design is not None
+        design = problem.design_as_read
+        assert design is not None
         used = (sample_weights > 0).astype(np.float64)
-        observed = moments(x, problem.design, weights=None if used.all() else used)
+        observed = moments(x, design, weights=None if used.all() else used)
     result = differential_table(
-        problem.moments,
-        problem.metadata,
+        problem,
         contrast,
         list(map(str, adata.var_names)),
         observed=observed,

@@ -34,9 +34,7 @@ def table_of(samples, test, formula=None, **options):
     x, batch, table = samples
     problem = Problem.of(x, Labels(batch, table), formula=formula)
     contrast = read_contrast(test)
-    return differential_table(
-        problem.moments, problem.metadata, contrast, NAMES, **options
-    )
+    return differential_table(problem, contrast, NAMES, **options)
 
 
 def by_least_squares(samples, columns, weights):
@@ -149,3 +147,18 @@ def test_what_cannot_be_tested_is_told(samples, test, says):
 
 def test_the_whole_of_a_column_is_the_default():
     assert read_contrast("group") == Contrast("group", None)
+
+
+def test_covariates_of_any_scale_keep_their_digits(samples):
+    """Time stamps and raw powers are tested as if they had been centred and scaled."""
+    x, batch, table = samples
+    rng = np.random.default_rng(1)
+    age, seconds = rng.integers(60, 71, len(x)), rng.integers(0, 86_400, len(x))
+    time = pd.Series(1_750_000_000.0 + seconds)
+    raw = table.assign(time=time, a=age, a2=age**2, a3=age**3, age=age**4)
+    u = (age - 65) / 5
+    fine = table.assign(time=seconds / 43_200 - 1, a=u, a2=u**2, a3=u**3, age=u**4)
+    for test in ("time", "group"):
+        found, wanted = (table_of((x, batch, z), test) for z in (raw, fine))
+        named = [name for name in found if name.startswith(("t", "f", "p_value"))]
+        np.testing.assert_allclose(found[named], wanted[named], rtol=1e-8)
