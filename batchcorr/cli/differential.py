@@ -13,7 +13,8 @@ from rich.text import Text
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import out, reporting, say, working
-from batchcorr.cli.files import TABLES, check_kind, check_target
+from batchcorr.cli.contrasts import Pair, compared, read_test
+from batchcorr.cli.files import SOURCES, TABLES, check_kind, check_target
 from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import (
     Layout,
@@ -22,15 +23,25 @@ from batchcorr.cli.samples import (
     check_one_matrix,
     open_data,
 )
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
 __all__ = ["differential"]
 
 FDR = 0.05
+MOMENTS = ".npz"
 
+Batch = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY",
+        help="Column of obs (or SHEET) with the batch. Repeat for several. Not for sites.",
+    ),
+]
 Tested = Annotated[
     str,
     typer.Option(
@@ -57,21 +68,16 @@ Nuisances = Annotated[
 
 
 def differential(
-    source: options.Source,
-    target: Annotated[
-        Path,
+    paths: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="OUT", help="Table to write: .csv, .tsv, .txt; also .gz."
+            metavar="IN… OUT",
+            help=f"To read: one {options.SOURCES}, or the moments of all sites (.npz). "
+            "Then the table to write: .csv, .tsv, .txt; also .gz.",
         ),
     ],
     *,
-    batch: Annotated[
-        list[str],
-        typer.Option(
-            metavar="KEY",
-            help="Column of obs (or SHEET) with the batch. Repeat for several.",
-        ),
-    ],
+    batch: Batch = None,
     tested: Tested,
     covariates: Covariates = None,
     formula: Formula = None,
@@ -113,73 +119,129 @@ def differential(
     batchcorr test in.h5ad results.csv --batch day --test group:treated-control
     batchcorr test counts.txt results.csv --samples sheet.csv --batch day \\
         --test group --log-normalize --trend
+    batchcorr test site*.npz results.csv --test group    # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
     tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    normalization = Normalization.of_options(log_normalize, quantile=False)
+    sources, target = _files(paths)
+    settings: dict[str, Any] = {
+        "trend": trend,
+        "robust": robust,
+        "equal_variances": not unequal_variances,
+    }
+    if _are_moments(sources):
+        of_samples = {
+            "--batch": batch,
+            "--covariate": covariates,
+            "--formula": formula,
+            "--nuisance": nuisances,
+            "--layer": layer,
+            "--log-normalize": log_normalize,
+            "--samples": samples,
+            "--sample-column": sample_column,
+            "--sep": sep,
+            "--decimal": decimal,
+        }
+        _refuse_of_samples(of_samples)
+        with reporting():
+            check_target(target, sources, force=force)
+            _test_sites(sources, target, tested, settings)
+        return
+    source = sources[0]
     check_data(source, tables)
     check_one_matrix(source, "--layer", layer)
-    check_kind(target, tuple(TABLES))
-    normalization = Normalization.of_options(log_normalize, quantile=False)
-    given = kept(covariates, formula)
+    if not batch:
+        msg = "samples need it: the column that holds the batch."
+        raise typer.BadParameter(msg, param_hint="--batch")
+    settings |= {"nuisance": nuisances, **kept(covariates, formula)}
     with reporting():
         check_target(target, [source, samples], force=force)
         adata, layout = open_data(source, tables)
-        contrast = _contrast(tested, adata.obs)
+        test = read_test(
+            tested, map(str, adata.obs), lambda key: adata.obs[key].dropna()
+        )
         _, layer = normalize(adata, normalization, layer)
         import batchcorr as bc
 
+        key = batch[0] if len(batch) == 1 else batch
         with working("Testing"):
-            table = bc.tl.differential(
-                adata,
-                batch[0] if len(batch) == 1 else batch,
-                contrast,
-                nuisance=nuisances,
-                layer=layer,
-                trend=trend,
-                robust=robust,
-                equal_variances=not unequal_variances,
-                **given,
-            )
+            table = bc.tl.differential(adata, key, test, layer=layer, **settings)
         _write(table, target, layout)
         text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
         say(f"{text}{adata.n_obs:,} samples, {some(batch)} in the model.")
-        _show(table, contrast, adata.obs)
+        _show(table, *compared(test, _levels(adata.obs, test)))
 
 
-def _contrast(text: str, obs: pd.DataFrame) -> str | tuple[str, str, str]:
-    """A column, or a column with the two levels that are compared.
+def _test_sites(
+    sites: list[Path], target: Path, tested: str, settings: dict[str, Any]
+) -> None:
+    """Test over the samples of sites that sent their sums."""
+    import batchcorr as bc
 
-    Names may hold a colon, and levels a dash: what the samples have decides.
+    given = [bc.SiteMoments.load(path) for path in sites]
+    covariates = given[0].schema.covariates
+    levels = {
+        name: None if isinstance(found, str) else list(found)
+        for name, found in covariates.items()
+    }
+    where = "covariate of the sites' schema"
+    test = read_test(tested, levels, lambda key: levels[key] or (), where)
+    with working("Testing"):
+        table = bc.sites.differential(sites, test, **settings)
+    _write(table, target, None)
+    rows = sum(site.n_rows for site in given)
+    text = (
+        f"Wrote {target}: {len(table):,} features tested for {tested}, on the sums of "
+    )
+    text += (
+        f"{len(sites)} {'site' if len(sites) == 1 else 'sites'} over {rows:,} samples"
+    )
+    say(f"{text}, {given[0].schema.batch_key} in the model.")
+    column = test if isinstance(test, str) else test[0]
+    _show(table, *compared(test, levels[column]))
 
-    Raises
-    ------
-    MissingKeyError
-        If there is no such column, or it has no such levels.
-    InputError
-        If the text can be read in two ways.
-    """
-    if text in obs:
-        return text
-    columns = [name for name in map(str, obs) if text.startswith(f"{name}:")]
-    if not columns:
-        name = text.partition(":")[0]
-        msg = f"{name!r} is not a column of obs (or SHEET). {did_you_mean(name, obs)}"
-        raise MissingKeyError(msg)
-    column = max(columns, key=len)
-    pair = text.removeprefix(f"{column}:")
-    levels = sorted({str(level) for level in obs[column].dropna()})
-    cuts = [k for k, letter in enumerate(pair) if letter == "-"]
-    ways = [(pair[:k].strip(), pair[k + 1 :].strip()) for k in cuts]
-    known = [way for way in ways if set(way) <= set(levels)]
-    if len(known) > 1:
-        msg = f"--test {text!r} can be read in two ways: {some(map(' and '.join, known))}."
-        raise InputError(msg)
-    if not known or known[0][0] == known[0][1]:
+
+def _files(paths: list[Path]) -> tuple[list[Path], Path]:
+    """The files to read and the table to write; others are wrong usage."""
+    sources, target = paths[:-1], paths[-1]
+    if not sources:
+        msg = f"{target} is the only file: name the table to write after it."
+        raise typer.BadParameter(msg, param_hint="OUT")
+    check_kind(target, tuple(TABLES))
+    for path in sources:
+        check_kind(path, (*SOURCES, MOMENTS))
+    if len(sources) > 1 and not _are_moments(sources):
         msg = (
-            f"--test {text!r} must be {column}:A-B, with two levels of {column!r}: "
-            f"{some(map(repr, levels))}."
+            f"{some(sources)} are {len(sources)} files, and samples of one are tested: "
+            "join them before; or make moments of each, with batchcorr moments."
         )
-        raise MissingKeyError(msg)
-    return (column, *known[0])
+        raise typer.BadParameter(msg, param_hint="IN")
+    return sources, target
+
+
+def _are_moments(sources: list[Path]) -> bool:
+    return all(path.suffix.lower() == MOMENTS for path in sources)
+
+
+def _refuse_of_samples(given: Mapping[str, object]) -> None:
+    """Refuse, as wrong usage, what sums cannot serve or their schema says."""
+    for option, value in given.items():
+        if value:
+            msg = (
+                "moments are tested as they are: all batches and covariates of their "
+                "schema are in the model."
+            )
+            raise typer.BadParameter(msg, param_hint=option)
+
+
+def _levels(obs: pd.DataFrame, test: str | Pair) -> list[object] | None:
+    """The levels of a tested column, the reference first; None: it holds numbers."""
+    if not isinstance(test, str):
+        return None
+    from batchcorr.design.variables import Variable
+
+    levels = Variable.fit(obs[test], test, quiet=True).levels
+    return None if levels is None else list(levels)
 
 
 def _write(table: pd.DataFrame, target: Path, layout: Layout | None) -> None:
@@ -194,13 +256,12 @@ def _write(table: pd.DataFrame, target: Path, layout: Layout | None) -> None:
     write_table(target, Numbers(rows, columns, table.to_numpy(float), style))
 
 
-def _show(table: pd.DataFrame, contrast: str | tuple[str, str, str], obs: Any) -> None:
+def _show(table: pd.DataFrame, alone: str, others: str) -> None:
     """Say how many features are found by each contrast, and in which direction."""
     shown = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
     shown.add_column(Text(f"features at {FDR:.0%} false discoveries"))
     for header in ("in all", "up", "down"):
         shown.add_column(header, justify="right")
-    alone, others = _contrasts(contrast, obs)
     for name in map(str, table.columns):
         if not name.startswith("p_adjusted"):
             continue
@@ -213,18 +274,3 @@ def _show(table: pd.DataFrame, contrast: str | tuple[str, str, str], obs: Any) -
         label = f"{level[1:-1]}{others}" if level else alone
         shown.add_row(Text(label), *counts)
     out.print(Padding(shown, (0, 2), expand=False))
-
-
-def _contrasts(contrast: str | tuple[str, str, str], obs: Any) -> tuple[str, str]:
-    """What the test of one contrast or of all compares, and the others' reference."""
-    if not isinstance(contrast, str):
-        return f"{contrast[1]} against {contrast[2]}", ""
-    from batchcorr.design.variables import Variable
-
-    levels = Variable.fit(obs[contrast], contrast, quiet=True).levels
-    if levels is None:
-        return f"slope of {contrast}", ""
-    against = f" against {levels[0]}"
-    if len(levels) == 2:
-        return f"{levels[1]}{against}", against
-    return f"any difference in {contrast}", against

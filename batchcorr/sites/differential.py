@@ -130,7 +130,7 @@ def _refuse(others: dict[str, Any]) -> None:
         if name in OF_SAMPLES:
             msg = (
                 f"{name}= needs {OF_SAMPLES[name]}, and sums by batch do not have it: "
-                "test without, or pool the samples for batchcorr.tl.differential."
+                "test without, or the pooled samples."
             )
         elif name in OF_SCHEMA:
             msg = (

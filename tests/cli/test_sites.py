@@ -6,6 +6,7 @@ import re
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -49,6 +50,41 @@ def test_from_files_to_a_corrected_file(pooled, tmp_path, monkeypatch):
     np.testing.assert_allclose(
         anndata.read_h5ad("out.h5ad").X, corrected(pooled, whole)[77:], atol=1e-5
     )
+
+
+def test_sites_test_as_their_samples_would(pooled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    schema = bc.make_schema(pooled, "batch", units=UNITS, covariates=KEPT)
+    for k, part in enumerate(parts(pooled), start=1):
+        bc.moments(part, schema, exact=True).save(f"{k}.npz")
+    files = ["1.npz", "2.npz", "3.npz"]
+    said = run("test", *files, "out.csv", "--test", "cell_type:T-NK", "--trend")
+    assert "the sums of 3 sites over 127 samples, batch in the model" in said
+    assert "T against NK" in said
+    wanted = bc.tl.differential(
+        pooled, "batch", ("cell_type", "T", "NK"), covariates=KEPT, trend=True
+    )
+    found = pd.read_csv("out.csv", index_col="feature")
+    pd.testing.assert_frame_equal(found, wanted, check_names=False, rtol=1e-9)
+    assert "any difference in cell_type" in run(
+        "test", *files, "all.csv", "--test", "cell_type"
+    )
+    said = run("test", *files, "no.csv", "--test", "cel_type", code=1)
+    assert "not a covariate of the sites' schema. Did you mean 'cell_type'" in said
+    for option, hint in (
+        (["--batch", "batch"], "--batch"),
+        (["--layer", "l"], "--layer"),
+    ):
+        said = run("test", *files, "no.csv", "--test", "age", *option, code=2)
+        assert hint in said
+        assert "of their schema are in the model" in said
+    pooled.write_h5ad("in.h5ad")
+    assert "--batch" in run("test", "in.h5ad", "no.csv", "--test", "age", code=2)
+    assert "samples of one" in run(
+        "test", "in.h5ad", *files, "no.csv", "--test", "age", code=2
+    )
+    assert "only file" in run("test", "no.csv", "--test", "age", code=2)
+    assert not (tmp_path / "no.csv").exists()
 
 
 def test_commands_refuse_with_one_line(pooled, tmp_path, monkeypatch):
