@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchcorr import bridge, datasets, errors, metrics, pp, sites, tl
+    from batchcorr import bridge, datasets, errors, metrics, pl, pp, sites, tl
     from batchcorr._anndata.corrected import corrected
     from batchcorr._anndata.fit import fit
     from batchcorr.estimators.normalization_factors import normalization_factors
@@ -55,6 +55,7 @@ __all__ = [
     "metrics",
     "moments",
     "normalization_factors",
+    "pl",
     "pp",
     "sites",
     "tl",

@@ -12,7 +12,7 @@ mean over features: B against T, F against B, and F against C.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from batchcorr.models.moments import Moments
 
-__all__ = ["VarianceShare", "variance_explained"]
+    Floats = NDArray[np.float64]
+
+__all__ = ["FeatureShares", "VarianceShare", "feature_shares", "variance_explained"]
 
 CONSTANT = 1e-12
 """Share of a feature's squares under which what is left of it is rounding error."""
@@ -121,6 +123,27 @@ def variance_explained(
 
     The batch means agree now, but they should not: the batches differ in cancer.
     """
+    shares = feature_shares(data, batch, covariates=covariates, layer=layer)
+    return VarianceShare(
+        batch=_mean(shares.batch),
+        covariates=_mean(shares.covariates),
+        batch_beyond_covariates=_mean(shares.batch_beyond_covariates),
+        n_features=int(np.isfinite(shares.batch).sum()),
+    )
+
+
+class FeatureShares(NamedTuple):
+    """The shares of each feature: (G,), NaN where there is nothing to explain."""
+
+    batch: Floats
+    covariates: Floats
+    batch_beyond_covariates: Floats
+
+
+def feature_shares(
+    data: Any, batch: Any, *, covariates: Any = None, layer: str | None = None
+) -> FeatureShares:
+    """The shares of variance of each feature, from what `variance_explained` takes."""
     formula = None
     if hasattr(data, "obs"):
         adata = matrices.require_adata(data)
@@ -147,7 +170,13 @@ def variance_explained(
     return _shares(problem.moments)
 
 
-def _shares(sums: Moments) -> VarianceShare:
+def _mean(shares: Floats) -> float:
+    """The mean of what is known, NaN where nothing is."""
+    known = shares[np.isfinite(shares)]
+    return float(np.mean(known)) if known.size else float("nan")
+
+
+def _shares(sums: Moments) -> FeatureShares:
     """Compare the four models by their residual squares, feature by feature."""
     whole = sums.collapse([0] * sums.n_batches, 1)
     total = whole.squares[0]
@@ -165,25 +194,19 @@ def _shares(sums: Moments) -> VarianceShare:
         )
         raise DesignError(msg) if (total > 0).any() else InputError(msg)
 
-    def share(full: str, part: str) -> float:
+    def share(full: str, part: str) -> Floats:
         pick = usable & (squares[part] > CONSTANT * total)
-        ratio = (squares[full] / spare[full])[pick] / (squares[part] / spare[part])[
-            pick
-        ]
-        return float(np.mean(1 - ratio)) if pick.any() else float("nan")
+        ratio = np.full(len(total), np.nan)
+        np.divide(squares[full], squares[part], where=pick, out=ratio)
+        return 1 - ratio * (spare[part] / np.where(pick, spare[full], 1))
 
-    return VarianceShare(
-        batch=share("B", "T"),
-        covariates=share("F", "B"),
-        batch_beyond_covariates=share("F", "C"),
-        n_features=int(usable.sum()),
-    )
+    return FeatureShares(share("B", "T"), share("F", "B"), share("F", "C"))
 
 
 def _residuals(
     sums: Moments,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return RSS and its degrees of freedom, and whether the feature is estimable."""
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """RSS and its degrees of freedom, and whether the feature is estimable."""
     fit = LinearFit.of(sums)
     spare = np.broadcast_to(fit.df, (sums.n_features,))
     return fit.residual_squares.sum(axis=0), spare, fit.solved

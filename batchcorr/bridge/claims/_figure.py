@@ -10,7 +10,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.errors import MissingPackageError
+from batchcorr._matplotlib import BLUE, GREY, VERMILION, require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge.claims._claim import Measured
 
-__all__ = ["drawn", "require_matplotlib"]
+__all__ = ["drawn"]
 
 WIDTH = 3.35
 """85 mm, in inches."""
@@ -28,8 +28,6 @@ WIDTH = 3.35
 ROW, CURVES = 0.22, 2.0
 """Heights of a row and of the panel of curves, in inches."""
 
-# Of the colours of Okabe & Ito, which everybody can tell apart, and a grey.
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6B6B6B"
 COLOURS = [BLUE, VERMILION, "#009E73", GREY, "#CC79A7"]
 
 ROUNDING = 1e-17
@@ -56,24 +54,6 @@ STYLE: dict[str, Any] = {
     "mathtext.default": "regular",
     "figure.dpi": 150,
 }
-
-
-def require_matplotlib() -> None:
-    """Say what to install where matplotlib is not.
-
-    Raises
-    ------
-    MissingPackageError
-        If matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl  # noqa: F401
-    except ImportError as error:
-        msg = (
-            "Figures are drawn with matplotlib, which is not installed. Install it "
-            'with: pip install "batchcorr[report]"'
-        )
-        raise MissingPackageError(msg) from error
 
 
 def drawn(title: str, numbers: Sequence[Measured], axes: tuple[str, str]) -> Figure:

@@ -1,0 +1,141 @@
+"""Batch by covariate, as a heat map of counts: what can be told from what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr._anndata import matrices
+from batchcorr.errors import InputError
+from batchcorr.pl._looks import Groups, column_of, inches, shortened, small_letter
+from batchcorr.pl._panels import panel
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+__all__ = ["design"]
+
+BINS = 4
+"""Parts that a covariate of numbers is cut into, of about as many samples each."""
+
+MOST = 200
+"""Batches or levels that can be drawn."""
+
+
+def design(
+    adata: AnnData, batch_key: str, covariate: str, *, ax: Axes | None = None
+) -> Axes:
+    """Draw how many samples of each level each batch holds.
+
+    What tells a level from a batch are rows with more than one level: a batch of one
+    level alone cannot tell the two apart.
+
+    Parameters
+    ----------
+    adata
+        With both columns in `obs`; its values are not looked at.
+    batch_key
+        Column of `obs` with the batch, drawn in rows.
+    covariate
+        Column of `obs`, drawn in columns. Numbers are cut into four parts of about as
+        many samples each.
+    ax
+        Axes; None: those of a new figure.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column does not exist.
+    InputError
+        If there are more than 200 batches or levels.
+
+    Notes
+    -----
+    Shades are shares of a batch, so that large and small batches can be compared; counts
+    are written where they fit. Samples whose batch or level is not known have a row or
+    column of their own.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> ax = bc.pl.design(bc.datasets.bladder(), "batch", "cancer")
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['Biopsy', 'Cancer', 'Normal']
+    """
+    adata = matrices.require_adata(adata)
+    row, rows = _labels(column_of(adata, batch_key, "batch key"), "batch key")
+    column, columns = _labels(column_of(adata, covariate, "covariate"), "covariate")
+    table = np.zeros((len(rows), len(columns)), dtype=np.intp)
+    np.add.at(table, (row, column), 1)
+    counts = pd.DataFrame(table, rows, columns)
+    width = 0.5 * counts.shape[1] + 1.6
+    ax = panel(ax, (min(width, 12), min(0.19 * counts.shape[0] + 1.3, 30)))
+    _draw(ax, counts)
+    ax.set_xlabel(shortened(covariate))
+    ax.set_ylabel(shortened(batch_key))
+    return ax
+
+
+def _labels(
+    values: pd.Series[Any], what: str
+) -> tuple[NDArray[np.integer[Any]], list[str]]:
+    """The label of each sample, as text; of numbers the part they lie in."""
+    groups = Groups.of(values)
+    if groups is None:
+        parts = pd.qcut(values.astype(float), BINS, duplicates="drop", precision=3)
+        names = [f"{p.left:.3g} – {p.right:.3g}" for p in parts.cat.categories]
+        groups = Groups(names, parts.cat.codes.to_numpy())
+    names = list(groups.names)
+    if len(names) > MOST:
+        msg = (
+            f"The {what} {values.name!r:.80} has {len(names):,} different values; a "
+            f"figure of up to {MOST} can be read. Is it the right column?"
+        )
+        raise InputError(msg)
+    if (groups.codes < 0).any():
+        names.append("missing")
+    codes = np.where(groups.codes < 0, len(names) - 1, groups.codes)
+    return codes, names
+
+
+def _draw(ax: Axes, counts: pd.DataFrame) -> None:
+    """Draw the table, and write the counts where cells are large enough."""
+    table = counts.to_numpy()
+    share = table / table.sum(axis=1, keepdims=True)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
+    letter = small_letter()
+    width, height = inches(ax)
+    width, height = width / table.shape[1], height / table.shape[0]
+    digits = len(f"{table.max(initial=0):,}")
+    if height > letter and width > 0.62 * digits * letter:
+        for (row, column), count in np.ndenumerate(table):
+            ink = "white" if share[row, column] > 0.7 else "black"
+            ink = "0.6" if count == 0 else ink
+            style: dict[str, Any] = {
+                "color": ink,
+                "ha": "center",
+                "va": "center",
+                "fontsize": "small",
+            }
+            ax.text(column, row, f"{count:,}", **style)
+    every = max(1, int(np.ceil(1.1 * letter / height)))
+    names = [shortened(name) for name in counts.index]
+    ax.set_yticks(range(0, len(names), every), names[::every], fontsize="small")
+    names = [shortened(name) for name in counts.columns]
+    turned = 0.62 * letter * max(map(len, names)) > width
+    every = max(1, int(np.ceil(1.2 * letter / width))) if turned else 1
+    ax.set_xticks(range(0, len(names), every), names[::every], fontsize="small")
+    if turned:
+        for label in ax.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title("samples; shade: share of the row", fontsize="small", loc="left")

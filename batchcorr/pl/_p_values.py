@@ -1,0 +1,98 @@
+"""How p-values are spread: even where nothing is to be found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._matplotlib import BLUE
+from batchcorr.errors import InputError
+from batchcorr.pl._looks import shortened
+from batchcorr.pl._panels import panel, thin_spines
+from batchcorr.pl._results import named_p_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["p_values"]
+
+
+def p_values(
+    table: Any,
+    *,
+    contrast: str | None = None,
+    alpha: float = 0.05,
+    bins: int = 20,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw how the p-values of a test are spread.
+
+    Where nothing is to be found they are spread evenly. A peak at 0 are findings, a slope
+    towards 1 or a hill in the middle says that the test is wrong.
+
+    Parameters
+    ----------
+    table
+        What `tl.differential` returned, or p-values: (G,).
+    contrast
+        The level, where a table holds several.
+    alpha
+        The share of p-values up to here is written, and what chance would make of it.
+    bins
+        How many bars.
+    ax
+        Axes; None: those of a new figure.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    MissingKeyError
+        If the table holds several contrasts and none was named, or no p-values.
+    InputError
+        If p-values do not lie between 0 and 1, none is known, or `bins` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, batchcorr as bc
+    >>> ax = bc.pl.p_values(np.linspace(0, 1, 1001), bins=10)
+    >>> len(ax.patches), round(ax.patches[0].get_height())
+    (10, 10)
+    """
+    if not isinstance(bins, int | np.integer) or bins < 1 or not 0 < alpha < 1:
+        msg = (
+            "bins must be a whole number from 1 on and alpha lie between 0 and 1, not "
+            f"{bins!r} and {alpha!r}."
+        )
+        raise InputError(msg)
+    if isinstance(table, dict):
+        msg = "p_values draws one test; batchcorr.pl.calibration draws several."
+        raise InputError(msg)
+    (p,) = named_p_values(table, contrast).values()
+    ax = panel(ax, (3.6, 2.7))
+    heights, edges = np.histogram(p, bins, (0, 1))
+    ax.bar(
+        edges[:-1], heights / p.size * 100, 1 / bins, align="edge", color=BLUE, ec="w"
+    )
+    ax.axhline(100 / bins, color="black", lw=1, ls="--")
+    ax.set(xlim=(0, 1), ylabel="features, %")
+    ax.set_xlabel("p" if contrast is None else f"p, {shortened(contrast)}")
+    share = (
+        f"{(p <= alpha).mean():.1%} of {p.size:,}\nat p ≤ {alpha:g}\n"
+        f"(by chance: {alpha:.0%})"
+    )
+    ax.text(
+        0.98,
+        0.97,
+        share,
+        transform=ax.transAxes,
+        ha="right",
+        va="top",
+        fontsize="small",
+    )
+    ax.set_ylim(0, max(ax.get_ylim()[1], 100 / bins * 1.6))
+    thin_spines(ax)
+    return ax

@@ -1,0 +1,89 @@
+"""The panels that a figure is drawn on: axes that were given, or new ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from batchcorr._matplotlib import require_matplotlib
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+__all__ = ["AxesGrid", "panel", "panels", "thin_spines"]
+
+AxesGrid: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
+"""Axes in rows and columns, as `plt.subplots` makes them."""
+
+
+def panel(ax: Any, size: tuple[float, float] = (4.2, 3.2)) -> Axes:
+    """The one axes that were given, or those of a new figure of this size in inches."""
+    drawn_on: Axes = panels(ax, (1, 1), size)[0, 0]
+    return drawn_on
+
+
+def panels(
+    ax: Any,
+    shape: tuple[int, int],
+    size: tuple[float, float],
+    *,
+    ratios: Sequence[float] | None = None,
+    beside: float = 0.0,
+) -> AxesGrid:
+    """Axes in rows and columns: those given, or those of a new figure.
+
+    Parameters
+    ----------
+    ax
+        One axes, or as many as there are panels, in any arrangement; None: new ones.
+    shape
+        Rows and columns.
+    size
+        Width and height of a new panel, in inches.
+    ratios
+        Widths of new columns, in proportion.
+    beside
+        Width for legends, in inches.
+    """
+    require_matplotlib()
+    rows, columns = shape
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        width = columns * size[0] + beside
+        _, new = plt.subplots(
+            rows,
+            columns,
+            figsize=(width, rows * size[1]),
+            layout="constrained",
+            squeeze=False,
+            width_ratios=ratios,
+        )
+        return np.asarray(new, dtype=object)
+    from matplotlib.axes import Axes
+
+    given = np.ravel(np.asarray(ax, dtype=object))
+    wrong = [item for item in given if not isinstance(item, Axes)]
+    if wrong:
+        msg = (
+            f"ax must be matplotlib axes, not {wrong[0]!r:.60}: those of "
+            "`figure, ax = plt.subplots()`."
+        )
+        raise InputError(msg)
+    if given.size != rows * columns:
+        msg = (
+            f"This figure has {rows * columns} panels and ax holds {given.size} axes: "
+            f"give `figure, ax = plt.subplots({rows}, {columns})`, or leave ax out."
+        )
+        raise InputError(msg)
+    return given.reshape(shape)
+
+
+def thin_spines(*axes: Axes) -> None:
+    """Take away the lines above and right of what is drawn."""
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
