@@ -47,6 +47,7 @@ __all__ = [
     "ViewWarning",
     "collected",
     "did_you_mean",
+    "silenced",
     "some",
     "warn",
 ]
@@ -57,6 +58,9 @@ LONGEST = 80
 
 _collecting: ContextVar[tuple[list[str], ...]] = ContextVar("collecting", default=())
 """The lists that this context's warnings are added to; each thread has its own."""
+
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+"""Whether this context's warnings were given before, and are not to be given again."""
 
 
 class BatchCorrError(Exception):
@@ -248,6 +252,26 @@ def collected() -> Iterator[list[str]]:
         _collecting.reset(token)
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Give no warnings of the package in this context: the same step is made again.
+
+    Yields
+    ------
+    Nothing.
+
+    Examples
+    --------
+    >>> with silenced():
+    ...     warn("Said before.", BatchCorrWarning)
+    """
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def warn(message: str, category: type[BatchCorrWarning]) -> None:
     """Warn at the line of the caller's code, however deep in the package this is.
 
@@ -267,6 +291,8 @@ def warn(message: str, category: type[BatchCorrWarning]) -> None:
     >>> caught[0].category.__name__
     'BatchCorrWarning'
     """
+    if _silent.get():
+        return
     for texts in _collecting.get():
         texts.append(f"{category.__name__}: {message}")
     frame, level = sys._getframe(1), 2

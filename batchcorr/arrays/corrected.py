@@ -165,24 +165,17 @@ class CorrectedMatrix:
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean of each feature, (G,): from the moments, without a pass."""
-        by_batch, weights = self._batch_means()
-        total: NDArray[np.float64] = (weights * by_batch).sum(axis=0)
+        sums = self._moments
+        weights = sums.n / np.maximum(sums.n.sum(axis=0), 1)
+        total: NDArray[np.float64] = (weights * sums.mean).sum(axis=0)
         return total
 
     def var(self) -> NDArray[np.float64]:
         """Return the variance of each feature, divisor n - 1, (G,)."""
-        sums = self.moments
-        by_batch, weights = self._batch_means()
-        r, t = self.correction.scale, self._slopes()
-        inside = (
-            r**2 * sums.squares
-            + 2 * r * (t * sums.cross).sum(axis=1)
-            + ((sums.gram * t[:, None]).sum(axis=2) * t).sum(axis=1)
-        )
-        mean = (weights * by_batch).sum(axis=0)
-        between = sums.n * (by_batch - mean) ** 2
+        sums = self._moments
+        between = sums.n * (sums.mean - self.mean()) ** 2
         n = np.maximum(sums.n.sum(axis=0) - 1, 1)
-        variance: NDArray[np.float64] = (inside + between).sum(axis=0) / n
+        variance: NDArray[np.float64] = (sums.squares + between).sum(axis=0) / n
         return variance
 
     def centred(self) -> CorrectedMatrix:
@@ -215,16 +208,10 @@ class CorrectedMatrix:
     def _arranged(self) -> Any:
         return arranged(self.x)
 
-    def _slopes(self) -> NDArray[np.float64]:
-        """Return what a unit of each column adds, by batch: (B, p + q, G)."""
-        added: NDArray[np.float64] = self.correction.slopes(self.design.kept)
-        return added
-
-    def _batch_means(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        sums = self.moments
-        moved = (self._slopes() * sums.columns).sum(axis=1)
-        by_batch = self.correction.scale * sums.mean + self.correction.shift + moved
-        return by_batch, sums.n / np.maximum(sums.n.sum(axis=0), 1)
+    @cached_property
+    def _moments(self) -> Moments:
+        """Those of the corrected values."""
+        return self.correction.moments(self.moments, self.design.kept)
 
 
 def _columns(

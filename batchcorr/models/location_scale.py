@@ -9,10 +9,13 @@ find these arrays; whatever is done with them is done here once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from batchcorr.models.namespace import Array, namespace
+
+if TYPE_CHECKING:
+    from batchcorr.models.moments import Moments
 
 __all__ = ["LocationScale"]
 
@@ -66,6 +69,47 @@ class LocationScale:
             -self.nuisance[None, ...], (self.n_batches, *self.nuisance.shape)
         )
         return xp.concat([share, whole], axis=1)
+
+    def moments(self, before: Moments, kept: int) -> Moments:
+        r"""The moments of the corrected values, from those of the values before.
+
+        .. math::
+            \bar y_b = r_b \bar x_b + s_b + t_b \bar z_b, \quad C^y_b = r_b C_b + S_b t_b,
+            \quad M^y_b = r_b^2 M_b + 2 r_b t_b C_b + t_b S_b t_b
+
+        with t what a unit of each column adds (`slopes`).
+
+        Parameters
+        ----------
+        before
+            With the columns of the design, nuisances among them.
+        kept
+            p, or 0 where the covariates are left out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from batchcorr.arrays import moments
+        >>> from batchcorr.design.design import Design
+        >>> none = np.empty((0, 1))
+        >>> halve = LocationScale(np.full((1, 1), 0.5), np.ones((1, 1)), none, none)
+        >>> x = moments(np.array([[2.0], [6.0]]), Design.of([0, 0]))
+        >>> halve.moments(x, 0).mean.item(), halve.moments(x, 0).squares.item()
+        (3.0, 2.0)
+        """
+        xp = namespace(self.scale)
+        r, t = self.scale, self.slopes(kept)
+        if before.gram.shape[-1] == 1:
+            turned = xp.matmul(before.gram[..., 0], t)  # S t
+        else:
+            turned = xp.sum(before.gram * t[:, None, ...], axis=2)
+        return replace(
+            before,
+            mean=r * before.mean + self.shift + xp.sum(t * before.columns, axis=1),
+            squares=r**2 * before.squares
+            + xp.sum(t * (2 * r[:, None, :] * before.cross + turned), axis=1),
+            cross=r[:, None, :] * before.cross + turned,
+        )
 
     def select(self, features: Array) -> Self:
         """Return the correction of some features only."""

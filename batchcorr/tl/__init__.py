@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from batchcorr.tl._audit import Audit, audit
 from batchcorr.tl._differential import differential
+from batchcorr.tl._null_calibration import NullCalibration, null_calibration
 from batchcorr.tl._pca import pca
 
-__all__ = ["Audit", "audit", "differential", "pca"]
+__all__ = [
+    "Audit",
+    "NullCalibration",
+    "audit",
+    "differential",
+    "null_calibration",
+    "pca",
+]

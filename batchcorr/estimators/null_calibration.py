@@ -1,0 +1,237 @@
+r"""How often correct-then-test finds something in data where nothing is to be found.
+
+The null data are the data's own. Residuals of the full model stay where they are, and the
+rows of the design are permuted within batches, z' = z[π], so that batch, design and
+variances are those of the data and nothing depends on z'. Of every permutation one read
+gives the sums of [z', z]; those of the residuals x - z β follow,
+
+    C' = C(z', x) - S(z', z) β,        M' = RSS_b,
+
+and from them alone: the correction that keeps z', the sums of the corrected values, the
+test of them without batch, and the one-step test. Corrected values are never formed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.special import gammaln
+from sklearn.base import clone
+
+from batchcorr.arrays import moments
+from batchcorr.design.design import Design
+from batchcorr.errors import DesignError, silenced
+from batchcorr.estimators import checks
+from batchcorr.estimators.progress import progress
+from batchcorr.models.linear_model import LinearFit
+from batchcorr.models.moderated_t import moderated_t
+from batchcorr.models.one_step_test import one_step_test, with_batch_weights
+from batchcorr.models.variance_prior import VariancePrior
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.location_scale import LocationScaleMethod
+    from batchcorr.estimators.problem import Problem
+    from batchcorr.models.location_scale import LocationScale
+    from batchcorr.models.moments import Moments
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["FEWEST", "NullRates", "arrangements", "naive_p_values", "null_rates"]
+
+FEWEST = 20
+"""Distinct permutations under which a rate says nothing."""
+
+
+class NullRates(NamedTuple):
+    """Shares of features with p < α, of every permutation and tested column.
+
+    Attributes
+    ----------
+    corrected
+        Corrected with the column kept, then tested without batch: (P, k).
+    one_step
+        Tested on uncorrected values, batch in the model: (P, k).
+    """
+
+    corrected: Floats
+    one_step: Floats
+
+
+def null_rates(
+    x: Any,
+    problem: Problem,
+    tested: list[int],
+    method: LocationScaleMethod,
+    *,
+    n_permutations: int,
+    alpha: float,
+    equal_variances: bool,
+    random: np.random.Generator,
+) -> NullRates:
+    """The rates of false positives of two ways to a test, permutation by permutation.
+
+    Parameters
+    ----------
+    x
+        Matrix of n rows and G features.
+    problem
+        Its moments, and its design, of kept columns only.
+    tested
+        Which columns are tested, each by itself.
+    method
+        What corrects.
+    n_permutations
+        How many to make, if there are as many.
+    alpha
+        p under which a feature counts as found.
+    equal_variances
+        False: in the one-step test every batch has a variance of its own.
+    random
+        Source of the permutations.
+
+    Raises
+    ------
+    DesignError
+        If a column is confounded with batch, or there are too few permutations.
+    """
+    design, metadata = problem.design, problem.metadata
+    assert design is not None
+    with silenced():  # what is warned of is what is measured here
+        clone(method).fit_moments(problem.moments, metadata)  # or refused
+    checks.check_variance(LinearFit.of(problem.moments))
+    contrasts = np.eye(design.columns.shape[1])[tested]
+    coefficients = _known_effects(problem.moments)
+    corrected, one_step = [], []
+    count = _enough(arrangements(design), n_permutations)
+    with progress("permutations", count) as advance, silenced():
+        for rows in _permutations(design, count, random):
+            null = _null_moments(x, design, rows, coefficients)
+            found = clone(method).fit_moments(null, metadata)
+            p_values = naive_p_values(null, found.correction_, contrasts)
+            corrected.append(_share_below(p_values, alpha))
+            weighted = null if equal_variances else with_batch_weights(null)[0]
+            result = one_step_test(weighted, contrasts, observed=null)
+            one_step.append(_share_below(result.each.p_value, alpha))
+            advance(1)
+    return NullRates(np.array(corrected), np.array(one_step))
+
+
+def naive_p_values(
+    before: Moments, correction: LocationScale, contrasts: Floats
+) -> Floats:
+    """The p-values of an ordinary t-test on corrected values, without batch.
+
+    Parameters
+    ----------
+    before
+        Moments of the uncorrected values by batch, all columns kept.
+    correction
+        The correction.
+    contrasts
+        Weights of the columns, a row a contrast: (k, p).
+
+    Returns
+    -------
+    p-values, (k, G): NaN where a feature does not vary.
+    """
+    after = correction.moments(before, before.n_columns)
+    fit = LinearFit.of(after.collapse([0] * after.n_batches, 1))
+    covariance = np.einsum("ip,pqg,iq->ig", contrasts, fit.covariance, contrasts)
+    df = np.broadcast_to(fit.df, (fit.n_features,)).astype(np.float64)
+    usable = fit.solved & (df > 0) & (fit.residual_squares[0] > 0)
+    variance = np.where(usable, fit.residual_squares[0] / np.maximum(df, 1), np.nan)
+    alone = VariancePrior(np.zeros(1), np.zeros(1))  # nothing is moderated
+    coefficient = contrasts @ fit.coefficients
+    return moderated_t(coefficient, np.sqrt(covariance), variance, df, alone).p_value
+
+
+def arrangements(design: Design) -> float:
+    """How many different designs the permutations of rows within batches make.
+
+    Examples
+    --------
+    >>> arrangements(Design.of([0] * 6, covariates=np.eye(2)[[0, 0, 0, 1, 1, 1], 1:]))
+    20.0
+    """
+    log = 0.0
+    for batch in range(design.n_batches):
+        own = design.columns[design.codes == batch]
+        sizes = np.unique(own, axis=0, return_counts=True)[1]
+        log += gammaln(len(own) + 1) - gammaln(sizes + 1).sum()
+    return float(np.round(np.exp(min(log, 600.0)), 6))
+
+
+def _enough(distinct: float, wanted: int) -> int:
+    """How many permutations to make; too few are refused."""
+    if distinct - 1 < FEWEST:
+        msg = (
+            f"Within batches there are only {distinct:.0f} ways to arrange what is "
+            f"tested, too few for a rate (at least {FEWEST + 1}). What the design does to "
+            "a test is known without any: batchcorr.tl.audit(…, test=…).predicted."
+        )
+        raise DesignError(msg)
+    return int(min(wanted, distinct - 1))
+
+
+def _permutations(
+    design: Design, count: int, random: np.random.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Orders of the rows, within batches, each of which gives another design."""
+    members = [np.flatnonzero(design.codes == b) for b in range(design.n_batches)]
+    seen = {_digest(design.columns)}
+    order = np.arange(design.n_rows)
+    while len(seen) <= count:
+        for rows in members:
+            order[rows] = random.permutation(rows)
+        name = _digest(design.columns[order])
+        if name not in seen:
+            seen.add(name)
+            yield order
+
+
+def _digest(columns: Floats) -> bytes:
+    return blake2b(np.ascontiguousarray(columns).tobytes(), digest_size=16).digest()
+
+
+def _known_effects(sums: Moments) -> Floats:
+    """β of features that vary in every batch, (p, G): others stay as they are."""
+    constant = ((sums.squares == 0) & (sums.n > 1)).any(axis=0)
+    return np.where(constant, 0.0, LinearFit.of(sums).coefficients)
+
+
+def _null_moments(
+    x: Any, design: Design, rows: NDArray[np.intp], coefficients: Floats
+) -> Moments:
+    """Moments of the residuals, with the permuted columns."""
+    p = design.columns.shape[1]
+    both = np.hstack([design.columns[rows], design.columns])
+    sums: Moments = moments(x, Design.of(design.codes, design.n_batches, both))
+    gram = sums.gram if sums.gram.shape[-1] > 1 else sums.gram[..., 0]
+    explained = (
+        np.einsum("bijg,jg->big", gram[:, :, p:], coefficients)
+        if gram.ndim == 4
+        else gram[:, :, p:] @ coefficients
+    )
+    left = sums.cross[:, p:] * 2 - explained[:, p:]
+    squares = np.maximum(sums.squares - (coefficients * left).sum(axis=1), 0.0)
+    return replace(
+        sums.select(list(range(p))),
+        mean=sums.mean - (sums.columns[:, p:] * coefficients).sum(axis=1),
+        squares=np.where(sums.squares > 0, squares, 0.0),
+        cross=sums.cross[:, :p] - explained[:, :p],
+    )
+
+
+def _share_below(p_values: Floats, alpha: float) -> Floats:
+    """The share of features with p < α, of those that can be tested: (k,)."""
+    known = np.isfinite(p_values)
+    found = ((p_values < alpha) & known).sum(axis=1)
+    share: Floats = found / np.maximum(known.sum(axis=1), 1)
+    return share
