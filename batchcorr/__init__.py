@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
     from batchcorr.methods.standardize import Standardize
+    from batchcorr.methods.surrogate_variables import SurrogateVariables
     from batchcorr.sites.fit import fit as fit_moments
     from batchcorr.sites.gather import moments
     from batchcorr.sites.make_schema import make_schema
@@ -43,6 +44,7 @@ __all__ = [
     "Schema",
     "SiteMoments",
     "Standardize",
+    "SurrogateVariables",
     "__version__",
     "bridge",
     "corrected",
@@ -72,6 +74,7 @@ _HOMES = {
     "Schema": "batchcorr.sites.schema",
     "SiteMoments": "batchcorr.sites.moments_file",
     "Standardize": "batchcorr.methods.standardize",
+    "SurrogateVariables": "batchcorr.methods.surrogate_variables",
     "corrected": "batchcorr._anndata.corrected",
     "fit": "batchcorr._anndata.fit",
     "fit_moments": "batchcorr.sites.fit:fit",

@@ -108,6 +108,9 @@ def make_estimator(
             f"batchcorr.pp.{method}."
         )
         raise InputError(msg)
+    if kind.record.returns != "matrix":
+        msg = f"{method} finds columns and corrects nothing: use batchcorr.tl.{method}."
+        raise InputError(msg)
     known = kind._get_param_names()
     for name in parameters:
         if name not in known:
@@ -121,6 +124,12 @@ def make_estimator(
 def require_correction(correction: Any) -> Corrector:
     """A fitted estimator as what it is; anything else is refused."""
     if isinstance(correction, Corrector):
+        if correction.record.returns != "matrix":
+            msg = (
+                f"{type(correction).__name__} finds columns and corrects nothing: its "
+                "transform gives those of new samples, to give as nuisance=."
+            )
+            raise InputError(msg)
         return correction
     msg = (
         f"The correction must be a fitted estimator, as batchcorr.fit or load "

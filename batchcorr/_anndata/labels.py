@@ -1,9 +1,13 @@
-"""Read from `obs` what is known of the samples: batch, covariates, nuisances."""
+"""Read from `obs` what is known of the samples: batch, covariates, nuisances.
+
+Covariates and nuisances may also be matrices of `obsm`, such as surrogate variables.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["ObsLabels", "labels_for", "read_labels"]
+__all__ = ["ObsLabels", "labels_for", "obsm_columns", "read_labels"]
 
 
 class ObsLabels(NamedTuple):
@@ -72,8 +76,8 @@ def read_labels(
         msg = "nuisance takes columns of adata.obs or a table, not a formula."
         raise InputError(msg)
     names = {
-        "covariate": covariates if formula else _names_of(kept),
-        "nuisance": _names_of(removed),
+        "covariate": covariates if formula else _names_of(covariates, kept),
+        "nuisance": _names_of(nuisance, removed),
     }
     for what, used in names.items():
         for key in keys:
@@ -131,6 +135,40 @@ def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
     return _in_memory(adata.obs[list(keys)])
 
 
+def _columns_of_all(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
+    """Columns of `obs`, and all columns of matrices in `obsm`, such as ``"X_sv"``."""
+    wide = {key for key in keys if key not in adata.obs.columns and key in adata.obsm}
+    if not wide:
+        return _columns(adata, keys, what)
+    parts = [
+        obsm_columns(adata, key) if key in wide else _columns(adata, [key], what)
+        for key in keys
+    ]
+    return pd.concat(parts, axis=1)
+
+
+def obsm_columns(adata: AnnData, key: str) -> pd.DataFrame:
+    """A matrix of `obsm` as columns of numbers, ``X_sv[1]`` and so on.
+
+    Raises
+    ------
+    InputError
+        If it has no columns.
+    """
+    matrix = adata.obsm[key]
+    if isinstance(matrix, pd.DataFrame):
+        table = matrix.set_axis(matrix.columns.map(str), axis=1)
+    else:
+        values = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix)
+        values = values.reshape(adata.n_obs, -1)
+        names = [f"{key}[{k + 1}]" for k in range(values.shape[1])]
+        table = pd.DataFrame(values, index=adata.obs_names, columns=names)
+    if table.shape[1] == 0:
+        msg = f"adata.obsm[{key!r}] has no columns: leave it out."
+        raise InputError(msg)
+    return table
+
+
 def _in_memory(table: Any) -> pd.DataFrame:
     """A table in memory, which anndata may have read lazily."""
     loaded: pd.DataFrame = table.to_memory() if hasattr(table, "to_memory") else table
@@ -160,7 +198,7 @@ def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str |
         if len(given) == 0:
             return None, None
         if all(isinstance(key, str) for key in given):
-            return _columns(adata, list(given), what), None
+            return _columns_of_all(adata, list(given), what), None
     if isinstance(given, pd.DataFrame | pd.Series):
         return _aligned(adata, given, what), None
     return given, None
@@ -184,5 +222,10 @@ def _aligned(adata: AnnData, table: Any, what: str) -> Any:
     raise InputError(msg)
 
 
-def _names_of(table: Any) -> list[str] | None:
+def _names_of(given: Any, table: Any) -> list[str] | None:
+    """The names to read a table by again: as they were given, or its columns."""
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, list | tuple | pd.Index) and hasattr(table, "columns"):
+        return [str(name) for name in given]
     return [str(name) for name in table.columns] if hasattr(table, "columns") else None

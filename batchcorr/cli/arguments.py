@@ -91,6 +91,9 @@ def arguments(
         option = f"--{method.replace('_', '-')}"
         msg = f"{method} is a step before correction: give {option} and a method."
         raise typer.BadParameter(msg, param_hint="--method")
+    if kind.record.returns != "matrix":
+        msg = f"{method} finds columns and corrects nothing: see `batchcorr methods`."
+        raise typer.BadParameter(msg, param_hint="--method")
     if not batch:
         msg = f"{method} needs the column of obs that holds the batch."
         raise typer.BadParameter(msg, param_hint="--batch")

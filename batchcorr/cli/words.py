@@ -24,7 +24,7 @@ PHRASES = (
     (r"\bvar_names are", "names of features are"),
     (r"\badata\.var_names\b", "the file"),
     (r"\badata\.obs\b(?!_)", "obs (or SHEET)"),
-    (r"\badata\.(uns|var|layers)\b", r"\1"),
+    (r"\badata\.(uns|var|layers|obsm)\b", r"\1"),
     (
         r"Refit with these samples, or learn the new batches .*add_batches\(.*\)`",
         "Fit again with these samples, with batchcorr fit",

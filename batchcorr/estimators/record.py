@@ -25,7 +25,7 @@ class MethodRecord:
     normalizes
         Whether it is a step before correction, and takes no batch effect away.
     returns
-        What it makes of a matrix.
+        What it makes of a matrix: a corrected one, or columns to give as covariates.
     streams
         Whether it is fitted from moments, and so in blocks, on Dask, out of a file and
         from sites that share no rows.
@@ -43,6 +43,6 @@ class MethodRecord:
     scale: Literal["log", "counts", "any"] = "log"
     takes: frozenset[Taken] = frozenset()
     normalizes: bool = False
-    returns: Literal["matrix"] = "matrix"
+    returns: Literal["matrix", "covariates"] = "matrix"
     streams: bool = False
     testable: bool = False

@@ -6,6 +6,7 @@ from batchcorr.tl._audit import Audit, audit
 from batchcorr.tl._differential import differential
 from batchcorr.tl._null_calibration import NullCalibration, null_calibration
 from batchcorr.tl._pca import pca
+from batchcorr.tl._surrogate_variables import surrogate_variables
 
 __all__ = [
     "Audit",
@@ -14,4 +15,5 @@ __all__ = [
     "differential",
     "null_calibration",
     "pca",
+    "surrogate_variables",
 ]

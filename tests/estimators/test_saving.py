@@ -54,8 +54,8 @@ def test_corrections_of_0_1_0_do_what_they_did(method, results, tmp_path):
     np.testing.assert_array_equal(again, y)
 
 
-def test_every_method_is_among_them():
-    assert set(METHODS) == set(registry())
+def test_every_method_of_0_1_0_is_among_them():
+    assert set(METHODS) <= set(registry())
 
 
 # -- damage ---------------------------------------------------------------------------

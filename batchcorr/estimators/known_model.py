@@ -1,0 +1,99 @@
+"""What is known of samples as two models: all of it, and the part without what is tested.
+
+Both have an intercept. Columns of the smaller one are part of the larger in any case.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from batchcorr.design.covariates import CovariateEncoding
+from batchcorr.errors import DesignError, some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["KnownModel"]
+
+TOLERANCE = 1e-9
+"""Share of a column's length under which what others leave of it is rounding."""
+
+
+class KnownModel(NamedTuple):
+    """Design columns of n samples.
+
+    Attributes
+    ----------
+    full
+        Intercept, covariates and what the null model adds to them: (n, p).
+    null
+        Intercept and the columns of the null model: (n, q).
+    terms
+        The names of the covariates, and of those of the null model.
+    """
+
+    full: Floats
+    null: Floats
+    terms: tuple[str, ...] = ()
+    null_terms: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, n: int, covariates: Any, null: Any, *, formula: str | None = None
+    ) -> Self:
+        """Read covariates of n samples, and those of them that are not of interest.
+
+        Raises
+        ------
+        DesignError
+            If columns repeat each other, or there are as many as samples.
+        """
+        kept = CovariateEncoding.fit(covariates, n, formula=formula)
+        other = CovariateEncoding.fit(null, n, role="null covariate")
+        smaller = _independent(
+            np.ones((n, 1)), other.columns(null, n), other.names, refuse=True
+        )
+        full = _independent(
+            np.ones((n, 1)), kept.columns(covariates, n), kept.names, refuse=True
+        )
+        full = _independent(full, smaller[:, 1:], other.names, refuse=False)
+        if full.shape[1] >= n - 1:
+            msg = (
+                f"The known model has {full.shape[1]} columns and there are {n} samples, "
+                "so that nothing is left to find anything in: give fewer covariates."
+            )
+            raise DesignError(msg)
+        terms = (tuple(dict.fromkeys(each.terms)) for each in (kept, other))
+        return cls(full, smaller, *terms)
+
+    @property
+    def of_interest(self) -> int:
+        """Columns that the null model does not have."""
+        return int(self.full.shape[1] - self.null.shape[1])
+
+
+def _independent(
+    before: Floats, columns: Floats, names: tuple[str, ...], *, refuse: bool
+) -> Floats:
+    """Columns with those that say more; repetitions are refused, or left out."""
+    basis, together, repeated = np.linalg.qr(before)[0], [before], []
+    for name, column in zip(names, columns.T, strict=True):
+        left = column - basis @ (basis.T @ column)
+        left -= basis @ (basis.T @ left)
+        size = np.linalg.norm(left)
+        if size <= TOLERANCE * np.linalg.norm(column):
+            repeated.append(name)
+            continue
+        basis = np.column_stack([basis, left / size])
+        together.append(column[:, None])
+    if repeated and refuse:
+        msg = (
+            f"The covariates {some(map(repr, repeated))} say nothing that those before "
+            "them do not say: leave out one of what repeats another."
+        )
+        raise DesignError(msg)
+    return np.hstack(together)

@@ -1,0 +1,115 @@
+"""What a search for surrogate variables is given: controls, replicates and values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.arrays.sample_products import in_memory, products_with
+from batchcorr.errors import InputError, TooLargeError, some
+from batchcorr.estimators.densify import free_memory
+from batchcorr.estimators.inputs import default_names, feature_names
+from batchcorr.estimators.surrogate_checks import IN_MEMORY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["read_controls", "read_replicates", "values_of"]
+
+FEWEST = 10
+"""Features from which on a local false discovery rate can be estimated."""
+
+
+def read_controls(method: str, controls: Any, n_features: int) -> Floats:
+    """The weight of each feature as a control: (G,)."""
+    if controls is None:
+        return np.ones(n_features)
+    try:
+        values: Floats = np.asarray(controls, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    probability = method == "supervised"
+    if values.shape != (n_features,) or not (
+        ((values >= 0) & (values <= 1)).all()
+        if probability
+        else np.isin(values, (0, 1)).all()
+    ):
+        what = "probabilities from 0 to 1" if probability else "true or false"
+        msg = f"controls must be {what}, one for each of {n_features} features."
+        raise InputError(msg)
+    if np.count_nonzero(values) < 2:
+        msg = (
+            f"controls name {np.count_nonzero(values)} features, and two are the least: "
+            "tens of them make a good start."
+        )
+        raise InputError(msg)
+    return values
+
+
+def read_replicates(replicates: Any, n: int) -> list[list[int]]:
+    """Rows of samples of one label, for all labels that two samples or more have."""
+    if replicates is None:
+        return []
+    labels = pd.Series(np.asarray(replicates, dtype=object))
+    if labels.shape != (n,):
+        msg = f"replicates must be one label for each of {n} samples."
+        raise InputError(msg)
+    sets = [list(rows) for rows in labels.groupby(labels).indices.values()]
+    sets = [rows for rows in sets if len(rows) > 1]
+    if not sets:
+        msg = (
+            "No two samples share a label of replicates, so that nothing says what should "
+            "not differ."
+        )
+        raise InputError(msg)
+    return sets
+
+
+def values_of(x: Any, method: str, table: Any) -> Any:
+    """The matrix as the method reads it; missing values are refused.
+
+    Raises
+    ------
+    TooLargeError
+        If single values are needed and there is no room for them.
+    InputError
+        If values are missing or infinite, or too few features vary.
+    """
+    if method not in IN_MEMORY:
+        sums = products_with(x, np.ones((x.shape[0], 1)))[:, 0]
+        _require_finite(sums, table)
+        return x
+    size = 8 * x.shape[0] * (x.shape[1] + x.shape[0])
+    if 3 * size > free_memory():
+        msg = (
+            f"{method} holds {x.shape[0]:,} × {x.shape[1]:,} values and the products of "
+            "all samples in memory, three times over, and they do not fit: take fewer "
+            "features or samples (sums of cells by person), or ruvg, ruvs or ruvr, "
+            "which read products only."
+        )
+        raise TooLargeError(msg)
+    dense = in_memory(x)
+    _require_finite(dense.sum(axis=0), table)
+    varying = int((dense != dense[0]).any(axis=0).sum())
+    if varying < FEWEST:
+        msg = (
+            f"{varying} features vary, and {method} weighs features by those "
+            f"around them: it needs {FEWEST} at least, and hundreds to be of use."
+        )
+        raise InputError(msg)
+    return dense
+
+
+def _require_finite(sums: Floats, table: Any) -> None:
+    bad = np.flatnonzero(~np.isfinite(sums))
+    if bad.size:
+        names = feature_names(table) or default_names(len(sums))
+        msg = (
+            f"{bad.size} features have missing or infinite values "
+            f"({some([names[k] for k in bad], 3)}): leave them out, or fill them in."
+        )
+        raise InputError(msg)

@@ -1,0 +1,342 @@
+r"""Batches nobody wrote down: columns found in the data, to give to a model as nuisances.
+
+    x = μ + z β + v γ + ε
+
+with z known and v not. sva finds v in what z leaves of features that follow v and not z;
+RUV in features, or samples, that z is known not to change. Nothing is corrected here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from batchcorr._files.npz import Expected, shape_of, take
+from batchcorr.errors import InputError
+from batchcorr.estimators import (
+    surrogate_checks,
+    surrogate_columns,
+    surrogate_inputs,
+)
+from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.known_model import KnownModel
+from batchcorr.estimators.record import MethodRecord
+from batchcorr.estimators.scale import warn_if_unlogged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.metadata import Labels
+
+__all__ = ["SurrogateVariables"]
+
+
+class SurrogateVariables(Corrector):
+    r"""Find columns for batches that nobody wrote down (sva, RUV).
+
+    .. math:: x_{ig} = μ_g + z_i β_g + v_i γ_g + ε_{ig}, \qquad v \text{ unknown}
+
+    Parameters
+    ----------
+    n_variables
+        How many to find, k. None: as many as explain more of the residuals than they do
+        of shuffled ones (for the three of sva only).
+    method
+        ``"sva"``: features weighed by how likely they follow v and not what is tested,
+        in rounds. ``"two_step"``: features marked by each component of the residuals.
+        ``"supervised"``: features weighed by `controls`. ``"ruvg"``: components of the
+        `controls`. ``"ruvs"``: of differences between `replicates`. ``"ruvr"``: of the
+        residuals of the covariates.
+    rounds
+        Of ``"sva"``.
+    permutations
+        Shuffles by which the number is chosen.
+    random_state
+        Seed of the shuffles.
+    formula
+        Which columns of the covariates to use and how; None: all of them.
+
+    Attributes
+    ----------
+    columns_ : ndarray
+        V of the samples of `fit`, (n, k); of unit length but for ``"ruvs"``. Signs say
+        nothing: the largest entry of each is positive.
+    weights_ : ndarray
+        How much each feature had to say, 0 to 1: (G,).
+    p_values_ : ndarray or None
+        Share of shuffles in which a component explains as much, by component; where the
+        number was chosen by it.
+
+    Raises
+    ------
+    DesignError
+        Covariates that repeat each other, or too few samples for so many columns.
+    InputError
+        Missing values; `controls` or `replicates` that are missing or of wrong shape.
+    TooLargeError
+        If values do not fit into memory (the three of sva).
+
+    Warns
+    -----
+    CountsWarning
+        If the values look like counts: take logarithms first (as svaseq does).
+    CovariateWarning
+        If fewer variables are found than were asked for, or none.
+
+    Notes
+    -----
+    sva holds all values and n² products in memory and reads the matrix twice a round: for
+    hundreds to thousands of samples, not for cells. RUV reads products of samples, n²,
+    from matrices of any kind, sparse and Dask included.
+
+    The columns hold what is *not* explained by what you know. Give all that is of
+    interest as covariates, else it is found as a hidden batch and removed; known batches
+    are covariates and null both. Where the hidden batch goes with what is of interest, no
+    method can tell them apart, and tests after sva are then too sure. Correct by
+    `RemoveBatchEffect` with the columns as nuisance, or test with them as covariates.
+
+    References
+    ----------
+    Leek & Storey (2007), PLoS Genetics 3:e161, and (2008), PNAS 105:18718; Leek (2014),
+    Nucleic Acids Research 42:e161; Risso et al. (2014), Nature Biotechnology 32:896;
+    R packages sva (`sva`, `num.sv`, `fsva`) and RUVSeq.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> hidden, group = np.tile([0, 1], 10), np.repeat([0, 1], 10)
+    >>> x = rng.normal(size=(20, 200))
+    >>> x[:, :60] += 2 * hidden[:, None]
+    >>> x[:, 40:80] += group[:, None]
+    >>> found = SurrogateVariables(1).fit(x, covariates=group[:, None])
+    >>> r = np.corrcoef(found.columns_[:, 0], hidden)[0, 1]
+    >>> bool(r**2 > 0.95)
+    True
+    """
+
+    record: ClassVar = MethodRecord(
+        "surrogate_variables",
+        takes=frozenset({"covariates"}),
+        returns="covariates",
+        testable=True,
+    )
+
+    __metadata_request__fit: ClassVar = {
+        "covariates": True,
+        "null": True,
+        "replicates": True,
+    }
+
+    columns_: NDArray[np.float64]
+    weights_: NDArray[np.float64]
+    p_values_: NDArray[np.float64] | None = None
+    _frozen: dict[str, NDArray[np.float64]] | None = None
+    _terms: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    def __init__(
+        self,
+        n_variables: int | None = None,
+        *,
+        method: str = "sva",
+        rounds: int = 5,
+        permutations: int = 20,
+        random_state: int = 0,
+        formula: str | None = None,
+    ) -> None:
+        self.n_variables = n_variables
+        self.method = method
+        self.rounds = rounds
+        self.permutations = permutations
+        self.random_state = random_state
+        self.formula = formula
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        covariates: Any = None,
+        null: Any = None,
+        controls: Any = None,
+        replicates: Any = None,
+    ) -> Self:
+        """Find the columns.
+
+        Parameters
+        ----------
+        X
+            Values on a log scale, samples × features.
+        y
+            Ignored.
+        covariates
+            All that is known: what is of interest, and known batches.
+        null
+            Those of them that are not of interest, known batches among them.
+        controls
+            Which features are known not to follow what is of interest: true or false, or
+            for ``"supervised"`` the probability of it, (G,). ``"ruvs"`` and ``"ruvr"``
+            take all features where it is None.
+        replicates
+            For ``"ruvs"``: a label of each sample, (n,), those of one label should not
+            differ; missing: it tells nothing.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        surrogate_checks.check_options(self, controls=controls, replicates=replicates)
+        x = self._matrix(X)
+        warn_if_unlogged(x, type(self).__name__)
+        n, n_features = x.shape
+        known = KnownModel.of(n, covariates, null, formula=self.formula)
+        surrogate_checks.check_model(self.method, known)
+        of_controls = surrogate_inputs.read_controls(self.method, controls, n_features)
+        sets = surrogate_inputs.read_replicates(replicates, n)
+        values = surrogate_inputs.values_of(x, self.method, X)
+        count, p_values = self.n_variables, None
+        if count is None:
+            count, p_values = surrogate_columns.number_of(
+                values, known, self.permutations, self.random_state
+            )
+        surrogate_checks.check_number(count, known)
+        found = surrogate_columns.find(
+            surrogate_columns.Question(
+                self.method, values, known, of_controls, sets, count, self.rounds
+            )
+        )
+        self._remember_features(X, X, x)
+        self.columns_, self.weights_ = found.columns, found.weights
+        self.p_values_, self._frozen = p_values, found.frozen
+        self._terms = known.terms, known.null_terms
+        surrogate_checks.warn_of_fewer(self.columns_.shape[1], self.n_variables)
+        return self
+
+    def transform(self, X: Any, *, fast: bool = False) -> NDArray[np.float64]:
+        """Find the columns of new samples, with all that was learned frozen.
+
+        Parameters
+        ----------
+        X
+            New samples × the features of `fit`.
+        fast
+            For sva: project all new samples together, which is quick; but then the
+            columns of a sample depend on which others come with it. False: each sample
+            on its own beside those of `fit`, O(n G) and n³ for each.
+
+        Returns
+        -------
+        The columns, (m, k).
+
+        Raises
+        ------
+        InputError
+            With ``"two_step"``, which defines none, and ``"ruvr"``, which would need the
+            covariates of new samples, and so what is to be predicted.
+        """
+        self._require_fitted()
+        x = self._matrix(X)
+        self._check_features(X, x.shape[1])
+        assert self._frozen is not None
+        frozen = self._frozen | {"weights": self.weights_}
+        return surrogate_columns.of_new_samples(
+            x, self.columns_, frozen, self.method, fast=fast
+        )
+
+    def fit_transform(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        covariates: Any = None,
+        null: Any = None,
+        controls: Any = None,
+        replicates: Any = None,
+    ) -> NDArray[np.float64]:
+        """Find the columns, and give those of the same samples.
+
+        Parameters
+        ----------
+        X, y, covariates, null, controls, replicates
+            As in `fit`.
+
+        Returns
+        -------
+        ``columns_``, (n, k).
+        """
+        self.fit(
+            X,
+            covariates=covariates,
+            null=null,
+            controls=controls,
+            replicates=replicates,
+        )
+        return self.columns_
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Return the names of the columns.
+
+        Parameters
+        ----------
+        input_features
+            Not looked at.
+
+        Returns
+        -------
+        ``sv1``, ``sv2``, …: (k,).
+        """
+        self._require_fitted()
+        k = self.columns_.shape[1]
+        return np.asarray([f"sv{j + 1}" for j in range(k)], dtype=object)
+
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        return self.transform(x)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell scikit-learn whether `fit` was called."""
+        return self._frozen is not None
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        assert self._frozen is not None
+        arrays = {"columns": self.columns_, "weights": self.weights_} | self._frozen
+        if self.p_values_ is not None:
+            arrays["p_values"] = self.p_values_
+        return {"terms": [list(each) for each in self._terms]}, arrays
+
+    def _set_state(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        g = self.n_features_
+        terms = plain["terms"]
+        if not isinstance(terms, list) or len(terms) != 2:
+            msg = "terms must be two lists of names."
+            raise InputError(msg)
+        n, k = (*shape_of(arrays, "columns"), 0, 0)[:2]
+        expected = {"columns": Expected((n, k)), "weights": Expected((g,), least=0.0)}
+        optional = {
+            "training": Expected((n, g)),
+            "loadings": Expected((g, k)),
+            "means": Expected((g,)),
+        }
+        frozen = [name for name in optional if name in arrays]
+        expected |= {name: optional[name] for name in frozen}
+        if "p_values" in arrays:
+            length = shape_of(arrays, "p_values")[:1]
+            expected["p_values"] = Expected(length, least=0.0)
+        found = take(arrays, expected)
+        self.columns_, self.weights_ = found["columns"], found["weights"]
+        self.p_values_ = found.get("p_values")
+        self._frozen = {name: found[name] for name in frozen}
+        self._terms = (tuple(map(str, terms[0])), tuple(map(str, terms[1])))
+
+    def _summary(self) -> dict[str, Any]:
+        p_values = self.p_values_
+        return {
+            "variables": int(self.columns_.shape[1]),
+            "kept": list(self._terms[0]),
+            "null": list(self._terms[1]),
+            "p_values": None if p_values is None else p_values[:100].tolist(),
+        }

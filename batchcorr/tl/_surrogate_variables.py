@@ -1,0 +1,184 @@
+"""Columns for batches that nobody wrote down, on AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr._anndata import matrices, records
+from batchcorr._anndata.labels import read_labels
+from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean
+from batchcorr.methods.surrogate_variables import SurrogateVariables
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["surrogate_variables"]
+
+
+def surrogate_variables(
+    adata: AnnData,
+    *,
+    covariates: Any = None,
+    null: Any = None,
+    n_variables: int | None = None,
+    method: str = "sva",
+    controls: Any = None,
+    replicates: Any = None,
+    layer: str | None = None,
+    key_added: str = "X_sv",
+    obs: bool = False,
+    random_state: int = 0,
+) -> SurrogateVariables:
+    r"""Find columns for batches that nobody wrote down (sva, RUV).
+
+    .. math:: x_{ig} = μ_g + z_i β_g + v_i γ_g + ε_{ig}, \qquad v \text{ unknown}
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale and not corrected.
+    covariates
+        All that is known of the samples, first of all what is of interest: columns of
+        `obs`, a formula over them, or a table.
+    null
+        Those of them that are not of interest, as known batches: columns or a table.
+    n_variables
+        How many to find; None: chosen by shuffled residuals (sva only).
+    method
+        ``"sva"``, ``"two_step"`` or ``"supervised"``; ``"ruvg"`` (negative controls),
+        ``"ruvs"`` (replicates) or ``"ruvr"`` (residuals): see `SurrogateVariables`.
+    controls
+        Features known not to follow what is of interest: a column of `var`, a list of
+        names, or one value a feature.
+    replicates
+        For ``"ruvs"``: the column of `obs` whose labels name samples that should not
+        differ; those without a label tell nothing.
+    layer
+        Layer to look at; None: X.
+    key_added
+        Name of the result in `obsm`.
+    obs
+        Also write the columns to `obs`, as ``X_sv[1]``, ….
+    random_state
+        Seed of the shuffles.
+
+    Returns
+    -------
+    The fitted estimator, whose `transform` gives the columns of new samples and whose
+    `save` keeps it. Sets ``obsm["X_sv"]`` (n, k) and the record
+    ``uns["batchcorr"]["obsm X_sv"]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column, layer or feature does not exist.
+    DesignError
+        If covariates repeat each other, or there are too few samples.
+    InputError
+        If values are missing, or the method needs what is not given.
+
+    Warns
+    -----
+    CountsWarning
+        If the values look like counts.
+    CovariateWarning
+        If fewer variables were found than were asked for, or none: ``obsm`` then holds a
+        matrix without columns.
+
+    Notes
+    -----
+    Use them by name: ``pp.remove_batch_effect(adata, "batch", nuisance="X_sv")`` for
+    plots, ``tl.differential(adata, "batch", "group", covariates="X_sv")`` for tests.
+    sva takes n² memory and two reads a round; RUV reads sparse matrices and Dask arrays.
+
+    References
+    ----------
+    Leek & Storey (2007), PLoS Genetics 3:e161; Risso et al. (2014), Nature Biotechnology
+    32:896.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()[:, :2000].copy()
+    >>> found = bc.tl.surrogate_variables(adata, covariates="cancer", n_variables=2)
+    >>> bc.pp.remove_batch_effect(
+    ...     adata, None, covariates="cancer", nuisance="X_sv", key_added="cleaned"
+    ... )
+    >>> adata.obsm["X_sv"].shape
+    (57, 2)
+    """
+    matrices.require_adata(adata)
+    with collected() as texts:
+        given = matrices.get_matrix(adata, layer)
+        earlier = records.steps_of(adata, layer, given)
+        known = read_labels(adata, None, covariates, None, needed=False)
+        of_null = read_labels(adata, None, null, None, needed=False)
+        if of_null.formula is not None:
+            msg = "null takes columns of adata.obs or a table, not a formula."
+            raise InputError(msg)
+        estimator = SurrogateVariables(
+            n_variables,
+            method=method,
+            random_state=random_state,
+            formula=known.formula,
+        )
+        if adata.var_names.is_unique:
+            estimator.feature_names_ = tuple(map(str, adata.var_names))
+        estimator.fit(
+            given,
+            covariates=known.covariates,
+            null=of_null.covariates,
+            controls=_controls(adata, controls),
+            replicates=_replicates(adata, replicates),
+        )
+    columns = {"covariates": known.keys["covariates"]}
+    estimator.warnings_ = tuple(texts)
+    matrices.make_actual(adata)
+    record = records.make(adata, estimator, columns, layer, earlier)
+    key = records.key_of(obsm=key_added)
+    adata.obsm[key_added] = estimator.columns_
+    if obs:
+        for k, column in enumerate(estimator.columns_.T):
+            adata.obs[f"{key_added}[{k + 1}]"] = column
+    records.write(adata, key, records.finish(record, texts))
+    return estimator
+
+
+def _controls(adata: AnnData, controls: Any) -> Any:
+    """One value a feature, from a column of `var`, from names, or as it is given."""
+    if controls is None:
+        return None
+    if isinstance(controls, str):
+        if controls not in adata.var.columns:
+            msg = (
+                f"The controls {controls!r} are not a column of adata.var. "
+                f"{did_you_mean(controls, adata.var.columns)}"
+            )
+            raise MissingKeyError(msg)
+        return adata.var[controls].to_numpy()
+    values = np.asarray(controls)
+    if values.dtype.kind not in "OUST":
+        return values
+    unknown = [name for name in values if name not in adata.var_names]
+    if unknown:
+        msg = (
+            f"{len(unknown)} of {len(values)} controls are no features. "
+            f"{did_you_mean(unknown[0], adata.var_names)}"
+        )
+        raise MissingKeyError(msg)
+    return np.asarray(adata.var_names.isin(values))
+
+
+def _replicates(adata: AnnData, replicates: Any) -> Any:
+    """A label of each sample, from a column of `obs`, or as it is given."""
+    if not isinstance(replicates, str):
+        return replicates
+    if replicates not in adata.obs.columns:
+        msg = (
+            f"The replicates {replicates!r} are not a column of adata.obs. "
+            f"{did_you_mean(replicates, adata.obs.columns)}"
+        )
+        raise MissingKeyError(msg)
+    return adata.obs[replicates].to_numpy()

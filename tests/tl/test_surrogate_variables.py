@@ -1,0 +1,128 @@
+"""Surrogate variables on AnnData: where they go, and that every face takes them by name."""
+
+from __future__ import annotations
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import batchcorr as bc
+from batchcorr.errors import InputError, MissingKeyError
+from tests.cli.commands import done
+
+
+@pytest.fixture
+def adata():
+    rng = np.random.default_rng(0)
+    hidden, group = rng.permutation(np.repeat([0, 1], 12)), np.tile(["a", "b"], 12)
+    x = rng.normal(6, 1, (24, 300))
+    x[:, :120] += 2 * hidden[:, None]
+    x[:, 100:140] += 1.5 * (group == "b")[:, None]
+    obs = pd.DataFrame(
+        {
+            "group": group,
+            "hidden": hidden.astype(str),
+            "person": list("abcdefghijkl") * 2,
+        },
+        index=[f"s{i}" for i in range(24)],
+    )
+    var = pd.DataFrame(index=[f"g{j}" for j in range(300)])
+    var["control"] = np.arange(300) < 60
+    return ad.AnnData(x, obs=obs, var=var)
+
+
+def test_columns_and_record(adata):
+    found = bc.tl.surrogate_variables(adata, covariates="group", obs=True)
+    columns = adata.obsm["X_sv"]
+    assert columns.shape == (24, 1)
+    hidden = (adata.obs["hidden"] == "1").to_numpy()
+    assert np.corrcoef(columns[:, 0], hidden)[0, 1] ** 2 > 0.95
+    np.testing.assert_array_equal(adata.obs["X_sv[1]"], columns[:, 0])
+    record = json.loads(adata.uns["batchcorr"]["obsm X_sv"])
+    assert record["method"] == "surrogate_variables"
+    assert record["covariates"] == ["group"]
+    assert record["variables"] == 1
+    assert found.transform(adata[:3].X).shape == (3, 1)
+
+
+def test_they_are_nuisances_and_covariates_by_name(adata, tmp_path):
+    bc.tl.surrogate_variables(adata, covariates="group", n_variables=2, obs=True)
+    given = adata.obsm["X_sv"]
+    by_name, by_table = (
+        bc.pp.remove_batch_effect(
+            adata, None, covariates="group", nuisance=nuisance, copy=True
+        )
+        for nuisance in ("X_sv", given)
+    )
+    np.testing.assert_array_equal(by_name.X, by_table.X)
+    correction = bc.fit(
+        adata, None, method="remove_batch_effect", nuisance=["X_sv"], covariates="group"
+    )
+    again = bc.pp.apply(adata, correction, copy=True)  # the key is known again
+    np.testing.assert_allclose(again.X, by_name.X, atol=1e-12)
+
+    tables = [
+        bc.tl.differential(adata, None, "group", covariates=covariates)
+        for covariates in ("X_sv", given)
+    ]
+    np.testing.assert_array_equal(*(table["t"] for table in tables))
+    source, target = tmp_path / "in.h5ad", tmp_path / "out.csv"
+    adata.obs["chip"] = ["x", "y", "y"] * 8
+    adata.write_h5ad(source)
+    expected = bc.tl.differential(adata, "chip", "group", covariates="X_sv")
+    options = ["--batch", "chip", "--test", "group", "--covariate", "X_sv"]
+    done("test", source, target, *options)
+    written = pd.read_csv(target, index_col=0, float_precision="round_trip")
+    np.testing.assert_array_equal(written["t"], expected["t"])
+    done(
+        "correct",
+        source,
+        tmp_path / "out.h5ad",
+        "--batch",
+        "chip",
+        "--nuisance",
+        "X_sv",
+        "--method",
+        "remove_batch_effect",
+    )
+    bc.pp.remove_batch_effect(adata, "chip", nuisance="X_sv")
+    written = ad.read_h5ad(tmp_path / "out.h5ad")
+    np.testing.assert_array_equal(written.X, adata.X)
+
+
+def test_a_matrix_of_obsm_in_the_place_of_a_batch_is_refused(adata):
+    adata.obsm["X_sv"] = np.zeros((24, 0))
+    with pytest.raises(InputError, match="has no columns"):
+        bc.pp.remove_batch_effect(adata, None, nuisance="X_sv")
+    with pytest.raises(MissingKeyError, match="batch key 'X_sv'"):
+        bc.pp.combat(adata, "X_sv")
+
+
+def test_controls_and_replicates_by_name(adata):
+    adata.X = sp.csr_matrix(adata.X)
+    options = {"n_variables": 1, "method": "ruvg"}
+    names = list(adata.var_names[:60])
+    for controls in ("control", names, np.arange(300) < 60):
+        found = bc.tl.surrogate_variables(adata, controls=controls, **options)
+        column = adata.obsm["X_sv"][:, 0]
+        hidden = (adata.obs["hidden"] == "1").to_numpy()
+        assert np.corrcoef(column, hidden)[0, 1] ** 2 > 0.9
+    assert found.feature_names_[0] == "g0"
+    bc.tl.surrogate_variables(
+        adata, method="ruvs", replicates="person", n_variables=1, key_added="X_ruv"
+    )
+    assert np.corrcoef(adata.obsm["X_ruv"][:, 0], hidden)[0, 1] ** 2 > 0.9
+    with pytest.raises(MissingKeyError, match="1 of 2 controls"):
+        bc.tl.surrogate_variables(adata, controls=["g0", "gene1"], **options)
+
+
+def test_they_correct_nothing(adata):
+    found = bc.tl.surrogate_variables(adata, covariates="group", n_variables=1)
+    with pytest.raises(InputError, match=r"batchcorr\.tl\.surrogate_variables"):
+        bc.pp.correct(adata, "hidden", method="surrogate_variables")
+    with pytest.raises(InputError, match="corrects nothing"):
+        bc.pp.apply(adata, found)
