@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-__all__ = ["AxesGrid", "panel", "panels", "thin_spines"]
+__all__ = ["AxesGrid", "few_ticks", "panel", "panels", "thin_spines"]
 
 AxesGrid: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
 """Axes in rows and columns, as `plt.subplots` makes them."""
@@ -87,3 +87,11 @@ def thin_spines(*axes: Axes) -> None:
     """Take away the lines above and right of what is drawn."""
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
+
+
+def few_ticks(ax: Axes) -> None:
+    """As many ticks along x as there is room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    width = ax.get_window_extent().width / ax.figure.dpi
+    ax.xaxis.set_major_locator(MaxNLocator(max(2, min(6, int(width / 0.4)))))

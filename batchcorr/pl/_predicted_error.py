@@ -1,0 +1,90 @@
+"""How often a test would be wrong, by road, as an audit predicts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr._matplotlib import BLUE, VERMILION
+from batchcorr.errors import InputError
+from batchcorr.pl._panels import panel, thin_spines
+from batchcorr.tl import Audit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["predicted_error"]
+
+NAMES = {
+    "combat": "ComBat, then test",
+    "standardize": "standardize, then test",
+    "remove_batch_effect": "linear removal, then test",
+    "one_step": "batch in the model",
+}
+
+TOLERATED = 1.6
+"""Times the wanted rate from which on a road is marked."""
+
+
+def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
+    """Draw the rates of false positives that an audit predicts.
+
+    Parameters
+    ----------
+    audit
+        What `tl.audit` returned, called with ``test=``.
+    ax
+        Axes; None: those of a new figure.
+
+    Returns
+    -------
+    The axes: a bar a road from the data to a test, and a line at the rate that is
+    wanted. Roads that exceed it by more than a little are marked by their colour.
+
+    Raises
+    ------
+    InputError
+        If it is not an audit, or predicts nothing.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> audit = bc.tl.audit(bc.datasets.bladder(), "batch", test="cancer")
+    >>> ax = bc.pl.predicted_error(audit)
+    >>> len(ax.patches)
+    4
+    """
+    if not isinstance(audit, Audit):
+        msg = (
+            f"An audit is needed, of batchcorr.tl.audit, not a {type(audit).__name__}."
+        )
+        raise InputError(msg)
+    rates = audit.predicted["false_positive_rate"]
+    if not len(rates):
+        why = (
+            "something makes the correction impossible: see its findings"
+            if audit.blocks
+            else "it was not told what will be tested: batchcorr.tl.audit(…, test=)"
+        )
+        msg = f"The audit predicts no rates of false positives, as {why}."
+        raise InputError(msg)
+    ax = panel(ax, (4.4, 1.9))
+    row = -np.arange(len(rates))
+    values = rates.to_numpy(float)
+    marked = values > TOLERATED * audit.alpha
+    ax.barh(row, values, 0.62, color=np.where(marked, VERMILION, BLUE))
+    ax.axvline(audit.alpha, color="black", lw=1, ls="--")
+    for at, value in zip(row, values, strict=True):
+        ax.annotate(
+            f"{value:.1%}", (max(value, audit.alpha), at), (4, 0),
+            textcoords="offset points", va="center", fontsize="small",
+        )  # fmt: skip
+    names = [NAMES.get(str(road), str(road)) for road in rates.index]
+    ax.set_yticks(row, names, fontsize="small")
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlim(0, max(values.max() * 1.2, audit.alpha * 2))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set_xlabel(f"false positives at α = {audit.alpha:g}")
+    thin_spines(ax)
+    return ax
