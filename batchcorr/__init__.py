@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from batchcorr import bridge, datasets, errors, metrics, pl, pp, sites, tl
     from batchcorr._anndata.corrected import corrected
     from batchcorr._anndata.fit import fit
+    from batchcorr._report.report import report
     from batchcorr.estimators.normalization_factors import normalization_factors
     from batchcorr.methods import load
     from batchcorr.methods.combat import ComBat
@@ -59,6 +60,7 @@ __all__ = [
     "normalization_factors",
     "pl",
     "pp",
+    "report",
     "sites",
     "tl",
 ]
@@ -82,6 +84,7 @@ _HOMES = {
     "make_schema": "batchcorr.sites.make_schema",
     "moments": "batchcorr.sites.gather",
     "normalization_factors": "batchcorr.estimators.normalization_factors",
+    "report": "batchcorr._report.report",
 }
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "finish",
+    "is_before",
     "key_of",
     "make",
     "read",
@@ -162,6 +163,17 @@ def steps_of(adata: AnnData, layer: str | None, x: Any) -> list[dict[str, Any]]:
         if now is not None and step.get("values_before") == now:
             return steps[:place]
     return steps
+
+
+def is_before(step: dict[str, Any], x: Any, *, expected: bool) -> bool:
+    """Whether a matrix holds the values that a step began with.
+
+    Where that cannot be known from the values, it is as `expected`.
+    """
+    values, known = sample(x), step.get("values_before")
+    if values is None or known is None:
+        return expected
+    return bool(_digest(values) == known)
 
 
 def write(adata: AnnData, key: str, record: dict[str, Any]) -> None:

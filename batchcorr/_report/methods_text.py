@@ -1,0 +1,161 @@
+"""A paragraph for the methods section of a paper, and what it cites."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr.errors import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["methods_text"]
+
+REFERENCES = {
+    "johnson": "Johnson WE, Li C, Rabinovic A (2007). Adjusting batch effects in "
+    "microarray expression data using empirical Bayes methods. Biostatistics "
+    "8:118-127. doi:10.1093/biostatistics/kxj037",
+    "zhang": "Zhang Y, Parmigiani G, Johnson WE (2020). ComBat-seq: batch effect "
+    "adjustment for RNA-seq count data. NAR Genomics and Bioinformatics 2:lqaa078. "
+    "doi:10.1093/nargab/lqaa078",
+    "limma": "Ritchie ME, Phipson B, Wu D, Hu Y, Law CW, Shi W, Smyth GK (2015). limma "
+    "powers differential expression analyses for RNA-sequencing and microarray "
+    "studies. Nucleic Acids Research 43:e47. doi:10.1093/nar/gkv007",
+    "smyth": "Smyth GK (2004). Linear models and empirical Bayes methods for assessing "
+    "differential expression in microarray experiments. Statistical Applications in "
+    "Genetics and Molecular Biology 3:3. doi:10.2202/1544-6115.1027",
+    "law": "Law CW, Chen Y, Shi W, Smyth GK (2014). voom: precision weights unlock "
+    "linear model analysis tools for RNA-seq read counts. Genome Biology 15:R29. "
+    "doi:10.1186/gb-2014-15-2-r29",
+    "benjamini": "Benjamini Y, Hochberg Y (1995). Controlling the false discovery rate: "
+    "a practical and powerful approach to multiple testing. Journal of the Royal "
+    "Statistical Society B 57:289-300. doi:10.1111/j.2517-6161.1995.tb02031.x",
+    "nygaard": "Nygaard V, Rødland EA, Hovig E (2016). Methods that remove batch effects "
+    "while retaining group differences may lead to exaggerated confidence in "
+    "downstream analyses. Biostatistics 17:29-39. doi:10.1093/biostatistics/kxv027",
+    "robinson": "Robinson MD, Oshlack A (2010). A scaling normalization method for "
+    "differential expression analysis of RNA-seq data. Genome Biology 11:R25. "
+    "doi:10.1186/gb-2010-11-3-r25",
+    "anders": "Anders S, Huber W (2010). Differential expression analysis for sequence "
+    "count data. Genome Biology 11:R106. doi:10.1186/gb-2010-11-10-r106",
+    "bolstad": "Bolstad BM, Irizarry RA, Åstrand M, Speed TP (2003). A comparison of "
+    "normalization methods for high density oligonucleotide array data based on "
+    "variance and bias. Bioinformatics 19:185-193. "
+    "doi:10.1093/bioinformatics/19.2.185",
+}
+
+CORRECTIONS = {
+    "combat": ("ComBat", ["johnson"]),
+    "combat_seq": ("ComBat-seq", ["zhang"]),
+    "remove_batch_effect": (
+        "removeBatchEffect's linear model, whose batch terms were subtracted",
+        ["limma"],
+    ),
+    "standardize": ("standardization of every feature within batches", []),
+}
+"""What a method is called in a paper, and what is cited for it."""
+
+SIZE_FACTORS = {
+    "total": ("library totals", []),
+    "tmm": ("TMM factors", ["robinson"]),
+    "tmmwsp": ("TMM factors with singleton pairing", ["robinson"]),
+    "rle": ("relative log expression", ["anders"]),
+    "median_of_ratios": ("medians of ratios", ["anders"]),
+    "poscounts": ("medians of ratios of positive counts", ["anders"]),
+    "upperquartile": ("upper quartiles", []),
+}
+
+
+def methods_text(
+    steps: list[dict[str, Any]],
+    *,
+    version: str,
+    test: str | None,
+    from_counts: bool,
+) -> tuple[str, list[str]]:
+    """The paragraph, and the references in the order it cites them.
+
+    Parameters
+    ----------
+    steps
+        Records of what was done, oldest first.
+    version
+        Of this package.
+    test
+        What was tested, in words; None: nothing.
+    from_counts
+        Whether logarithms of counts were taken for the test.
+    """
+    sentences, cited = [], []
+    for step in steps:
+        sentence, keys = _of_step(step)
+        sentences.append(sentence)
+        cited += keys
+    if test is not None:
+        if from_counts:
+            sentences.append(
+                "For the test counts were divided by their library totals and "
+                "log-transformed."
+            )
+        sentences.append(
+            f"Differences ({test}) were tested on values that were not corrected, with "
+            "batch in the linear model, by moderated statistics [smyth"
+            f"{', law' if from_counts else ''}]; p-values were adjusted for multiple "
+            "testing [benjamini], because tests of corrected values overstate "
+            "significance [nygaard]."
+        )
+        cited += ["smyth", *(["law"] if from_counts else []), "benjamini", "nygaard"]
+    versions = {step.get("versions", {}).get("batchcorr", version) for step in steps}
+    used = ", ".join(sorted(versions or {version}))
+    sentences.append(f"Computations were made with batchcorr {used}.")
+    order = list(dict.fromkeys(cited))
+    text = " ".join(sentences)
+    for place, key in enumerate(order, 1):
+        for before, after in (("[", "]"), ("[", ","), (" ", "]")):
+            text = text.replace(f"{before}{key}{after}", f"{before}{place}{after}")
+    return text, [REFERENCES[key] for key in order]
+
+
+def _of_step(step: dict[str, Any]) -> tuple[str, list[str]]:
+    """One step in a sentence, and what it cites."""
+    method, parameters = str(step.get("method")), step.get("parameters", {})
+    if method == "log_normalize":
+        how, keys = SIZE_FACTORS.get(
+            str(parameters.get("method")), (str(parameters.get("method")), [])
+        )
+        factors = f"{how}{_cite(keys)}"
+        samples = f"{step['n_obs']:,} samples"
+        text = f"Counts of {samples} were divided by {factors} and log-transformed."
+        return text, keys
+    if method == "quantile_normalize":
+        return f"Samples were quantile-normalized{_cite(['bolstad'])}.", ["bolstad"]
+    name, keys = CORRECTIONS.get(method, (method, []))
+    details = []
+    if method == "combat":
+        prior = "parametric" if parameters.get("parametric", True) else "non-parametric"
+        details.append(f"{prior} priors")
+        if parameters.get("mean_only"):
+            details.append("means only")
+    if parameters.get("reference") is not None:
+        details.append(f"batch {parameters['reference']} as the reference")
+    kept = list(map(str, step.get("kept") or []))
+    removed = list(map(str, step.get("nuisance") or []))
+    text = (
+        f"Effects of {_named(step.get('batch'))} ({len(step.get('batches') or [])} "
+        f"batches; {step['n_obs']:,} samples × {step['n_vars']:,} features) were "
+        f"removed by {name}{_cite(keys)}"
+    )
+    text += f" with {some(details)}" if details else ""
+    text += f", keeping {some(kept)}" if kept else ", keeping no covariates"
+    text += f" and removing {some(removed)}" if removed else ""
+    return f"{text}.", keys
+
+
+def _named(batch: Any) -> str:
+    names = batch if isinstance(batch, list) else [batch or "batch"]
+    return " and ".join(str(name) for name in names)
+
+
+def _cite(keys: Iterable[str]) -> str:
+    joined = ", ".join(keys)
+    return f" [{joined}]" if joined else ""

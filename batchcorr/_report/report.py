@@ -1,0 +1,131 @@
+"""One page to show: `batchcorr.report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchcorr._anndata import matrices
+from batchcorr._files.atomic import replacing
+from batchcorr._report.gather import Question, gather
+from batchcorr._report.matrices import compared
+from batchcorr._report.page import page
+from batchcorr.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import os
+
+    from anndata import AnnData
+
+__all__ = ["report"]
+
+
+def report(
+    adata: AnnData,
+    path: str | os.PathLike[str],
+    batch_key: str | None = None,
+    *,
+    covariates: Any = None,
+    test: Any = None,
+    layer: str | None = None,
+    corrected: str | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write one page of all that matters: design, correction, result and test.
+
+    What was corrected, from what and how is read from the records that corrections
+    leave; so after one of them ``bc.report(adata, "report.html")`` is enough. Before
+    any, the page says what the design allows.
+
+    Parameters
+    ----------
+    adata
+        Samples × features, corrected or not; it is not changed.
+    path
+        File to write, ``.html``; replaced if it exists.
+    batch_key
+        Column of `obs` with the batch; None: that of the correction.
+    covariates
+        What is to be kept: columns of `obs`, a formula, or a table; None: what the
+        correction kept.
+    test
+        What is tested, as in `tl.differential`: a column of `obs`, or ``(column, level,
+        reference)``. Uncorrected values are tested, batch in the model.
+    layer
+        Layer with the uncorrected values; None: where the correction found them, or a
+        layer in which they were kept.
+    corrected
+        Layer or key of `obsm` with the corrected values, or ``"X"``; None: what has a
+        record of a correction.
+    title
+        Heading of the page.
+
+    Returns
+    -------
+    The path of the page.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column, layer or embedding does not exist.
+    InputError
+        If it is not known which column holds the batch, or which of several corrections
+        is meant.
+    FileError
+        If the file cannot be written; nothing is then left behind.
+
+    Notes
+    -----
+    The page holds everything it needs, asks for nothing from the network and lets no
+    other script run. Pictures are of two principal components of the 2,000 features that
+    vary most, and of counts logarithms are taken for them; labels and names of samples
+    are in the page: think of it before you send it to someone. Some ten reads of the
+    matrix.
+
+    Examples
+    --------
+    >>> import tempfile, warnings, batchcorr as bc
+    >>> adata = bc.datasets.bladder()[:, :200].copy()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with warnings.catch_warnings(
+    ...         action="ignore"
+    ...     ):  # cancer goes with batch here
+    ...         bc.pp.combat(adata, "batch", covariates="cancer", key_added="corrected")
+    ...         written = bc.report(adata, f"{folder}/report.html", test="cancer")
+    ...     written.name, written.stat().st_size < 500_000
+    ('report.html', True)
+    """
+    matrices.require_adata(adata)
+    found = compared(adata, layer, corrected)
+    columns = _columns(adata, found.correction or {}, batch_key, covariates)
+    question = Question(*columns, test, title or "Batch report")
+    text = page(gather(adata, question, found))
+    with replacing(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+    return Path(path)
+
+
+def _columns(
+    adata: AnnData, record: dict[str, Any], batch: Any, covariates: Any
+) -> tuple[str, list[str], Any]:
+    """Batch, what was removed with it, and covariates: as given, else as recorded."""
+    recorded: Any = record.get("batch")
+    keys: list[Any] = recorded if isinstance(recorded, list) else [recorded]
+    batch = keys[0] if batch is None else batch
+    if not isinstance(batch, str):
+        known = did_you_mean("", adata.obs.columns)
+        msg = (
+            f"batch_key must name the column of adata.obs that holds the batch, not "
+            f"{batch!r:.60}: no record of a correction tells it. {known}"
+        )
+        raise InputError(msg)
+    others: list[str] = []
+    if batch in keys:
+        others = [each for each in keys if each != batch]
+        others += [name for name in record.get("nuisance") or [] if name in adata.obs]
+        covariates = record.get("covariates") if covariates is None else covariates
+    if isinstance(covariates, str) and not covariates.lstrip().startswith("~"):
+        covariates = [covariates]
+    if isinstance(covariates, list | tuple):
+        covariates = list(covariates) or None
+    return batch, others, covariates

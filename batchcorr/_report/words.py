@@ -1,0 +1,154 @@
+"""What the numbers mean, in sentences: the verdict, and what not to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchcorr.errors import some
+
+if TYPE_CHECKING:
+    from batchcorr._report.matrices import Compared
+    from batchcorr.metrics import VarianceShare
+    from batchcorr.tl import Audit
+
+__all__ = ["Shares", "cautions", "verdict"]
+
+
+class Shares(NamedTuple):
+    """Variance explained before and after; None where it is not known."""
+
+    before: VarianceShare | None
+    after: VarianceShare | None
+    beyond: str
+    """The covariates that batch is measured beyond, in words; empty: none."""
+
+
+def verdict(
+    audit: Audit, found: Compared, shares: Shares, test: str | None
+) -> tuple[str, str, str]:
+    """Three sentences: whether to correct, what it did, what the result is good for."""
+    return (
+        _of_design(audit),
+        _of_correction(found, shares),
+        _of_use(audit, found, test),
+    )
+
+
+def _of_design(audit: Audit) -> str:
+    batches = (
+        f"{len(audit.batches)} batches of {audit.batches['samples'].sum():,} samples"
+    )
+    blocking = [f for f in audit.findings if f.level == "blocks"]
+    if blocking:
+        return f"These data cannot be corrected for batch. {blocking[0].sentence}"
+    warned = [f for f in audit.findings if f.level == "warns"]
+    if warned:
+        many = "a warning" if len(warned) == 1 else f"{len(warned)} warnings"
+        return f"The {batches} can be corrected, with care: the audit gives {many}."
+    return f"The {batches} can be corrected: nothing in the design speaks against it."
+
+
+def _of_correction(found: Compared, shares: Shares) -> str:
+    before, after = shares.before, shares.after
+    beyond = f" beyond {shares.beyond}" if shares.beyond else ""
+    record = found.correction
+    if not found.is_corrected:
+        if before is None:
+            return "Nothing was corrected yet."
+        return (
+            "Nothing was corrected yet: batch explains "
+            f"{before.batch_beyond_covariates:.0%} of the variance of a feature"
+            f"{beyond}, where 0% is what chance explains."
+        )
+    by = f" by {record['method']}" if record else ""
+    if before is None or after is None:
+        return f"They were corrected{by}, which the pictures below show."
+    text = (
+        f"They were corrected{by}: of the variance of a feature{beyond} batch explained "
+        f"{before.batch_beyond_covariates:.0%} before and explains "
+        f"{after.batch_beyond_covariates:.0%} now (0% is what chance explains, and less "
+        "is possible)"
+    )
+    if shares.beyond:
+        text += (
+            f", and {shares.beyond} explained {before.covariates:.0%} within batches "
+            f"and explains {after.covariates:.0%}"
+        )
+    return f"{text}."
+
+
+def _of_use(audit: Audit, found: Compared, test: str | None) -> str:
+    if audit.blocks:
+        return (
+            "No method can mend this: only other samples, or a question that does not "
+            "need them, can."
+        )
+    rate = _rate(audit, found)
+    if rate is not None and test is not None:
+        return (
+            f"Tested on corrected values, {test!r} would be found in {rate:.0%} of "
+            f"features in which there is nothing, at a level of {audit.alpha:.0%}: use "
+            "corrected values for pictures, clustering and prediction, and test the "
+            "uncorrected ones with batch in the model."
+        )
+    return (
+        "Use corrected values for pictures, clustering and prediction, and test the "
+        "uncorrected ones with batch in the model."
+    )
+
+
+def _rate(audit: Audit, found: Compared) -> float | None:
+    """False positives of a test of the corrected values, or of those ComBat would give."""
+    if not len(audit.predicted):
+        return None
+    method = (found.correction or {}).get("method", "combat")
+    road = method if method in audit.predicted.index else "combat"
+    return float(audit.predicted["false_positive_rate"][road])
+
+
+def cautions(
+    audit: Audit, found: Compared, test: str | None, kept: list[str]
+) -> list[str]:
+    """What not to do with these data."""
+    told = []
+    if audit.blocks:
+        told.append(
+            "Do not correct these data for this batch: what is confounded cannot be "
+            "told apart by any method, and a result would be made up."
+        )
+    rate, record = _rate(audit, found), found.correction
+    if record is None or not record["testable"]:
+        how_often = ""
+        if rate is not None and test is not None:
+            how_often = (
+                f" The test of {test!r} at {audit.alpha:.0%} would find {rate:.0%} of "
+                "features in which there is nothing."
+            )
+        told.append(
+            "Do not test corrected values for differences between groups, neither by t "
+            f"tests nor by rank_genes_groups: test uncorrected ones, with batch in the "
+            f"model.{how_often}"
+        )
+    told.append(
+        "Do not correct corrected values once more: biology is lost with each round."
+    )
+    if record is None or record.get("scale") != "counts":
+        told.append(
+            "Do not give corrected values to methods that need counts (DESeq2, edgeR, "
+            "scVI): give them the counts, and batch as a covariate."
+        )
+    if test is not None and found.is_corrected and test not in kept:
+        told.append(
+            f"Do not look for differences by {test!r} in the corrected values: it was "
+            "not kept when batch was removed, so that part of it went with the batches."
+        )
+    small = [f for f in audit.findings if f.code in {"small_batch", "explained_batch"}]
+    told += [f"Do not lean on single batches: {f.sentence}" for f in small]
+    unchanged = (record or {}).get("features_unchanged") or 0
+    if unchanged:
+        names = some((record or {}).get("features_unchanged_names") or [], 5)
+        told.append(
+            f"Do not take all features for corrected: {unchanged:,} could not be and "
+            f"are as they were ({names})."
+        )
+    return told

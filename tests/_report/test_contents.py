@@ -1,0 +1,166 @@
+"""What stands on the page is what the analyses say, and nothing in it can run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+import batchcorr as bc
+from batchcorr.errors import FileError, InputError, MissingKeyError
+
+
+class Page(HTMLParser):
+    """The tags of a page, its text, and the data its script reads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.hidden = [], [], ""
+        self.feed(text)
+        self.text = " ".join("".join(self.texts).split())
+        self.data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.hidden = tag
+
+    def handle_endtag(self, tag):  # noqa: ARG002
+        self.hidden = ""
+
+    def handle_data(self, data):
+        if self.hidden not in {"script", "style"}:
+            self.texts.append(data)
+
+
+def unpacked(packed):
+    """The values of a packed array."""
+    kind = np.uint8 if packed["bytes"] == 1 else np.uint16
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), kind)
+
+
+@pytest.fixture
+def adata():
+    rng = np.random.default_rng(3)
+    obs = pd.DataFrame(
+        {"batch": np.repeat(["a", "b", "c"], 12), "group": np.resize(list("xxy"), 36)},
+        index=[f"s{i}" for i in range(36)],
+    )
+    obs["age"] = np.linspace(20, 80, 36)[rng.permutation(36)]
+    x = rng.normal(8, 1, (36, 50)) + 2 * (obs["batch"] == "b").to_numpy()[:, None]
+    x[:, :5] += 3 * (obs["group"] == "y").to_numpy()[:, None]
+    return anndata.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(50)]))
+
+
+@pytest.fixture
+def report(tmp_path):
+    def made(adata, *args, **options):
+        path = bc.report(adata, tmp_path / "report.html", *args, **options)
+        return Page(path.read_text("utf-8"))
+
+    return made
+
+
+def test_numbers_are_those_of_the_analyses(adata, report):
+    before = adata.copy()
+    bc.pp.combat(adata, "batch", covariates="group", key_added="corrected")
+    page = report(adata, test="group")
+    audit = bc.tl.audit(before, "batch", covariates="group", test="group")
+    for rate in audit.predicted["false_positive_rate"]:
+        assert f"{100 * rate:.1f}".removesuffix(".0") + "%" in page.text
+    table = bc.tl.differential(before, "batch", "group").sort_values("p_value")
+    rows = page.data["features"]["rows"]
+    assert [row[0] for row in rows] == list(table.index)
+    place = page.data["features"]["columns"].index("p_adjusted")
+    np.testing.assert_allclose(
+        [row[place] for row in rows], table["p_adjusted"], rtol=1e-3
+    )
+    for layer in (None, "corrected"):
+        share = bc.metrics.variance_explained(
+            adata, "batch", covariates="group", layer=layer
+        )
+        text = f"{100 * share.batch_beyond_covariates:.1f}".removesuffix(".0")
+        assert text.replace("-", "−") + "%" in page.text
+    assert "removed by ComBat [1] with parametric priors, keeping group." in page.text
+    assert "bc.tl.differential(adata, 'batch', 'group')" in page.text
+
+
+def test_points_are_principal_components(adata, report):
+    page = report(adata, "batch")
+    (panel,) = page.data["panels"]
+    centred = adata.X - adata.X.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    for axis, k in (("x", 0), ("y", 1)):
+        steps = unpacked(panel[axis]) / 65534
+        assert abs(np.corrcoef(steps, u[:, k])[0, 1]) > 0.999
+    assert f"PC1 ({s[0] ** 2 / (s**2).sum():.0%})" in page.text
+    age = next(c for c in page.data["columns"] if c["name"] == "age")
+    values = age["min"] + unpacked(age) / 65534 * (age["max"] - age["min"])
+    np.testing.assert_allclose(values, adata.obs["age"], atol=1e-3)
+    assert [c["name"] for c in page.data["columns"]] == ["batch", "group", "age"]
+
+
+def test_values_before_are_found_where_they_were_kept(adata, report):
+    adata.layers["kept"] = adata.X.copy()
+    adata.layers["other"] = adata.X + 1
+    bc.pp.standardize(adata, "batch")
+    assert "values: layer kept, X" in report(adata).text
+    del adata.layers["kept"]
+    page = report(adata, test="group")
+    assert "no uncorrected values, and corrected ones are not tested" in page.text
+    assert len(page.data["panels"]) == 1
+
+
+def test_which_correction_is_meant_must_be_said(adata, report):
+    bc.pp.standardize(adata, "batch", key_added="one")
+    bc.pp.combat(adata, "batch", key_added="two")
+    with pytest.raises(InputError, match=r"'one', 'two'.*corrected="):
+        report(adata)
+    assert "removed by ComBat" in report(adata, corrected="two").text
+    with pytest.raises(MissingKeyError, match="Did you mean 'two'"):
+        report(adata, corrected="twoo")
+
+
+def test_an_embedding_is_shown_beside_the_values_it_was_made_of(adata, report):
+    bc.tl.pca(adata, "batch", n_comps=3)
+    page = report(adata)
+    assert "X_pca 1 →" in page.text
+    assert len(page.data["panels"]) == 2
+
+
+def test_nothing_is_corrected_where_nothing_can_be(adata, report):
+    adata.obs["group"] = adata.obs["batch"]
+    page = report(adata, "batch", covariates="group", test="group")
+    assert "These data cannot be corrected for batch." in page.text
+    assert "Do not correct these data" in page.text
+
+
+def test_the_batch_must_be_known(adata, tmp_path):
+    with pytest.raises(InputError, match="batch_key must name the column"):
+        bc.report(adata, tmp_path / "a.html")
+    with pytest.raises(FileError, match="cannot be written"):
+        bc.report(adata, tmp_path / "no" / "a.html", "batch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_are_shown_and_do_nothing(adata, report):
+    evil = """</script><script>alert("1")</script><img src=x onerror='a()'>"""
+    adata.obs["batch"] = adata.obs["batch"].replace({"a": evil, "b": "\u202eabc"})
+    adata.obs[evil] = adata.obs["group"].replace({"x": "{{ 7 * 7 }}"})
+    adata.obs_names = [f"{evil}{i}" for i in range(36)]
+    adata.var_names = [f"g{i}{evil}" for i in range(50)]
+    adata.obs.loc[adata.obs_names[:3], "age"] = np.nan
+    bc.pp.combat(adata, "batch", key_added=evil)
+    page = report(adata, title=evil, test=evil)
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "data"}, {}]
+    assert not [tag for tag, _ in page.tags if tag == "img"]
+    assert "</script><script>alert" in page.text
+    assert "\u202e" not in page.text
+    assert "49" not in page.data["columns"][1]["levels"]
