@@ -3,3 +3,5 @@
 `matrices` finds what is compared, `points`, `features` and `words` turn it into what is
 shown, `page` fills the template and `report` writes it.
 """
+
+from __future__ import annotations

@@ -223,7 +223,9 @@ def _mean(shares: FeatureShares | None) -> VarianceShare | None:
     if shares is None:
         return None
     batch, covariates, beyond = (
-        float(np.mean(share[np.isfinite(share)])) if np.isfinite(share).any() else np.nan
+        float(np.mean(share[np.isfinite(share)]))
+        if np.isfinite(share).any()
+        else np.nan
         for share in shares
     )
     known = int(np.isfinite(shares.batch).sum())

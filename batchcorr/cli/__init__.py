@@ -22,6 +22,7 @@ from batchcorr.cli import (
     differential,
     fit,
     methods,
+    report,
     sites,
 )
 from batchcorr.cli.console import complain, debugging, err, out
@@ -114,6 +115,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "audit": audit.audit,
     "correct": correct.correct,
     "test": differential.differential,
+    "report": report.report,
     "fit": fit.fit,
     "apply": fit.apply,
     "schema": sites.schema,

@@ -1,4 +1,4 @@
-"""`demo`: real data in, corrected file out, and what to look at before believing it."""
+"""`demo`: real data in, corrected file and report out."""
 
 from __future__ import annotations
 
@@ -40,18 +40,22 @@ def demo(
 ) -> None:
     """Correct real data and show what changed.
 
-    57 bladder-cancer arrays that were processed in five batches, corrected by ComBat.
+    57 bladder-cancer arrays that were processed in five batches, corrected by ComBat,
+    and a page that shows it.
     """
     target = output or DEFAULT
     check_kind(target)
     with reporting():
-        check_target(target, [], force=force or output is None)
+        page = target.with_suffix(".html")
+        for path in (target, page):
+            check_target(path, [], force=force or output is None)
         with working("Correcting"):
             adata, record, before, after = _correct()
         write(adata, target, compress=True)
+        _report(adata, page)
         _show_design(adata)
         _show_result(record, before, after)
-        _show_next(target)
+        _show_next(target, page)
 
 
 def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
@@ -66,6 +70,15 @@ def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
         bc.pp.combat(adata, "batch", covariates="cancer")
     after = bc.metrics.variance_explained(adata, "batch", covariates="cancer")
     return adata, records.read(adata, records.key_of()) or {}, before, after
+
+
+def _report(adata: AnnData, page: Path) -> None:
+    """Write the page beside the corrected file."""
+    import batchcorr as bc
+
+    title = "Bladder cancer arrays in five batches"
+    with working("Reporting"), warnings.catch_warnings(action="ignore"):
+        bc.report(adata, page, test="cancer", title=title)
 
 
 def _show_design(adata: AnnData) -> None:
@@ -110,14 +123,17 @@ def _show_result(
     out.print()
 
 
-def _show_next(target: Path) -> None:
+def _show_next(target: Path, page: Path) -> None:
     wrote = Text.assemble(("Wrote ", "bold green"), f"{target}: X corrected,")
     out.print(wrote, soft_wrap=True)
     _say("layers['uncorrected'] as it was, uns['batchcorr'] what was done.")
+    wrote = Text.assemble(("Wrote ", "bold green"), f"{page}: all of this as one page.")
+    out.print(wrote, soft_wrap=True)
     out.print()
     _say("Next", style="bold")
     for line in (
         "batchcorr correct IN.h5ad OUT.h5ad --batch KEY --covariate KEY",
+        "batchcorr report OUT.h5ad OUT.html --test KEY",
         "batchcorr methods               what else there is, and its parameters",
         "import batchcorr as bc          the same in Python: bc.pp.combat(adata, …)",
     ):

@@ -10,7 +10,7 @@ import typer
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import reporting, say, working
-from batchcorr.cli.contrasts import Tested, read_tested
+from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import check_kind, check_target
 from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
 
@@ -33,11 +33,20 @@ def report(
     ] = None,
     covariates: options.Covariates = None,
     formula: options.Formula = None,
-    tested: Annotated[str | None, Tested] = None,
+    tested: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            metavar="KEY[:A-B]",
+            help="Column of obs that is tested, or two of its levels, on uncorrected "
+            "values.",
+        ),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Layer with the uncorrected values, if it is not known."
+            metavar="NAME",
+            help="Layer with the uncorrected values, if it is not known.",
         ),
     ] = None,
     corrected: Annotated[
@@ -74,7 +83,10 @@ def report(
     with reporting():
         check_target(target, [source, samples], force=force)
         adata, _ = open_data(source, tables)
-        test = None if tested is None else read_tested(tested, adata.obs)
+        test = None
+        if tested is not None:
+            columns = map(str, adata.obs)
+            test = read_test(tested, columns, lambda key: adata.obs[key].dropna())
         import batchcorr as bc
 
         with working("Reporting"):

@@ -36,7 +36,10 @@ def test_demo_from_the_shell(tmp_path):
     assert len(lines) <= 35
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in process.stdout
-    assert names_in(tmp_path) == ["bladder_corrected.h5ad"]
+    assert names_in(tmp_path) == [
+        "bladder_corrected.h5ad",
+        "bladder_corrected.html",
+    ]
 
 
 def test_demo_writes_what_combat_gives(folder):
@@ -51,4 +54,7 @@ def test_demo_writes_what_combat_gives(folder):
     np.testing.assert_array_equal(corrected.X, plain.X)
     assert records.read(corrected, "X")["kept"] == ["cancer"]
     assert re.search("exists already", refused("demo", "--output", "in.h5ad"))
+    (folder / "free.html").write_text("mine")
+    assert "free.html exists" in refused("demo", "--output", "free.h5ad")
+    assert (folder / "free.html").read_text() == "mine"
     assert "Wrote in.h5ad" in done("demo", "--output", "in.h5ad", "--force").stdout

@@ -1,0 +1,37 @@
+"""`batchcorr report`: one page of a file or a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import SHEET, done, refused
+
+
+@pytest.mark.usefixtures("tables")
+def test_files_and_tables_before_and_after_a_correction():
+    given = ["--batch", "day", "--test", "group:b-a"]
+    for source in (["in.h5ad"], ["in.csv", *SHEET]):
+        said = done("report", source[0], "out.html", *source[1:], *given, "--force")
+        assert said.stdout.startswith("Wrote out.html")
+        page = Path("out.html").read_text("utf-8")
+        assert f"<title>{source[0]}</title>" in page
+        assert "Nothing was corrected yet" in page
+        assert "group: b against a" in page
+    done("correct", "in.h5ad", "c.h5ad", "--batch", "day", "--key-added", "corrected")
+    done("report", "c.h5ad", "out.html", "--force", "--title", "Mine")
+    page = Path("out.html").read_text("utf-8")
+    assert "<title>Mine</title>" in page
+    assert "removed by ComBat" in page
+
+
+@pytest.mark.usefixtures("tables")
+def test_mistakes_are_errors():
+    given = ["report", "in.h5ad"]
+    assert "--batch must name" in refused(*given, "a.html")
+    assert "must end in .html" in refused(*given, "a.pdf", code=2)
+    assert "'grp'" in refused(*given, "a.html", "--batch", "day", "--test", "grp")
+    Path("a.html").write_text("mine", "utf-8")
+    assert "exists already" in refused(*given, "a.html", "--batch", "day")
+    assert Path("a.html").read_text("utf-8") == "mine"
