@@ -41,7 +41,7 @@ def calibration(
     Parameters
     ----------
     p_values
-        p-values (G,), a table of `tl.differential`, or several of them under their
+        Of shape (G,), a table of `tl.differential`, or several of them under their
         names: ``{"corrected, then tested": …, "batch in the model": …}``.
     contrast
         The level, where tables hold several.
