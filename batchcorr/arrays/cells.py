@@ -32,6 +32,8 @@ class Cells:
     ----------
     codes
         Cell of each row: (n,) int32.
+    n_cells
+        C, the number of cells.
     batch
         Batch of each cell: (C,).
     n_batches
@@ -47,6 +49,7 @@ class Cells:
     """
 
     codes: NDArray[np.int32]
+    n_cells: int
     batch: NDArray[np.int32]
     n_batches: int
     counts: NDArray[np.int64]
@@ -63,7 +66,8 @@ class Cells:
         """
         binary = np.flatnonzero(design.binary)
         most = design.n_batches * (len(binary) + 1)  # one category has as many cells
-        limit = max(most, design.n_rows // ROWS_PER_CELL)
+        n_rows = len(design.codes)
+        limit = max(most, n_rows // ROWS_PER_CELL)
         codes, n_cells = design.codes, design.n_batches
         flat: list[int] = []
         rest: list[int] = []
@@ -78,10 +82,11 @@ class Cells:
         batch, values = np.arange(n_cells, dtype=np.int32), np.empty((n_cells, 0))
         if flat:
             first = np.zeros(n_cells, dtype=np.intp)
-            first[codes[::-1]] = np.arange(design.n_rows)[::-1]
+            first[codes[::-1]] = np.arange(n_rows)[::-1]
             batch, values = design.codes[first], design.columns[first][:, flat]
         return cls(
             codes=codes,
+            n_cells=n_cells,
             batch=batch,
             n_batches=design.n_batches,
             counts=np.bincount(codes, minlength=n_cells),
@@ -89,11 +94,6 @@ class Cells:
             values=np.ascontiguousarray(values),
             sloped=tuple(sloped),
         )
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return len(self.batch)
 
     def sorted_rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return the rows in the order of their cells, and where each cell starts."""

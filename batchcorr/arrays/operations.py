@@ -54,20 +54,24 @@ def modules_of(library: str) -> tuple[str, ...]:
 
 
 def operation(default: Callable[..., Any]) -> Any:
-    """Make an operation: dispatched on its first argument, `default` for other kinds."""
+    """Make an operation: dispatched on its first argument, `default` for other kinds.
 
-    def find(x: Any, *args: Any, **kwargs: Any) -> Any:
-        libraries = (parent.__module__.partition(".")[0] for parent in type(x).__mro__)
+    The first matrix of a type is looked up, and its function registered for the type.
+    """
+
+    def look_up(x: Any, *args: Any, **kwargs: Any) -> Any:
+        libraries = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
         modules = next(filter(None, map(modules_of, libraries)), (OTHERS,))
         for name in modules:
             import_module(f"batchcorr.arrays.{name}")
         function = dispatcher.dispatch(type(x))
-        if function is find:
-            return default(x, *args, **kwargs)
+        if function is look_up:
+            function = default
+        dispatcher.register(type(x), function)
         return function(x, *args, **kwargs)
 
-    update_wrapper(find, default)
-    dispatcher = singledispatch(find)
+    update_wrapper(look_up, default)
+    dispatcher = singledispatch(look_up)
     return dispatcher
 
 

@@ -69,7 +69,7 @@ def moments(
     if weights is not None:
         return _by_feature(x, design, weights)
     cells = Cells.of(design)
-    column_means, centred = design.centred()
+    column_means, centred = design.centred
     slopes = np.ascontiguousarray(centred[:, cells.sloped])
     with np.errstate(all="ignore"):  # what is not finite is told from its sums
         mean, squares, cross = sums(x, cells, slopes)

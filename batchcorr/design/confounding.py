@@ -86,7 +86,7 @@ class Spread:
     @classmethod
     def of_design(cls, design: Design) -> Spread:
         """Build from the columns themselves."""
-        means, centred = design.centred()
+        means, centred = design.centred
         norms = np.linalg.norm(centred, axis=0)
         norms[norms == 0] = 1.0
         root = np.linalg.qr(centred / norms, mode="r") * norms

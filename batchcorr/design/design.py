@@ -8,6 +8,7 @@ knows no names of levels and no tables; `labels` and `covariates` make it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -76,12 +77,7 @@ class Design:
             codes, n_batches, columns, blocks[0].shape[1], np.asarray(binary, bool)
         )
 
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return len(self.codes)
-
-    @property
+    @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Rows of each batch: (B,)."""
         return np.bincount(self.codes, minlength=self.n_batches)
@@ -97,25 +93,18 @@ class Design:
         columns = np.ascontiguousarray(self.columns[:, self.kept :])
         return replace(self, columns=columns, kept=0, binary=self.binary[self.kept :])
 
+    @cached_property
     def centred(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the columns' batch means (B, p) and the columns centred by them."""
-        if not self.n_rows:
-            return np.zeros((self.n_batches, self.columns.shape[1])), self.columns
-        counts = np.maximum(self.counts, 1)
+        """The columns' means by batch (B, p), and the columns less those (n, p)."""
+        codes, n_batches = self.codes, self.n_batches
+        means = np.zeros((n_batches, self.columns.shape[1]))
+        if not self.columns.size:
+            return means, self.columns
+        counts = self.counts
         origin = self.columns[0]  # far from 0, as dates are, sums would lose digits
         columns = self.columns - origin
-        means = (
-            np.stack(
-                [
-                    np.bincount(self.codes, weights=column, minlength=self.n_batches)
-                    / counts
-                    for column in columns.T
-                ],
-                axis=1,
-            )
-            if self.columns.shape[1]
-            else np.zeros((self.n_batches, 0))
-        )
-        return np.where(self.counts[:, None] > 0, means + origin, 0.0), columns - means[
-            self.codes
-        ]
+        for k, column in enumerate(columns.T):
+            sums = np.bincount(codes, weights=column, minlength=n_batches)
+            means[:, k] = sums / np.maximum(counts, 1)
+        whole = np.where(counts[:, None] > 0, means + origin, 0.0)
+        return whole, columns - means[codes]

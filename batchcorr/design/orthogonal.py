@@ -59,7 +59,7 @@ def orthogonal_columns(design: Design, free: Sequence[int]) -> OrthogonalColumns
     >>> bool(np.allclose(back, z))
     True
     """
-    means, centred = design.centred()
+    means, centred = design.centred
     fixed = [k for k in free if design.binary[k]]
     turned = [k for k in free if not design.binary[k]]
     within = centred[:, [*fixed, *turned]]

@@ -81,7 +81,7 @@ class Prediction:
 
 def design_sums(design: Design) -> DesignSums:
     """The sums of the kept and removed columns of a design, by batch."""
-    means, centred = design.centred()
+    means, centred = design.centred
     n_columns = centred.shape[1]
     gram = np.zeros((design.n_batches, n_columns, n_columns))
     for j in range(n_columns):

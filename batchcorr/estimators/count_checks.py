@@ -57,7 +57,7 @@ def check_design(design: Design, metadata: Metadata) -> None:
         raise DesignError(msg)
     if not metadata.names:
         return
-    means, centred = design.centred()
+    means, centred = design.centred
     gram = np.stack(
         [
             centred[design.codes == b].T @ centred[design.codes == b]

@@ -191,7 +191,7 @@ def _fit_block(
     centre[abs(centre) < FAR * design.columns.std(axis=0)] = 0.0
     fit = partial(fit_features, y, codes, design.columns - centre, offset, phi)
     first = fit(prior=PRIOR_COUNT)[:, :n_batches]
-    level = (first * (design.counts / design.n_rows)).sum(axis=1)
+    level = (first * (design.counts / len(design.codes))).sum(axis=1)
     gamma = fit(prior=PRIOR_COUNT, shift=level)[:, :n_batches]
     coefficients = fit()
     coefficients[:, :n_batches] -= (coefficients[:, n_batches:] @ centre)[:, None]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from batchcorr.errors import ConvergenceWarning, warn
-from batchcorr.models.namespace import Array, asarray_like, namespace
+from batchcorr.models.namespace import Array, Namespace, asarray_like, namespace
 
 __all__ = ["Prior", "prior_of", "shrink", "shrink_location"]
 
@@ -38,32 +38,17 @@ class Prior:
         γ̄ and τ².
     variance_mean, variance_variance
         m and v, mean and variance of δ̂².
+    shape, rate
+        a = (2 v + m²) / v and b = (m v + m³) / v of the inverse gamma, infinite where
+        v = 0.
     """
 
     location: Array
     location_variance: Array
     variance_mean: Array
     variance_variance: Array
-
-    @property
-    def shape(self) -> Array:
-        """Shape a of the inverse gamma: (2 v + m²) / v, infinite where v = 0."""
-        m, v = self.variance_mean, self.variance_variance
-        return 2 + _ratio(m**2, v)
-
-    @property
-    def rate(self) -> Array:
-        """Rate b of the inverse gamma: (m v + m³) / v, infinite where v = 0."""
-        m, v = self.variance_mean, self.variance_variance
-        return m + _ratio(m**3, v)
-
-
-def _ratio(top: Array, bottom: Array) -> Array:
-    """The quotient, infinite where the divisor is 0."""
-    xp = namespace(bottom)
-    some = bottom > 0
-    quotient = top / xp.where(some, bottom, xp.ones_like(bottom))
-    return xp.where(some, quotient, xp.full_like(quotient, float("inf")))
+    shape: Array
+    rate: Array
 
 
 def prior_of(gamma: Array, delta2: Array, known: Array | None = None) -> Prior:
@@ -77,14 +62,23 @@ def prior_of(gamma: Array, delta2: Array, known: Array | None = None) -> Prior:
         Whether δ̂² is known of a feature: (B, G), of two features at least in a batch.
         None: of all.
     """
-    return Prior(*_mean_and_variance(gamma), *_mean_and_variance(delta2, known))
+    xp = namespace(gamma)
+    every = xp.ones_like(gamma, dtype=xp.bool)
+    m, v = _mean_and_variance(xp, delta2, every if known is None else known)
+    varies = v > 0
+    divisor = xp.where(varies, v, xp.ones_like(v))
+    infinite = xp.full_like(v, float("inf"))
+    return Prior(
+        *_mean_and_variance(xp, gamma, every),
+        m,
+        v,
+        shape=2 + xp.where(varies, m**2 / divisor, infinite),
+        rate=m + xp.where(varies, m**3 / divisor, infinite),
+    )
 
 
-def _mean_and_variance(values: Array, known: Array | None = None) -> list[Array]:
+def _mean_and_variance(xp: Namespace, values: Array, known: Array) -> list[Array]:
     """Mean and variance (ddof 1) over the last axis, of the known values."""
-    xp = namespace(values)
-    if known is None:
-        known = xp.ones_like(values, dtype=xp.bool)
     nothing = xp.zeros_like(values)
     count = xp.sum(xp.astype(known, values.dtype), axis=-1, keepdims=True)
     mean = xp.sum(xp.where(known, values, nothing), axis=-1, keepdims=True) / count
@@ -137,13 +131,19 @@ def shrink(
     if known is None:
         known = xp.ones_like(gamma, dtype=xp.bool)
     place = asarray_like(gamma, list(range(n_batches)))
-    batches = _Batches(place, known, n, squares, gamma, *vars(prior).values())
+    moments = (
+        prior.location,
+        prior.location_variance,
+        prior.variance_mean,
+        prior.variance_variance,
+    )
+    batches = _Batches(place, known, n, squares, gamma, *moments)
     step = max(1, BLOCK // n_features)
     parts: list[_Ended] = []
     for start in range(0, n_batches, step):
         block = slice(start, min(start + step, n_batches))
         some = _Batches(*(each[block, ...] for each in batches))
-        parts += _iterate(some, gamma[block, ...], delta2[block, ...])
+        parts += _iterate(xp, some, gamma[block, ...], delta2[block, ...])
     slow = sum(int(part.place.shape[0]) for part in parts if part.rounds > MAX_ROUNDS)
     if slow:
         msg = (
@@ -185,9 +185,10 @@ class _Ended(NamedTuple):
     rounds: int
 
 
-def _iterate(batches: _Batches, gamma: Array, delta2: Array) -> list[_Ended]:
+def _iterate(
+    xp: Namespace, batches: _Batches, gamma: Array, delta2: Array
+) -> list[_Ended]:
     """Go round until every batch has ended; those that have are set aside."""
-    xp = namespace(gamma)
     ended = []
     for rounds in range(1, MAX_ROUNDS + 1):
         new_gamma, new_delta2 = _round(xp, batches, delta2)
@@ -208,7 +209,7 @@ def _iterate(batches: _Batches, gamma: Array, delta2: Array) -> list[_Ended]:
     return [*ended, _Ended(batches.place, gamma, delta2, MAX_ROUNDS + 1)]
 
 
-def _round(xp: Array, batches: _Batches, delta2: Array) -> tuple[Array, Array]:
+def _round(xp: Namespace, batches: _Batches, delta2: Array) -> tuple[Array, Array]:
     """γ* for the δ²* of the round before, and the δ²* for it."""
     n, gamma, location = batches.n, batches.gamma, batches.location
     m, v = batches.variance_mean, batches.variance_variance
@@ -228,7 +229,7 @@ def _round(xp: Array, batches: _Batches, delta2: Array) -> tuple[Array, Array]:
     return new_gamma, rate / xp.where(shape == 0, xp.ones_like(shape), shape)
 
 
-def _relative(xp: Array, new: Array, old: Array) -> Array:
+def _relative(xp: Namespace, new: Array, old: Array) -> Array:
     """|new - old| / old, 0 where nothing moved, infinite where old was 0."""
     moved = xp.abs(new - old)
     still = moved == 0

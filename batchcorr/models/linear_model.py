@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from batchcorr.models.namespace import Array, namespace
+from batchcorr.models.namespace import Array, Namespace, namespace
 
 if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
@@ -59,6 +59,13 @@ class LinearFit:
         RSS: (B, G), 0 where nothing but rounding is left.
     df_by_batch
         Residual degrees of freedom of each batch: (B, 1|G).
+    observed
+        Whether every batch has a value of the feature: (G,).
+    explained
+        Whether columns fit the samples of a batch, two or more, exactly: (B, 1|G).
+    constant
+        Whether a batch (of two or more, none missing) has but one value, after the
+        columns are accounted for; not where they explain everything: (B, G).
     """
 
     rows: Array
@@ -71,6 +78,9 @@ class LinearFit:
     squares: Array
     residual_squares: Array
     df_by_batch: Array
+    observed: Array
+    explained: Array
+    constant: Array
 
     @classmethod
     def of(cls, moments: Moments, coefficients: Array | None = None) -> Self:
@@ -97,38 +107,39 @@ class LinearFit:
         """
         xp = namespace(moments.mean)
         if coefficients is None:
-            beta, covariance, solved = _solve(moments)
+            beta, covariance, solved = _solve(xp, moments)
         else:
             beta = coefficients
             covariance = xp.zeros_like(moments.gram[0, ...])
             solved = xp.ones_like(moments.mean[0, ...], dtype=xp.bool)
         squares = moments.squares - xp.sum(
-            beta * (2 * moments.cross - _times(moments.gram, beta)), axis=1
+            beta * (2 * moments.cross - _times(xp, moments.gram, beta)), axis=1
         )
-        df = moments.n - 1 - _traces(covariance, moments.gram)
+        df = moments.n - 1 - _traces(xp, covariance, moments.gram)
+        explained = (moments.n > 1) & (df <= EXPLAINED)
         # Without variance in any batch there is none to explain: what is left is rounding.
         varies = xp.any(moments.squares > 0, axis=0)
         left = varies & (squares > PERFECT * moments.squares)
-        left = left & ((df > EXPLAINED) | (moments.n <= 1))
+        left = left & ~explained
+        squares = xp.where(left, squares, xp.zeros_like(squares))
+        alone = (moments.rows > 1) & (moments.n == moments.rows)
+        same = ((squares == 0) & ~explained) | (moments.squares == 0)
+        every = xp.all(moments.n > 0, axis=0)
         return cls(
             rows=moments.rows,
             n=moments.n,
             coefficients=beta,
             covariance=covariance,
             solved=solved,
-            means=_means(moments),
+            means=_means(xp, moments),
             intercepts=moments.mean - xp.sum(moments.columns * beta, axis=1),
             squares=moments.squares,
-            residual_squares=xp.where(left, squares, xp.zeros_like(squares)),
+            residual_squares=squares,
             df_by_batch=df,
+            observed=xp.broadcast_to(every, moments.mean.shape[1:]),
+            explained=explained,
+            constant=alone & same,
         )
-
-    def _share(self, offset: Array) -> Array:
-        """The mean over all samples of values by batch, (B, p): (p, 1|G)."""
-        xp = namespace(self.n)
-        count = xp.sum(self.n, axis=0)
-        count = xp.where(count > 0, count, xp.ones_like(count))
-        return xp.matmul(offset.T, self.n) / count
 
     @property
     def n_columns(self) -> int:
@@ -147,27 +158,6 @@ class LinearFit:
         batches = xp.sum(xp.astype(self.n > 0, self.n.dtype), axis=0)
         return xp.sum(self.n, axis=0) - batches - self.n_columns
 
-    @property
-    def observed(self) -> Array:
-        """Whether every batch has a value of the feature: (G,)."""
-        xp = namespace(self.n)
-        return xp.broadcast_to(xp.all(self.n > 0, axis=0), (self.n_features,))
-
-    @property
-    def explained(self) -> Array:
-        """Whether columns fit the samples of a batch, two or more, exactly: (B, 1|G)."""
-        return (self.n > 1) & (self.df_by_batch <= EXPLAINED)
-
-    @property
-    def constant(self) -> Array:
-        """Whether a batch (of two or more, none missing) has but one value: (B, G).
-
-        After the columns are accounted for; not where they explain everything.
-        """
-        alone = (self.rows > 1) & (self.n == self.rows)
-        same = (self.residual_squares == 0) & ~self.explained
-        return alone & (same | (self.squares == 0))
-
     def in_columns(self, factor: Array, offset: Array) -> Self:
         """The same fit in other columns: z = z' F + o_b for these z' and batch b.
 
@@ -179,6 +169,8 @@ class LinearFit:
             o: (B, p).
         """
         xp = namespace(self.coefficients)
+        count = xp.sum(self.n, axis=0)
+        count = xp.where(count > 0, count, xp.ones_like(count))
         beta = xp.linalg.solve(factor, self.coefficients)
         back = xp.linalg.inv(factor)
         inner = xp.tensordot(back, self.covariance, axes=((1,), (0,)))
@@ -187,21 +179,20 @@ class LinearFit:
             self,
             coefficients=beta,
             covariance=xp.permute_dims(covariance, (0, 2, 1)),
-            means=xp.matmul(factor.T, self.means) + self._share(offset),
+            means=xp.matmul(factor.T, self.means) + xp.matmul(offset.T, self.n) / count,
             intercepts=self.intercepts - offset @ beta,
         )
 
 
-def _solve(moments: Moments) -> tuple[Array, Array, Array]:
+def _solve(xp: Namespace, moments: Moments) -> tuple[Array, Array, Array]:
     """β (p, G), V (p, p, 1|G), and the features for which they could be found (G,)."""
-    xp = namespace(moments.mean)
     gram = xp.moveaxis(xp.sum(moments.gram, axis=0), -1, 0)  # (1|G, p, p)
     cross = xp.sum(moments.cross, axis=0)  # (p, G)
-    p = moments.n_columns
+    p, n_features = cross.shape
     if p == 0:
         every = xp.ones_like(moments.mean[0, ...], dtype=xp.bool)
         return cross, moments.gram[0, ...], every
-    norms = xp.sqrt(_total_squares(moments, gram))  # (1|G, p)
+    norms = xp.sqrt(_total_squares(xp, moments, gram))  # (1|G, p)
     norms = xp.where(norms > 0, norms, xp.ones_like(norms))
     scaled = gram / (norms[:, :, None] * norms[:, None, :])
     solved = xp.linalg.eigvalsh(scaled)[:, 0] > SINGULAR
@@ -217,7 +208,7 @@ def _solve(moments: Moments) -> tuple[Array, Array, Array]:
         beta, inverse = found[:, :, 0].T, found[:, :, 1:]
     beta = beta / norms.T
     covariance = inverse / (norms[:, :, None] * norms[:, None, :])
-    every = xp.broadcast_to(solved, (moments.n_features,))
+    every = xp.broadcast_to(solved, (n_features,))
     return (
         xp.where(every, beta, xp.zeros_like(beta)),
         xp.moveaxis(covariance, 0, -1),
@@ -225,26 +216,23 @@ def _solve(moments: Moments) -> tuple[Array, Array, Array]:
     )
 
 
-def _total_squares(moments: Moments, gram: Array) -> Array:
+def _total_squares(xp: Namespace, moments: Moments, gram: Array) -> Array:
     """Σ (z - z̄)² of each column over all batches: (1|G, p)."""
-    xp = namespace(gram)
     n = moments.n[:, None, :]
-    between = xp.sum(n * (moments.columns - _means(moments)) ** 2, axis=0)
+    between = xp.sum(n * (moments.columns - _means(xp, moments)) ** 2, axis=0)
     return xp.linalg.diagonal(gram) + between.T
 
 
-def _means(moments: Moments) -> Array:
+def _means(xp: Namespace, moments: Moments) -> Array:
     """Mean of each column over all batches: (p, 1|G)."""
-    xp = namespace(moments.columns)
     n = moments.n[:, None, :]
     count = xp.sum(n, axis=0)
     count = xp.where(count > 0, count, xp.ones_like(count))
     return xp.sum(n * moments.columns, axis=0) / count
 
 
-def _times(gram: Array, beta: Array) -> Array:
+def _times(xp: Namespace, gram: Array, beta: Array) -> Array:
     """S_b β of each batch, (B, p, G): column by column, so that no p² G is formed."""
-    xp = namespace(beta)
     if gram.shape[-1] == 1 or beta.shape[0] == 0:
         return xp.matmul(gram[..., 0], beta)
     found = gram[:, :, 0, :] * beta[0, :]
@@ -253,9 +241,8 @@ def _times(gram: Array, beta: Array) -> Array:
     return found
 
 
-def _traces(covariance: Array, gram: Array) -> Array:
+def _traces(xp: Namespace, covariance: Array, gram: Array) -> Array:
     """tr(V S_b) of each batch: (B, 1|G)."""
-    xp = namespace(gram)
     found = xp.sum(gram[:, :, :0, :], axis=(1, 2))
     for k in range(gram.shape[2]):
         found = found + xp.sum(covariance[:, k, :] * gram[:, :, k, :], axis=1)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr.models.namespace import Array, asarray_like, namespace
+from batchcorr.models.namespace import Array, Namespace, asarray_like, namespace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +104,9 @@ class Moments:
         return Moments(**parts)
 
     def select(self, columns: list[int]) -> Moments:
-        """Return the moments of some of the design columns only."""
+        """The moments of some of the design columns only."""
+        if columns == list(range(self.n_columns)):
+            return self
         xp = namespace(self.mean)
         pick = xp.asarray(columns, dtype=xp.int64)
         rows = xp.take(self.gram, pick, axis=1)
@@ -150,8 +152,10 @@ class Moments:
             batches = np.flatnonzero(sizes == size)
             order.append(batches)
             rows = members[starts[batches] + np.arange(size)[:, None]].ravel()
-            groups = self._take(rows, (int(size), len(batches)))
-            parts.append(_merge(groups) if size else self._nothing(len(batches)))
+            groups = self._take(xp, rows, (int(size), len(batches)))
+            parts.append(
+                _merge(xp, groups) if size else self._nothing(xp, len(batches))
+            )
         if len(parts) == 1:
             return parts[0]
         back = asarray_like(self.mean, np.argsort(np.concatenate(order)))
@@ -207,9 +211,10 @@ class Moments:
             gram=xp.permute_dims(gram, (2, 1, 0, 3)),
         )
 
-    def _take(self, rows: NDArray[np.intp], shape: tuple[int, int]) -> Moments:
+    def _take(
+        self, xp: Namespace, rows: NDArray[np.intp], shape: tuple[int, int]
+    ) -> Moments:
         """Some of the groups, in a grid: two axes in place of the first."""
-        xp = namespace(self.mean)
         pick = asarray_like(self.mean, rows)
         return Moments(
             **{
@@ -221,9 +226,8 @@ class Moments:
             }
         )
 
-    def _nothing(self, n_batches: int) -> Moments:
+    def _nothing(self, xp: Namespace, n_batches: int) -> Moments:
         """The moments of batches without rows."""
-        xp = namespace(self.mean)
         return Moments(
             **{
                 field.name: xp.stack([xp.zeros_like(value[0, ...])] * n_batches)
@@ -233,9 +237,8 @@ class Moments:
         )
 
 
-def _merge(parts: Moments) -> Moments:
+def _merge(xp: Namespace, parts: Moments) -> Moments:
     """Merge groups (first axis) into batches (second): deviations from common means."""
-    xp = namespace(parts.mean)
     n = parts.n
     total = xp.sum(n, axis=0)
     share = n / xp.where(total > 0, total, xp.ones_like(total))

@@ -13,6 +13,7 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "Namespace",
     "asarray_like",
     "is_cupy",
     "is_foreign",
@@ -25,8 +26,11 @@ __all__ = [
 Array: TypeAlias = Any
 """An array of any library that follows the array API standard."""
 
+Namespace: TypeAlias = Any
+"""The functions of such a library, as the standard names them."""
 
-def namespace(array: Array) -> Any:
+
+def namespace(array: Array) -> Namespace:
     """The array-API namespace of an array.
 
     Examples

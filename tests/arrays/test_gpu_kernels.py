@@ -70,7 +70,7 @@ def make(n, n_slopes=0, dtype=np.float64, seed=0, category=True):
 
 def parts(design):
     cells = Cells.of(design)
-    return cells, np.ascontiguousarray(design.centred()[1][:, cells.sloped])
+    return cells, np.ascontiguousarray(design.centred[1][:, cells.sloped])
 
 
 def agree(found, expected, cells):

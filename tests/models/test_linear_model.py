@@ -33,7 +33,7 @@ def test_a_batch_has_no_degrees_of_freedom_exactly_where_its_rank_says_so():
     met = 0
     for codes, z in designs():
         design = Design.of(codes, covariates=z)
-        _, within = design.centred()
+        _, within = design.centred
         if np.linalg.matrix_rank(within) < z.shape[1]:
             continue
         fit = LinearFit.of(
