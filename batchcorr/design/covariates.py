@@ -65,10 +65,10 @@ class CovariateEncoding:
     Examples
     --------
     >>> obs = pd.DataFrame({"sex": ["m", "f", "f"], "age": [30.5, 41.0, 52.5]})
-    >>> encoding = CovariateEncoding.fit(obs, 3)
+    >>> encoding, columns = CovariateEncoding.fit_transform(obs, 3)
     >>> encoding.names
     ('sex[m]', 'age')
-    >>> encoding.columns(obs, 3)
+    >>> columns
     array([[ 1. , 30.5],
            [ 0. , 41. ],
            [ 0. , 52.5]])
@@ -84,7 +84,7 @@ class CovariateEncoding:
     role: str = "covariate"
 
     @classmethod
-    def fit(
+    def fit_transform(
         cls,
         covariates: Any,
         n_rows: int,
@@ -92,8 +92,8 @@ class CovariateEncoding:
         formula: str | None = None,
         levels: Mapping[str, Iterable[Any]] | None = None,
         role: str = "covariate",
-    ) -> CovariateEncoding:
-        """The encoding with levels and the state of transforms found in some rows.
+    ) -> tuple[CovariateEncoding, Floats]:
+        """The encoding found in some rows, and the design columns of these: (n, p).
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class CovariateEncoding:
             )
             raise InputError(msg)
         if covariates is None:
-            return cls(role=role)
+            return cls(role=role), np.empty((n_rows, 0))
         if is_array(covariates, role):
             design = read_array(covariates, n_rows, role)
             places = [f"{role}[{place}]" for place in range(design.shape[1])]
@@ -145,14 +145,16 @@ class CovariateEncoding:
         declared = {str(name): given for name, given in (levels or {}).items()}
         require(declared, table, f"{role} levels")
         if parsed is None:
-            variables = tuple(
-                Variable.fit(table[name], name, role=role, levels=declared.get(name))
+            read = [
+                Variable.fit_transform(
+                    table[name], name, role=role, levels=declared.get(name)
+                )
                 for name in table
-            )
+            ]
         else:
             require((source.column for source in parsed.inputs), table, role)
-            variables = tuple(
-                Variable.fit(
+            read = [
+                Variable.fit_transform(
                     table[source.column],
                     source.column,
                     role=role,
@@ -161,24 +163,26 @@ class CovariateEncoding:
                     quiet=not parsed.alone(place),
                 )
                 for place, source in enumerate(parsed.inputs)
-            )
+            ]
+        variables = tuple(variable for variable, _ in read)
+        values = [value for _, value in read]
         required = tuple(dict.fromkeys(variable.column for variable in variables))
         encoding = cls(required=required, variables=variables, role=role)
-        if parsed is not None:
-            values = [v.encode(table[v.column], role) for v in variables]
-            known = [v.levels for v in variables]
-            encoding = replace(
-                encoding, formula=FormulaEncoding.fit(parsed, values, known)
-            )
+        if parsed is None:
+            design = encoding._main_effects(values, n_rows)
+        else:
+            known = [variable.levels for variable in variables]
+            built, design = FormulaEncoding.fit_transform(parsed, values, known)
+            encoding = replace(encoding, formula=built)
+            design = design if variables else np.empty((n_rows, 0))
         for variable in variables:
             if variable.levels is not None and len(variable.levels) == 1:
                 _warn_constant(f"{role} {variable.column!r}")
         names, terms = encoding._all_names()
-        design = encoding._design(table, n_rows)
         return encoding._keep(design, names, terms, everything=levels is not None)
 
     def columns(self, covariates: Any, n_rows: int) -> Floats:
-        """Return the design columns of these rows: (n, p), C-ordered.
+        """The design columns of these rows: (n, p), C-ordered.
 
         Parameters
         ----------
@@ -212,16 +216,15 @@ class CovariateEncoding:
                 msg = f"No {self.role}s were learned, so that none can be given."
                 raise InputError(msg)
             design = np.empty((n_rows, 0))
-        if len(self.kept) < design.shape[1]:
-            design = design[:, list(self.kept)]
-        return np.ascontiguousarray(design)
+        return self._kept(design)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `from_json` reads.
 
         Examples
         --------
-        >>> encoding = CovariateEncoding.fit(pd.DataFrame({"age": [1.5, 2.5]}), 2)
+        >>> ages = pd.DataFrame({"age": [1.5, 2.5]})
+        >>> encoding, _ = CovariateEncoding.fit_transform(ages, 2)
         >>> CovariateEncoding.from_json(encoding.to_json()) == encoding
         True
         """
@@ -292,13 +295,17 @@ class CovariateEncoding:
         return names, terms
 
     def _design(self, table: Table, n_rows: int) -> Floats:
-        """Return all columns that a table gives."""
+        """All columns that a table gives."""
         require(self.required, table, self.role)
         values = [v.encode(table[v.column], self.role) for v in self.variables]
         if self.formula is not None:
             if not values:
                 return np.empty((n_rows, 0))
             return self.formula.columns(values)
+        return self._main_effects(values, n_rows)
+
+    def _main_effects(self, values: list[npt.NDArray[Any]], n_rows: int) -> Floats:
+        """A column for each number, and one for each level but the first."""
         design = np.zeros((n_rows, len(self._all_names()[0])))
         place = 0
         for variable, value in zip(self.variables, values, strict=True):
@@ -318,8 +325,8 @@ class CovariateEncoding:
         terms: Sequence[str],
         *,
         everything: bool,
-    ) -> CovariateEncoding:
-        """Return this encoding with the columns that vary."""
+    ) -> tuple[CovariateEncoding, Floats]:
+        """The encoding with the columns that vary, and those columns."""
         varies = np.ones(design.shape[1], bool)
         if not everything and design.size:
             varies = design.min(axis=0) < design.max(axis=0)
@@ -327,12 +334,19 @@ class CovariateEncoding:
             for place in np.flatnonzero(~varies).tolist():
                 _warn_constant(f"{self.role} {names[place]!r}")
         kept = tuple(np.flatnonzero(varies).tolist())
-        return replace(
+        encoding = replace(
             self,
             names=tuple(names[place] for place in kept),
             terms=tuple(terms[place] for place in kept),
             kept=kept,
         )
+        return encoding, encoding._kept(design)
+
+    def _kept(self, design: Floats) -> Floats:
+        """Those of all columns that varied at `fit`: C-ordered."""
+        if len(self.kept) < design.shape[1]:
+            design = design[:, list(self.kept)]
+        return np.ascontiguousarray(design)
 
 
 def _warn_constant(name: str) -> None:

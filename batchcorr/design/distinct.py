@@ -6,7 +6,7 @@ types and written as JSON. What pandas reads as missing in a file is missing her
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeAlias
@@ -22,39 +22,19 @@ __all__ = [
     "Level",
     "declared",
     "distinct",
-    "keys",
+    "factorized",
+    "matched",
     "named",
     "one_each",
-    "plain",
-    "sorting",
     "texts",
 ]
 
 Level: TypeAlias = str | int | float | bool
 
 MISSING = frozenset(
-    [
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-        "",
-    ]
-)
+    ["", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-NaN", "-nan",
+     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "1.#IND", "1.#QNAN"]
+)  # fmt: skip
 """The texts that `pandas.read_csv` reads as missing."""
 
 
@@ -132,11 +112,51 @@ def distinct(
     seen: dict[tuple[bool, Level], int] = {}
     found: list[Level] = []
     places = np.flatnonzero(np.bincount(codes, minlength=len(values)))
-    levels = [plain(values[place], name) for place in places]
-    for place, level, same in zip(places, levels, keys(levels), strict=True):
+    levels = [_plain(values[place], name) for place in places]
+    for place, level, same in zip(places, levels, _keys(levels), strict=True):
         found += [level] * (same not in seen)
         table[place] = seen.setdefault(same, len(seen))
     return Distinct(table[codes], found, ordered)
+
+
+def factorized(
+    labels: Any, name: str, n_rows: int | None
+) -> tuple[tuple[Level, ...], npt.NDArray[np.int32]]:
+    """The levels of some labels, sorted but for categories, and the code of each row.
+
+    Raises
+    ------
+    DesignError
+        As `distinct`; and if it cannot be told whether two labels are one, as "a" and
+        "a ".
+    """
+    codes, values, ordered = distinct(labels, name, n_rows)
+    kept = one_each(values, name)
+    levels = tuple(kept if ordered else sorted(kept, key=_sorting(kept)))
+    table, _ = matched(values, levels)
+    return levels, table[codes]
+
+
+def matched(
+    labels: Sequence[Level], levels: Sequence[Level]
+) -> tuple[npt.NDArray[np.int32], list[Level]]:
+    """The place of each label among the levels (-1: none), and labels without one.
+
+    Labels are matched exactly, and else as text where this is unambiguous.
+    """
+    exact = {same: code for code, same in enumerate(_keys(levels))}
+    table = np.array([exact.get(same, -1) for same in _keys(labels)], np.int32)
+    if (table >= 0).all():
+        return table, []
+    written: dict[str, set[int]] = {}
+    for code, level in enumerate(levels):
+        for text in texts(level):
+            written.setdefault(text, set()).add(code)
+    for place in np.flatnonzero(table < 0):
+        same = set().union(*(written.get(t, ()) for t in texts(labels[place])))
+        if len(same) == 1:
+            table[place] = same.pop()
+    return table, [labels[place] for place in np.flatnonzero(table < 0)]
 
 
 def one_each(found: list[Level], name: str) -> list[Level]:
@@ -174,7 +194,7 @@ def named(index: pd.Index[Any], rows: npt.NDArray[Any]) -> str:
     return some(index[rows])
 
 
-def plain(value: Any, name: str) -> Level:
+def _plain(value: Any, name: str) -> Level:
     """A label as a plain Python value; what is no value becomes its text."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -193,8 +213,8 @@ def plain(value: Any, name: str) -> Level:
 def declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
     """Declared levels as plain values, in the order given."""
     series = _series(levels, f"levels of {name}")
-    given = [plain(level, name) for level in series.tolist() if not pd.isna(level)]
-    if not given or len(given) < len(series) or len({*keys(given)}) < len(given):
+    given = [_plain(level, name) for level in series.tolist() if not pd.isna(level)]
+    if not given or len(given) < len(series) or len({*_keys(given)}) < len(given):
         msg = (
             f"The levels of {name} must be at least one label, each once and none "
             f"missing, not {some(map(repr, series.tolist()), 20)}."
@@ -203,7 +223,7 @@ def declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
     return tuple(given)
 
 
-def keys(levels: Iterable[Level]) -> list[tuple[bool, Level]]:
+def _keys(levels: Iterable[Level]) -> list[tuple[bool, Level]]:
     """What makes levels distinct: `1` is `1.0` but is not `True`."""
     return [(isinstance(level, bool), level) for level in levels]
 
@@ -215,7 +235,7 @@ def texts(level: Level) -> set[str]:
     return {str(int(level)), f"{int(level)}.0"}
 
 
-def sorting(levels: list[Level]) -> Any:
+def _sorting(levels: list[Level]) -> Any:
     """The key that sorts these levels; None if they sort by themselves."""
     for kind in (Real, str):
         if all(isinstance(level, kind) for level in levels):

@@ -51,7 +51,9 @@ class FormulaEncoding:
     --------
     >>> formula = Formula.parse("~ sex + center(age)")
     >>> sex, age = np.array([0, 1, 1]), np.array([30.0, 40.0, 50.0])
-    >>> encoding = FormulaEncoding.fit(formula, [sex, age], [("m", "f"), None])
+    >>> encoding = FormulaEncoding.fit_transform(
+    ...     formula, [sex, age], [("m", "f"), None]
+    ... )
     >>> encoding.names
     ('sex[f]', 'center(age)')
     >>> encoding.columns([sex, age])
@@ -67,13 +69,13 @@ class FormulaEncoding:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def fit(
+    def fit_transform(
         cls,
         formula: Formula,
         values: Sequence[npt.NDArray[Any]],
         levels: Sequence[tuple[Level, ...] | None],
-    ) -> FormulaEncoding:
-        """The encoding with the columns that a formula gives, found in some rows.
+    ) -> tuple[FormulaEncoding, npt.NDArray[np.float64]]:
+        """The encoding of a formula, found in some rows, and the columns of these.
 
         Parameters
         ----------
@@ -88,6 +90,8 @@ class FormulaEncoding:
         ------
         InputError
             If a function of numbers is given labels, or cannot be computed.
+        DesignError
+            If a function has no finite value for some of the rows.
         """
         for factor in formula.factors.values():
             column = formula.inputs[factor.source].column
@@ -112,19 +116,21 @@ class FormulaEncoding:
             )
             raise DesignError(msg)
         empty = cls(formula, tuple(levels))
-        _, structure, learned = empty._materialize(values)
+        matrix, structure, learned = empty._materialize(values)
         named = [
             (empty._show(name), ":".join(formula.factors[f].written for f in factors))
             for factors, columns in structure
             for name in columns
         ]
-        return cls(
+        encoding = cls(
             formula,
             tuple(levels),
             tuple(name for name, _ in named),
             tuple(term for _, term in named),
             _plain(learned),
         )
+        encoding._refuse_non_finite(matrix)
+        return encoding, matrix
 
     def columns(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Return the columns for the values of each input: (n, p).
@@ -132,7 +138,7 @@ class FormulaEncoding:
         Parameters
         ----------
         values
-            The values of each input, as in `fit`.
+            The values of each input, as in `fit_transform`.
 
         Raises
         ------
@@ -143,6 +149,10 @@ class FormulaEncoding:
         if matrix.shape[1] != len(self.names):
             msg = f"{self.formula.text!r} gives {matrix.shape[1]}, not {self.names}."
             raise InputError(msg)
+        self._refuse_non_finite(matrix)
+        return matrix
+
+    def _refuse_non_finite(self, matrix: npt.NDArray[np.float64]) -> None:
         for name, column in zip(self.names, matrix.T, strict=True):
             bad = np.flatnonzero(~np.isfinite(column))
             if bad.size:
@@ -151,7 +161,6 @@ class FormulaEncoding:
                     f"(first in row {bad[0]})."
                 )
                 raise DesignError(msg)
-        return matrix
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values that `from_json` reads."""
@@ -173,7 +182,7 @@ class FormulaEncoding:
         saved
             The values.
         levels
-            The levels of each input, as in `fit`.
+            The levels of each input, as in `fit_transform`.
 
         Raises
         ------

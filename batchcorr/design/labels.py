@@ -10,22 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from batchcorr.design.distinct import (
     Level,
     declared,
     distinct,
-    keys,
+    factorized,
+    matched,
     one_each,
-    sorting,
-    texts,
 )
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["BatchLabels", "Level"]
 
@@ -62,7 +61,25 @@ class BatchLabels:
         levels: Iterable[Any] | None = None,
         n_rows: int | None = None,
     ) -> BatchLabels:
-        """Find the levels of some labels.
+        """The levels of some labels: see `factorize`, which also gives their codes.
+
+        Parameters
+        ----------
+        labels, name, levels, n_rows
+            As in `factorize`.
+        """
+        return cls.factorize(labels, name=name, levels=levels, n_rows=n_rows)[0]
+
+    @classmethod
+    def factorize(
+        cls,
+        labels: Any,
+        *,
+        name: str = "batch",
+        levels: Iterable[Any] | None = None,
+        n_rows: int | None = None,
+    ) -> tuple[BatchLabels, npt.NDArray[np.int32]]:
+        """The levels of some labels, and the code of each label.
 
         Categories keep their order, and those that do not occur are dropped. Other
         labels are sorted: numbers by value, strings by text, a mixture by the name
@@ -90,32 +107,32 @@ class BatchLabels:
 
         Examples
         --------
-        >>> BatchLabels.fit([10, 9, 10]).levels
-        (9, 10)
-        >>> BatchLabels.fit(["b"], levels=["b", "a"]).levels
-        ('b', 'a')
+        >>> labels, codes = BatchLabels.factorize([10, 9, 10])
+        >>> labels.levels, codes
+        ((9, 10), array([1, 0, 1], dtype=int32))
+        >>> BatchLabels.factorize(["b"], levels=["a", "b"])[1]
+        array([1], dtype=int32)
         """
-        known = () if levels is None else declared(levels, name)
-        _, found, ordered = distinct(labels, name, n_rows, known)
-        if known:
-            if len(one_each(list(known), f"levels of {name}")) < len(known):
-                msg = (
-                    f"The levels of {name} hold a label in two ways, such as 1 and '1': "
-                    f"{some(map(repr, known), 20)}. Give each once."
-                )
-                raise InputError(msg)
-            factor = cls(known, name)
-            _, unseen = factor._match(found)
-            if unseen:
-                msg = (
-                    f"{name} has labels outside the declared levels: "
-                    f"{some(map(repr, unseen))}. Declared: {some(map(repr, known), 20)}. "
-                    "Declare every label that will occur."
-                )
-                raise DesignError(msg)
-            return factor
-        found = one_each(found, name)
-        return cls(tuple(found if ordered else sorted(found, key=sorting(found))), name)
+        if levels is None:
+            seen, codes = factorized(labels, name, n_rows)
+            return cls(seen, name), codes
+        known = declared(levels, name)
+        if len(one_each(list(known), f"levels of {name}")) < len(known):
+            msg = (
+                f"The levels of {name} hold a label in two ways, such as 1 and '1': "
+                f"{some(map(repr, known), 20)}. Give each once."
+            )
+            raise InputError(msg)
+        codes, values, _ = distinct(labels, name, n_rows, known)
+        table, unseen = matched(values, known)
+        if unseen:
+            msg = (
+                f"{name} has labels outside the declared levels: "
+                f"{some(map(repr, unseen))}. Declared: {some(map(repr, known), 20)}. "
+                "Declare every label that will occur."
+            )
+            raise DesignError(msg)
+        return cls(known, name), table[codes]
 
     def codes(
         self,
@@ -148,8 +165,8 @@ class BatchLabels:
         >>> BatchLabels((1, 2)).codes(["2", "1"])
         array([1, 0], dtype=int32)
         """
-        codes, found, _ = distinct(labels, self.name, n_rows, self.levels)
-        table, unseen = self._match(found)
+        codes, values, _ = distinct(labels, self.name, n_rows, self.levels)
+        table, unseen = matched(values, self.levels)
         if not unseen:
             return table[codes]
         msg = (
@@ -193,20 +210,3 @@ class BatchLabels:
             msg = f"Saved levels of {name} must be text, numbers or true and false."
             raise InputError(msg)
         return cls(declared(levels, name), name)
-
-    def _match(self, found: list[Level]) -> tuple[npt.NDArray[np.int32], list[Level]]:
-        """Return the code of each found label (-1: none), and those without."""
-        exact = {same: code for code, same in enumerate(keys(self.levels))}
-        table = np.array([exact.get(same, -1) for same in keys(found)], np.int32)
-        if (table >= 0).all():
-            return table, []
-        written: dict[str, set[int]] = {}
-        for code, level in enumerate(self.levels):
-            for text in texts(level):
-                written.setdefault(text, set()).add(code)
-        for place in np.flatnonzero(table < 0):
-            same = set().union(*(written.get(t, ()) for t in texts(found[place])))
-            if len(same) == 1:
-                table[place] = same.pop()
-        unseen = [found[place] for place in np.flatnonzero(table < 0)]
-        return table, unseen

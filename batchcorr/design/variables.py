@@ -56,7 +56,29 @@ class Variable:
         category: bool = False,
         quiet: bool = False,
     ) -> Variable:
-        """Decide what a column holds, and refuse what cannot be a covariate.
+        """What a column holds: see `fit_transform`, which also gives its values.
+
+        Parameters
+        ----------
+        values, column, role, levels, category, quiet
+            As in `fit_transform`.
+        """
+        return cls.fit_transform(
+            values, column, role=role, levels=levels, category=category, quiet=quiet
+        )[0]
+
+    @classmethod
+    def fit_transform(
+        cls,
+        values: pd.Series[Any],
+        column: str,
+        *,
+        role: str = "covariate",
+        levels: Iterable[Any] | None = None,
+        category: bool = False,
+        quiet: bool = False,
+    ) -> tuple[Variable, npt.NDArray[Any]]:
+        """Decide what a column holds, and encode it; refuse what cannot be a covariate.
 
         Parameters
         ----------
@@ -81,19 +103,20 @@ class Variable:
 
         Examples
         --------
-        >>> Variable.fit(pd.Series(["b", "a", "b"]), "sex").labels.levels
-        ('a', 'b')
+        >>> sex, codes = Variable.fit_transform(pd.Series(["b", "a", "b"]), "sex")
+        >>> sex.levels, codes
+        (('a', 'b'), array([1, 0, 1], dtype=int32))
         """
         name = f"{role} {column!r}"
         if levels is None and not category and not _holds_labels(values, name):
             numbers = _numbers(values, name)
             if not quiet:
                 _warn_few_values(numbers, name)
-            return cls(column)
-        labels = BatchLabels.fit(values, name=name, levels=levels)
+            return cls(column), numbers
+        labels, codes = BatchLabels.factorize(values, name=name, levels=levels)
         if levels is None and not category:
-            _check_labels(values, labels)
-        return cls(column, labels)
+            _check_labels(values, labels, codes)
+        return cls(column, labels), codes
 
     def encode(
         self, values: pd.Series[Any], role: str = "covariate"
@@ -186,14 +209,16 @@ def _numbers(values: pd.Series[Any], name: str) -> Floats:
     return numbers
 
 
-def _check_labels(values: pd.Series[Any], labels: BatchLabels) -> None:
+def _check_labels(
+    values: pd.Series[Any], labels: BatchLabels, codes: npt.NDArray[np.int32]
+) -> None:
     """Refuse text with about as many levels as samples; warn of numbers as text."""
     n_rows, n_levels = len(values), len(labels.levels)
     category = isinstance(values.dtype, pd.CategoricalDtype)
     number = numbers_as_text(labels.levels, category=category)
     where = ""
     if number is not None:
-        rows = np.flatnonzero(labels.codes(values) == labels.levels.index(number))
+        rows = np.flatnonzero(codes == labels.levels.index(number))
         where = f"({number!r}: {named(values.index, rows[:1])})"
     if n_levels > 2 and n_levels > (n_rows - 1 if category else n_rows / 2):
         guess = "an identifier of samples: leave it out"

@@ -102,7 +102,8 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     checks.warn_of_extrapolation(problem, columns)
     checks.warn_of_lost_digits(problem, columns)
     aim = method._aim(fit, metadata)
-    centred = np.isin(columns, metadata.centred)  # nuisances do not move the level
+    first = len(metadata.names) - len(metadata.nuisance.names)
+    centred = np.array(columns, int) >= first  # nuisances do not move the level
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)
     aim = replace(
         aim,

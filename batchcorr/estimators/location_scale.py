@@ -145,13 +145,14 @@ class LocationScaleMethod(FittedState):
                     "come: partial_fit(X, batch=…, batches=[…])."
                 )
                 raise InputError(msg)
-            metadata = Metadata.fit(
+            metadata, design = Metadata.fit_transform(
                 x.shape[0],
                 labels,
                 formula=self.formula,
                 batches=batches,
                 levels=levels or {},
             )
+            labels = labels._replace(design=design)
         elif self.moments_ is None:
             msg = (
                 "A loaded correction cannot be fitted further: the moments it was "

@@ -6,7 +6,7 @@ covariates and of nuisances, and makes the `Design` of any rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -61,6 +61,13 @@ class Metadata:
         Encodings of what is kept and of what is removed.
     binary
         Which design columns were zeros and ones; None: not known yet.
+    levels, n_batches
+        Labels of the batches, in the order of every array by batch, and their number;
+        one where there is no batch factor.
+    names, terms
+        Name of each design column, kept ones first, and the covariate it belongs to.
+    kept
+        Number of kept columns.
     """
 
     batch: BatchLabels | None
@@ -68,9 +75,28 @@ class Metadata:
     covariates: CovariateEncoding
     nuisance: CovariateEncoding
     binary: tuple[bool, ...] | None = None
+    levels: tuple[Any, ...] = field(init=False, compare=False, repr=False)
+    n_batches: int = field(init=False, compare=False, repr=False)
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    terms: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    kept: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        covariates, nuisance = self.covariates, self.nuisance
+        levels = ("all",) if self.batch is None else self.batch.levels
+        contrasts = [(f.name, level) for f in self.factors for level in f.levels[:-1]]
+        shown = [f"{name}[{level}]" for name, level in contrasts]
+        factors = [name for name, _ in contrasts]
+        vars(self).update(
+            levels=levels,
+            n_batches=len(levels),
+            names=(*covariates.names, *shown, *nuisance.names),
+            terms=(*covariates.terms, *factors, *nuisance.terms),
+            kept=len(covariates.names),
+        )
 
     @classmethod
-    def fit(
+    def fit_transform(
         cls,
         n_rows: int,
         labels: Labels,
@@ -78,69 +104,53 @@ class Metadata:
         formula: str | None = None,
         batches: Iterable[Any] | None = None,
         levels: Mapping[str, Iterable[Any]] | None = None,
-    ) -> Self:
-        """Find levels and encodings; `batches` and `levels` declare them instead."""
+    ) -> tuple[Self, Design]:
+        """Levels and encodings as found in some rows, and the design of these.
+
+        Parameters
+        ----------
+        n_rows
+            Number of rows.
+        labels
+            What is known of them.
+        formula
+            Which covariates to keep, and how.
+        batches, levels
+            All batches, and all levels of covariates by name: declared, not found.
+        """
         if labels.covariates is None and formula is not None:
             msg = (
                 f"The formula {formula!r} needs the table its names are columns of: "
                 "give it as covariates=."
             )
             raise InputError(msg)
-        factors = [
-            BatchLabels.fit(
+        factors, codes = [], []
+        for k, given in enumerate(_factors(labels.batch), start=1):
+            factor, of_rows = BatchLabels.factorize(
                 given,
                 n_rows=n_rows,
                 name=f"batch factor {k}" if k > 1 else "batch",
                 levels=batches if k == 1 else None,
             )
-            for k, given in enumerate(_factors(labels.batch), start=1)
-        ]
-        for factor in factors if batches is None else ():
-            refuse_measurements(factor.levels, n_rows, factor.name)
-        return cls(
-            batch=factors[0] if factors else None,
-            factors=tuple(factors[1:]),
-            covariates=CovariateEncoding.fit(
-                labels.covariates, n_rows, formula=formula, levels=levels
-            ),
-            nuisance=CovariateEncoding.fit(
+            if batches is None:
+                refuse_measurements(factor.levels, n_rows, factor.name)
+            factors.append(factor)
+            codes.append(of_rows)
+        covariates, kept = CovariateEncoding.fit_transform(
+            labels.covariates, n_rows, formula=formula, levels=levels
+        )
+        nuisance, removed = CovariateEncoding(role="nuisance"), None
+        if labels.nuisance is not None:
+            nuisance, removed = CovariateEncoding.fit_transform(
                 labels.nuisance,
                 n_rows,
                 role="nuisance",
                 levels=None if levels is None else {},
-            ),
-        )
-
-    @property
-    def n_batches(self) -> int:
-        """Number of batches: 1 where there is no batch factor."""
-        return 1 if self.batch is None else len(self.batch.levels)
-
-    @property
-    def levels(self) -> tuple[Any, ...]:
-        """Labels of the batches, in the order of every array by batch."""
-        return ("all",) if self.batch is None else self.batch.levels
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all design columns, kept ones first."""
-        return (*self.covariates.names, *self._contrast_names(), *self.nuisance.names)
-
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """The covariate each design column belongs to."""
-        factors = [f.name for f in self.factors for _ in f.levels[1:]]
-        return (*self.covariates.terms, *factors, *self.nuisance.terms)
-
-    @property
-    def centred(self) -> range:
-        """The columns that are removed from their mean on: all nuisances."""
-        return range(len(self.names) - len(self.nuisance.names), len(self.names))
-
-    @property
-    def kept(self) -> int:
-        """Number of kept columns."""
-        return len(self.covariates.names)
+            )
+        batch = factors[0] if factors else None
+        metadata = cls(batch, tuple(factors[1:]), covariates, nuisance)
+        design = metadata._design(n_rows, codes, kept, removed)
+        return replace(metadata, binary=tuple(design.binary.tolist())), design
 
     def design(self, n_rows: int, labels: Labels, *, keep: bool = True) -> Design:
         """Batch codes and columns of some rows.
@@ -155,19 +165,16 @@ class Metadata:
             Whether the kept columns are wanted.
         """
         given = _factors(labels.batch)
-        expected = len(self.factors) + (self.batch is not None)
-        if len(given) != expected:
+        factors = self.factors if self.batch is None else (self.batch, *self.factors)
+        if len(given) != len(factors):
             msg = (
-                f"The correction was learned from {expected} batch factor(s), and "
+                f"The correction was learned from {len(factors)} batch factor(s), and "
                 f"{len(given)} are given: batch= must have the same factors."
             )
             raise DesignError(msg)
-        codes = np.zeros(n_rows, dtype=np.int32)
-        if self.batch is not None:
-            codes = self.batch.codes(given[0], n_rows=n_rows)
-        removed = [
-            _contrasts(factor, of_factor, n_rows)
-            for factor, of_factor in zip(self.factors, given[1:], strict=True)
+        codes = [
+            factor.codes(of_factor, n_rows=n_rows)
+            for factor, of_factor in zip(factors, given, strict=True)
         ]
         if self.nuisance.names and labels.nuisance is None:
             msg = (
@@ -177,16 +184,31 @@ class Metadata:
                 "."
             )
             raise InputError(msg)
-        removed.append(self.nuisance.columns(labels.nuisance, n_rows))
+        removed = self.nuisance.columns(labels.nuisance, n_rows)
         kept = self.covariates.columns(labels.covariates, n_rows) if keep else None
-        binary = self.binary
-        if binary is not None and not keep:
-            binary = binary[self.kept :]
-        return Design.of(codes, self.n_batches, kept, np.hstack(removed), binary)
+        return self._design(n_rows, codes, kept, removed)
 
-    def settle(self, design: Design) -> Self:
-        """The metadata with what the design of `fit` tells of its columns."""
-        return replace(self, binary=tuple(design.binary.tolist()))
+    def _design(
+        self,
+        n_rows: int,
+        codes: list[NDArray[np.int32]],
+        kept: NDArray[np.float64] | None,
+        removed: NDArray[np.float64] | None,
+    ) -> Design:
+        """The design of rows by their codes in each batch factor, and their columns."""
+        if self.batch is None:
+            codes = [np.zeros(n_rows, dtype=np.int32)]
+        blocks = [
+            _contrasts(of_rows, len(factor.levels))
+            for factor, of_rows in zip(self.factors, codes[1:], strict=True)
+        ]
+        if removed is not None:
+            blocks.append(removed)
+        binary = self.binary
+        if binary is not None and kept is None:
+            binary = binary[self.kept :]
+        nuisance = np.hstack(blocks) if blocks else None
+        return Design.of(codes[0], self.n_batches, kept, nuisance, binary)
 
     def extend(self, other: Self) -> Self:
         """The metadata with the batches of `other` after its own."""
@@ -238,13 +260,6 @@ class Metadata:
             raise InputError(msg)
         return metadata
 
-    def _contrast_names(self) -> list[str]:
-        return [
-            f"{factor.name}[{level}]"
-            for factor in self.factors
-            for level in factor.levels[:-1]
-        ]
-
 
 def _factors(batch: Any) -> list[Any]:
     """The batch factors one by one: a table or 2-D array may hold several."""
@@ -257,11 +272,10 @@ def _factors(batch: Any) -> list[Any]:
     return [batch]
 
 
-def _contrasts(factor: BatchLabels, labels: Any, n_rows: int) -> NDArray[np.float64]:
+def _contrasts(codes: NDArray[np.int32], n_levels: int) -> NDArray[np.float64]:
     """Sum-to-zero contrasts: a column per level but the last, which has -1 in all."""
-    codes = factor.codes(labels, n_rows=n_rows)
-    last = len(factor.levels) - 1
-    columns = np.zeros((n_rows, last))
+    last = n_levels - 1
+    columns = np.zeros((len(codes), last))
     rows = np.flatnonzero(codes < last)
     columns[rows, codes[rows]] = 1.0
     columns[codes == last] = -1.0

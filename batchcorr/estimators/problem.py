@@ -80,11 +80,13 @@ class Problem:
         array([[ 2., 12.]])
         """
         if metadata is None:
-            metadata = Metadata.fit(x.shape[0], labels, formula=formula)
-            return cls._whole(x, labels, metadata, weights)
-        design = metadata.design(x.shape[0], labels)
+            metadata, design = Metadata.fit_transform(
+                x.shape[0], labels, formula=formula
+            )
+            return cls._whole(x, metadata, design, weights)
+        design = labels.design or metadata.design(x.shape[0], labels)
         sums = moments(x, design)
-        return cls(metadata.settle(design), sums, spread_of(sums), design)
+        return cls(metadata, sums, spread_of(sums), design)
 
     @classmethod
     def of_moments(cls, sums: Moments, metadata: Metadata) -> Self:
@@ -93,11 +95,9 @@ class Problem:
 
     @classmethod
     def _whole(
-        cls, x: Any, labels: Labels, metadata: Metadata, weights: NDArray[Any] | None
+        cls, x: Any, metadata: Metadata, design: Design, weights: NDArray[Any] | None
     ) -> Self:
         """Read a matrix all of whose rows are at hand, without loss of digits."""
-        design = metadata.design(x.shape[0], labels)
-        metadata = metadata.settle(design)
         turned = spread = None
         if not design.binary.all():
             spread = Spread.of_design(design)

@@ -173,9 +173,9 @@ class ComBatSeq(Corrector):
         inputs.check_one_factor(batch, type(self).__name__)
         self._require_batch(batch)
         labels = Labels(batch, covariates)
-        metadata = Metadata.fit(counts.shape[0], labels, formula=self.formula)
-        design = metadata.design(counts.shape[0], labels)
-        metadata = metadata.settle(design)
+        metadata, design = Metadata.fit_transform(
+            counts.shape[0], labels, formula=self.formula
+        )
         count_checks.check_design(design, metadata)
         with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
             model = fit_count_model(

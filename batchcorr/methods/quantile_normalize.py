@@ -193,8 +193,7 @@ class QuantileNormalize(Corrector):
                 msg = f"reference={self.reference!r} is a batch: give batch= to fit."
                 raise InputError(msg)
             return np.full(n_rows, 1 / n_rows)
-        labels = BatchLabels.fit(batch, n_rows=n_rows)
-        codes = labels.codes(batch, n_rows=n_rows)
+        labels, codes = BatchLabels.factorize(batch, n_rows=n_rows)
         shares = np.full(len(labels.levels), 1 / len(labels.levels))
         if self.reference is not None:
             known = [str(level) == str(self.reference) for level in labels.levels]

@@ -202,8 +202,7 @@ def audit(
     if test is not None:
         table, formula = with_tested(adata.obs, table, formula, test)
     given = Labels(labels.batch, table)
-    metadata = Metadata.fit(adata.n_obs, given, formula=formula)
-    design = metadata.design(adata.n_obs, given)
+    metadata, design = Metadata.fit_transform(adata.n_obs, given, formula=formula)
     sums = design_sums(design)
     found = design_findings(sums, metadata)
     tables, ranges = _tables(design.codes, table, metadata)

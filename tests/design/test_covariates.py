@@ -40,8 +40,7 @@ def through_json(encoding):
 def encode(covariates, **options):
     """Fit and encode, and check what holds for every encoding."""
     n = len(covariates)
-    encoding = CovariateEncoding.fit(covariates, n, **options)
-    columns = encoding.columns(covariates, n)
+    encoding, columns = CovariateEncoding.fit_transform(covariates, n, **options)
     assert columns.dtype == np.float64
     assert columns.flags.c_contiguous
     assert columns.shape == (n, len(encoding.names)) == (n, len(encoding.terms))
@@ -72,7 +71,7 @@ def test_golden_designs_of_r():
 
 
 def test_none_gives_no_columns(obs):
-    encoding = CovariateEncoding.fit(None, 8)
+    encoding, _ = CovariateEncoding.fit_transform(None, 8)
     assert encoding.columns(None, 3).shape == (3, 0)
     assert encoding.columns(obs, 8).shape == (8, 0)
     assert encoding == through_json(encoding)
@@ -136,7 +135,7 @@ def test_zero_and_one_are_numbers_without_a_warning():
 def test_few_integers_are_numbers_with_a_warning(dtype):
     dose = pd.DataFrame({"dose": pd.Series([1, 2, 3] * 3, dtype=dtype)})
     with pytest.warns(CovariateWarning, match=r"only the values 1, 2, 3.*category"):
-        encoding = CovariateEncoding.fit(dose, 9)
+        encoding, _ = CovariateEncoding.fit_transform(dose, 9)
     assert encoding.names == ("dose",)
     np.testing.assert_array_equal(encoding.columns(dose, 9)[:, 0], [1, 2, 3] * 3)
 
@@ -173,7 +172,7 @@ def test_a_formula_says_how_to_read_few_integers(formula, names):
 def test_a_formula_that_reads_few_integers_as_they_are_warns():
     dose = pd.DataFrame({"dose": [1, 2, 3] * 3})
     with pytest.warns(CovariateWarning, match="only the values"):
-        CovariateEncoding.fit(dose, 9, formula="~ dose + log(dose)")
+        CovariateEncoding.fit_transform(dose, 9, formula="~ dose + log(dose)")
 
 
 def test_a_formula_with_interactions(obs):
@@ -230,7 +229,7 @@ def test_a_missing_column_is_named_with_a_guess(obs, formula):
     with pytest.raises(MissingKeyError, match=r"no column 'age'.*mean 'Age'"):
         encoding.columns(obs.rename(columns={"age": "Age"}), 8)
     with pytest.raises(MissingKeyError, match=r"no column 'aeg'.*mean 'age'"):
-        CovariateEncoding.fit(obs, 8, formula="~ sex + aeg")
+        CovariateEncoding.fit_transform(obs, 8, formula="~ sex + aeg")
 
 
 @pytest.mark.parametrize("formula", [None, "~ sex + age", "~ sex + C(age)"])
@@ -240,7 +239,7 @@ def test_missing_values_are_counted_and_located(obs, formula, column):
     new.iloc[[3, 5], ["sex", "age"].index(column)] = None
     match = rf"covariate '{column}' is missing .*2 of 8 samples \((first in )?rows? 3"
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.fit(new, 8, formula=formula)
+        CovariateEncoding.fit_transform(new, 8, formula=formula)
     encoding, _ = encode(obs[["sex", "age"]], formula=formula)
     with pytest.raises(DesignError, match=match):
         encoding.columns(new, 8)
@@ -249,7 +248,7 @@ def test_missing_values_are_counted_and_located(obs, formula, column):
 def test_infinite_values_are_an_error(obs):
     obs = obs[["sex", "age"]].assign(age=[1.0, np.inf, 2, -np.inf, 3, 4, 5, 6])
     with pytest.raises(DesignError, match=r"'age' is missing or infinite in 2 of 8.*1"):
-        CovariateEncoding.fit(obs, 8)
+        CovariateEncoding.fit_transform(obs, 8)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +269,7 @@ def test_infinite_values_are_an_error(obs):
 def test_other_kinds_of_columns_are_refused(values):
     match = "covariate 'a' (holds .* are possible|must hold one label per row)"
     with pytest.raises(InputError, match=match):
-        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8)
+        CovariateEncoding.fit_transform(pd.DataFrame({"a": values}), 8)
 
 
 @pytest.mark.parametrize(
@@ -284,9 +283,9 @@ def test_other_kinds_of_columns_are_refused(values):
 )
 def test_identifiers_are_refused(values, match):
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8)
+        CovariateEncoding.fit_transform(pd.DataFrame({"a": values}), 8)
     with pytest.raises(DesignError, match=match):
-        CovariateEncoding.fit(pd.DataFrame({"a": values}), 8, formula="~ a")
+        CovariateEncoding.fit_transform(pd.DataFrame({"a": values}), 8, formula="~ a")
 
 
 @pytest.mark.parametrize(
@@ -307,7 +306,7 @@ def test_other_labels_are_not_identifiers(values):
 def test_a_constant_column_is_left_out_with_a_warning(values, formula):
     table = pd.DataFrame({"sex": SEX, "a": values})
     with pytest.warns(CovariateWarning, match="'a' does not vary") as caught:
-        encoding = CovariateEncoding.fit(table, 8, formula=formula)
+        encoding, _ = CovariateEncoding.fit_transform(table, 8, formula=formula)
     assert len(caught) == 1
     assert encoding.names == ("sex[m]",)
     assert through_json(encoding) == encoding
@@ -317,7 +316,7 @@ def test_a_constant_column_is_left_out_with_a_warning(values, formula):
 def test_an_empty_cell_of_an_interaction_is_left_out():
     table = pd.DataFrame({"a": list("xxyyxxyy"), "b": list("ppppqqpp")})
     with pytest.warns(CovariateWarning, match="does not vary") as caught:
-        encoding = CovariateEncoding.fit(table, 8, formula="~ a*b")
+        encoding, _ = CovariateEncoding.fit_transform(table, 8, formula="~ a*b")
     assert [str(w.message).split("'")[1] for w in caught] == ["a[y]:b[q]"]
     assert encoding.names == ("a[y]", "b[q]")
     assert through_json(encoding).columns(table, 8).shape == (8, 2)
@@ -386,7 +385,7 @@ def test_an_array_holds_design_columns_and_loses_its_intercept(dtype):
 )
 def test_what_cannot_be_covariates(covariates, match):
     with pytest.raises(InputError, match=match):
-        CovariateEncoding.fit(covariates, 8)
+        CovariateEncoding.fit_transform(covariates, 8)
 
 
 def test_new_covariates_must_be_of_the_same_kind(obs):
@@ -413,13 +412,13 @@ def test_new_covariates_must_be_of_the_same_kind(obs):
 @pytest.mark.parametrize("covariates", [None, np.ones((8, 2)), SEX])
 def test_a_formula_needs_a_table(covariates):
     with pytest.raises(InputError, match="names columns of a table"):
-        CovariateEncoding.fit(covariates, 8, formula="~ sex")
+        CovariateEncoding.fit_transform(covariates, 8, formula="~ sex")
 
 
 def test_a_hostile_formula_is_refused_on_the_way_in_and_when_read(obs):
     hostile = "~ sex + __import__('os').system('x')"
     with pytest.raises(InputError, match="Allowed are"):
-        CovariateEncoding.fit(obs, 8, formula=hostile)
+        CovariateEncoding.fit_transform(obs, 8, formula=hostile)
     encoding, _ = encode(obs, formula="~ sex + center(age)")
     saved = encoding.to_json()
     saved["formula"] = saved["formula"] | {"formula": hostile}
@@ -450,7 +449,7 @@ def test_declared_levels_need_not_occur_and_keep_constant_columns(obs):
     for formula in (None, "~ sex + age"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            encoding = CovariateEncoding.fit(
+            encoding, _ = CovariateEncoding.fit_transform(
                 first[["sex", "age"]].assign(age=1.5),
                 2,
                 formula=formula,
@@ -471,13 +470,13 @@ def test_declared_levels_make_labels_of_numbers():
 def test_declared_levels_are_checked(obs):
     obs = obs[["sex", "age"]]
     with pytest.raises(DesignError, match=r"'sex'.*outside the declared levels: 'm'"):
-        CovariateEncoding.fit(obs, 8, levels={"sex": ["f", "x"]})
+        CovariateEncoding.fit_transform(obs, 8, levels={"sex": ["f", "x"]})
     with pytest.raises(MissingKeyError, match=r"no column 'Sex'.*mean 'sex'"):
-        CovariateEncoding.fit(obs, 8, levels={"Sex": ["f", "m"]})
+        CovariateEncoding.fit_transform(obs, 8, levels={"Sex": ["f", "m"]})
 
 
 def test_in_parts_an_array_keeps_its_constant_columns():
-    encoding = CovariateEncoding.fit(np.ones((3, 2)), 3, levels={})
+    encoding, _ = CovariateEncoding.fit_transform(np.ones((3, 2)), 3, levels={})
     assert encoding.columns(np.zeros((2, 2)), 2).shape == (2, 2)
 
 

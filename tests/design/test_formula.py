@@ -177,7 +177,7 @@ def encode(text, **values):
         LEVELS if column.dtype == np.int32 or source.category else None
         for column, source in zip(inputs, formula.inputs, strict=True)
     ]
-    encoding = FormulaEncoding.fit(formula, inputs, levels)
+    encoding, _ = FormulaEncoding.fit_transform(formula, inputs, levels)
     return encoding, encoding.columns(inputs)
 
 
@@ -468,4 +468,4 @@ def test_too_many_columns_are_refused_before_they_are_made():
     codes = np.arange(100, dtype=np.int32)
     levels = [tuple(range(100))] * 2
     with pytest.raises(DesignError, match="9801 columns"):
-        FormulaEncoding.fit(formula, [codes, codes], levels)
+        FormulaEncoding.fit_transform(formula, [codes, codes], levels)

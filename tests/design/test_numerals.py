@@ -21,7 +21,7 @@ def with_cell(text):
 
 def read(values, **options):
     table = pd.DataFrame({"age": values}, index=SAMPLES)
-    return CovariateEncoding.fit(table, N, **options)
+    return CovariateEncoding.fit_transform(table, N, **options)[0]
 
 
 @pytest.mark.parametrize("dtype", ["object", "string", "category"])
