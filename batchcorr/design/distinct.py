@@ -152,11 +152,11 @@ def matched(
     for code, level in enumerate(levels):
         for text in texts(level):
             written.setdefault(text, set()).add(code)
-    for place in np.flatnonzero(table < 0):
+    for place in np.flatnonzero(table < 0).tolist():
         same = set().union(*(written.get(t, ()) for t in texts(labels[place])))
         if len(same) == 1:
             table[place] = same.pop()
-    return table, [labels[place] for place in np.flatnonzero(table < 0)]
+    return table, [labels[place] for place in np.flatnonzero(table < 0).tolist()]
 
 
 def one_each(found: list[Level], name: str) -> list[Level]:

@@ -16,7 +16,6 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from batchcorr.errors import InputError, NotFittedError
 from batchcorr.estimators import inputs
-from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.estimators.inputs import Samples
     from batchcorr.estimators.metadata import Labels
     from batchcorr.estimators.record import MethodRecord
 
@@ -37,8 +37,7 @@ class _NotFittedError(NotFittedError, SklearnNotFittedError):
 class Corrector(TransformerMixin, BaseEstimator):
     """Base of the estimators of all methods.
 
-    A subclass has a `record` and implements `fit`, `transform`, the abstract methods,
-    and `__sklearn_is_fitted__`.
+    A subclass has a `record` and implements `fit`, `transform` and the abstract methods.
 
     Attributes
     ----------
@@ -92,9 +91,9 @@ class Corrector(TransformerMixin, BaseEstimator):
     def _summary(self) -> dict[str, Any]:
         """Sum the fit up; see `summary`."""
 
-    @abstractmethod
     def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether the estimator has learned anything."""
+        """Tell scikit-learn whether the estimator was fitted."""
+        return hasattr(self, "n_features_")
 
     @property
     def keeps_sparse_(self) -> bool:
@@ -254,60 +253,44 @@ class Corrector(TransformerMixin, BaseEstimator):
         """Refuse options that contradict each other."""
 
     def _require_fitted(self) -> None:
-        if not self.__sklearn_is_fitted__():
+        if not hasattr(self, "n_features_"):
             example = "fit(X)" if self.record.normalizes else "fit(X, batch=…)"
             msg = f"This {type(self).__name__} is not fitted yet: call {example} first."
             raise _NotFittedError(msg)
 
-    def _take(self, X: Any, batch: Any, covariates: Any) -> tuple[Any, Any, Any]:
-        inputs.check_order(X, batch=batch, covariates=covariates)
-        return inputs.take_columns(
-            X, batch, covariates, self.batch_column, self.covariate_columns
+    def _samples(self, X: Any, batch: Any = None, covariates: Any = None) -> Samples:
+        """Features and labels, told apart by the columns that the estimator names."""
+        return inputs.read_samples(
+            X,
+            batch,
+            covariates,
+            batch_column=self.batch_column,
+            covariate_columns=self.covariate_columns,
         )
 
-    def _matrix(self, table: Any) -> Any:
-        """Return the matrix to learn from, refusing an empty one."""
-        inputs.feature_names(table)
-        x = as_matrix(table)
-        if 0 in x.shape:
-            msg = (
-                f"There is nothing to learn from: the data are {x.shape[0]} samples × "
-                f"{x.shape[1]} features."
-            )
-            raise InputError(msg)
-        return x
-
-    def _require_batch(self, batch: Any) -> None:
-        if batch is None:
-            msg = (
-                f"{type(self).__name__} needs the batch of each sample: give batch=, or"
-                " name its column with batch_column= where X is a DataFrame. In a "
-                "Pipeline, enable metadata routing "
-                "(sklearn.set_config(enable_metadata_routing=True)) and give batch= "
-                "there."
-            )
-            raise InputError(msg)
-
-    def _check_features(self, table: Any, n_features: int) -> None:
+    def _check_features(self, samples: Samples, n_features: int) -> None:
         """Refuse data whose features are not those of `fit`."""
         inputs.check_features(
-            table if hasattr(table, "columns") else None,
+            samples.names,
             n_features,
             self.n_features_,
             self.feature_names_,
             type(self).__name__,
         )
 
-    def _remember_features(self, X: Any, table: Any, x: Any) -> None:
-        """Keep the names and number of the features, before and after `_take`."""
-        named = inputs.feature_names(table)
+    def _remember_features(self, samples: Samples, n_features: int) -> None:
+        """Keep the names and number of the features, with and without columns of labels."""
+        named, given = samples.names, samples.given
         fresh = not hasattr(self, "n_features_in_")
-        given = self.feature_names_ if fresh else None
-        if named is None and given is not None and len(given) == x.shape[1]:
-            named = given  # by whoever fits a matrix whose features have names
+        known = self.feature_names_ if fresh else None
+        if named is None and known is not None and len(known) == n_features:
+            named = known  # by whoever fits a matrix whose features have names
         self.feature_names_ = named
-        self.n_features_ = int(x.shape[1])
-        self.n_features_in_ = int(X.shape[1]) if hasattr(X, "shape") else x.shape[1]
+        self.n_features_ = int(n_features)
+        self.n_features_in_ = (
+            int(given.shape[1]) if hasattr(given, "shape") else n_features
+        )
         self.__dict__.pop("feature_names_in_", None)
-        if hasattr(X, "columns"):
-            self.feature_names_in_ = np.asarray(list(map(str, X.columns)), dtype=object)
+        if hasattr(given, "columns"):
+            columns = list(map(str, given.columns))
+            self.feature_names_in_ = np.asarray(columns, dtype=object)

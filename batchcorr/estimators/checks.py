@@ -31,6 +31,7 @@ from batchcorr.errors import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.metadata import Metadata
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.linear_model import LinearFit
@@ -210,14 +211,15 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
 
 
 def warn_of_constant(
-    moments: Moments, left: NDArray[np.bool_], names: NDArray[Any]
+    moments: Moments, adjustable: NDArray[np.bool_], estimator: Corrector
 ) -> None:
     """Name the features that stay as they are because a batch has one value of them."""
     whole = (moments.rows > 1) & (moments.n == moments.rows)
-    constant = left & ((moments.squares == 0) & whole).any(axis=0)
+    constant = ~adjustable & ((moments.squares == 0) & whole).any(axis=0)
     if constant.any():
+        names = some(estimator.feature_names_out_[constant])
         msg = (
-            f"{int(constant.sum())} of {len(left)} features ({some(names[constant])}) are "
+            f"{int(constant.sum())} of {len(constant)} features ({names}) are "
             "constant in a batch, and stay as they are: their batch effects are not "
             "removed."
         )

@@ -10,7 +10,7 @@ import numpy as np
 from batchcorr._files.npz import Expected, shape_of, take
 from batchcorr.arrays import apply
 from batchcorr.errors import InputError
-from batchcorr.estimators import checks, matrix
+from batchcorr.estimators import checks, inputs, matrix
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
@@ -116,8 +116,8 @@ class FittedState(Corrector, LocationScaleSteps):
         keep = fitted.correction.needs_covariates
         if labels.design is not None:
             return labels.design if keep else labels.design.without_kept()
-        if fitted.metadata.batch is not None:
-            self._require_batch(labels.batch)
+        if fitted.metadata.batch is not None and labels.batch is None:
+            raise inputs.no_batch(type(self).__name__)
         if keep and labels.covariates is None:
             checks.refuse_without_covariates(
                 fitted.metadata,
@@ -127,9 +127,10 @@ class FittedState(Corrector, LocationScaleSteps):
             )
         return fitted.metadata.design(n, labels, keep=keep)
 
-    def _estimate(self, problem: Problem) -> None:
-        self._fitted = estimate(self, problem)
+    def _estimate(self, problem: Problem) -> Fitted:
+        fitted = self._fitted = estimate(self, problem)
         self._metadata, self.moments_ = problem.metadata, problem.moments
+        return fitted
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         return self._map(self.correction_, x, labels, out, dense=dense)
@@ -146,23 +147,20 @@ class FittedState(Corrector, LocationScaleSteps):
         *,
         dense: bool | None = None,
     ) -> Any:
-        table, batch, covariates = self._take(X, labels.batch, labels.covariates)
-        x = matrix.as_matrix(table)
-        self._check_features(table, x.shape[1])
-        labels = labels._replace(batch=batch, covariates=covariates)
+        samples = self._samples(X, labels.batch, labels.covariates)
+        x = matrix.as_matrix(samples.features)
+        self._check_features(samples, x.shape[1])
+        labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
         design = self.design_of(x.shape[0], labels)
-        if matrix.is_sparse(x):
+        sparse = matrix.is_sparse(x)
+        if sparse:
             device = matrix.on_device(x)
             allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
         elif out is None and not self.copy and isinstance(X, type(x)):
             out = x if matrix.is_writable(x) else None
         if x.shape[0] == 0:
-            return x.toarray() if matrix.is_sparse(x) else x
+            return x.toarray() if sparse else x
         return apply(x, design, correction, out=out)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` or `partial_fit` was called."""
-        return self._metadata is not None
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         fitted = self._ready()
@@ -207,11 +205,12 @@ class FittedState(Corrector, LocationScaleSteps):
         self._metadata, self.moments_ = metadata, None
 
     def _summary(self) -> dict[str, Any]:
-        left = self.feature_names_out_[~self.aim_.adjustable]
+        aim, metadata = self._ready().aim, self._ready().metadata
+        left = self.feature_names_out_[~aim.adjustable]
         return {
-            "batches": [str(level) for level in self.batches_],
-            "kept": list(dict.fromkeys(self._ready().metadata.covariates.terms)),
-            "read_as": self._ready().metadata.read_as(),
+            "batches": [str(level) for level in metadata.levels],
+            "kept": list(dict.fromkeys(metadata.covariates.terms)),
+            "read_as": metadata.read_as(),
             "features_unchanged": int(left.size),
             "features_unchanged_names": [str(name) for name in left[:LISTED]],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,35 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SampleNames",
+    "Samples",
     "check_features",
     "check_one_factor",
-    "check_order",
     "feature_names",
-    "take_columns",
+    "no_batch",
+    "read_samples",
 ]
+
+
+class Samples(NamedTuple):
+    """What was given of samples, apart: features, and labels by row.
+
+    Attributes
+    ----------
+    given
+        The matrix or table as it was given.
+    features
+        The same without columns that hold labels.
+    names
+        Names of the features; None of a matrix.
+    batch, covariates
+        Of each sample; None where they were not given.
+    """
+
+    given: Any
+    features: Any
+    names: tuple[str, ...] | None
+    batch: Any = None
+    covariates: Any = None
 
 
 class SampleNames:
@@ -51,7 +74,42 @@ class SampleNames:
         return named(self._index, rows)
 
 
-def take_columns(
+def read_samples(
+    x: Any,
+    batch: Any = None,
+    covariates: Any = None,
+    *,
+    batch_column: str | None = None,
+    covariate_columns: Sequence[str] | None = None,
+) -> Samples:
+    """Tell features and labels apart, and see that their rows are the same.
+
+    Parameters
+    ----------
+    x
+        Features, a matrix or a table; a table may hold labels as well.
+    batch, covariates
+        Labels of the rows.
+    batch_column, covariate_columns
+        Columns of `x` that hold the labels not given.
+
+    Raises
+    ------
+    InputError
+        If labels are of other rows, or a feature's name occurs twice.
+    MissingKeyError
+        If a column is not there.
+    """
+    _check_order(x, batch=batch, covariates=covariates)
+    features = x
+    if batch_column is not None or covariate_columns:
+        features, batch, covariates = _take_columns(
+            x, batch, covariates, batch_column, covariate_columns
+        )
+    return Samples(x, features, feature_names(features), batch, covariates)
+
+
+def _take_columns(
     x: Any,
     batch: Any,
     covariates: Any,
@@ -63,8 +121,6 @@ def take_columns(
     Scorers and `cross_val_predict` call `transform` with the features alone: columns of
     the table are the only way in. What is given explicitly goes first.
     """
-    if batch_column is None and not covariate_columns:
-        return x, batch, covariates
     if isinstance(covariate_columns, str):
         covariate_columns = [covariate_columns]
     names = [name for name in (batch_column,) if name is not None]
@@ -89,7 +145,7 @@ def take_columns(
     return x.drop(columns=names), batch, covariates
 
 
-def check_order(x: Any, **labels: Any) -> None:
+def _check_order(x: Any, **labels: Any) -> None:
     """Refuse labels whose index says that they are those of other rows.
 
     Rows and labels are matched by place. Where pandas objects have names for their rows
@@ -146,8 +202,20 @@ def check_one_factor(batch: Any, method: str) -> None:
         raise InputError(msg)
 
 
+def no_batch(method: str) -> InputError:
+    """The error for samples whose batch is not given."""
+    msg = (
+        f"{method} needs the batch of each sample: give batch=, or"
+        " name its column with batch_column= where X is a DataFrame. In a "
+        "Pipeline, enable metadata routing "
+        "(sklearn.set_config(enable_metadata_routing=True)) and give batch= "
+        "there."
+    )
+    return InputError(msg)
+
+
 def feature_names(x: Any) -> tuple[str, ...] | None:
-    """Return the feature names of a DataFrame, None for a matrix.
+    """The feature names of a DataFrame, None for a matrix.
 
     Raises
     ------
@@ -165,7 +233,7 @@ def feature_names(x: Any) -> tuple[str, ...] | None:
 
 
 def check_features(
-    table: Any,
+    given: tuple[str, ...] | None,
     n_given: int,
     n_features: int,
     names: Sequence[str] | None,
@@ -175,8 +243,8 @@ def check_features(
 
     Parameters
     ----------
-    table
-        The DataFrame given, None if it was a matrix.
+    given
+        Names of the features given, None of a matrix.
     n_given, n_features
         Number of features given, and of `fit`.
     names
@@ -184,7 +252,6 @@ def check_features(
     method
         Class of the estimator.
     """
-    given = None if table is None else feature_names(table)
     if names is not None and given is not None and given != tuple(names):
         _refuse_features(given, tuple(names))
     if n_given != n_features:

@@ -14,7 +14,6 @@ import numpy as np
 from batchcorr._files.npz import Expected, number, shape_of, take
 from batchcorr.arrays.counts import count_rows, effective_libraries
 from batchcorr.errors import InputError
-from batchcorr.estimators import inputs
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.raw_counts import (
     is_dask,
@@ -67,10 +66,6 @@ class Libraries(Corrector):
         divisors: NDArray[np.float64] = self._divisors(found)
         return divisors
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` was called."""
-        return hasattr(self, "reference_")
-
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that counts are positive and known."""
         tags = super().__sklearn_tags__()
@@ -94,19 +89,19 @@ class Libraries(Corrector):
             Effective libraries of the samples: (n,).
         """
         self._check_parameters()
-        inputs.feature_names(X)
+        samples = self._samples(X)
         x = raw_counts(X)
         if x.shape[0] == 0:
             msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
             raise InputError(msg)
         if is_dask(x) and self._needs_no_samples():
-            self._remember_features(X, X, x)
+            self._remember_features(samples, x.shape[1])
             self.reference_ = Reference(self.method, np.zeros(0))
             self.mean_library_ = self.size_factors_ = None
             self.target_sum_ = float(self.target_sum)  # type: ignore[arg-type]
             return x, effective_libraries(x, self.reference_)
         found = self.fit_samples(count_rows(x))
-        self._remember_features(X, X, x)
+        self._remember_features(samples, x.shape[1])
         return x, found
 
     def fit_samples(self, samples: Any) -> NDArray[np.float64]:
@@ -151,7 +146,7 @@ class Libraries(Corrector):
         """Return counts and effective libraries of samples, fitted or new."""
         self._require_fitted()
         x = raw_counts(X)
-        self._check_features(X, x.shape[1])
+        self._check_features(self._samples(X), x.shape[1])
         found = effective_libraries(x, self.reference_)
         if not is_dask(x):
             warn_of_empty(found, LEAVE_OUT)

@@ -18,6 +18,7 @@ from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 from batchcorr.estimators import checks, inputs
 from batchcorr.estimators.estimate import extend
 from batchcorr.estimators.fitted import FittedState
+from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.scale import warn_if_unlogged
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchcorr.estimators.base import Corrector
+    from batchcorr.estimators.inputs import Samples
 
 __all__ = ["LocationScaleMethod", "fits_moments"]
 
@@ -81,15 +83,14 @@ class LocationScaleMethod(FittedState):
         return self
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
-        table, x, labels = self._read(X, labels)
-        if labels.nuisance is None:
-            self._require_batch(labels.batch)
+        samples, x, labels = self._read(X, labels)
+        if labels.batch is None and labels.nuisance is None:
+            raise inputs.no_batch(type(self).__name__)
         warn_if_unlogged(x, type(self).__name__)
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
-        self._estimate(problem)
-        self._remember_features(X, table, x)
-        left = ~self.aim_.adjustable
-        checks.warn_of_constant(problem.read, left, self.feature_names_out_)
+        fitted = self._estimate(problem)
+        self._remember_features(samples, x.shape[1])
+        checks.warn_of_constant(problem.read, fitted.aim.adjustable, self)
         return labels._replace(design=problem.design)
 
     def partial_fit(
@@ -135,8 +136,9 @@ class LocationScaleMethod(FittedState):
         if not (decay is None or (isinstance(decay, Real) and 0 <= decay <= 1)):
             msg = f"decay must be a number from 0 to 1, or None, not {decay!r}."
             raise InputError(msg)
-        table, x, labels = self._read(X, Labels(batch, covariates))
-        self._require_batch(labels.batch)
+        samples, x, labels = self._read(X, Labels(batch, covariates))
+        if labels.batch is None:
+            raise inputs.no_batch(type(self).__name__)
         metadata = self._metadata
         if metadata is None:
             if batches is None:
@@ -160,7 +162,7 @@ class LocationScaleMethod(FittedState):
             )
             raise InputError(msg)
         else:
-            self._check_features(table, x.shape[1])
+            self._check_features(samples, x.shape[1])
         try:
             problem = Problem.of(x, labels, metadata)
         except UnknownBatchError as error:
@@ -176,7 +178,7 @@ class LocationScaleMethod(FittedState):
             if decay is not None:
                 before = before.decayed(np.where(sums.rows > 0, decay, 1.0))
             sums = before.merge(sums)
-        self._remember_features(X, table, x)
+        self._remember_features(samples, x.shape[1])
         self._metadata, self.moments_, self._fitted = problem.metadata, sums, None
         return self
 
@@ -199,8 +201,8 @@ class LocationScaleMethod(FittedState):
 
     def _add_batches(self, X: Any, labels: Labels) -> Self:
         fitted = self._ready()
-        table, x, labels = self._read(X, labels)
-        self._check_features(table, x.shape[1])
+        samples, x, labels = self._read(X, labels)
+        self._check_features(samples, x.shape[1])
         batch = labels.batch
         first = batch.iloc[:, 0] if hasattr(batch, "columns") else batch
         new = BatchLabels.fit(first, n_rows=x.shape[0])
@@ -275,13 +277,14 @@ class LocationScaleMethod(FittedState):
         """
         return self._invert(X, Labels(batch, covariates))
 
-    def _read(self, X: Any, labels: Labels) -> tuple[Any, Any, Labels]:
-        """The table and matrix to fit to, and the labels of its rows."""
+    def _read(self, X: Any, labels: Labels) -> tuple[Samples, Any, Labels]:
+        """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
-        table, batch, covariates = self._take(X, labels.batch, labels.covariates)
+        samples = self._samples(X, labels.batch, labels.covariates)
         if "batches" not in self.record.takes:
-            inputs.check_one_factor(batch, type(self).__name__)
-        return table, self._matrix(table), Labels(batch, covariates, labels.nuisance)
+            inputs.check_one_factor(samples.batch, type(self).__name__)
+        labels = Labels(samples.batch, samples.covariates, labels.nuisance)
+        return samples, matrix_to_fit(samples.features), labels
 
 
 def fits_moments(estimator: Corrector) -> TypeGuard[LocationScaleMethod]:

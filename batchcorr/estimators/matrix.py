@@ -15,7 +15,14 @@ from batchcorr.arrays.dtypes import dtype_of_values
 from batchcorr.errors import InputError
 from batchcorr.models.namespace import is_cupy, is_foreign, namespace, packages_of
 
-__all__ = ["as_array", "as_matrix", "is_sparse", "is_writable", "on_device"]
+__all__ = [
+    "as_array",
+    "as_matrix",
+    "is_sparse",
+    "is_writable",
+    "matrix_to_fit",
+    "on_device",
+]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -83,6 +90,18 @@ def as_matrix(x: Any) -> Any:
         else "Convert them to float first."
     )
     raise InputError(msg)
+
+
+def matrix_to_fit(x: Any) -> Any:
+    """The float matrix of a known kind, refused if there is nothing in it: `as_matrix`."""
+    x = as_matrix(x)
+    if 0 in x.shape:
+        msg = (
+            f"There is nothing to learn from: the data are {x.shape[0]} samples × "
+            f"{x.shape[1]} features."
+        )
+        raise InputError(msg)
+    return x
 
 
 def _as_floats(x: Any) -> Any:

@@ -53,38 +53,44 @@ def unlogged(x: Any) -> Literal["counts", "normalized", ""]:
     >>> unlogged(cpm), unlogged(np.log2(cpm + 1))
     ('normalized', '')
     """
-    if 0 in x.shape or not (is_sparse(x) or isinstance(x, np.ndarray) or is_foreign(x)):
+    sparse, dense = is_sparse(x), isinstance(x, np.ndarray)
+    if 0 in x.shape or not (sparse or dense or is_foreign(x)):
         return ""
-    rows = _some_rows(x)
-    values = to_numpy(rows.data) if is_sparse(rows) else rows[np.isfinite(rows)]
+    if sparse:
+        rows = _part_of_sparse(x)
+        values = to_numpy(rows.data)
+    else:
+        n = max(1, min(x.shape[0], SAMPLED // x.shape[1]))
+        step = x.shape[0] // n
+        rows = x[: n * step : step, :]
+        rows = rows if dense else to_numpy(rows)
+        values = rows[np.isfinite(rows)]
     positive = values[values > 0]
     if not positive.size or values.min() < 0 or positive.max() < LARGE:
         return ""
     if np.all(positive == np.floor(positive)):
         return "counts"
-    if positive.max() >= TAIL * np.median(positive) or _equal_totals(rows):
+    if positive.max() >= TAIL * np.median(positive):
         return "normalized"
-    return ""
+    if sparse and (x.format == "csc" or on_device(x)):
+        return ""  # no whole samples are at hand
+    return "normalized" if _equal_totals(rows, sparse=sparse) else ""
 
 
-def _some_rows(x: Any) -> Any:
-    """Some samples, from all over the matrix; of CSC and on a device the first ones."""
-    n_rows, stored = x.shape[0], x.nnz if is_sparse(x) else x.shape[0] * x.shape[1]
-    n = max(1, min(n_rows, SAMPLED * n_rows // max(stored, 1)))
-    if is_sparse(x):
-        if x.format == "csc":
-            return x[:, : max(1, SAMPLED * x.shape[1] // max(stored, 1))]
-        return x[:n] if on_device(x) else x[:: n_rows // n]
-    return to_numpy(x[: n * (n_rows // n) : n_rows // n, :])
+def _part_of_sparse(x: Any) -> Any:
+    """Rows from all over the matrix; on a device the first ones, of CSC columns."""
+    stored = max(x.nnz, 1)
+    if x.format == "csc":
+        return x[:, : max(1, SAMPLED * x.shape[1] // stored)]
+    n = max(1, min(x.shape[0], SAMPLED * x.shape[0] // stored))
+    return x[:n] if on_device(x) else x[:: x.shape[0] // n]
 
 
-def _equal_totals(rows: Any) -> bool:
+def _equal_totals(rows: Any, *, sparse: bool) -> bool:
     """Whether all samples have one total, but not one largest value."""
-    if is_sparse(rows) and (rows.format == "csc" or on_device(rows)):
-        return False  # its samples are not whole, or not here
     totals = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
     largest = rows.max(axis=1)
-    largest = np.asarray(largest.todense() if is_sparse(rows) else largest).ravel()
+    largest = np.asarray(largest.todense() if sparse else largest).ravel()
     known = totals > 0  # neither empty nor with missing values
     if known.sum() < 3:
         return False

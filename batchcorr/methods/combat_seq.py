@@ -168,11 +168,12 @@ class ComBatSeq(Corrector):
         The estimator itself.
         """
         count_checks.check_shrinkage(self)
-        table, batch, covariates = self._take(X, batch, covariates)
-        counts = as_counts(table)
-        inputs.check_one_factor(batch, type(self).__name__)
-        self._require_batch(batch)
-        labels = Labels(batch, covariates)
+        samples = self._samples(X, batch, covariates)
+        counts = as_counts(samples.features)
+        inputs.check_one_factor(samples.batch, type(self).__name__)
+        if samples.batch is None:
+            raise inputs.no_batch(type(self).__name__)
+        labels = Labels(samples.batch, samples.covariates)
         metadata, design = Metadata.fit_transform(
             counts.shape[0], labels, formula=self.formula
         )
@@ -182,10 +183,10 @@ class ComBatSeq(Corrector):
                 FeatureCounts.of(counts),
                 design,
                 self._shrinkage(),
-                inputs.SampleNames(X, batch, covariates),
+                inputs.SampleNames(X, *labels),
                 advance,
             )
-        self._remember_features(X, table, counts)
+        self._remember_features(samples, counts.shape[1])
         self._metadata, self.model_ = metadata, model
         return self
 
@@ -230,23 +231,25 @@ class ComBatSeq(Corrector):
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         assert self._metadata is not None
-        table, batch, covariates = self._take(x, labels.batch, labels.covariates)
-        counts = as_counts(table)
-        self._check_features(table, counts.shape[1])
-        self._require_batch(batch)
-        if self._metadata.kept and covariates is None:
+        samples = self._samples(x, labels.batch, labels.covariates)
+        counts = as_counts(samples.features)
+        self._check_features(samples, counts.shape[1])
+        if samples.batch is None:
+            raise inputs.no_batch(type(self).__name__)
+        if self._metadata.kept and samples.covariates is None:
             checks.refuse_without_covariates(
                 self._metadata,
                 "Covariates were kept, and they are part of the count that is expected "
                 "of a sample",
                 "without them",
             )
-        design = self._metadata.design(counts.shape[0], Labels(batch, covariates))
+        labels = Labels(samples.batch, samples.covariates)
+        design = self._metadata.design(counts.shape[0], labels)
         if counts.shape[0] == 0:
             return counts.copy()
         by_feature = FeatureCounts.of(counts)
         library = library_sizes(by_feature, self.model_.adjusted)
-        count_checks.require_counts(library, inputs.SampleNames(x, batch, covariates))
+        count_checks.require_counts(library, inputs.SampleNames(x, *labels))
         corrected, capped = map_counts(by_feature, self.model_, design, np.log(library))
         self._report(capped)
         return corrected.asformat(counts.format) if is_sparse(counts) else corrected
@@ -286,10 +289,6 @@ class ComBatSeq(Corrector):
     def needs_covariates_(self) -> bool:
         """Whether covariates must be given to correct samples."""
         return self._metadata is not None and self._metadata.kept > 0
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` was called."""
-        return self._metadata is not None
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         assert self._metadata is not None

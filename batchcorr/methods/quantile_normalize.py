@@ -19,7 +19,7 @@ from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
-from batchcorr.estimators.matrix import as_matrix, is_sparse
+from batchcorr.estimators.matrix import as_matrix, is_sparse, matrix_to_fit
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.raw_counts import in_memory
 from batchcorr.estimators.record import MethodRecord
@@ -135,11 +135,11 @@ class QuantileNormalize(Corrector):
         -------
         The estimator itself.
         """
-        table, batch, _ = self._take(X, batch, None)
-        x = _by_rows(in_memory(self._matrix(table)))
+        samples = self._samples(X, batch)
+        x = _by_rows(in_memory(matrix_to_fit(samples.features)))
         _check_values(x)
-        weights = self._weights(batch, x.shape[0])
-        self._remember_features(X, table, x)
+        weights = self._weights(samples.batch, x.shape[0])
+        self._remember_features(samples, x.shape[1])
         self.target_ = mean_quantiles(x, weights)
         return self
 
@@ -172,12 +172,12 @@ class QuantileNormalize(Corrector):
         return self.fit(X, y, batch=batch).transform(X)
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
-        X, (table, _, _) = x, self._take(x, None, None)
-        x = in_memory(as_matrix(table))
-        self._check_features(table, x.shape[1])
+        samples = self._samples(x)
+        x = in_memory(as_matrix(samples.features))
+        self._check_features(samples, x.shape[1])
         if is_sparse(x):
             allow_dense(x.shape, x.dtype.itemsize, dense=dense)
-        elif out is None and not self.copy and x is X and x.flags.writeable:
+        elif out is None and not self.copy and x is samples.given and x.flags.writeable:
             out = x
         x = _by_rows(x)
         _check_values(x)
@@ -203,10 +203,6 @@ class QuantileNormalize(Corrector):
             shares = np.array(known, dtype=np.float64)
         weights: NDArray[np.float64] = (shares / np.bincount(codes))[codes]
         return weights
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` was called."""
-        return hasattr(self, "target_")
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return {}, {"target": self.target_}

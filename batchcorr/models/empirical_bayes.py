@@ -68,8 +68,10 @@ def prior_of(gamma: Array, delta2: Array, known: Array | None = None) -> Prior:
     varies = v > 0
     divisor = xp.where(varies, v, xp.ones_like(v))
     infinite = xp.full_like(v, float("inf"))
+    location, location_variance = _mean_and_variance(xp, gamma, every)
     return Prior(
-        *_mean_and_variance(xp, gamma, every),
+        location,
+        location_variance,
         m,
         v,
         shape=2 + xp.where(varies, m**2 / divisor, infinite),
@@ -77,13 +79,15 @@ def prior_of(gamma: Array, delta2: Array, known: Array | None = None) -> Prior:
     )
 
 
-def _mean_and_variance(xp: Namespace, values: Array, known: Array) -> list[Array]:
+def _mean_and_variance(
+    xp: Namespace, values: Array, known: Array
+) -> tuple[Array, Array]:
     """Mean and variance (ddof 1) over the last axis, of the known values."""
     nothing = xp.zeros_like(values)
     count = xp.sum(xp.astype(known, values.dtype), axis=-1, keepdims=True)
     mean = xp.sum(xp.where(known, values, nothing), axis=-1, keepdims=True) / count
     off = xp.where(known, values - mean, nothing)
-    return [mean, xp.sum(off**2, axis=-1, keepdims=True) / (count - 1)]
+    return mean, xp.sum(off**2, axis=-1, keepdims=True) / (count - 1)
 
 
 def shrink(
