@@ -26,16 +26,9 @@ __all__ = ["ObsLabels", "labels_for", "obsm_columns", "read_labels"]
 class ObsLabels(NamedTuple):
     """What is known of the samples, as read from `obs`, and the names of the columns."""
 
-    batch: Any
-    covariates: Any
-    nuisance: Any
+    given: Labels
     formula: str | None
     keys: dict[str, Any]
-
-    @property
-    def given(self) -> Labels:
-        """The labels, as estimators take them."""
-        return Labels(self.batch, self.covariates, self.nuisance)
 
 
 def read_labels(
@@ -89,7 +82,7 @@ def read_labels(
         "covariates": names["covariate"],
         "nuisance": names["nuisance"],
     }
-    return ObsLabels(batch, kept, removed, formula, saved)
+    return ObsLabels(Labels(batch, kept, removed), formula, saved)
 
 
 def labels_for(

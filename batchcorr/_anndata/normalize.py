@@ -84,7 +84,7 @@ def quantile_normalize(
         step = begin(adata, layer, key_added, copy=copy)
         step.allow_dense(estimator, dense=dense)
         labels = read_labels(step.adata, batch_key, None, None, needed=False)
-        estimator.fit(step.x, batch=labels.batch)
+        estimator.fit(step.x, batch=labels.given.batch)
         step.finish(
             estimator,
             labels.keys,

@@ -74,8 +74,10 @@ def make(
     columns: Mapping[str, Any] | None,
     layer: str | None,
     earlier: list[dict[str, Any]],
+    *,
+    x: Any = None,
 ) -> dict[str, Any]:
-    """The record of one step; its warnings are added when it is done: see `finish`."""
+    """The record of one step on a matrix `x`, before it: see `finish`."""
     columns, method = columns or {}, estimator.record
     hidden = {"copy", "batch_column", "covariate_columns"}
     parameters = estimator.get_params(deep=False)
@@ -98,18 +100,27 @@ def make(
             "versions": versions(),
         }
         | estimator.summary()
-        | {"earlier": earlier}
+        | {"earlier": earlier, "values_before": sample(x)}
     )
 
 
 def finish(
-    record: dict[str, Any],
-    warned: list[str],
-    before: NDArray[np.float64] | None = None,
-    after: NDArray[np.float64] | None = None,
+    record: dict[str, Any], warned: list[str], result: Any = None
 ) -> dict[str, Any]:
-    """The record with its warnings, and what the values before it are known by."""
-    known = None if before is None or not _differ(before, after) else _digest(before)
+    """The record with its warnings, and what the values before it are known by.
+
+    Parameters
+    ----------
+    record
+        As `make` gave it.
+    warned
+        Texts of the warnings.
+    result
+        What the step made of the matrix.
+    """
+    before = record["values_before"]
+    changed = before is not None and _differ(before, sample(result))
+    known = _digest(before) if changed else None
     return record | {"warnings": list(dict.fromkeys(warned)), "values_before": known}
 
 
@@ -205,6 +216,8 @@ def warn_if_repeated(
 
 def sample(x: Any) -> NDArray[np.float64] | None:
     """A few values of a matrix in memory, from all over it; None of any other."""
+    if x is None:
+        return None
     if is_sparse(x):
         stored = x.data
         places = np.linspace(0, max(x.nnz - 1, 0), SAMPLED).astype(np.intp)

@@ -37,6 +37,10 @@ class Step:
         Where `x` was read, and the layer for the result; None: where it was read.
     earlier
         Records of the steps that made `x`.
+    key
+        Where the record of the result goes.
+    sparse
+        Whether `x` is sparse.
     """
 
     adata: AnnData
@@ -44,11 +48,13 @@ class Step:
     layer: str | None
     key_added: str | None
     earlier: list[dict[str, Any]]
+    key: str
+    sparse: bool
 
     def allow_dense(self, estimator: Corrector, *, dense: bool | None) -> None:
         """Refuse, or warn of, a sparse matrix that becomes a large dense one."""
         x = self.x
-        if is_sparse(x) and not estimator.keeps_sparse_:
+        if self.sparse and not estimator.keeps_sparse_:
             itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
             allow_dense(x.shape, itemsize, dense=dense, device=on_device(x))
 
@@ -79,8 +85,7 @@ class Step:
         """
         adata, x = self.adata, self.x
         positions = matched_features(adata, estimator)
-        record = records.make(adata, estimator, columns, self.layer, self.earlier)
-        before = records.sample(x)
+        record = records.make(adata, estimator, columns, self.layer, self.earlier, x=x)
         with uninterrupted():
             if positions is None:
                 result = change(x, x if self._in_place(estimator) else None)
@@ -88,15 +93,14 @@ class Step:
                 corrected = change(matrices.take_features(x, positions), None)
                 result = matrices.replace_features(x, positions, corrected)
             matrices.make_actual(adata)
-            record = records.finish(record, warned, before, records.sample(result))
+            record = records.finish(record, warned, result)
             matrices.set_matrix(adata, result, self.layer, self.key_added)
-            key = records.key_of(self.key_added or self.layer)
-            records.write(adata, key, record)
+            records.write(adata, self.key, record)
 
     def _in_place(self, estimator: Corrector) -> bool:
         if self.key_added is not None:
             return False
-        if is_sparse(self.x) and not estimator.keeps_sparse_:
+        if self.sparse and not estimator.keeps_sparse_:
             return False
         return matrices.may_overwrite(self.adata, self.x, self.layer)
 
@@ -110,6 +114,7 @@ def begin(
         adata = matrices.copied(adata)
     x = matrices.get_matrix(adata, layer)
     earlier = records.steps_of(adata, layer, x)
+    key = records.key_of(key_added or layer)
     if key_added is not None:
-        records.read(adata, records.key_of(key_added))  # refuses what is no record
-    return Step(adata, x, layer, key_added, earlier)
+        records.read(adata, key)  # refuses what is no record
+    return Step(adata, x, layer, key_added, earlier, key, is_sparse(x))

@@ -260,13 +260,21 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     def _samples(self, X: Any, batch: Any = None, covariates: Any = None) -> Samples:
         """Features and labels, told apart by the columns that the estimator names."""
-        return inputs.read_samples(
+        samples = inputs.read_samples(
             X,
             batch,
             covariates,
             batch_column=self.batch_column,
             covariate_columns=self.covariate_columns,
         )
+        shape: tuple[int, ...] = getattr(samples.batch, "shape", ())
+        if len(shape) == 2 and shape[1] != 1 and "batches" not in self.record.takes:
+            msg = (
+                f"{type(self).__name__} takes one batch factor, not {shape[1]}: use "
+                "remove_batch_effect for several, or combine them into one column."
+            )
+            raise InputError(msg)
+        return samples
 
     def _check_features(self, samples: Samples, n_features: int) -> None:
         """Refuse data whose features are not those of `fit`."""

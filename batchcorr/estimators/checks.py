@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_batches",
+    "check_design",
     "check_several",
     "check_variance",
     "drop_redundant",
@@ -67,6 +68,30 @@ def spread_of(moments: Moments) -> Spread:
     return Spread.of(
         n[:, fullest], moments.columns[:, :, fullest], moments.gram[:, :, :, fullest]
     )
+
+
+def check_design(problem: Problem, *, at_least: int) -> list[int]:
+    """The columns to fit, after all that is refused or warned of before a fit.
+
+    Parameters
+    ----------
+    problem
+        Design and moments.
+    at_least
+        The fewest batches that the method works on.
+
+    Raises
+    ------
+    DesignError
+        If there are too few batches, or covariates are confounded with them.
+    """
+    check_batches(problem.read, problem.metadata, at_least=at_least)
+    columns = drop_redundant(problem)
+    warn_of_association(problem)
+    if columns:
+        warn_of_extrapolation(problem, columns)
+        warn_of_lost_digits(problem, columns)
+    return columns
 
 
 def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> None:
@@ -102,9 +127,10 @@ def check_spare(moments: Moments, n_columns: int) -> None:
 def check_variance(fit: LinearFit) -> None:
     """Refuse designs that leave nothing to estimate the variance from."""
     rows, n_batches = int(fit.rows.sum()), len(fit.rows)
-    if rows - n_batches - fit.n_columns < 1:
+    n_columns = len(fit.coefficients)
+    if rows - n_batches - n_columns < 1:
         msg = (
-            f"{rows} samples in {n_batches} batches with {fit.n_columns} "
+            f"{rows} samples in {n_batches} batches with {n_columns} "
             "covariate columns leave nothing to estimate the variance from: use fewer "
             "covariates or more samples, or remove_batch_effect, which scales nothing."
         )

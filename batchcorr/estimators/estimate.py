@@ -94,13 +94,9 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
         If there are too few batches, or covariates are confounded with them.
     """
     metadata = problem.metadata
-    checks.check_batches(problem.read, metadata, at_least=method.fewest_batches)
-    columns = checks.drop_redundant(problem)
+    columns = checks.check_design(problem, at_least=method.fewest_batches)
     fit = problem.fit(columns)
     checks.check_solved(fit, problem)
-    checks.warn_of_association(problem)
-    checks.warn_of_extrapolation(problem, columns)
-    checks.warn_of_lost_digits(problem, columns)
     aim = method._aim(fit, metadata)
     first = len(metadata.names) - len(metadata.nuisance.names)
     centred = np.array(columns, int) >= first  # nuisances do not move the level
@@ -112,7 +108,7 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     )
     checks.warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
-    everything = np.zeros((len(metadata.names), fit.n_features))
+    everything = np.zeros((len(metadata.names), len(fit.solved)))
     everything[columns] = np.where(aim.adjustable, fit.coefficients, 0.0)
     correction = _correction(
         adjustment,

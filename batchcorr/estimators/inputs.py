@@ -19,7 +19,6 @@ __all__ = [
     "SampleNames",
     "Samples",
     "check_features",
-    "check_one_factor",
     "feature_names",
     "no_batch",
     "read_samples",
@@ -189,17 +188,6 @@ def _index(given: Any) -> Any:
 def _is_numbered(index: pd.Index[Any]) -> bool:
     """Whether rows have no names but their places."""
     return index.equals(pd.RangeIndex(len(index)))
-
-
-def check_one_factor(batch: Any, method: str) -> None:
-    """Refuse several batch factors where a method knows one only."""
-    shape: tuple[int, ...] = getattr(batch, "shape", ())
-    if len(shape) == 2 and shape[1] != 1:
-        msg = (
-            f"{method} takes one batch factor, not {shape[1]}: use remove_batch_effect "
-            "for several, or combine them into one column."
-        )
-        raise InputError(msg)
 
 
 def no_batch(method: str) -> InputError:

@@ -186,7 +186,7 @@ class Libraries(Corrector):
         self.method = method
         self.target_sum_ = number(plain, "target_sum", above=0)
         self.mean_library_ = None  # totals against a number need none
-        if plain["mean_library"] is not None:
+        if plain["mean_library"] is not None or not self._needs_no_samples():
             self.mean_library_ = number(plain, "mean_library", above=0)
         self.size_factors_ = None
 

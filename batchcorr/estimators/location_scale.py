@@ -281,8 +281,6 @@ class LocationScaleMethod(FittedState):
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
         samples = self._samples(X, labels.batch, labels.covariates)
-        if "batches" not in self.record.takes:
-            inputs.check_one_factor(samples.batch, type(self).__name__)
         labels = Labels(samples.batch, samples.covariates, labels.nuisance)
         return samples, matrix_to_fit(samples.features), labels
 

@@ -24,7 +24,7 @@ from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
-from batchcorr.models.batch_posteriors import Effects, placed, posterior
+from batchcorr.models.batch_posteriors import Effects, posterior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -159,12 +159,12 @@ class ComBat(LocationScaleMethod):
 
     def _warn_of_far(self, since: int = 0) -> None:
         """Name the features that no other one is near, in batches from one on."""
-        if "far" in self.details_:
+        if not self.parametric and "far" in self.details_:
             warn_of_far(self.details_["far"][since:], self.feature_names_out_)
 
     def _summary(self) -> dict[str, Any]:
         summary = super()._summary()
-        if "far" in self.details_:
+        if not self.parametric and "far" in self.details_:
             far = self.details_["far"].any(axis=0)
             summary["features_partly_corrected"] = int(far.sum())
         return summary
@@ -261,11 +261,11 @@ class ComBat(LocationScaleMethod):
             known=np.zeros_like(explained) if by_location else ~explained & (n > 1),
         )
         found = posterior(effects, parametric=self.parametric, reference=reference)
-        details = found.by_name(pick)
-        details["gamma_hat"] = placed(effects.gamma, pick, np.nan)
-        delta2 = np.where(explained, np.nan, effects.delta2)
-        details["delta_hat"] = placed(delta2, pick, np.nan)
+        details = found.by_name(effects, pick)
+        details["delta_hat"][:, pick] = np.where(
+            explained, np.nan, details["delta_hat"][:, pick]
+        )
         details["mean_only"] = np.full(len(n), by_location)
-        if not self.parametric:
-            details["far"] = placed(found.far, pick, fill=False)
+        if self.parametric:
+            del details["far"]
         return details

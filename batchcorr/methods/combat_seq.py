@@ -170,7 +170,6 @@ class ComBatSeq(Corrector):
         count_checks.check_shrinkage(self)
         samples = self._samples(X, batch, covariates)
         counts = as_counts(samples.features)
-        inputs.check_one_factor(samples.batch, type(self).__name__)
         if samples.batch is None:
             raise inputs.no_batch(type(self).__name__)
         labels = Labels(samples.batch, samples.covariates)

@@ -154,7 +154,11 @@ def feature_shares(
             raise InputError(msg)
         data = matrices.get_matrix(adata, layer)
         labels = read_labels(adata, batch, covariates, None)
-        batch, covariates, formula = labels.batch, labels.covariates, labels.formula
+        batch, covariates, formula = (
+            labels.given.batch,
+            labels.given.covariates,
+            labels.formula,
+        )
     elif layer is not None:
         msg = f"A {type(data).__name__} has no layers: layer= is for an AnnData."
         raise InputError(msg)

@@ -22,7 +22,7 @@ from batchcorr.models.nonparametric import average_likely, far_from_all
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Effects", "Posterior", "placed", "posterior"]
+__all__ = ["Effects", "Posterior", "posterior"]
 
 
 class Effects(NamedTuple):
@@ -77,12 +77,17 @@ class Posterior:
     rounds: NDArray[np.int64]
     far: NDArray[np.bool_]
 
-    def by_name(self, features: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-        """Posterior means of all features, NaN of those left out, and priors (B,)."""
+    def by_name(
+        self, effects: Effects, features: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """Effects and their posterior means, NaN of features left out; priors (B,)."""
         prior = self.prior
         return {
-            "gamma_star": placed(self.gamma, features, np.nan),
-            "delta_star": placed(self.delta2, features, np.nan),
+            "gamma_hat": _placed(effects.gamma, features, np.nan),
+            "delta_hat": _placed(effects.delta2, features, np.nan),
+            "gamma_star": _placed(self.gamma, features, np.nan),
+            "delta_star": _placed(self.delta2, features, np.nan),
+            "far": _placed(self.far, features, fill=False),
             "gamma_bar": prior.location[:, 0],
             "t2": prior.location_variance[:, 0],
             "a_prior": prior.shape[:, 0],
@@ -91,7 +96,7 @@ class Posterior:
         }
 
 
-def placed(values: NDArray[Any], features: NDArray[np.bool_], fill: Any) -> Any:
+def _placed(values: NDArray[Any], features: NDArray[np.bool_], fill: Any) -> Any:
     """Values (B, G) of some features among all of them, `fill` elsewhere."""
     found = np.full((len(values), len(features)), fill, dtype=values.dtype)
     found[:, features] = values

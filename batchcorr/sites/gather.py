@@ -109,7 +109,7 @@ def moments(
     if feature_names(adata) != schema.features:
         positions = positions_of(adata, schema.features, "the schema", "are left out")
         x = x[:, positions]
-    return gather(x, schema, labels.batch, labels.covariates, exact=exact)
+    return gather(x, schema, labels.given.batch, labels.given.covariates, exact=exact)
 
 
 def gather(

@@ -88,7 +88,7 @@ def make_schema(
         known[name] = variable.levels or NUMERIC
     return Schema(
         features=feature_names(adata),
-        batches=BatchLabels.fit(labels.batch, levels=batches).levels,
+        batches=BatchLabels.fit(labels.given.batch, levels=batches).levels,
         units=units,
         covariates=known,
         batch_key=batch_key,

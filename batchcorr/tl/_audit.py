@@ -198,10 +198,10 @@ def audit(
         msg = f"An audit takes one column of adata.obs as batch, not {batch_key!r:.60}."
         raise InputError(msg)
     labels = read_labels(adata, batch_key, covariates, None)
-    table, formula = labels.covariates, labels.formula
+    table, formula = labels.given.covariates, labels.formula
     if test is not None:
         table, formula = with_tested(adata.obs, table, formula, test)
-    given = Labels(labels.batch, table)
+    given = Labels(labels.given.batch, table)
     metadata, design = Metadata.fit_transform(adata.n_obs, given, formula=formula)
     sums = design_sums(design)
     found = design_findings(sums, metadata)

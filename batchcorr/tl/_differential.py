@@ -146,12 +146,12 @@ def differential(
     _warn_of_counts(x)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
     table, formula = with_tested(
-        adata.obs, labels.covariates, labels.formula, contrast.column
+        adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
     sample_weights = _weights(adata, weights)
     problem = Problem.of(
         x,
-        Labels(labels.batch, table, labels.nuisance),
+        Labels(labels.given.batch, table, labels.given.nuisance),
         formula=formula,
         weights=sample_weights,
     )
