@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from batchcorr.design.formula import Formula
+from batchcorr.design.formula import Formula, Input
 from batchcorr.design.formula_encoding import FormulaEncoding
 from batchcorr.design.tables import (
     Table,
@@ -144,26 +144,19 @@ class CovariateEncoding:
         table = read_table(covariates, n_rows, role)
         declared = {str(name): given for name, given in (levels or {}).items()}
         require(declared, table, f"{role} levels")
-        if parsed is None:
-            read = [
-                Variable.fit_transform(
-                    table[name], name, role=role, levels=declared.get(name)
-                )
-                for name in table
-            ]
-        else:
-            require((source.column for source in parsed.inputs), table, role)
-            read = [
-                Variable.fit_transform(
-                    table[source.column],
-                    source.column,
-                    role=role,
-                    levels=source.levels or declared.get(source.column),
-                    category=source.category,
-                    quiet=not parsed.alone(place),
-                )
-                for place, source in enumerate(parsed.inputs)
-            ]
+        inputs = tuple(map(Input, table)) if parsed is None else parsed.inputs
+        require((source.column for source in inputs), table, role)
+        read = [
+            Variable.fit_transform(
+                table[source.column],
+                source.column,
+                role=role,
+                levels=source.levels or declared.get(source.column),
+                category=source.category,
+                quiet=parsed is not None and not parsed.alone(place),
+            )
+            for place, source in enumerate(inputs)
+        ]
         variables = tuple(variable for variable, _ in read)
         values = [value for _, value in read]
         required = tuple(dict.fromkeys(variable.column for variable in variables))

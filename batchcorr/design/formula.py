@@ -20,7 +20,7 @@ from batchcorr.errors import InputError
 if TYPE_CHECKING:
     from batchcorr.design.labels import Level
 
-__all__ = ["LEARNS", "Formula", "is_number"]
+__all__ = ["LEARNS", "Formula", "Input", "is_number"]
 
 Terms: TypeAlias = dict[frozenset[str], tuple[str, ...]]
 Check: TypeAlias = tuple[Callable[[Any], bool], str]

@@ -52,14 +52,12 @@ class KnownModel(NamedTuple):
         DesignError
             If columns repeat each other, or there are as many as samples.
         """
-        kept = CovariateEncoding.fit(covariates, n, formula=formula)
-        other = CovariateEncoding.fit(null, n, role="null covariate")
-        smaller = _independent(
-            np.ones((n, 1)), other.columns(null, n), other.names, refuse=True
-        )
-        full = _independent(
-            np.ones((n, 1)), kept.columns(covariates, n), kept.names, refuse=True
-        )
+        fit = CovariateEncoding.fit_transform
+        kept, columns = fit(covariates, n, formula=formula)
+        other, of_null = fit(null, n, role="null covariate")
+        one = np.ones((n, 1))
+        smaller = _independent(one, of_null, other.names, refuse=True)
+        full = _independent(one, columns, kept.names, refuse=True)
         full = _independent(full, smaller[:, 1:], other.names, refuse=False)
         if full.shape[1] >= n - 1:
             msg = (

@@ -186,7 +186,7 @@ def _permutations(
     """Orders of the rows, within batches, each of which gives another design."""
     members = [np.flatnonzero(design.codes == b) for b in range(design.n_batches)]
     seen = {_digest(design.columns)}
-    order = np.arange(design.n_rows)
+    order = np.arange(len(design.codes))
     while len(seen) <= count:
         for rows in members:
             order[rows] = random.permutation(rows)

@@ -21,6 +21,7 @@ from batchcorr.estimators import (
 )
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.known_model import KnownModel
+from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.scale import warn_if_unlogged
 
@@ -189,7 +190,8 @@ class SurrogateVariables(Corrector):
         The estimator itself.
         """
         surrogate_checks.check_options(self, controls=controls, replicates=replicates)
-        x = self._matrix(X)
+        samples = self._samples(X)
+        x = matrix_to_fit(samples.features)
         warn_if_unlogged(x, type(self).__name__)
         n, n_features = x.shape
         known = KnownModel.of(n, covariates, null, formula=self.formula)
@@ -208,7 +210,7 @@ class SurrogateVariables(Corrector):
                 self.method, values, known, of_controls, sets, count, self.rounds
             )
         )
-        self._remember_features(X, X, x)
+        self._remember_features(samples, n_features)
         self.columns_, self.weights_ = found.columns, found.weights
         self.p_values_, self._frozen = p_values, found.frozen
         self._terms = known.terms, known.null_terms
@@ -238,8 +240,9 @@ class SurrogateVariables(Corrector):
             covariates of new samples, and so what is to be predicted.
         """
         self._require_fitted()
-        x = self._matrix(X)
-        self._check_features(X, x.shape[1])
+        samples = self._samples(X)
+        x = matrix_to_fit(samples.features)
+        self._check_features(samples, x.shape[1])
         assert self._frozen is not None
         frozen = self._frozen | {"weights": self.weights_}
         return surrogate_columns.of_new_samples(
@@ -294,10 +297,6 @@ class SurrogateVariables(Corrector):
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         return self.transform(x)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether `fit` was called."""
-        return self._frozen is not None
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         assert self._frozen is not None

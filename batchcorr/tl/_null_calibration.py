@@ -217,7 +217,9 @@ def null_calibration(
     matrices.require_adata(adata)
     _check(batch_key, test, n_permutations, alpha, random_state)
     labels = read_labels(adata, batch_key, covariates, None)
-    table, formula = with_tested(adata.obs, labels.covariates, labels.formula, test)
+    table, formula = with_tested(
+        adata.obs, labels.given.covariates, labels.formula, test
+    )
     estimator = make_estimator(method, parameters, formula)
     if not fits_moments(estimator):
         msg = (
@@ -229,7 +231,7 @@ def null_calibration(
     records.warn_if_repeated(records.steps_of(adata, layer, given), layer, kept=True)
     x = as_matrix(given)
     warn_if_unlogged(x, method)
-    problem = Problem.of(x, Labels(labels.batch, table), formula=formula)
+    problem = Problem.of(x, Labels(labels.given.batch, table), formula=formula)
     rates = null_rates(
         x,
         problem,

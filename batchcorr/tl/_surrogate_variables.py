@@ -128,8 +128,8 @@ def surrogate_variables(
             estimator.feature_names_ = tuple(map(str, adata.var_names))
         estimator.fit(
             given,
-            covariates=known.covariates,
-            null=of_null.covariates,
+            covariates=known.given.covariates,
+            null=of_null.given.covariates,
             controls=_controls(adata, controls),
             replicates=_replicates(adata, replicates),
         )
