@@ -25,13 +25,7 @@ __all__ = ["Minibatch", "leaves", "map_tensors", "n_samples", "read_batches", "t
 def map_tensors(
     tree: Any, function: Callable[[Any], Any], kind: type = torch.Tensor
 ) -> Any:
-    """The nesting with every tensor (or leaf of another kind) replaced by a function of it.
-
-    Examples
-    --------
-    >>> map_tensors({"x": torch.ones(2), "name": "a"}, lambda x: (x * 2).tolist())
-    {'x': [2.0, 2.0], 'name': 'a'}
-    """
+    """The nesting with every tensor (or leaf of another kind) replaced by a function of it."""
     if isinstance(tree, kind):
         return function(tree)
     if isinstance(tree, Mapping):
@@ -43,13 +37,7 @@ def map_tensors(
 
 
 def leaves(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a nesting, one after the other.
-
-    Examples
-    --------
-    >>> [x.item() for x in leaves([torch.tensor(1), (torch.tensor(2), "label")])]
-    [1, 2]
-    """
+    """The tensors of a nesting, one after the other."""
     if isinstance(tree, torch.Tensor):
         yield tree
     elif isinstance(tree, Mapping):
@@ -63,18 +51,7 @@ def leaves(tree: Any) -> Iterator[Tensor]:
 
 
 def n_samples(batch: Any) -> int:
-    """How many samples a batch has.
-
-    Raises
-    ------
-    InputError
-        If it holds no tensor, its tensors disagree, or values are NaN.
-
-    Examples
-    --------
-    >>> n_samples((torch.ones(3, 2), torch.ones(3)))
-    3
-    """
+    """How many samples a batch has."""
     tensors = [value for value in leaves(batch) if value.ndim]
     sizes = sorted({int(value.shape[0]) for value in tensors})
     if not sizes:
@@ -105,14 +82,7 @@ def n_samples(batch: Any) -> int:
 
 
 def take(batch: Any, rows: Tensor) -> Any:
-    """Some samples of a batch, in a nesting like its own.
-
-    Examples
-    --------
-    >>> x, name = take((torch.arange(4), "a"), torch.tensor([3, 0]))
-    >>> x.tolist(), name
-    ([3, 0], 'a')
-    """
+    """Some samples of a batch, in a nesting like its own."""
     return map_tensors(
         batch, lambda value: value[rows.to(value.device)] if value.ndim else value
     )
@@ -130,14 +100,7 @@ class Minibatch(NamedTuple):
 
 
 def read_batches(loader: Iterable[Any]) -> Iterator[Minibatch]:
-    """What goes into the model: tensors, first items of tuples, or mappings.
-
-    Raises
-    ------
-    InputError
-        If the loader is none, is empty, or gives something else; if values are not
-        finite.
-    """
+    """What goes into the model: tensors, first items of tuples, or mappings."""
     if isinstance(loader, torch.Tensor) or not isinstance(loader, Iterable):
         msg = (
             "The loader must give batches: a DataLoader, or a list of tensors, not a "

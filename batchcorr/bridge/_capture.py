@@ -196,13 +196,7 @@ def _read_axes(
 
 
 def _read_given(given: Any, key: str) -> Any:
-    """Return labels in a list, the number of an item of the loader's tuples, or None.
-
-    Raises
-    ------
-    InputError
-        If it is something else.
-    """
+    """Return labels in a list, the number of an item of the loader's tuples, or None."""
     if given is None or (hasattr(given, "tolist") and getattr(given, "ndim", 0) > 0):
         return given
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):

@@ -21,15 +21,15 @@ from scipy.stats import chi2
 
 from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._estimators import EmpiricalBayes
-from batchcorr.bridge._layerwise import correct, put
 from batchcorr.bridge._running import evaluating, run, wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import CovariateWarning, InputError, warn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import nn
-    from torch.nn.modules.batchnorm import _BatchNorm
 
     from batchcorr.bridge._batches import Minibatch
     from batchcorr.bridge._layerwise import Statistics
@@ -47,11 +47,6 @@ CLEARLY = 2.0
 
 def read_classes(batches: list[Minibatch]) -> NDArray[np.int64] | None:
     """The class of each sample, 0 … K-1, that a loader gave; None if it gave none.
-
-    Raises
-    ------
-    InputError
-        If only some minibatches have labels, or they are not 0 … K-1.
 
     Warns
     -----
@@ -87,17 +82,18 @@ def _labels_of(batch: Minibatch) -> NDArray[np.int64] | None:
 
 
 def _warn_of_other_labels(batch: Minibatch) -> None:
-    """Warn of classes in another form than integers."""
+    """Warn of classes in another form than integers: as floats, or one-hot."""
     labels = batch.others[0] if batch.others else None
     if not isinstance(labels, torch.Tensor) or labels.layout != torch.strided:
         return
     if labels.ndim not in {1, 2} or not labels.numel() or labels.is_complex():
         return
-    one_hot = labels.ndim == 2 and labels.shape[1] > 1
-    ones = ((labels == 1).sum(-1) == 1) & ((labels != 0).sum(-1) == 1)
-    if bool((labels != labels.round()).any() if labels.is_floating_point() else False):
+    if labels.is_floating_point() and bool((labels != labels.round()).any()):
         return
-    if one_hot and not bool(ones.all()):
+    one_hot = labels.ndim == 2 and labels.shape[1] > 1
+    if one_hot and not bool(((labels == 1).sum(1) == labels.count_nonzero(1)).all()):
+        return
+    if one_hot and not bool((labels.count_nonzero(1) == 1).all()):
         return
     what = "one-hot rows" if one_hot else f"labels of {labels.dtype}"
     msg = (
@@ -115,31 +111,32 @@ def _warn_of_other_labels(batch: Minibatch) -> None:
 def choose_classes(
     model: nn.Module,
     loader: Iterable[Any],
-    order: Mapping[str, _BatchNorm],
     profile: Profile,
-    old: Statistics,
+    correct: Callable[[EmpiricalBayes], tuple[Statistics, int]],
+    restore: Callable[[], None],
 ) -> tuple[EmpiricalBayes, Statistics, NDArray[np.float64]]:
     """The believed correction: its estimator, statistics and class shares.
 
     Parameters
     ----------
-    model, loader, order
-        The model, corrected by eb without classes; the domain; the layers.
+    model, loader
+        The model, corrected by eb without classes, and the domain.
     profile
         What is known of the source.
-    old
-        The layers' statistics before anything was corrected.
+    correct, restore
+        Correct the model by an estimator; put it back as it was at first.
     """
     classes = len(profile.shares)
     starts = [_mean_probabilities(model, loader, classes)]
-    put(order, old)
+    restore()
     starts.append(_mean_probabilities(model, loader, classes))
     found = []
-    for shares in starts:
+    for start in starts:
+        shares = start
         for _ in range(ROUNDS):
             assumed, estimate = shares, EmpiricalBayes(profile, shares)
-            values = correct(model, loader, order, estimate)
-            shares = _mean_probabilities(model, loader, classes)  # noqa: PLW2901
+            values, _ = correct(estimate)
+            shares = _mean_probabilities(model, loader, classes)
         found.append((estimate, values, assumed))
     corrected, uncorrected = found
     gain = uncorrected[0].evidence - corrected[0].evidence
@@ -161,14 +158,6 @@ def is_unbalanced(
         Of the domain and of the source: (K,).
     n
         Samples.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> even = np.full(10, 0.1)
-    >>> two = np.r_[0.5, 0.5, np.zeros(8)]
-    >>> is_unbalanced(two, even, 2), is_unbalanced(two, even, 8)
-    (False, True)
     """
     if len(shares) < 2:
         return False
@@ -210,13 +199,7 @@ def _mean_probabilities(
 
 
 def _logits_of(answer: Any) -> Any:
-    """The logits in what a model gave: itself, `logits`, or the first of a tuple.
-
-    Examples
-    --------
-    >>> _logits_of({"loss": 1, "logits": 2}), _logits_of((2, 1)), _logits_of(2)
-    (2, 2, 2)
-    """
+    """The logits in what a model gave: itself, `logits`, or the first of a tuple."""
     if isinstance(answer, Mapping):
         return answer.get("logits")
     if isinstance(answer, torch.Tensor):

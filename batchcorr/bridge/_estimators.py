@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.bridge._norms import statistics_of
+from batchcorr.bridge._profile import layer_of
 from batchcorr.bridge._shrink import shrunken_statistics
 from batchcorr.errors import InputError
 from batchcorr.models.channel_shrinkage import shrink_features
@@ -22,65 +24,47 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch.nn.modules.batchnorm import _BatchNorm
 
-    from batchcorr.bridge._layerwise import Observed, Statistics
+    from batchcorr.bridge._layerwise import Estimator, Observed
     from batchcorr.bridge._profile import Profile
 
 __all__ = ["EmpiricalBayes", "adabn", "combat", "mixed"]
 
 
-def adabn(name: str, observed: Observed) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of the domain.
-
-    Raises
-    ------
-    InputError
-        If there is one row only.
-    """
+def adabn(name: str, _norm: _BatchNorm, observed: Observed) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the domain."""
     moments = observed.moments
-    if float(moments.n[0, 0]) < 2:
+    if float(moments.n) < 2:
         msg = (
             f"The layer {name!r} receives one row in all, which has no variance: give "
             'more samples, or use method="mix", "combat" or "eb".'
         )
         raise InputError(msg)
-    return moments.mean[0], moments.squares[0] / moments.n[0]
+    return moments.mean[0], moments.variance()[0]
 
 
-def mixed(
-    before: Statistics, alpha: Callable[[int], float]
-) -> Callable[[str, Observed], tuple[Tensor, Tensor]]:
-    """Return the estimator that mixes the domain with what was before.
+def mixed(alpha: Callable[[int], float]) -> Estimator:
+    """The estimator that mixes the domain, at a share that depends on the samples."""
 
-    Parameters
-    ----------
-    before
-        Statistics of the layers until now.
-    alpha
-        Gives the domain's share from the number of samples.
-    """
-
-    def estimate(name: str, observed: Observed) -> tuple[Tensor, Tensor]:
+    def estimate(
+        _name: str, norm: _BatchNorm, observed: Observed
+    ) -> tuple[Tensor, Tensor]:
         moments, share = observed.moments, alpha(observed.samples)
-        mean, variance = before[name]
-        own = moments.squares[0] / moments.n[0]
+        mean, variance = statistics_of(norm)
         return (
             (1 - share) * mean + share * moments.mean[0],
-            (1 - share) * variance + share * own,
+            (1 - share) * variance + share * moments.variance()[0],
         )
 
     return estimate
 
 
-def combat(before: Statistics) -> Callable[[str, Observed], tuple[Tensor, Tensor]]:
-    """Return the estimator that shrinks as ComBat does."""
-
-    def estimate(name: str, observed: Observed) -> tuple[Tensor, Tensor]:
-        moments = observed.moments
-        own = (int(moments.n[0, 0]), moments.mean[0], moments.variance()[0])
-        return shrunken_statistics(*own, *before[name])
-
-    return estimate
+def combat(_name: str, norm: _BatchNorm, observed: Observed) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the domain, shrunken as ComBat does."""
+    moments = observed.moments
+    own = (int(moments.n), moments.mean[0], moments.variance()[0])
+    return shrunken_statistics(*own, *statistics_of(norm))
 
 
 class EmpiricalBayes:
@@ -109,28 +93,23 @@ class EmpiricalBayes:
         self.profile, self.shares = profile, shares
         self.evidence = -np.inf
         self.kept: dict[str, tuple[float, float]] = {}
-        self._absorbed = (0.0, 0.0)
 
-    def __call__(self, name: str, observed: Observed) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the next layer."""
-        layer, moments = self.profile.layers[name], observed.moments
-        mean = moments.mean[0].double().cpu().numpy()
-        single = float(moments.n[0, 0]) < 2
-        variance = (moments.squares[0] / moments.n[0]).double().cpu().numpy()
+    def __call__(
+        self, name: str, norm: _BatchNorm, observed: Observed
+    ) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the next layer."""
+        layer, moments = layer_of(self.profile, name, norm), observed.moments
         known = layer.variance > 0
         sd = np.sqrt(layer.variance[known])
-        table = layer.null
         centre: NDArray[np.float64] | float = 0.0
         spread: NDArray[np.float64] | float = 1.0
-        if self.shares is not None and layer.class_null is not None:
-            table = layer.class_null
+        if self.shares is not None:
             centre, spread = (part[known] for part in layer.mixture(self.shares))
-        null = table.at(
-            self.profile.sizes, observed.samples, self._absorbed, single=single
-        )
+        single = float(moments.n) < 2
+        null = layer.null(self.profile.sizes, observed.samples, single=single)
         found = shrink_features(
-            (mean - layer.mean)[known] / sd,
-            variance[known] / sd**2,
+            (moments.mean[0].cpu().numpy() - layer.mean)[known] / sd,
+            moments.variance()[0].cpu().numpy()[known] / sd**2,
             null.select(known),
             centre=centre,
             spread=spread,
@@ -138,11 +117,6 @@ class EmpiricalBayes:
         if not self.kept:
             self.evidence = found.log_evidence
         self.kept[name] = (found.location_share, found.scale_share)
-        location, scale = self._absorbed
-        self._absorbed = (
-            1 - (1 - location) * (1 - found.location_share),
-            1 - (1 - scale) * (1 - found.scale_share),
-        )
         mean, variance = layer.mean.copy(), layer.variance.copy()
         mean[known] += sd * found.gamma
         variance[known] *= found.delta2

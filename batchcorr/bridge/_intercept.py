@@ -122,7 +122,11 @@ class Call:
 
 
 class Intercept(TorchFunctionMode):
-    """Answers BatchNorm's calls that normalize by their batch; all else goes its way."""
+    """Answers BatchNorm's calls that normalize by their batch; all else goes its way.
+
+    The answer is torch's own, but running statistics stay, and one value per channel is
+    normalized, too, to 0.
+    """
 
     def __torch_function__(
         self,
@@ -141,8 +145,13 @@ class Intercept(TorchFunctionMode):
 
     def answer(self, call: Call) -> Tensor:
         """The output of a call that normalizes by its own batch."""
-        own = call.moments()
-        return call.normalized(own.mean, own.variance())
+        x = call.input
+        if x.numel() <= x.shape[1]:
+            own = call.moments()
+            return call.normalized(own.mean, own.variance())
+        return F.batch_norm(
+            x, None, None, call.weight, call.bias, training=True, eps=call.eps
+        )
 
 
 class Quiet(TorchFunctionMode):
@@ -151,16 +160,15 @@ class Quiet(TorchFunctionMode):
     What a model computes is then a function of its input alone, so that two
     computations may be compared number by number.
 
-    Examples
-    --------
-    >>> with Quiet() as quiet:
-    ...     F.dropout(torch.ones(3), p=0.9).tolist(), quiet.draws
-    ([1.0, 1.0, 1.0], 1)
+    Parameters
+    ----------
+    still
+        Whether they are held still, or only counted, in `draws`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, still: bool = True) -> None:
         super().__init__()
-        self.draws = 0
+        self.still, self.draws = still, 0
 
     def __torch_function__(
         self,
@@ -180,8 +188,8 @@ class Quiet(TorchFunctionMode):
         self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
     ) -> Any:
         """What a random function gives, by its number in the forward pass."""
-        del number, drawn
-        return still()
+        del number
+        return still() if self.still else drawn()
 
 
 def _still(

@@ -7,43 +7,29 @@ the layer needs all, so that they are run once per layer, as far as that layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._batches import Minibatch, read_batches
-from batchcorr.bridge._norms import batch_norms, statistics_of
-from batchcorr.bridge._rows import to_rows
+from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._norms import statistics_of
+from batchcorr.bridge._rows import channel_moments
 from batchcorr.bridge._running import evaluating, has_hooks, hooked, input_of, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from batchcorr.models.moments import Moments
 
-__all__ = [
-    "Estimator",
-    "Observed",
-    "Snapshot",
-    "Statistics",
-    "call_order",
-    "correct",
-    "put",
-    "require_reusable",
-    "restore",
-    "restoring",
-    "snapshot",
-    "statistics",
-]
+__all__ = ["Estimator", "Observed", "Statistics", "call_order", "correct", "put"]
 
 Statistics: TypeAlias = "dict[str, tuple[Tensor, Tensor]]"
 """Running mean and variance of layers, by name."""
-
-Snapshot: TypeAlias = "list[tuple[_BatchNorm, str, Tensor]]"
 
 
 class Observed(NamedTuple):
@@ -53,8 +39,8 @@ class Observed(NamedTuple):
     samples: int
 
 
-Estimator: TypeAlias = "Callable[[str, Observed], tuple[Tensor, Tensor]]"
-"""Gives mean and variance from a layer's name and what it received."""
+Estimator: TypeAlias = "Callable[[str, _BatchNorm, Observed], tuple[Tensor, Tensor]]"
+"""Gives mean and variance of a layer from what it received."""
 
 
 class _ReachedError(BaseException):
@@ -64,13 +50,49 @@ class _ReachedError(BaseException):
     """
 
 
-def require_reusable(loader: Iterable[Any]) -> None:
-    """Refuse what can be run through only once.
+def put(norms: Mapping[str, _BatchNorm], values: Statistics) -> None:
+    """Set the statistics of layers; refuse those that do not fit into its numbers."""
+    for name, new in values.items():
+        norm = norms[name]
+        for buffer, value in zip(
+            (norm.running_mean, norm.running_var), new, strict=True
+        ):
+            assert buffer is not None
+            rounded = value.to(buffer)
+            if not bool(torch.isfinite(rounded).all()):
+                msg = (
+                    f"The BatchNorm layer {name!r} would get statistics up to "
+                    f"{float(value.abs().max()):.3g}, which its {buffer.dtype} does "
+                    "not hold: recalibrate model.float(), or keep the BatchNorm "
+                    "layers in float32."
+                )
+                raise InputError(msg)
+            with torch.no_grad():
+                buffer.copy_(rounded)
 
-    Raises
-    ------
-    InputError
-        If it is an iterator.
+
+def correct(
+    model: nn.Module,
+    loader: Iterable[Any],
+    norms: Mapping[str, _BatchNorm],
+    estimate: Estimator,
+) -> tuple[Statistics, int]:
+    """Estimate and set the statistics of every layer; the next sees them corrected.
+
+    Parameters
+    ----------
+    model, loader
+        The model, and the samples of one domain.
+    norms
+        Its BatchNorm layers.
+    estimate
+        The estimator.
+
+    Returns
+    -------
+    tuple
+        The statistics of the layers that are called, in their order; and the number of
+        samples.
     """
     if isinstance(loader, Iterator):
         msg = (
@@ -78,95 +100,70 @@ def require_reusable(loader: Iterable[Any]) -> None:
             "for each layer: give a DataLoader, or list(loader)."
         )
         raise InputError(msg)
+    batches = read_batches(loader)
+    only, another = next(batches), next(batches, None)
+    found: Statistics = {}
+
+    def set_from(name: str, moments: Moments, samples: int) -> None:
+        if not bool(torch.isfinite(moments.mean + moments.squares).all()):
+            msg = (
+                f"The BatchNorm layer {name!r} receives values that are not finite "
+                "(NaN): the model or its inputs are broken before it."
+            )
+            raise InputError(msg)
+        if name in found:
+            raise InputError(_repeated(name))
+        statistics_of(norms[name])  # refuses a layer that keeps none
+        found[name] = estimate(name, norms[name], Observed(moments, samples))
+        put(norms, {name: found[name]})
+
+    if another is None:
+        _in_one_pass(model, only.inputs, norms, only.size, set_from)
+        return found, only.size
+    order, samples = call_order(model, loader, norms)
+    for name in order:
+        set_from(name, _received(model, loader, norms[name]), samples)
+    return found, samples
 
 
-# -- statistics of layers ----------------------------------------------------------------
+def _in_one_pass(
+    model: nn.Module,
+    inputs: Any,
+    norms: Mapping[str, _BatchNorm],
+    samples: int,
+    set_from: Callable[[str, Moments, int], None],
+) -> None:
+    """Give each layer its statistics when it is reached."""
+    names = {norm: name for name, norm in norms.items()}
+    failed: list[Exception] = []  # raised at the end: a model might catch it
+    called: list[str] = []
 
+    def reach(norm: Any, args: Any, kwargs: Any) -> None:
+        called.append(names[norm])
+        try:
+            moments = channel_moments(input_of(args, kwargs))
+            if not failed:
+                set_from(names[norm], moments, samples)
+        except Exception as error:  # noqa: BLE001
+            failed.append(error)
 
-def statistics(order: Mapping[str, _BatchNorm]) -> Statistics:
-    """Copies of the layers' statistics, in float64."""
-    found = {name: statistics_of(norm) for name, norm in order.items()}
-    return {name: (mean.clone(), var.clone()) for name, (mean, var) in found.items()}
-
-
-def put(order: Mapping[str, _BatchNorm], values: Statistics) -> None:
-    """Set the statistics of layers.
-
-    Raises
-    ------
-    InputError
-        If one does not fit into the numbers of its layer.
-    """
-    with torch.no_grad():
-        for name, new in values.items():
-            norm = order[name]
-            for buffer, value in zip(
-                (norm.running_mean, norm.running_var), new, strict=True
-            ):
-                assert buffer is not None
-                rounded = value.to(buffer)
-                if not bool(torch.isfinite(rounded).all()):
-                    msg = (
-                        f"The BatchNorm layer {name!r} would get statistics up to "
-                        f"{float(value.abs().max()):.3g}, which its {buffer.dtype} does "
-                        "not hold: recalibrate model.float(), or keep the BatchNorm "
-                        "layers in float32."
-                    )
-                    raise InputError(msg)
-                buffer.copy_(rounded)
-
-
-def snapshot(order: Mapping[str, _BatchNorm]) -> Snapshot:
-    """The layers' statistics as they are, to the bit."""
-    return [
-        (norm, name, getattr(norm, name).clone())
-        for norm in order.values()
-        for name in ("running_mean", "running_var")
-        if getattr(norm, name) is not None
-    ]
-
-
-def restore(before: Snapshot) -> None:
-    """Put statistics back."""
-    with torch.no_grad():
-        for norm, name, value in before:
-            getattr(norm, name).copy_(value)
-
-
-@contextmanager
-def restoring(order: Mapping[str, _BatchNorm], *, always: bool) -> Iterator[Snapshot]:
-    """Put the layers' statistics back: after what is done inside, or only if it fails."""
-    before = snapshot(order)
-    try:
-        yield before
-    except BaseException:
-        restore(before)
-        raise
-    if always:
-        restore(before)
-
-
-# -- runs --------------------------------------------------------------------------------
+    with hooked(norms.values(), before=reach), evaluating(model):
+        run(model, inputs)
+    if failed:
+        raise failed[0]
+    _require_called(called)
 
 
 def call_order(
-    model: nn.Module, loader: Iterable[Any]
-) -> tuple[dict[str, _BatchNorm], int]:
-    """The BatchNorm layers in the order in which a run calls them; samples of the loader.
-
-    Raises
-    ------
-    InputError
-        If a layer is called twice in one run, in some minibatches only, keeps no
-        statistics, or none is called.
-    """
-    norms = batch_norms(model, frozen=True)
+    model: nn.Module, loader: Iterable[Any], norms: Mapping[str, _BatchNorm]
+) -> tuple[list[str], int]:
+    """The layers in the order in which a run calls them, and the samples of a loader."""
     names = {norm: name for name, norm in norms.items()}
     calls: list[str] = []
     first: list[str] | None = None
     samples = 0
 
-    def note(norm: _BatchNorm, _args: Any, _kwargs: Any) -> None:
+    def note(norm: Any, _args: Any, _kwargs: Any) -> None:
         calls.append(names[norm])
 
     with hooked(norms.values(), before=note), evaluating(model):
@@ -176,15 +173,45 @@ def call_order(
             first = list(calls) if first is None else first
             _require_same_calls(first, calls, number)
             samples += minibatch.size
+    _require_called(calls)
     for name in calls:
+        statistics_of(norms[name])  # refuses a layer that keeps none
         if calls.count(name) > 1:
             raise InputError(_repeated(name))
+    return calls, samples
+
+
+def _received(model: nn.Module, loader: Iterable[Any], norm: _BatchNorm) -> Moments:
+    """Run the loader, as far as one layer, and pool what it receives.
+
+    Where somebody watches the model by hooks, runs are completed, so that for every
+    call that begins one ends.
+    """
+    received: list[Moments] = []
+    whole = has_hooks(model)
+
+    def stop(_norm: nn.Module, args: Any, kwargs: Any) -> None:
+        received.append(channel_moments(input_of(args, kwargs)))
+        if not whole:
+            raise _ReachedError
+
+    with hooked([norm], before=stop), evaluating(model):
+        for minibatch in read_batches(loader):
+            with suppress(_ReachedError):
+                run(model, minibatch.inputs)
+    total = received[0]
+    for part in received[1:]:
+        total = total.merge(part)
+    return total
+
+
+# -- what is refused ---------------------------------------------------------------------
+
+
+def _require_called(calls: list[str]) -> None:
     if not calls:
         msg = "The model has BatchNorm layers, but a run does not call any."
         raise InputError(msg)
-    order = {name: norms[name] for name in calls}
-    statistics(order)  # a kind error where there are none
-    return order, samples
 
 
 def _repeated(name: str) -> str:
@@ -207,100 +234,3 @@ def _require_same_calls(first: list[str], calls: list[str], number: int) -> None
         "same layers."
     )
     raise InputError(msg)
-
-
-def correct(
-    model: nn.Module,
-    loader: Iterable[Any],
-    order: Mapping[str, _BatchNorm],
-    estimate: Estimator,
-) -> Statistics:
-    """Estimate and set the statistics of every layer; the next sees them corrected.
-
-    Parameters
-    ----------
-    model, loader
-        The model, and the samples of one domain.
-    order
-        The layers in the order of their calls.
-    estimate
-        The estimator.
-    """
-    batches = read_batches(loader)
-    only, another = next(batches), next(batches, None)
-    if another is None:
-        return _in_one_pass(model, only, order, estimate)
-    found: Statistics = {}
-    for name, norm in order.items():
-        found[name] = estimate(name, _observe(model, loader, name, norm))
-        put(order, {name: found[name]})
-    return found
-
-
-def _in_one_pass(
-    model: nn.Module,
-    minibatch: Minibatch,
-    order: Mapping[str, _BatchNorm],
-    estimate: Estimator,
-) -> Statistics:
-    """Give each layer its statistics when it is reached."""
-    names = {norm: name for name, norm in order.items()}
-    found: Statistics = {}
-    failed: list[Exception] = []  # raised at the end: a model might catch it
-
-    def set_statistics(norm: _BatchNorm, args: Any, kwargs: Any) -> None:
-        if failed:
-            return
-        name, x = names[norm], input_of(args, kwargs)
-        try:
-            moments = tensor_moments(to_rows(x))
-            _require_finite(name, moments)
-            found[name] = estimate(name, Observed(moments, minibatch.size))
-            put(order, {name: found[name]})
-        except Exception as error:  # noqa: BLE001
-            failed.append(error)
-
-    with hooked(order.values(), before=set_statistics), evaluating(model):
-        run(model, minibatch.inputs)
-    if failed:
-        raise failed[0]
-    return found
-
-
-def _observe(
-    model: nn.Module, loader: Iterable[Any], name: str, norm: _BatchNorm
-) -> Observed:
-    """Run the loader, as far as one layer, and pool what it receives.
-
-    Where somebody watches the model by hooks, runs are completed, so that for every
-    call that begins one ends.
-    """
-    received: list[Tensor] = []
-    whole = has_hooks(model)
-
-    def stop(_norm: nn.Module, args: Any, kwargs: Any) -> None:
-        received.append(input_of(args, kwargs))
-        if not whole:
-            raise _ReachedError
-
-    total: Moments | None = None
-    samples = 0
-    with hooked([norm], before=stop), evaluating(model):
-        for minibatch in read_batches(loader):
-            with suppress(_ReachedError):
-                run(model, minibatch.inputs)
-            part = tensor_moments(to_rows(received.pop()))
-            total = part if total is None else total.merge(part)
-            samples += minibatch.size
-    assert total is not None
-    _require_finite(name, total)
-    return Observed(total, samples)
-
-
-def _require_finite(name: str, moments: Moments) -> None:
-    if not bool(torch.isfinite(moments.mean + moments.squares).all()):
-        msg = (
-            f"The BatchNorm layer {name!r} receives values that are not finite (NaN): "
-            "the model or its inputs are broken before it."
-        )
-        raise InputError(msg)

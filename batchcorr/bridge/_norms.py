@@ -11,7 +11,8 @@ activation in the same module (timm's BatchNormAct2d), or frozen into buffers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -24,9 +25,12 @@ from batchcorr.errors import InputError, some
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from torch import Tensor
 
 __all__ = [
+    "Snapshot",
     "affine_of",
     "batch_norms",
     "channels_of",
@@ -37,6 +41,9 @@ __all__ = [
     "normalizing",
     "require_model",
     "require_plain",
+    "restore",
+    "restored_statistics",
+    "snapshot",
     "statistics_of",
     "unwrapped",
 ]
@@ -57,13 +64,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def require_model(model: object) -> nn.Module:
-    """The model, unwrapped, if it is one whose layers all have their shapes.
-
-    Raises
-    ------
-    InputError
-        If it is no module, or has lazy layers that have not met data yet.
-    """
+    """The model, unwrapped, if it is one whose layers all have their shapes."""
     if not isinstance(model, nn.Module):
         msg = f"The model must be a torch.nn.Module, not a {type(model).__name__}."
         raise InputError(msg)
@@ -79,13 +80,7 @@ def require_model(model: object) -> nn.Module:
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a layer is a BatchNorm that can be trained.
-
-    Examples
-    --------
-    >>> is_batch_norm(nn.SyncBatchNorm(2)), is_batch_norm(nn.InstanceNorm1d(2))
-    (True, False)
-    """
+    """Whether a layer is a BatchNorm that can be trained."""
     return isinstance(module, _NormBase) and not isinstance(module, _InstanceNorm)
 
 
@@ -112,11 +107,6 @@ def batch_norms(
         Whether there must be one.
     frozen
         Whether those are wanted too that consist of buffers.
-
-    Raises
-    ------
-    InputError
-        If there is none and one is needed.
     """
     found = {
         name: cast("_BatchNorm", module)
@@ -135,13 +125,7 @@ def batch_norms(
 
 
 def require_plain(model: nn.Module) -> None:
-    """Refuse models whose BatchNorm layers cannot be seen, or are of several domains.
-
-    Raises
-    ------
-    InputError
-        If the model is scripted, or has layers with statistics for several domains.
-    """
+    """Refuse models whose BatchNorm layers cannot be seen, or are of several domains."""
     for name, module in model.named_modules():
         scripted = isinstance(module, torch.jit.ScriptModule)
         if scripted and (not name or "BatchNorm" in module.original_name):
@@ -170,13 +154,7 @@ def channels_of(norm: _BatchNorm) -> int:
 
 
 def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """The running mean and variance of a layer, in float64.
-
-    Raises
-    ------
-    InputError
-        If it keeps none.
-    """
+    """The running mean and variance of a layer, in float64."""
     if norm.running_mean is None or norm.running_var is None:
         msg = (
             "A BatchNorm layer with track_running_stats=False has no frozen "
@@ -184,6 +162,37 @@ def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         )
         raise InputError(msg)
     return wide(norm.running_mean), wide(norm.running_var)
+
+
+Snapshot: TypeAlias = "list[tuple[_BatchNorm, str, Tensor]]"
+"""Layers, names of their buffers, and what these held."""
+
+
+def snapshot(norms: Mapping[str, _BatchNorm]) -> Snapshot:
+    """The layers' statistics as they are, to the bit."""
+    return [
+        (norm, name, getattr(norm, name).clone())
+        for norm in norms.values()
+        for name in STATISTICS
+        if getattr(norm, name) is not None
+    ]
+
+
+def restore(before: Snapshot) -> None:
+    """Put statistics back."""
+    with torch.no_grad():
+        for norm, name, value in before:
+            getattr(norm, name).copy_(value)
+
+
+@contextmanager
+def restored_statistics(norms: Mapping[str, _BatchNorm]) -> Iterator[None]:
+    """Put the layers' statistics back at the end."""
+    before = snapshot(norms)
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def affine_of(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
@@ -196,15 +205,7 @@ def affine_of(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
 
 
 def correction_of(norm: _BatchNorm) -> LocationScale:
-    """What a BatchNorm layer does in evaluation mode, as a frozen correction.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> correction = correction_of(nn.BatchNorm1d(2, eps=3.0).eval())
-    >>> correction.scale.tolist()
-    [[0.5, 0.5]]
-    """
+    """What a BatchNorm layer does in evaluation mode, as a frozen correction."""
     mean, variance = statistics_of(norm)
     weight, bias = affine_of(norm)
     return normalizing(mean[None, :], variance[None, :], eps_of(norm), weight, bias)
@@ -227,12 +228,6 @@ def normalizing(
         ε, added to the variance.
     weight, bias
         γ and β, (C,); None: 1 and 0.
-
-    Examples
-    --------
-    >>> unit = normalizing(torch.tensor([[2.0]]), torch.tensor([[4.0]]), 0.0)
-    >>> unit.scale.item(), unit.shift.item()
-    (0.5, -1.0)
     """
     wide = torch.promote_types(mean.dtype, torch.float32)
     scale = 1 / torch.sqrt(variance.to(wide) + eps)

@@ -1,8 +1,13 @@
-"""A profile: what recalibration needs to know of the source, without its data.
+r"""A profile: what recalibration needs to know of the source, without its data.
 
 For every BatchNorm layer it holds the source's mean and variance (measured, all layers
 before it measured too), how the statistics of a small support err, and the mean and
-variance of each class where labels were given. It is saved beside the weights.
+variance of each class where labels were given. It is saved beside the weights, and knows
+its model by two numbers of each weight w,
+
+    ‖w‖,      Σ cos(i) w_i / ‖w‖
+
+which are the same on every device, and nearly so after the weights were rounded.
 """
 
 from __future__ import annotations
@@ -13,60 +18,86 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._files import npz
-from batchcorr.bridge._norms import affine_of, channels_of
-from batchcorr.bridge._null_table import NullTable
+from batchcorr.bridge._norms import batch_norms, channels_of
+from batchcorr.bridge._running import wide
+from batchcorr.bridge._torch import torch
 from batchcorr.errors import FileError, InputError
+from batchcorr.models.channel_shrinkage import Null
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
     from numpy.typing import NDArray
+    from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["LayerProfile", "Profile", "weights_of"]
+    Floats = NDArray[np.float64]
 
-SCHEMA = 3
+__all__ = [
+    "LayerProfile",
+    "Profile",
+    "fingerprints",
+    "layer_of",
+    "require_weights",
+]
+
+SCHEMA = 4
 SAME = 0.01
-"""Share by which γ, β and fingerprints may differ from those of the profile's model."""
+"""Share by which fingerprints may differ from those of the profile's model."""
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer of C channels; K classes, or 0 where there were no labels.
+    """One layer of C channels; S support sizes; K classes, or 0 without labels.
 
     Attributes
     ----------
     mean, variance
         Of the source: (C,).
-    weight, bias
-        γ and β, to know the model again: (C,).
-    producers
-        Fingerprints of the P parameters before the layer, for the same end: (P, 3).
-    null
-        Errors of a support.
-    class_null
-        Errors of a support whose classes are known; None without labels.
+    location_noise, log_bias, log_variance
+        Variance of a support's mean, and bias and variance of its log variance, in
+        units of the source: (S, C). The latter are NaN where a single row has none.
+    effective
+        Independent channels that means and log variances count for: (2,).
     class_mean, class_square
         Mean of z and z² in each class, z = (x - mean)/sd: (K, C).
     """
 
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    weight: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    producers: NDArray[np.float64]
-    null: NullTable
-    class_null: NullTable | None
-    class_mean: NDArray[np.float64]
-    class_square: NDArray[np.float64]
+    mean: Floats
+    variance: Floats
+    location_noise: Floats
+    log_bias: Floats
+    log_variance: Floats
+    effective: Floats
+    class_mean: Floats
+    class_square: Floats
 
-    def mixture(
-        self, shares: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and variance of z in a mixture of classes: (…, C) each."""
+    def mixture(self, shares: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance of z in a mixture of classes: (C,) each."""
         mean = shares @ self.class_mean
         return mean, np.maximum(shares @ self.class_square - mean**2, 1e-6)
+
+    def null(self, sizes: NDArray[np.int64], n: int, *, single: bool) -> Null:
+        """The errors of n samples: between sizes log-linear, beyond them as 1/n.
+
+        Parameters
+        ----------
+        sizes
+            The S support sizes.
+        n
+            Samples in the support.
+        single
+            Whether a channel has one row in all, which tells nothing of its variance.
+        """
+        bias = variance = None
+        measured = ~np.isnan(self.log_bias[:, 0])
+        if not single and measured.any():
+            bias, variance = (
+                _between(sizes[measured], values[measured], n)
+                for values in (self.log_bias, self.log_variance)
+            )
+        noise = _between(sizes, self.location_noise, n)
+        return Null(noise, bias, variance, *map(float, self.effective))
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +112,8 @@ class Profile:
         Support sizes at which errors were measured: (S,).
     shares
         Share of each class in the source: (K,), empty without labels.
+    weights
+        Two numbers of each parameter, by which the model is known again.
 
     Examples
     --------
@@ -97,6 +130,7 @@ class Profile:
     layers: dict[str, LayerProfile]
     sizes: NDArray[np.int64]
     shares: NDArray[np.float64]
+    weights: dict[str, NDArray[np.float64]]
 
     def __repr__(self) -> str:
         count = len(self.layers)
@@ -115,11 +149,17 @@ class Profile:
         path
             The file to write, .npz.
         """
-        header = {"schema": SCHEMA, "kind": "profile", "layers": list(self.layers)}
+        header = {
+            "schema": SCHEMA,
+            "kind": "profile",
+            "layers": list(self.layers),
+            "weights": list(self.weights),
+        }
         arrays: dict[str, Any] = {"sizes": self.sizes, "shares": self.shares}
+        arrays["weights"] = np.reshape(list(self.weights.values()), (-1, 2))
         for number, layer in enumerate(self.layers.values()):
-            for name, value in _arrays(layer).items():
-                arrays[f"{number}.{name}"] = value
+            for field in fields(layer):
+                arrays[f"{number}.{field.name}"] = getattr(layer, field.name)
         npz.write(path, header, arrays)
 
     @classmethod
@@ -133,7 +173,8 @@ class Profile:
 
         Returns
         -------
-        The profile.
+        Profile
+            The profile.
 
         Raises
         ------
@@ -151,16 +192,12 @@ class Profile:
             "again with profile(model, source_loader).save(path)."
         )
         with npz.reading(path, otherwise) as (header, arrays):
-            if int(header["schema"]) > SCHEMA:
+            if int(header["schema"]) != SCHEMA:
+                newer = int(header["schema"]) > SCHEMA
                 msg = (
-                    f"{path} was saved by a newer batchcorr (schema "
-                    f"{header['schema']}; this one reads {SCHEMA}): update it."
-                )
-                raise FileError(msg)
-            if int(header["schema"]) < SCHEMA:
-                msg = (
-                    f"{path} was saved by an older batchcorr, which measured other "
-                    "things. Make it again with profile(model, source_loader)."
+                    f"{path} was saved by {'a newer' if newer else 'an older'} batchcorr "
+                    f"(schema {header['schema']}; this one reads {SCHEMA}): "
+                    f"{'update it' if newer else 'make it again with profile()'}."
                 )
                 raise FileError(msg)
             (n_sizes,), (n_classes,) = (
@@ -171,108 +208,89 @@ class Profile:
                 {
                     "sizes": npz.Expected((n_sizes,), "i", least=1),
                     "shares": npz.Expected((n_classes,), least=0),
+                    "weights": npz.Expected((len(header["weights"]), 2)),
                 },
             )
+            weights = dict(zip(header["weights"], own.pop("weights"), strict=True))
             layers = {
                 name: _layer(arrays.under(f"{number}."), n_sizes, n_classes)
                 for number, name in enumerate(header["layers"])
             }
-            return cls(layers, **own)
-
-    def require(
-        self,
-        order: Mapping[str, _BatchNorm],
-        producers: Mapping[str, NDArray[np.float64]],
-    ) -> None:
-        """Refuse layers of which this is not the profile.
-
-        Parameters
-        ----------
-        order
-            The layers, by name.
-        producers
-            Fingerprints of the parameters before each.
-
-        Raises
-        ------
-        InputError
-            If names, channels, γ and β, or the weights before them differ.
-        """
-        for name, norm in order.items():
-            layer = self.layers.get(name)
-            if layer is None or len(layer.mean) != channels_of(norm):
-                what = "is not in it" if layer is None else f"has {len(layer.mean)}"
-                msg = (
-                    "The profile is of another model: the layer "
-                    f"{name!r} of {channels_of(norm)} channels {what}. Make one of "
-                    "this model with profile(model, source_loader)."
-                )
-                raise InputError(msg)
-            what = _difference(layer, norm, producers[name])
-            if what:
-                msg = (
-                    f"The profile is of a model with other weights: {what} the layer "
-                    f"{name!r} differ. Load the weights it was made with, or make it "
-                    "again with profile(model, source_loader)."
-                )
-                raise InputError(msg)
+            return cls(layers, own["sizes"], own["shares"], weights)
 
 
-def weights_of(norm: _BatchNorm) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """γ and β of a layer, 1 and 0 where it has none."""
-    size = channels_of(norm)
-    weight, bias = affine_of(norm)
-    return (
-        np.ones(size) if weight is None else weight.cpu().numpy(),
-        np.zeros(size) if bias is None else bias.cpu().numpy(),
-    )
+def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:
+    """What a profile holds of a layer; refuse one of another model."""
+    layer = profile.layers.get(name)
+    if layer is None or len(layer.mean) != channels_of(norm):
+        what = "is not in it" if layer is None else f"has {len(layer.mean)}"
+        msg = (
+            "The profile is of another model: the layer "
+            f"{name!r} of {channels_of(norm)} channels {what}. Make one of "
+            "this model with profile(model, source_loader)."
+        )
+        raise InputError(msg)
+    return layer
 
 
-def _difference(
-    layer: LayerProfile, norm: _BatchNorm, producers: NDArray[np.float64]
-) -> str:
-    """Which weights differ from those of the profile, or "" if none do."""
-    for found, known in zip(weights_of(norm), (layer.weight, layer.bias), strict=True):
-        if not np.allclose(found, known, rtol=SAME, atol=SAME):
-            return "γ or β of"
-    known = layer.producers
-    few, many = sorted((producers, known), key=len)
-    near = np.isclose(few[:, None, :], many[None, :, :], rtol=SAME, atol=SAME)
-    found_again = np.any(np.all(near, axis=2), axis=1)  # a call need not use them all
-    same = bool(np.all(found_again)) and (len(few) > 0 or len(many) == 0)
-    return "" if same else "the weights before"
+def require_weights(profile: Profile, model: nn.Module) -> None:
+    """Refuse a model with other weights than that of which this is the profile."""
+    for name, found in fingerprints(model).items():
+        known = profile.weights.get(name)
+        if known is not None and not np.allclose(found, known, SAME, SAME):
+            msg = (
+                f"The profile is of a model with other weights: {name!r} differs. "
+                "Load the weights it was made with, or make it again with "
+                "profile(model, source_loader)."
+            )
+            raise InputError(msg)
 
 
-def _arrays(layer: LayerProfile) -> dict[str, NDArray[np.float64]]:
-    """The arrays of a layer by name, those of its tables after a dot."""
+def fingerprints(model: nn.Module) -> dict[str, Floats]:
+    """Two numbers of each parameter up to the last BatchNorm, by name."""
+    last = list(batch_norms(model, frozen=True).values())[-1]
     found = {}
-    for field in fields(layer):
-        value = getattr(layer, field.name)
-        if isinstance(value, NullTable):
-            for inner in fields(value):
-                found[f"{field.name}.{inner.name}"] = getattr(value, inner.name)
-        elif value is not None:
-            found[field.name] = value
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            found[name] = _fingerprint(parameter)
+        if module is last:
+            break
     return found
+
+
+def _fingerprint(parameter: Tensor) -> Floats:
+    flat = parameter.detach().cpu().flatten()
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).flatten()
+    flat = wide(flat)
+    norm = float(flat.norm())
+    turning = torch.cos(torch.arange(len(flat), dtype=torch.float64))
+    return np.array([norm, float((turning * flat).sum()) / (norm or 1.0)])
+
+
+def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:
+    """Values at n, interpolated as n · value over log n."""
+    scaled = values * sizes[:, None]
+    place = np.interp(np.log(n), np.log(sizes), np.arange(len(sizes)))
+    low = int(place)
+    high = min(low + 1, len(sizes) - 1)
+    at: Floats = scaled[low] + (place - low) * (scaled[high] - scaled[low])
+    return at / n
 
 
 def _layer(arrays: npz.Arrays, n_sizes: int, n_classes: int) -> LayerProfile:
     """The layer of these arrays, each of the shape that it must have."""
-    (c,), (n_producers, _) = (
-        npz.shape_of(arrays, name) for name in ("mean", "producers")
-    )
-    own = {name: npz.Expected((c,)) for name in ("mean", "variance", "weight", "bias")}
-    own["producers"] = npz.Expected((n_producers, 3))
-    own["class_mean"] = own["class_square"] = npz.Expected(
-        (n_classes, c if n_classes else 0)
-    )
-    tables = {
-        "location_noise": npz.Expected((n_sizes, 2, c)),
-        "log_variance": npz.Expected((n_sizes, 2, c), finite=False),
-        "log_bias": npz.Expected((n_sizes, c), finite=False),
+    (c,) = npz.shape_of(arrays, "mean")
+    by_class = npz.Expected((n_classes, c if n_classes else 0))
+    by_size = npz.Expected((n_sizes, c), finite=False)
+    expected = {
+        "mean": npz.Expected((c,)),
+        "variance": npz.Expected((c,)),
+        "location_noise": npz.Expected((n_sizes, c)),
+        "log_bias": by_size,
+        "log_variance": by_size,
         "effective": npz.Expected((2,)),
+        "class_mean": by_class,
+        "class_square": by_class,
     }
-    null = NullTable(**npz.take(arrays.under("null."), tables))
-    stored = arrays.under("class_null.")
-    class_null = NullTable(**npz.take(stored, tables)) if len(stored) else None
-    return LayerProfile(null=null, class_null=class_null, **npz.take(arrays, own))
+    return LayerProfile(**npz.take(arrays, expected))

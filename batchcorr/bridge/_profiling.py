@@ -1,53 +1,54 @@
-r"""Measure a profile: the source's statistics, and how those of small supports err.
+r"""Measure a profile: the source layer by layer, and how small supports of it err.
 
-In one pass over source samples every layer notes the mean and variance of each sample's
-positions, which are no replicates. From these numbers come, in units of the source's
-mean and sd, the statistics of any support of n samples that is drawn from them,
+Each source sample's mean and variance at every layer are kept; supports are drawn from
+them, and their statistics γ̂, δ̂² in units of the source give
 
-    γ̂ = mean,   δ̂² = variance   of a support;   N = var γ̂,  b = E log δ̂²,
-    V = var log δ̂²   over supports
+    N = var γ̂,      b = E log δ̂²,      V = var log δ̂²
 
-without running the model again. That holds where the layers before keep the source's
-statistics. A layer after corrected ones meets supports whose peculiarity is partly gone:
-N and V with all of it absorbed are measured too, by running many supports at once, each
-standardized by itself at every layer, as if it were a domain.
+Positions of an image are no replicates, so that whole samples are drawn.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from batchcorr.bridge._batches import Minibatch, read_batches, take
 from batchcorr.bridge._classes import read_classes
-from batchcorr.bridge._fingerprints import fingerprints
-from batchcorr.bridge._layerwise import (
-    call_order,
-    require_reusable,
-    restoring,
-    statistics,
+from batchcorr.bridge._layerwise import call_order, put
+from batchcorr.bridge._norms import (
+    batch_norms,
+    require_model,
+    restored_statistics,
+    statistics_of,
 )
-from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._profile import LayerProfile, Profile, weights_of
-from batchcorr.bridge._source_samples import DRAWS, Classes, drawn_errors, settled
-from batchcorr.bridge._supports import absorbed_errors, shuffled
+from batchcorr.bridge._profile import LayerProfile, Profile, fingerprints
+from batchcorr.bridge._running import evaluating, hooked, input_of, run, wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 from batchcorr.estimators.progress import progress
+from batchcorr.models.channel_shrinkage import FLOOR, effective_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
 
     Floats = NDArray[np.float64]
 
 __all__ = ["profile"]
 
-LARGEST = 64
-"""Largest support that is drawn; errors of larger ones fall as 1/n."""
+SIZES = 2 ** np.arange(7)
+"""Supports that are drawn; errors of larger ones fall as 1/n."""
+
+DRAWS = 512
+"""Supports of each size."""
+
+CLOSE = 1e-3
+"""How near a layer's new statistics come to those it has, in its sd, to be believed."""
 
 
 def profile(
@@ -63,10 +64,8 @@ def profile(
         Source data, shuffled: a DataLoader, or a list of minibatches. Where it gives
         tuples whose second item are integer labels, the moments of classes are kept
         too, which `method="eb_cov"` needs; label k must be the model's logit k.
-        Supports are drawn inside minibatches: those of a few hundred samples are best.
     samples
         How many samples are used, the first of the loader; they are held in memory.
-        About as many, or twice, are run for each of seven support sizes.
 
     Returns
     -------
@@ -77,9 +76,8 @@ def profile(
     ------
     InputError
         If the model has no BatchNorm layers, or lazy ones; if a layer is called twice,
-        in some minibatches only, or keeps no statistics; if the loader is an iterator,
-        has minibatches of one sample only, or values that are not finite; if labels are
-        not 0 … K-1.
+        in some minibatches only, or keeps no statistics; if the loader has one sample
+        only, or values that are not finite; if labels are not 0 … K-1.
 
     Warns
     -----
@@ -88,10 +86,10 @@ def profile(
 
     Notes
     -----
-    Two to four runs over the samples of a trained model, up to one for each layer of
-    another; then about ten times as many forward samples. At a terminal there is a
-    progress bar. A channel without variance in the source has no profile: it keeps its
-    statistics. The random numbers are the same every time.
+    Three to five runs over the samples of a trained model, up to one for each layer of
+    another; at a terminal there is a progress bar. A channel without variance in the
+    source has no profile: it keeps its statistics. The random numbers are the same every
+    time.
 
     Examples
     --------
@@ -103,56 +101,32 @@ def profile(
     [1, 2, 4, 8, 16, 32, 64]
     """
     model = require_model(model)
-    require_reusable(source_loader)
+    norms = batch_norms(model, frozen=True)
     batches = _first(source_loader, samples)
-    loader = [(batch.inputs, *batch.others) for batch in batches]
-    order, _ = call_order(model, loader)
+    order, count = call_order(
+        model, [(batch.inputs, *batch.others) for batch in batches], norms
+    )
     labels = read_classes(batches)
-    largest = max(batch.size for batch in batches)
-    if largest < 2:
-        msg = (
-            "The source loader gives one sample at a time, and supports are drawn "
-            "inside minibatches: give some hundred samples at a time."
-        )
+    if count < 2:
+        msg = "The source loader gives one sample: some hundred are best."
         raise InputError(msg)
-    sizes = 2 ** np.arange(int(np.log2(min(largest, LARGEST))) + 1)
-    producers = fingerprints(model, loader, order)
-    with restoring(order, always=True), progress("Profile", len(sizes) + 2) as advance:
-        each = settled(model, batches, order)
-        advance(2)
-        source = statistics(order)
-        plain = {name: drawn_errors(each[name], sizes, None) for name in order}
-        absorbed: dict[str, list[Floats]] = {name: [] for name in order}
-        for s, n in enumerate(sizes):
-            bias = {name: plain[name].bias[s] for name in order}
-            wanted = max(64, min(DRAWS, 2 * samples // int(n)))
-            found = absorbed_errors(
-                model, shuffled(batches, int(n)), order, bias, (int(n), wanted)
-            )
-            for name, errors in found.items():
-                absorbed[name].append(errors)
-            advance(1)
+    sizes = SIZES[count >= SIZES]
+    called = {name: norms[name] for name in order}
     layers = {}
-    for name, norm in order.items():
-        left = plain[name].left(absorbed[name])
-        classes = None if labels is None else Classes.of(each[name], labels)
-        none = np.empty((0, 0))
-        mean, variance = (part.cpu().numpy() for part in source[name])
-        weight, bias_ = weights_of(norm)
-        within = None if classes is None else drawn_errors(each[name], sizes, classes)
-        layers[name] = LayerProfile(
-            mean=mean,
-            variance=variance,
-            weight=weight,
-            bias=bias_,
-            producers=producers[name],
-            null=plain[name].table(left),
-            class_null=None if within is None else within.table(left),
-            class_mean=none if classes is None else classes.mean,
-            class_square=none if classes is None else classes.square,
-        )
+    with restored_statistics(called), progress("Profile", 2 + len(order)) as advance:
+        each = _settled(model, batches, called)
+        advance(2)
+        for name, norm in called.items():
+            mean, variance = (part.cpu().numpy() for part in statistics_of(norm))
+            layers[name] = LayerProfile(
+                mean.copy(),
+                variance.copy(),
+                *_drawn_errors(each[name], sizes),
+                *_by_class(each[name], labels),
+            )
+            advance(1)
     shares = np.empty(0) if labels is None else np.bincount(labels) / len(labels)
-    return Profile(layers, sizes, shares)
+    return Profile(layers, sizes, shares, fingerprints(model))
 
 
 def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
@@ -174,3 +148,134 @@ def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
         if left < 1:
             break
     return batches
+
+
+# -- each sample's numbers ---------------------------------------------------------------
+
+
+class _Samples(NamedTuple):
+    """Mean and variance of each sample's positions, in units of the source: (S, C)."""
+
+    mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    positions: int
+
+
+def _settled(
+    model: nn.Module, batches: list[Minibatch], norms: Mapping[str, _BatchNorm]
+) -> dict[str, _Samples]:
+    """Set the layers to the statistics of the samples, and return each sample's numbers.
+
+    What a layer receives depends on those before it: passes are made until no layer
+    moves. The first layers are right after one, all after as many as there are layers;
+    a trained model's are nearly right before.
+    """
+    for _ in range(len(norms) + 1):
+        each = _pass(model, batches, norms)
+        moved = 0.0
+        for name, norm in norms.items():
+            numbers = each[name]
+            mean, variance = statistics_of(norm)
+            sd = variance.where(variance > 0, 1).sqrt().cpu().numpy()
+            shift = numbers.mean.mean(axis=0, dtype=np.float64)
+            square = numbers.variance.mean(axis=0, dtype=np.float64)
+            square += numbers.mean.var(axis=0, dtype=np.float64)
+            scale = np.where(square > 0, np.sqrt(square), 1.0)
+            new = mean.cpu().numpy() + sd * shift, sd**2 * square
+            put(norms, {name: (mean.new_tensor(new[0]), mean.new_tensor(new[1]))})
+            moved = max(
+                moved, np.abs(shift / scale).max(), np.abs(2 * np.log(scale)).max()
+            )
+            each[name] = _Samples(
+                ((numbers.mean - shift) / scale).astype(np.float32),
+                (numbers.variance / scale**2).astype(np.float32),
+                numbers.positions,
+            )
+        if moved < CLOSE:
+            break
+    return each
+
+
+def _pass(
+    model: nn.Module, batches: list[Minibatch], norms: Mapping[str, _BatchNorm]
+) -> dict[str, _Samples]:
+    """Each sample's numbers at every layer, in units of what the layer has."""
+    names = {norm: name for name, norm in norms.items()}
+    parts: dict[str, list[_Samples]] = {name: [] for name in norms}
+
+    def note(norm: Any, args: Any, kwargs: Any) -> None:
+        x = input_of(args, kwargs)
+        mean, variance = statistics_of(norm)
+        sd = variance.where(variance > 0, 1).sqrt()
+        rows = wide(x.reshape(*x.shape[:2], -1))
+        found, at = torch.var_mean(rows, 2, correction=0)
+        means, variances = (
+            value.float().cpu().numpy() for value in ((at - mean) / sd, found / sd**2)
+        )
+        if not np.isfinite(means).all():
+            msg = (
+                f"The BatchNorm layer {names[norm]!r} receives values that are not "
+                "finite (NaN): the model or its inputs are broken before it."
+            )
+            raise InputError(msg)
+        parts[names[norm]].append(_Samples(means, variances, rows.shape[2]))
+
+    with hooked(norms.values(), before=note), evaluating(model):
+        for batch in batches:
+            run(model, batch.inputs)
+    return {
+        name: _Samples(
+            np.concatenate([part.mean for part in values]),
+            np.concatenate([part.variance for part in values]),
+            values[0].positions,
+        )
+        for name, values in parts.items()
+    }
+
+
+def _by_class(
+    each: _Samples, labels: NDArray[np.int64] | None
+) -> tuple[Floats, Floats]:
+    """Mean of z and z² in each class, (K, C) each; empty without labels."""
+    if labels is None:
+        return np.empty((0, 0)), np.empty((0, 0))
+    member = np.eye(int(labels.max()) + 1)[labels]
+    member = (member / member.sum(axis=0)).T
+    square = each.variance + each.mean.astype(np.float64) ** 2
+    return member @ each.mean, member @ square
+
+
+def _drawn_errors(
+    each: _Samples, sizes: NDArray[np.int64]
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """N, b and V of supports by size, (S, C) each, and effective numbers of channels."""
+    found = []
+    effective = np.ones(2)
+    for n in sizes:
+        rows = _draw(len(each.mean), int(n))
+        means = each.mean[rows].astype(np.float64)  # (supports, n, C)
+        delta2 = each.variance[rows].mean(axis=1, dtype=np.float64) + means.var(axis=1)
+        gamma = means.mean(axis=1)
+        logs = np.log(np.maximum(delta2, FLOOR))
+        if n * each.positions == 1:
+            logs = np.full(logs.shape, np.nan)
+        if n == 1:
+            effective[0] = effective_number(gamma)
+        if n <= 4:
+            effective[1] = effective_number(logs)
+        found.append(
+            (gamma.var(axis=0, ddof=1), logs.mean(axis=0), logs.var(axis=0, ddof=1))
+        )
+    noise, bias, spread = (np.stack(part) for part in zip(*found, strict=True))
+    return noise, bias, spread, effective
+
+
+def _draw(count: int, n: int) -> NDArray[np.int64]:
+    """Samples of supports, each without repeats: (supports, n)."""
+    rng = np.random.default_rng(n)
+    rounds = -(-DRAWS * n // count)
+    whole = [
+        rng.permutation(count)[: count // n * n].reshape(-1, n) for _ in range(rounds)
+    ]
+    rows: NDArray[np.int64] = np.concatenate(whole)[:DRAWS]
+    return rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -12,28 +11,26 @@ import pandas as pd
 
 from batchcorr.bridge._classes import choose_classes, gives_logits, is_unbalanced
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
-from batchcorr.bridge._fingerprints import fingerprints
-from batchcorr.bridge._layerwise import (
-    call_order,
-    correct,
-    put,
-    require_reusable,
+from batchcorr.bridge._layerwise import correct, put
+from batchcorr.bridge._norms import (
+    batch_norms,
+    require_model,
     restore,
-    restoring,
-    statistics,
+    snapshot,
+    statistics_of,
 )
-from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._profile import Profile
+from batchcorr.bridge._profile import Profile, require_weights
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from batchcorr.bridge._layerwise import Snapshot, Statistics
+    from batchcorr.bridge._layerwise import Estimator, Observed, Statistics
+    from batchcorr.bridge._norms import Snapshot
 
 __all__ = ["METHODS", "Recalibration", "recalibrate"]
 
@@ -159,8 +156,9 @@ def recalibrate(
 
     Notes
     -----
-    Of a single minibatch two forward passes, three with a profile; of several one run
-    over the loader, and one for each layer, up to it. eb_cov takes some ten of those.
+    Of a single minibatch one forward pass; of several one run over the loader, and one
+    for each layer, up to it. eb_cov takes some ten of those. eb_cov is experimental: it
+    was measured on one data set (digits).
     The result tends to adabn with many samples. On networks of convolutions the other
     methods gain little over adabn from a few samples on.
     `torch.optim.swa_utils.update_bn` measures with dropout on, all layers at once, by an
@@ -183,25 +181,22 @@ def recalibrate(
     >>> bool(model(domain).mean().abs() < 1e-6)
     True
     """
-    weight = _check(method, profile, alpha, pseudo_count)
+    share = _check(method, profile, alpha, pseudo_count)
     model = require_model(model)
-    require_reusable(loader)
-    order, samples = call_order(model, loader)
-    for name, norm in order.items():
-        if norm.training:
-            msg = (
-                f"The BatchNorm layer {name!r} is in training mode, in which it would "
-                "average its batches over the new statistics: call model.eval() first."
-            )
-            raise InputError(msg)
+    norms = batch_norms(model, frozen=True)
     if profile is not None:
-        profile.require(order, fingerprints(model, loader, order))
-    old = statistics(order)
-    task = _Task(model, loader, order, old, samples)
-    with restoring(order, always=False) as before:
-        found = _estimate(task, method, profile, weight)
-    table = _table(old, statistics(order), found.kept)
-    done = Recalibration(found.method, samples, table, found.classes)
+        require_weights(profile, model)
+    before = snapshot(norms)
+    old = _statistics(norms)
+    task = _Task(model, loader, norms, {m for m in norms.values() if m.training})
+    try:
+        found = _estimate(task, method, profile, share)
+    except BaseException:
+        restore(before)
+        raise
+    called = list(found.statistics)
+    table = _table({name: old[name] for name in called}, _statistics(norms), found.kept)
+    done = Recalibration(found.method, found.samples, table, found.classes)
     done._before = before
     return done
 
@@ -250,52 +245,76 @@ def _check(
     return lambda n: n / (n + count)
 
 
-@dataclass
-class _Found:
-    method: str
-    classes: NDArray[np.float64] | None = None
-    kept: Mapping[str, tuple[float, float]] | None = None
-
-
 class _Task(NamedTuple):
     model: nn.Module
     loader: Iterable[Any]
-    order: Mapping[str, _BatchNorm]
-    old: Statistics
+    norms: Mapping[str, _BatchNorm]
+    training: set[_BatchNorm]
+
+    def correct(self, estimate: Estimator) -> tuple[Statistics, int]:
+        """Set all layers by an estimator; refuse those in training mode."""
+
+        def checked(
+            name: str, norm: _BatchNorm, observed: Observed
+        ) -> tuple[Tensor, Tensor]:
+            if norm in self.training:
+                msg = (
+                    f"The BatchNorm layer {name!r} is in training mode, in which it would "
+                    "average its batches over the new statistics: call model.eval() first."
+                )
+                raise InputError(msg)
+            return estimate(name, norm, observed)
+
+        return correct(self.model, self.loader, self.norms, checked)
+
+
+class _Found(NamedTuple):
+    method: str
+    statistics: Statistics
     samples: int
+    classes: NDArray[np.float64] | None = None
+    kept: Mapping[str, tuple[float, float]] | None = None
 
 
 def _estimate(
     task: _Task,
     method: str,
     profile: Profile | None,
-    weight: Callable[[int], float],
+    share: Callable[[int], float],
 ) -> _Found:
     """Set the statistics of all layers by a method."""
-    model, loader, order, old, samples = task
-    go = partial(correct, model, loader, order)
     if profile is None or not (method.startswith("eb") or method == "auto"):
-        if method == "adabn":
-            go(adabn)
-        elif method == "mix":
-            go(mixed(old, weight))
-        else:
-            go(combat(old))
-        return _Found("combat" if method == "auto" else method)
+        method = "combat" if method == "auto" else method
+        estimators = {"adabn": adabn, "mix": mixed(share), "combat": combat}
+        return _Found(method, *task.correct(estimators[method]))
+    before = snapshot(task.norms)
     plain = EmpiricalBayes(profile)
-    result = go(plain)
+    result, samples = task.correct(plain)
+    without = _Found("eb", result, samples, None, plain.kept)
     classes = len(profile.shares)
-    known = classes > 0 and samples > 1
-    if known and method == "auto":
-        known = gives_logits(model, loader, classes)
-    if method == "eb" or not known:
-        return _Found("eb", None, plain.kept)
-    best, statistics_, shares = choose_classes(model, loader, order, profile, old)
+    if method == "eb" or not classes or samples == 1:
+        return without
+    if method == "auto" and not gives_logits(task.model, task.loader, classes):
+        return without
+    best, result, shares = choose_classes(
+        task.model, task.loader, profile, task.correct, lambda: restore(before)
+    )
     if method == "auto" and not is_unbalanced(shares, profile.shares, samples):
-        put(order, result)
-        return _Found("eb", None, plain.kept)
-    put(order, statistics_)
-    return _Found("eb_cov", shares, best.kept)
+        put(task.norms, without.statistics)
+        return without
+    put(task.norms, result)
+    return _Found("eb_cov", result, samples, shares, best.kept)
+
+
+def _statistics(norms: Mapping[str, _BatchNorm]) -> Statistics:
+    """Copies of the layers' statistics in float64, where they have any."""
+    tracked = {k: norm for k, norm in norms.items() if norm.running_mean is not None}
+    return {
+        name: (mean.clone(), variance.clone())
+        for name, (mean, variance) in (
+            (name, statistics_of(norm)) for name, norm in tracked.items()
+        )
+    }
 
 
 def _table(

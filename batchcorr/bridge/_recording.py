@@ -100,13 +100,7 @@ class Recording:
                 del self.outputs[key]
 
     def matrices(self) -> dict[str, Tensor]:
-        """The matrix of each layer; says which layers there are none of.
-
-        Raises
-        ------
-        InputError
-            If there is none, or one that is needed was never called.
-        """
+        """The matrix of each layer; says which layers there are none of."""
         for name in self.layers:
             if self.needed and (name, 1) not in self.outputs:
                 msg = f"The layer {name!r} is not called: leave it out of layers=."
@@ -200,13 +194,7 @@ def _length_of(module: nn.Module) -> int | None:
 
 
 def _mean_over_positions(name: str, output: Tensor, axis: int) -> Tensor:
-    """Samples × channels that the network cannot change any more.
-
-    Raises
-    ------
-    InputError
-        If values are not finite.
-    """
+    """Samples × channels that the network cannot change any more."""
     if not bool(torch.isfinite(output).all()):
         msg = (
             f"The layer {name!r} gives values that are not finite (NaN): the model "

@@ -8,31 +8,49 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchcorr.bridge._running import wide
+from batchcorr.models.moments import Moments
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-__all__ = ["from_rows", "positions", "to_rows"]
-
-
-def positions(shape: Sequence[int]) -> int:
-    """Return how many rows one sample has: the product of all axes but the first two."""
-    count = 1
-    for size in shape[2:]:
-        count *= int(size)
-    return count
+__all__ = ["channel_moments", "from_rows", "to_rows"]
 
 
 def to_rows(activation: Tensor) -> Tensor:
-    """Return (N, C, …) as (N · positions, C); the rows of a sample stay together."""
+    """(N, C, …) as (N · positions, C); the rows of a sample stay together."""
     if activation.ndim == 2:
         return activation
     return activation.movedim(1, -1).reshape(-1, activation.shape[1])
 
 
 def from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return rows as the activation they came from: the inverse of `to_rows`."""
+    """Rows as the activation they came from: the inverse of `to_rows`."""
     if len(shape) == 2:
         return rows
     return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+
+
+def channel_moments(activation: Tensor) -> Moments:
+    """The moments of the channels of (N, C, …) in float64, without gradients.
+
+    As `tensor_moments(to_rows(activation))`, several times as fast: nothing is moved.
+    """
+    x = activation.detach()
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    origin = wide(x[(slice(1), slice(None), *[slice(1)] * (x.ndim - 2))])
+    off = wide(x) - origin  # a constant channel has squares of exactly 0
+    shift = off.mean(axes, keepdim=True)
+    squares = off.sub_(shift).square_().sum(axes)
+    count = squares.new_full((1, 1), x.numel() // x.shape[1])
+    return Moments(
+        rows=count,
+        n=count,
+        mean=(origin + shift).reshape(1, -1),
+        squares=squares[None, :],
+        columns=count.new_empty((1, 0, 1)),
+        cross=count.new_empty((1, 0, x.shape[1])),
+        gram=count.new_empty((1, 0, 0, 1)),
+    )

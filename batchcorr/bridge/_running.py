@@ -40,13 +40,7 @@ RandomStates: TypeAlias = "dict[torch.device, Tensor]"
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
-    """What a model gives for a tensor, or for a mapping of named tensors.
-
-    Raises
-    ------
-    InputError
-        If model and data are on different devices, or the model cannot take the batch.
-    """
+    """What a model gives for a tensor, or for a mapping of named tensors."""
     tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
     devices = {str(value.device) for value in model.parameters()}
     devices |= {str(value.device) for value in model.buffers()}
@@ -174,16 +168,7 @@ def set_random_states(states: RandomStates) -> None:
 def seeded(
     devices: Iterable[torch.device] = (), seed: int | None = 0
 ) -> Iterator[None]:
-    """Draw from a seed (None: go on as before) and leave the random numbers as they were.
-
-    Examples
-    --------
-    >>> before = torch.get_rng_state()
-    >>> with seeded():
-    ...     _ = torch.rand(3)
-    >>> torch.equal(before, torch.get_rng_state())
-    True
-    """
+    """Draw from a seed (None: go on as before) and leave the random numbers as they were."""
     states = random_states(devices)
     try:
         if seed is not None:

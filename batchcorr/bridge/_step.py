@@ -40,14 +40,7 @@ class Step:
 
     @classmethod
     def of(cls, model: object, loss: LossFunction, batch: Any) -> Step:
-        """The step of a model that can be taken apart, unwrapped.
-
-        Raises
-        ------
-        InputError
-            If it is no model, has nothing to train, or is not where the data are; if the
-            loss cannot be called.
-        """
+        """The step of a model that can be taken apart, unwrapped."""
         model = require_model(model)
         ready_made = isinstance(loss, nn.modules.loss._Loss) or (
             getattr(loss, "__module__", None) == "torch.nn.functional"
@@ -106,13 +99,7 @@ class Step:
         return value.reshape(())
 
     def gradients(self, value: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of a loss by the trainable parameters, None where it has none.
-
-        Raises
-        ------
-        InputError
-            If it depends on none of them: it is the loss of another model.
-        """
+        """The gradient of a loss by the trainable parameters, None where it has none."""
         wanted = list(self.parameters.values())
         found = torch.autograd.grad(value, wanted, allow_unused=True)
         if all(gradient is None for gradient in found):

@@ -13,11 +13,6 @@ everything else is in closed form. Features see the same few samples and err tog
 what they say of the hyperparameters counts as that of the *effective* number of
 independent ones. Kin of ComBat's prior and of limma's for variances (Smyth 2004); as
 shrinkage of normalization layers: James-Stein BN (arXiv:2312.00313).
-
-The simplest answer needs one feature only. A source that is off by γ has the error γ²,
-a mean of n samples v/n; their mix errs least, by γ² v/(n γ² + v), at
-
-    α* = γ² / (γ² + v/n)
 """
 
 from __future__ import annotations
@@ -28,8 +23,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import gammaln, logsumexp, polygamma, psi, softmax
 
-from batchcorr.models.namespace import Array, namespace
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -38,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Null",
     "Shrunken",
-    "best_mix",
     "effective_number",
     "location_posterior",
     "scale_posterior",
@@ -83,7 +75,7 @@ class Null:
     effective_scales: float
 
     def select(self, features: NDArray[np.bool_]) -> Null:
-        """Return the errors of some features only."""
+        """The errors of some features only."""
         bias, variance = self.log_bias, self.log_variance
         return replace(
             self,
@@ -114,35 +106,6 @@ class Shrunken:
     scale_share: float
 
 
-def best_mix(gamma2: Array, variance: Array, n: Array) -> Array:
-    r"""Return α* = γ² / (γ² + v/n), the share of a support's mean in the best mix.
-
-    Parameters
-    ----------
-    gamma2
-        γ², the squared distance of the source's value from the truth.
-    variance
-        v, the variance of one sample.
-    n
-        Samples in the support.
-
-    Returns
-    -------
-    The share of the support, the rest being the source's; 0 where neither errs. The mix
-    has the squared error α* v/n = γ² v / (n γ² + v), below both γ² and v/n.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> best_mix(np.array([1.0, 0.0]), np.array([4.0, 4.0]), 4)
-    array([0.5, 0. ])
-    """
-    xp = namespace(gamma2)
-    total = gamma2 + variance / n
-    there = total > 0
-    return xp.where(there, gamma2, 0 * total) / xp.where(there, total, 0 * total + 1)
-
-
 def shrink_features(
     gamma: Floats,
     delta2: Floats,
@@ -151,7 +114,7 @@ def shrink_features(
     centre: Floats | float = 0.0,
     spread: Floats | float = 1.0,
 ) -> Shrunken:
-    """Return the posterior of a support's location and scale.
+    """The posterior of a support's location and scale.
 
     Parameters
     ----------
@@ -196,7 +159,7 @@ def shrink_features(
 def location_posterior(
     gamma: Floats, noise: Floats, effective: float
 ) -> tuple[Floats, float]:
-    """Return the posterior means of γ, and the log evidence.
+    """The posterior means of γ, and the log evidence.
 
     Parameters
     ----------
@@ -222,7 +185,7 @@ def location_posterior(
 def _location_likelihoods(
     gamma: Floats, total: Floats, share: float
 ) -> tuple[Floats, Floats]:
-    """Return log p(γ̂ | t²) to the power of share, γ₀ integrated out, and E[γ₀ | t²]."""
+    """Log p(γ̂ | t²) to the power of share, γ₀ integrated out, and E[γ₀ | t²]."""
     w = share / total
     precision = w.sum(axis=-1) + 1.0  # γ₀ ~ N(0, 1)
     pull = (w * gamma).sum(axis=-1)
@@ -234,7 +197,7 @@ def _location_likelihoods(
 def scale_posterior(
     log_ratio: Floats, log_variance: Floats, effective: float
 ) -> tuple[Floats, float]:
-    """Return the posterior means of log δ², and the log evidence.
+    """The posterior means of log δ², and the log evidence.
 
     Parameters
     ----------
@@ -266,7 +229,7 @@ def scale_posterior(
 
 
 def _half_degrees(log_variance: Floats) -> Floats:
-    """Return ν/2 with ψ'(ν/2) = V, by Newton's method on 1/ψ' (Smyth 2004)."""
+    """ν/2 with ψ'(ν/2) = V, by Newton's method on 1/ψ' (Smyth 2004)."""
     half = 0.5 + 1 / log_variance
     for _ in range(50):
         value = polygamma(1, half)
@@ -278,7 +241,7 @@ def _half_degrees(log_variance: Floats) -> Floats:
 
 
 def _from_locations(gamma: Floats, null: Null) -> Floats:
-    """Return log δ², one for all features, from how far single observations lie apart.
+    """Log δ², one for all features, from how far single observations lie apart.
 
     The marginal likelihood of γ̂ for each of a grid of scales, times their prior.
     """
@@ -291,7 +254,7 @@ def _from_locations(gamma: Floats, null: Null) -> Floats:
 
 
 def _kept(observed: Floats, posterior: Floats) -> float:
-    """Return the slope of posterior on observed differences between features."""
+    """The slope of posterior on observed differences between features."""
     off = observed - observed.mean()
     squares = float(off @ off)
     if squares == 0:
@@ -300,7 +263,7 @@ def _kept(observed: Floats, posterior: Floats) -> float:
 
 
 def effective_number(errors: Floats) -> float:
-    """Return for how many independent features correlated ones count: C² / Σ ρ².
+    """For how many independent features correlated ones count: C² / Σ ρ².
 
     Parameters
     ----------

@@ -15,7 +15,6 @@ from batchcorr.models.channel_shrinkage import (
     LOG_SCALES,
     SCALE_WEIGHTS,
     Null,
-    best_mix,
     effective_number,
     location_posterior,
     scale_posterior,
@@ -28,26 +27,6 @@ def null_of(n_features, noise=0.3, variance=0.4, bias=0.0):
     return Null(
         noise * full, bias * full, variance * full, float(n_features), float(n_features)
     )
-
-
-# -- the mix ---------------------------------------------------------------------------
-
-
-def test_the_best_mix_is_the_best_of_all_and_its_error_is_the_formula():
-    gamma2, variance, n = 0.7, 3.0, 5
-    shares = np.linspace(0, 1, 100_001)
-    errors = (1 - shares) ** 2 * gamma2 + shares**2 * variance / n
-    best = float(best_mix(np.array(gamma2), np.array(variance), n))
-    assert best == pytest.approx(shares[errors.argmin()], abs=1e-5)
-    formula = gamma2 * variance / (n * gamma2 + variance)
-    assert errors.min() == pytest.approx(formula, rel=1e-9)
-    assert best * variance / n == pytest.approx(formula, rel=1e-12)
-
-
-def test_the_best_mix_at_its_ends_and_on_tensors():
-    torch = pytest.importorskip("torch")
-    found = best_mix(torch.tensor([0.0, 0.0, 2.0]), torch.tensor([0.0, 1.0, 0.0]), 3)
-    assert found.tolist() == [0.0, 0.0, 1.0]
 
 
 # -- locations: γ̂ ~ N(γ, noise), γ ~ N(γ₀, t²), γ₀ ~ N(0, 1) -----------------------------

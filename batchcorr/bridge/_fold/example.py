@@ -65,14 +65,7 @@ class Example:
 
 
 def read_example(inputs: object, model: nn.Module) -> Example:
-    """Example inputs, checked.
-
-    Raises
-    ------
-    InputError
-        If there is no tensor among them, one is missing values or empty, or they are
-        on another device than the model.
-    """
+    """Example inputs, checked."""
     if isinstance(inputs, Mapping):
         example = Example((), dict(inputs))
     elif isinstance(inputs, tuple | list):

@@ -298,13 +298,7 @@ def _problem_of(norm: _BatchNorm, args: Any, kwargs: Any, output: Any) -> str:
 
 
 def rest_of(norm: nn.Module) -> nn.Module:
-    """What a BatchNorm module does after it has normalized: its parts, in order.
-
-    Examples
-    --------
-    >>> rest_of(nn.BatchNorm1d(2))
-    Identity()
-    """
+    """What a BatchNorm module does after it has normalized: its parts, in order."""
     parts = OrderedDict((k, v) for k, v in norm._modules.items() if v is not None)
     if all(type(part) is nn.Identity for part in parts.values()):
         return nn.Identity()

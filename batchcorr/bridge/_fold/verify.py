@@ -100,13 +100,7 @@ def _error(output: Tensor, expected: Tensor) -> float:
 def require_equal(
     errors: dict[int, float], expected: list[Tensor], model: nn.Module
 ) -> None:
-    """Refuse a folded model that computes something else than rounding explains.
-
-    Raises
-    ------
-    FoldError
-        If an error is larger than the numbers of the weights allow.
-    """
+    """Refuse a folded model that computes something else than rounding explains."""
     kinds = {x.dtype for x in [*expected, *model.parameters(), *model.buffers()]}
     allowed, kind = max((TOLERANCES[kind], str(kind)) for kind in kinds & {*TOLERANCES})
     wrong = [size for size, error in errors.items() if not error <= allowed]

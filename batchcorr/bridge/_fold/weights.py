@@ -28,16 +28,7 @@ def one_map(scale: Tensor, shift: Tensor) -> LocationScale:
 
 
 def chain(first: LocationScale, then: LocationScale) -> LocationScale:
-    """The one correction that does what two do, one after the other.
-
-    Examples
-    --------
-    >>> import torch
-    >>> double = one_map(torch.tensor([2.0]), torch.tensor([0.0]))
-    >>> next_to = one_map(torch.tensor([1.0]), torch.tensor([1.0]))
-    >>> chain(double, next_to).shift.item(), chain(next_to, double).shift.item()
-    (1.0, 2.0)
-    """
+    """The one correction that does what two do, one after the other."""
     return one_map(
         (then.scale * first.scale)[0], (then.scale * first.shift + then.shift)[0]
     )
@@ -67,14 +58,6 @@ def layer_weights(
         Number of blocks of channels that do not see each other.
     transposed
         Whether the layer is a transposed convolution.
-
-    Examples
-    --------
-    >>> import torch
-    >>> half = one_map(torch.tensor([0.5]), torch.tensor([3.0]))
-    >>> weight, bias = layer_weights(torch.tensor([[4.0]]), None, half, half)
-    >>> weight.item(), bias.item()
-    (1.0, 9.0)
     """
     first, second = weight.shape[:2]
     blocks = wide(weight.detach()).reshape(groups, first // groups, second, -1)

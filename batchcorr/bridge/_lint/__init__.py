@@ -7,22 +7,17 @@ that comes in. Each is tried on a copy of the model.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import enable_grad, optim
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
-from batchcorr.bridge._lint.observed import observe
 from batchcorr.bridge._lint.result import Finding, LintResult
-from batchcorr.bridge._lint.rules import (
-    find_bad_statistics,
-    find_decayed_weights,
-    find_small_batches,
-)
-from batchcorr.bridge._lint.subject import Subject, copied
+from batchcorr.bridge._lint.rules import find_decayed_weights, find_small_batches
+from batchcorr.bridge._lint.statistics import find_bad_statistics, observe
 from batchcorr.bridge._lint.symmetries import find_redundant_biases, scale_invariant
+from batchcorr.bridge._lint.trial import Trial, copied
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._step import Step
 from batchcorr.errors import InputError
@@ -85,10 +80,10 @@ def lint(
     -----
     The model, its gradients and the random generators stay as they were: copies of it
     are run about a dozen times, however many layers it has, and with dropout some dozens
-    more. What BatchNorm meets is measured on the batch as it is; symmetries on eight
-    samples of it (fewer are repeated with noise) in float64, in float32 where the model
-    or the loss insist on that, with tensors that are constant (a γ of zeros, say) moved
-    off that special point, so that what is found is a property of the network.
+    more. What BatchNorm meets, and dropout, is measured on the batch as it is; symmetries
+    on eight samples of it (fewer are repeated with noise) in float64, in float32 where
+    the model or the loss insist on that, with tensors that are constant (a γ of zeros,
+    say) moved off that special point, so that what is found is a property of the network.
 
     A BatchNorm that is frozen together with all that comes before it is taken as meant,
     if its statistics are those of the data; and statistics that have had no time yet to
@@ -121,12 +116,11 @@ def lint(
     with seeded(step.devices, None), enable_grad():
         own = copied(step)
         norms = observe(own, example_batch)
-        general = Subject.of(own, example_batch, norms, general=True)
-        plain = partial(Subject.of, own, example_batch, norms, general=False)
+        general = Trial.general(own, example_batch)
         invariant = scale_invariant(general)
         findings = [
             *find_redundant_biases(general),
-            *find_dropout_before(general, plain),
+            *find_dropout_before(general, lambda: Trial.plain(own, example_batch)),
             *find_small_batches(norms, n),
             *find_bad_statistics(norms),
             *find_decayed_weights(invariant, decay),
@@ -135,7 +129,7 @@ def lint(
 
 
 def _decay_of(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, float]:
-    """Return the weight decay of each parameter that an optimizer decays."""
+    """The weight decay of each parameter that an optimizer decays."""
     if optimizer is None:
         return {}
     if not isinstance(optimizer, optim.Optimizer):
@@ -145,12 +139,13 @@ def _decay_of(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, 
         )
         raise InputError(msg)
     names = {id(value): name for name, value in model.named_parameters()}
-    groups = [(g, value) for g in optimizer.param_groups for value in g["params"]]
-    if not any(id(value) in names for _, value in groups):
+    decay = {
+        names[id(value)]: float(group.get("weight_decay", 0))
+        for group in optimizer.param_groups
+        for value in group["params"]
+        if id(value) in names
+    }
+    if not decay:
         msg = "The optimizer has no parameter of this model: was it built for another?"
         raise InputError(msg)
-    return {
-        names[id(value)]: float(group["weight_decay"])
-        for group, value in groups
-        if id(value) in names and group.get("weight_decay", 0)
-    }
+    return {name: value for name, value in decay.items() if value}

@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._batches import n_samples
-from batchcorr.bridge._intercept import Call, Intercept, Quiet
+from batchcorr.bridge._intercept import Quiet
 from batchcorr.bridge._lint.result import Finding
-from batchcorr.bridge._running import hooked
+from batchcorr.bridge._norms import is_batch_norm
+from batchcorr.bridge._rows import channel_moments
+from batchcorr.bridge._running import hooked, input_of
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from batchcorr.bridge._lint.subject import Subject
+    from batchcorr.bridge._lint.trial import Trial
     from batchcorr.models.moments import Moments
 
 __all__ = ["find_dropout_before"]
@@ -38,142 +40,117 @@ TOLERATED = 0.02
 """Change of the variance that is not worth a word."""
 
 
-class _Run(Intercept):
-    """One forward pass: what came into each BatchNorm call, and where it was.
+class _Run(Quiet):
+    """One forward pass, in which some of the random layers draw.
 
-    Every call gives the output it had without dropout, once `outputs` are known; of the
-    random layers those draw that `draws` says, by their number.
+    Parameters
+    ----------
+    trial
+        What is run.
+    still
+        A run without draws: its outputs of the BatchNorm calls are given again.
+    draws
+        Whether a random layer draws, by its number.
+    seed
+        Of the draws.
+
+    Attributes
+    ----------
+    moments, outputs, layers
+        What came into each BatchNorm call that tracks statistics, what went out, and
+        where it was.
+    random
+        Where the random layers are.
     """
 
     def __init__(
         self,
-        subject: Subject,
-        outputs: list[Tensor] | None,
+        trial: Trial,
+        still: _Run | None,
         draws: Callable[[int], bool],
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.known = outputs
-        self.inputs: list[Tensor] = []
+        self.draws_at, self.known = draws, still
+        self.moments: list[Moments] = []
         self.outputs: list[Tensor] = []
-        self.tracked: list[bool] = []
         self.layers: list[str] = []
         self.random: list[str] = []
         self._inside = [""]
-        names = {
-            id(module): name for name, module in subject.step.model.named_modules()
+        self._names = {
+            module: name for name, module in trial.step.model.named_modules()
         }
-
-        def enter(module: nn.Module, _args: Any, _kwargs: Any) -> None:
-            self._inside.append(names[id(module)])
-
-        def leave(*_: Any) -> None:
-            self._inside.pop()
-
-        modules = subject.step.model.modules()
         with (
             torch.no_grad(),
-            hooked(modules, before=enter, after=leave),
-            _Some(self, draws),
+            hooked(self._names, before=self._enter, after=self._leave),
+            self,
         ):
-            subject.run(self, seed)
+            trial.run(seed)
 
-    def answer(self, call: Call) -> Tensor:
-        """What was given before, or the normalized input the first time."""
-        number = len(self.inputs)
-        output = super().answer(call) if self.known is None else self.known[number]
-        # Copies, since layers after or beside this one may work in place.
-        self.inputs.append(call.input.clone())
-        self.outputs.append(output.clone())
-        self.tracked.append(call.running_mean is not None)
-        self.layers.append(self._inside[-1])
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._inside.append(self._names[module])
+        if _is_learning(module):
+            self.moments.append(channel_moments(input_of(args, kwargs)))
+            self.layers.append(self._names[module])
+
+    def _leave(self, module: nn.Module, _a: Any, _k: Any, output: Any) -> Any:
+        self._inside.pop()
+        if not _is_learning(module):
+            return None
+        if self.known is not None:
+            output = self.known.outputs[len(self.outputs)]
+        self.outputs.append(output.clone())  # what comes next may work in place
         return output.clone()
-
-    def moments(self, site: int) -> Moments:
-        """Moments of what came into a call."""
-        x = self.inputs[site]
-        return Call(
-            x, None, None, None, None, training=True, momentum=0.0, eps=0.0
-        ).moments()
-
-
-def _all(_number: int) -> bool:
-    return True
-
-
-def _none(_number: int) -> bool:
-    return False
-
-
-class _Some(Quiet):
-    """Lets some of the random layers draw, and notes where they are."""
-
-    def __init__(self, run: _Run, draws: Callable[[int], bool]) -> None:
-        super().__init__()
-        self.run, self.draws_at = run, draws
 
     def answer(
         self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
     ) -> Any:
         """What a random function gives."""
-        self.run.random.append(self.run._inside[-1])
+        self.random.append(self._inside[-1])
         return drawn() if self.draws_at(number) else still()
 
+    def differs(self, other: _Run, call: int) -> bool:
+        """Whether another thing came into a call."""
+        one, two = self.moments[call], other.moments[call]
+        return not (
+            torch.equal(one.mean, two.mean) and torch.equal(one.squares, two.squares)
+        )
 
-def find_dropout_before(
-    general: Subject, plain: Callable[[], Subject]
-) -> list[Finding]:
-    """The BatchNorm layers whose variance a dropout changes.
 
-    Looked for at no special point, too, where nothing hides it; the numbers are those of
-    the plain model where it shows there.
-    """
+def _is_learning(module: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm in training that tracks statistics."""
+    norm = is_batch_norm(module) and module.training
+    return norm and module.running_mean is not None
+
+
+def find_dropout_before(general: Trial, plain: Callable[[], Trial]) -> list[Finding]:
+    """The BatchNorm layers whose variance a dropout changes."""
     if not general.is_random:
         return []
-    return list((_find(general) | _find(plain())).values())
-
-
-def _find(subject: Subject) -> dict[str, Finding]:
-    still = _Run(subject, None, _none)
-    first = _Run(subject, still.outputs, _all)
-    sites = [
-        k
-        for k, (one, other) in enumerate(zip(still.inputs, first.inputs, strict=True))
-        if still.tracked[k] and not torch.equal(one, other)
-    ]
+    trial = plain()
+    still = _Run(trial, None, lambda _: False)
+    if not still.moments:
+        return []
+    masks = min(max(ROWS // n_samples(trial.batch), 4), MASKS)
+    drawn = [_Run(trial, still, lambda _: True, SEED + k) for k in range(masks)]
     findings: dict[str, Finding] = {}
-    for k, ratio in _variance_ratios(subject, still, sites).items():
-        layer = still.layers[k]
-        if abs(ratio - 1) > TOLERATED and layer not in findings:
+    for call, layer in enumerate(still.layers):
+        if layer in findings or not drawn[0].differs(still, call):
+            continue
+        training = drawn[0].moments[call]
+        for run in drawn[1:]:
+            training = training.merge(run.moments[call])
+        there = training.variance() > 0
+        ratios = still.moments[call].variance()[there] / training.variance()[there]
+        ratio = float(ratios.mean()) if len(ratios) else 1.0
+        if abs(ratio - 1) > TOLERATED:
             causes = [
                 name
                 for number, name in enumerate(still.random)
-                if not torch.equal(
-                    still.inputs[k],
-                    _Run(subject, still.outputs, number.__eq__).inputs[k],
-                )
+                if _Run(trial, still, number.__eq__).differs(still, call)
             ]
             findings[layer] = _finding(layer, ratio, causes)
-    return findings
-
-
-def _variance_ratios(
-    subject: Subject, still: _Run, sites: list[int]
-) -> dict[int, float]:
-    """The variance in evaluation over that in training, mean over channels."""
-    training: dict[int, Moments] = {}
-    masks = min(max(ROWS // n_samples(subject.batch), 4), MASKS)
-    for seed in range(SEED, SEED + (masks if sites else 0)):
-        drawn = _Run(subject, still.outputs, _all, seed)
-        for k in sites:
-            own = drawn.moments(k)
-            training[k] = training[k].merge(own) if k in training else own
-    ratios = {}
-    for k in sites:
-        drawn_variance, plain = training[k].variance(), still.moments(k).variance()
-        ratio = plain[drawn_variance > 0] / drawn_variance[drawn_variance > 0]
-        ratios[k] = float(ratio.mean()) if len(ratio) else 1.0
-    return ratios
+    return list(findings.values())
 
 
 def _finding(name: str, ratio: float, causes: list[str]) -> Finding:

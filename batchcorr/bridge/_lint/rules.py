@@ -1,53 +1,31 @@
-r"""What is read off the inputs of the BatchNorm layers: sizes, and running statistics.
+r"""What is read off sizes: minibatches that are too small, and decay that does nothing.
 
-**Small batches.** For m normal values of variance σ², normalized by the sd with divisor m,
+For m normal values of variance σ², normalized by the sd with divisor m,
 
     E[1 / sd] · σ = √(m/2) Γ((m - 2)/2) / Γ((m - 1)/2),
 
 1.04 at m = 32, 1.09 at 16, 1.20 at 8, infinite at 2. A tenth is tolerated. One sample has
 no variance; one with positions is normalized by itself in training, as InstanceNorm does,
 and in evaluation by an average over samples, which is another function.
-
-**Statistics** are far from the data when they differ from the batch by more than half a
-standard deviation, or a factor of two in variance, and by more than three standard
-errors: those of N independent samples, whose positions are not replicates,
-
-    (x̄_c - running mean_c) / sd_c,     log(running variance_c / v_c),
-
-root mean squares over channels.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from batchcorr.bridge._lint.result import Finding
-from batchcorr.bridge._norms import statistics_of
-from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor
-
-    from batchcorr.bridge._lint.observed import Observed
+    from batchcorr.bridge._lint.statistics import Observed
     from batchcorr.bridge._lint.symmetries import Invariance
 
-__all__ = [
-    "find_bad_statistics",
-    "find_decayed_weights",
-    "find_small_batches",
-    "inflation",
-]
+__all__ = ["find_decayed_weights", "find_small_batches", "inflation"]
 
 TOLERATED = 0.1
 """By how much 1/sd may be too large on average."""
-
-SHIFT, RATIO, ERRORS = 0.5, 2.0, 3.0
-"""What is far: standard deviations, a factor of the variance, standard errors."""
-
-RECALIBRATE = "take them anew from the data it is used on (bridge.recalibrate)"
 
 
 # -- decay -----------------------------------------------------------------------------
@@ -87,13 +65,7 @@ def find_decayed_weights(
 
 
 def inflation(rows: int) -> float:
-    """E[1 / sd] · σ - 1 for normal values.
-
-    Examples
-    --------
-    >>> [round(inflation(rows), 3) for rows in (2, 8, 16, 64)]
-    [inf, 0.204, 0.088, 0.02]
-    """
+    """E[1 / sd] · σ - 1 for normal values."""
     if rows <= 2:
         return math.inf
     log_ratio = math.lgamma((rows - 2) / 2) - math.lgamma((rows - 1) / 2)
@@ -105,7 +77,7 @@ def find_small_batches(norms: Mapping[str, Observed], n: int) -> list[Finding]:
     findings = []
     for name, one in norms.items():
         rows, excess = one.rows, inflation(one.rows)
-        if not one.by_batch:
+        if not one.norm.training and one.norm.running_mean is not None:
             continue
         if rows == 1 or (n == 1 and one.samples == 1):
             message = (
@@ -134,172 +106,3 @@ def find_small_batches(norms: Mapping[str, Observed], n: int) -> list[Finding]:
             evidence = {"rows": float(rows), "inflation": excess}
             findings.append(Finding("small-batch", name, message, evidence, remedy))
     return findings
-
-
-# -- running statistics ----------------------------------------------------------------
-
-
-def find_bad_statistics(norms: Mapping[str, Observed]) -> list[Finding]:
-    """The BatchNorm layers whose statistics will not serve evaluation."""
-    findings = []
-    for name, one in norms.items():
-        distance = _Distance.of(one) if one.norm.running_mean is not None else None
-        said = _broken(one) or _frozen(one, distance) or _moving(one, distance)
-        if said is not None:
-            message, evidence, remedy, severity = said
-            numbers = dict(evidence, **(distance.numbers if distance else {}))
-            findings.append(
-                Finding("running-statistics", name, message, numbers, remedy, severity)
-            )
-    return findings
-
-
-class _Said(NamedTuple):
-    """A message, its numbers, a remedy and how severe it is."""
-
-    message: str
-    evidence: dict[str, float]
-    remedy: str
-    severity: str = "fault"
-
-
-class _Distance(NamedTuple):
-    """Distances of running statistics from a batch, with what chance alone gives."""
-
-    shift: float
-    shift_error: float
-    log_ratio: float
-    log_ratio_error: float
-
-    @classmethod
-    def of(cls, one: Observed) -> _Distance:
-        """How far the running statistics are from those of what came in."""
-        mean, variance = statistics_of(one.norm)
-        centre, means, squares = one.deviations
-        own = squares.mean(0) + one.norm.eps
-        shift = (centre - mean.to(own)) / own.sqrt()
-        log_ratio = ((variance.to(own) + one.norm.eps).clamp_min(1e-300) / own).log()
-        n = len(means)
-        if n < 2:
-            return cls(_rms(shift), math.inf, _rms(log_ratio), math.inf)
-        return cls(
-            shift=_rms(shift),
-            shift_error=_rms(means.std(0) / own.sqrt()) / n**0.5,
-            log_ratio=_rms(log_ratio),
-            log_ratio_error=_rms(squares.std(0) / own) / n**0.5,
-        )
-
-    @property
-    def is_far(self) -> bool:
-        return self.shift > max(SHIFT, ERRORS * self.shift_error) or (
-            self.log_ratio > max(math.log(RATIO), ERRORS * self.log_ratio_error)
-        )
-
-    @property
-    def words(self) -> str:
-        return (
-            f"running means are {self.shift:.2g} standard deviations from the batch's "
-            f"(chance: {self.shift_error:.2g}), variances a factor of "
-            f"{math.exp(min(self.log_ratio, 700)):.2g} (chance: "
-            f"{math.exp(min(self.log_ratio_error, 700)):.2g})"
-        )
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        ratio = math.exp(min(self.log_ratio, 700))
-        return {"shift": self.shift, "variance_factor": ratio}
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
-
-
-def _broken(one: Observed) -> _Said | None:
-    """Statistics that are missing or no statistics, and a momentum that cannot learn."""
-    norm = one.norm
-    if norm.running_mean is None or norm.running_var is None:
-        return _Said(
-            "It keeps no running statistics (track_running_stats=False): in evaluation "
-            "a prediction depends on what else is in the batch.",
-            {"tracked": 0.0},
-            "Keep them, unless batches are large and alike wherever it is used.",
-        )
-    mean, variance = statistics_of(norm)
-    bad = ~torch.isfinite(mean) | ~torch.isfinite(variance) | (variance < 0)
-    if bool(bad.any()):
-        return _Said(
-            f"Running statistics of {int(bad.sum())} of {len(bad)} channels are not "
-            "finite, or a variance is negative: evaluation gives NaN, and updates cannot "
-            "mend it.",
-            {"broken_channels": float(bad.sum())},
-            "Call .reset_running_stats() and " + RECALIBRATE + "; look for the step "
-            "whose activations overflowed, or for who wrote them.",
-        )
-    momentum = norm.momentum
-    if not norm.training or momentum is None or 0 < momentum < 0.99:
-        return None
-    what = {True: "never move from where they are", False: "run away from the data"}
-    how = what[momentum == 0] if momentum <= 0 else "are those of the last batch"
-    return _Said(
-        f"Its momentum is {momentum:g}: running statistics {how}.",
-        {"momentum": float(momentum)},
-        "Give it a momentum, 0.1 say, or None for a plain average. Elsewhere 0.9 or "
-        "0.99 is the share of the old statistics; in torch it is that of the new.",
-    )
-
-
-def _frozen(one: Observed, distance: _Distance | None) -> _Said | None:
-    """A layer in evaluation mode that does not fit what comes in."""
-    if one.norm.training or distance is None:
-        return None
-    mean, variance = statistics_of(one.norm)
-    if bool((mean == 0).all()) and bool((variance == 1).all()):
-        return _Said(
-            "It is in evaluation mode with the statistics it was built with, mean 0 and "
-            f"variance 1, and normalizes nothing; {distance.words}.",
-            {"updates": 0.0},
-            "Train it, or load statistics before it is frozen.",
-        )
-    if one.learns_before:
-        return _Said(
-            "It is in evaluation mode while layers before it are trained, so that its "
-            f"statistics go stale; {distance.words}.",
-            {"frozen": 1.0},
-            "Let it train with the rest, or freeze what comes before it as well.",
-            "fault" if distance.is_far else "note",
-        )
-    if distance.is_far:
-        return _Said(
-            f"It is frozen with all before it, but {distance.words}.",
-            {"frozen": 1.0},
-            f"These data are not those it learnt on: {RECALIBRATE}.",
-        )
-    return None
-
-
-def _moving(one: Observed, distance: _Distance | None) -> _Said | None:
-    """A layer in training mode whose statistics are stale, or move though it is frozen."""
-    norm = one.norm
-    if not norm.training or distance is None:
-        return None
-    if (
-        norm.weight is not None
-        and not norm.weight.requires_grad
-        and not one.learns_before
-    ):
-        return _Said(
-            "It and all before it are frozen (requires_grad=False), but it is in "
-            "training mode: it normalizes by the batch, and its running statistics "
-            "still move.",
-            {"frozen": 0.0},
-            "Call .eval() on the frozen part after model.train(), in every epoch.",
-        )
-    updates = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
-    memory = 0.0 if norm.momentum is None else (1 - norm.momentum) ** updates
-    if updates and memory < 0.01 and distance.is_far:
-        return _Said(
-            f"After {updates} updates the {distance.words}.",
-            {"updates": float(updates)},
-            f"The weights changed or the data did: {RECALIBRATE}.",
-        )
-    return None

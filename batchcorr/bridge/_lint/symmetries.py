@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from batchcorr.bridge._lint.result import Finding
-from batchcorr.bridge._lint.subject import NORMS
+from batchcorr.bridge._lint.trial import NORMS
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from batchcorr.bridge._lint.subject import Subject
+    from batchcorr.bridge._lint.trial import Trial
 
 __all__ = ["Invariance", "find_redundant_biases", "scale_invariant"]
 
@@ -36,67 +36,59 @@ class Invariance(NamedTuple):
 
 
 def _unchanging(
-    subject: Subject, trials: Mapping[str, tuple[Tensor, Tensor]]
+    trial: Trial, values: Mapping[str, tuple[Tensor, Tensor]]
 ) -> dict[str, float]:
     """Of parameters with two other values each: those that change nothing, and by what."""
-    if not trials:
+    if not values:
         return {}
     change = max(
-        subject.change({name: values[k] for name, values in trials.items()})
-        for k in (0, 1)
+        trial.change({name: pair[k] for name, pair in values.items()}) for k in (0, 1)
     )
-    if change <= subject.tolerance:
-        return dict.fromkeys(trials, change)
-    if len(trials) == 1:
+    if change <= trial.tolerance:
+        return dict.fromkeys(values, change)
+    if len(values) == 1:
         return {}
-    names = list(trials)
+    names = list(values)
     halves = names[: len(names) // 2], names[len(names) // 2 :]
-    one, other = ({name: trials[name] for name in half} for half in halves)
-    return _unchanging(subject, one) | _unchanging(subject, other)
+    one, other = ({name: values[name] for name in half} for half in halves)
+    return _unchanging(trial, one) | _unchanging(trial, other)
 
 
-def find_redundant_biases(subject: Subject) -> list[Finding]:
+def find_redundant_biases(trial: Trial) -> list[Finding]:
     """The biases whose change changes nothing.
 
     The shift of a normalization comes with the layer and does no harm: it is left in
     peace, even where the next one takes it away.
     """
-    largest = max((float(g.abs().max()) for g in subject.gradients.values()), default=0)
+    parameters = trial.step.parameters
     slopes = {
-        name: float(gradient.abs().max()) / largest
-        for name, gradient in subject.gradients.items()
-        if largest and _is_bias(subject, name, gradient)
+        name: float(gradient.abs().max()) for name, gradient in trial.gradients.items()
     }
-    flat = [name for name, slope in slopes.items() if slope <= subject.tolerance]
-    sizes = {name: subject.sizes.get(name.rpartition(".")[0]) or 1.0 for name in flat}
-    trials = {
-        name: _stepped(subject.step.parameters[name].detach(), sizes[name], seed)
-        for seed, name in enumerate(flat)
-    }
+    largest = max(slopes.values(), default=0) or 1.0
+    sizes, values = {}, {}
+    for seed, (name, gradient) in enumerate(trial.gradients.items()):
+        owner, _, last = name.rpartition(".")
+        is_bias = gradient.ndim == 1 or "bias" in last
+        of_norm = isinstance(trial.step.model.get_submodule(owner), NORMS)
+        if is_bias and not of_norm and slopes[name] <= trial.tolerance * largest:
+            sizes[name] = trial.sizes.get(owner) or 1.0
+            values[name] = _stepped(parameters[name].detach(), sizes[name], seed)
     findings = []
-    for name, change in _unchanging(subject, trials).items():
+    for name, change in _unchanging(trial, values).items():
         layer, _, last = name.rpartition(".")
-        size = sizes[name]
+        size, slope = sizes[name], slopes[name] / largest
         message = (
             f"What comes after it cancels {last!r}: steps of {2 * size:.2g} to "
             f"{4 * size:.2g} change loss and outputs by {change:.1e} (relative), and its "
-            f"gradient is {slopes[name]:.1e} of the largest."
+            f"gradient is {slope:.1e} of the largest."
         )
         remedy = (
             "Build the layer without it (bias=False). In a trained model set it to zero "
             "and, if a BatchNorm follows, take its running statistics anew."
         )
-        evidence = {"change": change, "gradient": slopes[name]}
+        evidence = {"change": change, "gradient": slope}
         findings.append(Finding("redundant-bias", layer, message, evidence, remedy))
     return findings
-
-
-def _is_bias(subject: Subject, name: str, value: Tensor) -> bool:
-    """Whether a parameter is a bias that its layer could do without."""
-    owner, _, last = name.rpartition(".")
-    if isinstance(subject.step.model.get_submodule(owner), NORMS):
-        return False
-    return value.ndim == 1 or "bias" in last
 
 
 def _stepped(value: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -111,38 +103,36 @@ def _stepped(value: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
     return value + step, value - step
 
 
-def scale_invariant(subject: Subject) -> dict[str, Invariance]:
+def scale_invariant(trial: Trial) -> dict[str, Invariance]:
     """The trainable weights whose length changes nothing, by name.
 
     Scaled with one factor for each unit along the first or second axis, else as a whole.
     """
     found: dict[str, Invariance] = {}
-    left: dict[str, dict[int | None, float]] = {}
-    for name, gradient in subject.gradients.items():
-        if gradient.ndim > 1 and bool(gradient.any()):
-            cosines = {axis: _cosine(subject, name, axis) for axis in (0, 1, None)}
-            left[name] = {a: c for a, c in cosines.items() if c <= subject.tolerance}
-    while left := {name: cosines for name, cosines in left.items() if cosines}:
-        tried = {name: next(iter(cosines.items())) for name, cosines in left.items()}
-        trials = {
-            name: _scaled(subject.step.parameters[name].detach(), axis, seed)
-            for seed, (name, (axis, _)) in enumerate(tried.items())
-        }
-        for name, change in _unchanging(subject, trials).items():
-            axis, cosine = tried[name]
-            units = axis is not None and subject.gradients[name].shape[axis] > 1
-            found[name] = Invariance(units, cosine, change)
-        left = {
-            name: dict(list(cosines.items())[1:])
-            for name, cosines in left.items()
+    weights = {
+        name: (trial.step.parameters[name].detach(), gradient)
+        for name, gradient in trial.gradients.items()
+        if gradient.ndim > 1 and bool(gradient.any())
+    }
+    for axis in (0, 1, None):
+        cosines = {
+            name: _cosine(*pair, axis)
+            for name, pair in weights.items()
             if name not in found
         }
-    return {name: found[name] for name in subject.step.parameters if name in found}
+        values = {
+            name: _scaled(weights[name][0], axis, seed)
+            for seed, (name, cosine) in enumerate(cosines.items())
+            if cosine <= trial.tolerance
+        }
+        for name, change in _unchanging(trial, values).items():
+            by_unit = axis is not None and weights[name][0].shape[axis] > 1
+            found[name] = Invariance(by_unit, cosines[name], change)
+    return {name: found[name] for name in trial.step.parameters if name in found}
 
 
-def _cosine(subject: Subject, name: str, axis: int | None) -> float:
+def _cosine(weight: Tensor, gradient: Tensor, axis: int | None) -> float:
     """Cosine of a weight and its gradient, the largest of all slices along an axis."""
-    weight, gradient = subject.step.parameters[name].detach(), subject.gradients[name]
     rest = [k for k in range(weight.ndim) if k != axis]
     lengths = (weight**2).sum(rest).sqrt() * (gradient**2).sum(rest).sqrt()
     return float((weight * gradient).sum(rest).abs().max() / lengths.max())

@@ -39,13 +39,7 @@ OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
 
 
 def weight_of(size: int, n: int, reduction: str) -> float:
-    """What the loss of `size` of n samples counts for in that of all.
-
-    Raises
-    ------
-    InputError
-        If the reduction is not known.
-    """
+    """What the loss of `size` of n samples counts for in that of all."""
     if reduction not in REDUCTIONS:
         msg = f"reduction must be 'mean' or 'sum', not {reduction!r}."
         raise InputError(msg)
@@ -53,13 +47,7 @@ def weight_of(size: int, n: int, reduction: str) -> float:
 
 
 def require_separable(model: nn.Module) -> None:
-    """Refuse layers whose statistics cannot be merged from those of micro-batches.
-
-    Raises
-    ------
-    InputError
-        If one is spread over processes, or normalizes by the batch in another way.
-    """
+    """Refuse layers whose statistics cannot be merged from those of micro-batches."""
     for name, module in model.named_modules():
         if module.training and isinstance(module, OTHERS):
             msg = (
@@ -78,13 +66,7 @@ def require_additive(
     sites: Sequence[Site],
     reduction: str,
 ) -> None:
-    """Require that the losses of the parts of a batch add up to one of the whole.
-
-    Raises
-    ------
-    InputError
-        If they do not, or if that cannot be measured because the loss is random.
-    """
+    """Require that the losses of the parts of a batch add up to one of the whole."""
     n = sum(len(part) for part in parts)
     groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
     strided = [torch.arange(start, n, groups) for start in range(groups)]

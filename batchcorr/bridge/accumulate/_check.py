@@ -191,18 +191,7 @@ def _cost_at(
 
 
 def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
-    """Sizes that leave every BatchNorm two values per channel at least.
-
-    Raises
-    ------
-    InputError
-        If there is none, or one that was asked for does not.
-
-    Examples
-    --------
-    >>> _sizes_to_try(None, 24, 1)
-    [2, 4, 8, 16]
-    """
+    """Sizes that leave every BatchNorm two values per channel at least."""
 
     def smallest(size: int) -> int:
         """Samples in the smallest of micro-batches as equal as can be."""

@@ -136,18 +136,7 @@ def exact(
 
 
 def require_size(size: object, n: int) -> int:
-    """A micro-batch size, at most that of the batch.
-
-    Raises
-    ------
-    InputError
-        If it is no whole number from 1 on.
-
-    Examples
-    --------
-    >>> require_size(4, 64), require_size(100, 64)
-    (4, 64)
-    """
+    """A micro-batch size, at most that of the batch."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         msg = f"A micro-batch has a whole number of samples, at least 1, not {size!r}."
         raise InputError(msg)
@@ -269,13 +258,7 @@ class _Run:
         self.reset()
 
     def _require_same_buffers(self) -> None:
-        """Require that every micro-batch leaves the buffers alike.
-
-        Raises
-        ------
-        InputError
-            If one differs: nothing says what the whole batch would have made of it.
-        """
+        """Require that every micro-batch leaves the buffers alike."""
         now = {name: value.clone() for name, value in self.step.model.named_buffers()}
         self.after = self.after or now
         for name, value in self.after.items():

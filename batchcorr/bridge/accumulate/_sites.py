@@ -41,13 +41,7 @@ class Site:
 
     @classmethod
     def of(cls, parts: Sequence[Moments], number: int) -> Site:
-        """A site from the moments of each micro-batch.
-
-        Raises
-        ------
-        InputError
-            If they are not finite, or there is but one value per channel.
-        """
+        """A site from the moments of each micro-batch."""
         stacked = reduce(lambda one, other: one.concat(other), parts)
         whole = _merged(stacked)
         call = f"BatchNorm call {number + 1} of the forward pass"

@@ -1,7 +1,7 @@
-"""What a claim comes back as: numbers beside those expected, a verdict, a figure.
+"""A claim: numbers beside those that theory gives, and a verdict.
 
-A number that theory gives is judged: it holds within its tolerance. A number without an
-expected one is reported: the speed of this machine, or the outcome of one random draw.
+A number that theory gives is judged: it holds within its tolerance. One without an
+expected value is only reported: the speed of a machine, or the outcome of one draw.
 """
 
 from __future__ import annotations
@@ -57,14 +57,13 @@ class Measured:
 
         Parameters
         ----------
-        curve
-            Name of the curve.
-        at
-            Where on it.
+        curve, at
+            Name of the curve, and where on it.
 
         Returns
         -------
-        The number, placed.
+        Measured
+            A copy.
         """
         return replace(self, curve=curve, at=float(at))
 
@@ -99,7 +98,7 @@ class Claim:
     measured
         Every number, by a short name.
     axes
-        What the curves depend on, and what they are.
+        Labels of the two axes of the curves.
 
     Examples
     --------
@@ -136,8 +135,8 @@ class Claim:
 
         Returns
         -------
-        A matplotlib figure that no window shows: save it, or end a notebook cell with
-        it.
+        matplotlib.figure.Figure
+            Shown in no window: save it, or end a notebook cell with it.
 
         Raises
         ------
@@ -147,8 +146,7 @@ class Claim:
         Examples
         --------
         >>> from batchcorr.bridge import claims
-        >>> figure = claims.dropout().figure()
-        >>> float(figure.get_figwidth())
+        >>> float(claims.dropout().figure().get_figwidth())
         3.35
         """
         from batchcorr.bridge.claims._figure import drawn

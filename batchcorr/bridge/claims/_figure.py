@@ -1,8 +1,8 @@
 """The one figure of all claims: measured, expected, tolerance.
 
 Numbers on their own are rows: a dot at the distance from the expected, a tick at the
-tolerance. Numbers on a curve are points, with what is expected of them as a line and its
-tolerance as a band.
+tolerance. Numbers on a curve are points; what is expected of them is a line, its
+tolerance a band.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLOURS = [BLUE, VERMILION, "#009E73", GREY, "#CC79A7"]
 ROUNDING = 1e-17
 """Smaller distances are drawn here."""
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.labelsize": 7,
@@ -42,10 +42,6 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
     "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.0,
@@ -66,17 +62,14 @@ def drawn(title: str, numbers: Sequence[Measured], axes: tuple[str, str]) -> Fig
     rows = [number for number in numbers if not number.curve]
     curves = [number for number in numbers if number.curve]
     heights = [ROW * len(rows) + 0.4] * bool(rows) + [CURVES] * bool(curves)
-    style: Any = STYLE
-    with rc_context(style):
+    with rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.06)
         figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout=layout)
-        panels = iter(
-            figure.subplots(len(heights), height_ratios=heights, squeeze=False).flat
-        )
+        panels = figure.subplots(len(heights), height_ratios=heights, squeeze=False)
         if rows:
-            _draw_rows(next(panels), rows)
+            _draw_rows(panels[0, 0], rows)
         if curves:
-            _draw_curves(next(panels), curves, axes)
+            _draw_curves(panels[-1, 0], curves, axes)
         figure.suptitle(
             fill(title, 46), x=0.01, ha="left", fontsize=8, fontweight="bold"
         )
@@ -88,11 +81,9 @@ def _draw_rows(axes: Axes, rows: Sequence[Measured]) -> None:
     """Draw how far each number is from the one expected, and how far it may be."""
     right = 10.0
     for y, number in enumerate(reversed(rows)):
-        colour = BLUE if number.holds else VERMILION
-        text = f"{number.value:.2g}"
-        if number.expected is None or number.tolerance is None:
-            colour = GREY
-        else:
+        colour, text = GREY, f"{number.value:.2g}"
+        if number.expected is not None and number.tolerance is not None:
+            colour = BLUE if number.holds else VERMILION
             off = max(abs(number.value - number.expected), ROUNDING)
             axes.plot([ROUNDING, right], [y, y], color="0.9", linewidth=0.6, zorder=0)
             axes.plot(off, y, "o", color=colour, clip_on=False)
@@ -106,6 +97,7 @@ def _draw_rows(axes: Axes, rows: Sequence[Measured]) -> None:
     axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
     axes.set_xlabel("distance from the expected; ticks: tolerance")
     axes.spines["left"].set_visible(False)
+    axes.minorticks_off()
 
 
 def _draw_curves(
@@ -115,34 +107,24 @@ def _draw_curves(
     from matplotlib.ticker import LogLocator
 
     names = list(dict.fromkeys(number.curve for number in numbers))
-    for k, name in enumerate(names):
+    for name, colour in zip(names, COLOURS, strict=False):
         points = [number for number in numbers if number.curve == name]
-        colour = COLOURS[k % len(COLOURS)]
-        at = [number.at for number in points]
-        axes.plot(at, [n.value for n in points], "o", color=colour, label=name)
-        wanted = [n for n in points if n.expected is not None]
-        if wanted:
-            x = [n.at for n in wanted]
-            middle = [n.expected or 0.0 for n in wanted]
-            width = [n.tolerance or 0.0 for n in wanted]
-            axes.plot(x, middle, color=colour)
-            low, high = (
-                [m + sign * w for m, w in zip(middle, width, strict=True)]
-                for sign in (-1, 1)
-            )
-            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-        else:
-            axes.plot(
-                at, [n.value for n in points], color=colour, linestyle=(0, (1, 2))
-            )
+        x, values = [n.at for n in points], [n.value for n in points]
+        axes.plot(x, values, "o", color=colour, label=name)
+        if points[0].expected is None:
+            axes.plot(x, values, color=colour, linestyle=(0, (1, 2)))
+            continue
+        bands = [(n.expected or 0.0, n.tolerance or 0.0) for n in points]
+        axes.plot(x, [middle for middle, _ in bands], color=colour)
+        low, high = ([m + sign * w for m, w in bands] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     places = sorted({number.at for number in numbers})
     values = [abs(number.value) for number in numbers]
     if places[0] > 0 and places[-1] >= 10 * places[0]:
         axes.set_xscale("log")
-        if len(places) <= 8:
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks(places, [f"{place:g}" for place in places])
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))

@@ -35,11 +35,7 @@ NO_EPS = 1e-300
 
 
 def seeded(measure: Callable[P, R]) -> Callable[P, R]:
-    """Run a measurement on random numbers of its own, and on one thread.
-
-    The networks are small, and sums in one order round alike on every machine. The
-    caller's random numbers and threads stay as they were.
-    """
+    """Run a measurement on one thread and its own random numbers, and restore both."""
 
     @wraps(measure)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

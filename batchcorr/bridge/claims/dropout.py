@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._claim import Claim, Measured, near, zero
-from batchcorr.bridge.claims._networks import classify, normal, seeded
+from batchcorr.bridge.claims._networks import classify, normal, normalized, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +39,9 @@ def dropout() -> Claim:
     Returns
     -------
     Claim
-        The ratio of variances by formula and over all masks, the variance of a
-        BatchNorm's output in evaluation by where dropout stands beside what `lint`
-        says of it, and the remedy.
+        The ratio of variances by formula and over all masks; the variance of a
+        BatchNorm's output in evaluation by where dropout stands, as measured and as
+        `lint` says; and the remedy.
 
     Examples
     --------
@@ -66,46 +65,42 @@ def dropout() -> Claim:
 def _networks() -> dict[str, Measured]:
     """The variance of the last BatchNorm's output in evaluation, by network."""
     x, labels = normal(ROWS, WIDTH), torch.arange(ROWS) % 3
+    linear, drop = nn.Linear(WIDTH, WIDTH).double(), nn.Dropout(0.5)
 
     def norm() -> nn.Module:
-        return nn.BatchNorm1d(WIDTH, momentum=None)
+        return nn.BatchNorm1d(WIDTH, momentum=None).double()
 
-    linear = nn.Linear(WIDTH, WIDTH)
-    nets = {
-        "before": nn.Sequential(nn.Dropout(0.5), norm()),
-        "after": nn.Sequential(norm(), nn.Dropout(0.5)),
-        "between": nn.Sequential(norm(), nn.ReLU(), nn.Dropout(0.5), linear, norm()),
+    weight, hidden = linear.weight.detach().T, torch.relu(normalized(x, 1e-5))
+    before = nn.Sequential(drop, norm())
+    cases = {
+        "before BN": (before, float(_ratio(x, 0.5).mean())),
+        "after BN": (nn.Sequential(norm(), drop), 1.0),
+        "between BNs": (
+            nn.Sequential(norm(), nn.ReLU(), drop, linear, norm()),
+            float(_ratio(hidden, 0.5, weight).mean()),
+        ),
     }
     measured = {}
-    for name, net in nets.items():
-        net.double().train()
-        for layer in net:
+    for where, (net, expected) in cases.items():
+        for layer in net.train():
             if isinstance(layer, nn.BatchNorm1d):  # one settled after the other
                 net(x)
-        variance, expected = _output_variance(net, x), _expected(name, nets, x)
-        what = f"variance in evaluation, dropout {name} BN"
-        what = what.replace("between BN", "between BNs")
-        measured[name] = near(what, variance, expected, 0.01)
-        result = lint(
-            nn.Sequential(*net.train(), nn.Linear(WIDTH, 3).double()),
-            (x[:2048], labels[:2048]),
-            classify,
-        )
-        found = [
+        name, what = where.split()[0], f"variance in evaluation, dropout {where}"
+        measured[name] = near(what, _output_variance(net, x), expected, 0.01)
+        with_head = nn.Sequential(*net.train(), nn.Linear(WIDTH, 3).double())
+        said = [
             float(finding.evidence["variance"])
-            for finding in result.findings
+            for finding in lint(with_head, (x[:2048], labels[:2048]), classify).findings
             if finding.rule == "dropout-before-batchnorm"
-        ]
-        said = found[0] if len(found) == 1 else 1.0 if not found else float("nan")
-        measured[f"lint_{name}"] = near("… as lint says", said, expected, 0.03)
-    update_bn([x], nets["before"])
-    after_update = _output_variance(nets["before"], x)
-    recalibrate(nets["before"].eval(), [x], "adabn")
-    mended = _output_variance(nets["before"], x)
+        ] or [1.0]
+        value = said[0] if len(said) == 1 else float("nan")
+        measured[f"lint_{name}"] = near("… as lint says", value, expected, 0.03)
+    update_bn([x], before)
+    updated = _output_variance(before, x)
+    recalibrate(before.eval(), [x], "adabn")
+    mended = _output_variance(before, x)
     return measured | {
-        "update_bn": near(
-            "dropout before BN, after update_bn", after_update, 0.5, 0.02
-        ),
+        "update_bn": near("dropout before BN, after update_bn", updated, 0.5, 0.02),
         "recalibrated": near("… after recalibrate", mended, 1.0, 0.01),
     }
 
@@ -113,32 +108,16 @@ def _networks() -> dict[str, Measured]:
 def _output_variance(net: nn.Module, x: Tensor) -> float:
     """The mean variance of what the last BatchNorm puts out in evaluation."""
     with torch.no_grad():
-        out = tensor_moments(net.eval()(x))
-    return float((out.squares / out.n).mean())
-
-
-def _expected(name: str, nets: dict[str, nn.Sequential], x: Tensor) -> float:
-    """What the formula gives for a network, mean over channels."""
-    if name == "after":
-        return 1.0
-    if name == "before":
-        return float(_ratio(x, 0.5).mean())
-    layers = nets["between"]
-    with torch.no_grad():
-        hidden = torch.relu(nn.functional.batch_norm(x, None, None, training=True))
-    weight = layers.get_parameter("3.weight").detach()
-    return float(_ratio(hidden, 0.5, weight.T).mean())
+        return float(net.eval()(x).var(0, correction=0).mean())
 
 
 def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> Tensor:
     """Var_eval / Var_train of each column of x, or of x w, by the formula."""
-    own = tensor_moments(x)
-    second: Tensor = own.squares / own.n + own.mean**2
+    second = x.square().mean(0)
     if weights is None:
-        unit: Tensor = (second - own.mean**2) / (second / keep - own.mean**2)
+        unit: Tensor = x.var(0, correction=0) / (second / keep - x.mean(0) ** 2)
         return unit
-    total = tensor_moments(x @ weights)
-    plain = total.squares / total.n
+    plain = (x @ weights).var(0, correction=0)
     ratio: Tensor = plain / (plain + (1 - keep) / keep * second @ weights**2)
     return ratio
 
@@ -158,14 +137,13 @@ def _formulas() -> dict[str, Measured]:
     one, units = torch.ones(1, dtype=torch.float64), torch.linspace(-1, 1, 50).double()
     units = units[:, None] / units.square().mean().sqrt()
     measured, off = {}, []
-    for mean in MEANS:
-        for keep in KEEPS:
-            exact = _enumerated(units + mean, keep, one)
-            formula = float(_ratio(units + mean, keep))
-            off.append(abs(formula - exact))
-            what = f"one unit of mean {mean:g} sd, kept with p = {keep:g}"
-            number = Measured(what, exact, formula, 1e-12)
-            measured[f"unit_{mean:g}_{keep:g}"] = number.on(f"mean {mean:g} sd", keep)
+    for mean, keep in product(MEANS, KEEPS):
+        exact = _enumerated(units + mean, keep, one)
+        formula = float(_ratio(units + mean, keep))
+        off.append(abs(formula - exact))
+        what = f"one unit of mean {mean:g} sd, kept with p = {keep:g}"
+        number = Measured(what, exact, formula, 1e-12)
+        measured[f"unit_{mean:g}_{keep:g}"] = number.on(f"mean {mean:g} sd", keep)
     x, weights = normal(50, 8) @ normal(8, 8) + normal(8), normal(8)
     worst = max(
         abs(float(_ratio(x, keep, weights[:, None])) - _enumerated(x, keep, weights))

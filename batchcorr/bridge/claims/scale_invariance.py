@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import nn, optim
 from torch.nn.functional import normalize
 
 from batchcorr.bridge._lint import lint
@@ -118,41 +118,37 @@ def _linted() -> dict[str, Measured]:
         nn.ReLU(),
         nn.Linear(16, 4),
     )
-    decaying = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)
+    decaying = optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)
     batch = normal(32, 8), torch.randint(4, (32,))
     result = lint(net.double(), batch, classify, decaying)
-    right = set(result.scale_invariant) == {"0.weight", "2.weight"}
-    rule = "decay-on-scale-invariant-weight"
+    right = {"0.weight", "2.weight"} == set(result.scale_invariant)
+    rule, what = (
+        "decay-on-scale-invariant-weight",
+        "lint: scale-invariant, of 3 weights",
+    )
     evidence = [f.evidence for f in result.findings if f.rule == rule]
-
-    def worst(key: str) -> float:
-        return max((abs(float(e[key])) for e in evidence), default=float("nan"))
-
+    change, cosine = (
+        max((abs(float(e[key])) for e in evidence), default=float("nan"))
+        for key in ("change", "cosine")
+    )
     return {
-        "lint_weights": Measured(
-            "lint: scale-invariant, of 3 weights",
-            float(right * len(result.scale_invariant)),
-            2,
-            0,
-        ),
-        "lint_change": zero("… change when they are scaled", worst("change"), 1e-10),
-        "lint_cosine": zero("… cosine of weight and gradient", worst("cosine"), 1e-10),
+        "lint_weights": Measured(what, 2.0 * right, 2, 0),
+        "lint_change": zero("… change when they are scaled", change, 1e-10),
+        "lint_cosine": zero("… cosine of weight and gradient", cosine, 1e-10),
     }
 
 
 def _paths() -> dict[str, Measured]:
     """How far SGD with decay and SGD with a growing rate go apart in 200 steps."""
-    apart = {}
-    for norm in (True, False):
-        with_decay, growing = (
-            _path(norm=norm, growing=False),
-            _path(norm=norm, growing=True),
-        )
-        apart[norm] = float((with_decay - growing).flatten(1).norm(dim=1).max())
+
+    def apart(*, norm: bool) -> float:
+        with_decay, growing = (_path(norm=norm, growing=how) for how in (False, True))
+        return float((with_decay - growing).flatten(1).norm(dim=1).max())
+
     what = "directions: decay against growing rate"
     return {
-        "growing_rate": zero(what, apart[True], 1e-12),
-        "growing_rate_plain": reported("… without BatchNorm", apart[False]),
+        "growing_rate": zero(what, apart(norm=True), 1e-12),
+        "growing_rate_plain": reported("… without BatchNorm", apart(norm=False)),
     }
 
 
@@ -161,21 +157,18 @@ def _path(*, norm: bool, growing: bool, steps: int = 200) -> Tensor:
     rate, decay = 0.1, 0.01
     torch.default_generator.manual_seed(0)
     layer = nn.BatchNorm1d(16, eps=NO_EPS, affine=False) if norm else nn.Identity()
-    net = nn.Sequential(
-        nn.Linear(8, 16, bias=False), layer, nn.ReLU(), nn.Linear(16, 4)
-    ).double()
-    weight = next(net.parameters())
-    optimizer = torch.optim.SGD([weight], rate, weight_decay=0 if growing else decay)
+    first = nn.Linear(8, 16, bias=False)
+    net = nn.Sequential(first, layer, nn.ReLU(), nn.Linear(16, 4)).double()
+    optimizer = optim.SGD([first.weight], rate, weight_decay=0 if growing else decay)
     directions = []
     for t in range(steps):
         if growing:
-            rho = 1 - rate * decay
-            optimizer.param_groups[0]["lr"] = rate * rho ** -(2 * t + 1)
+            optimizer.param_groups[0]["lr"] = rate * (1 - rate * decay) ** -(2 * t + 1)
         optimizer.zero_grad()
         loss = classify(net, (normal(32, 8), torch.randint(4, (32,))))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        directions.append(normalize(weight.detach(), dim=1))
+        directions.append(normalize(first.weight.detach(), dim=1))
     return torch.stack(directions)
 
 
@@ -185,29 +178,25 @@ def _angles() -> dict[str, Measured]:
     for k, (name, rate, decay, beta) in enumerate(SETTINGS, start=1):
         torch.default_generator.manual_seed(0)
         weight = nn.Parameter(normal(16, 64) / sqrt(64))
-        optimizer: torch.optim.Optimizer
-        if name == "AdamW":
-            betas = (beta, 0.99)
-            optimizer = torch.optim.AdamW([weight], rate, betas, weight_decay=decay)
-        else:
-            optimizer = torch.optim.SGD([weight], rate, beta, beta, decay)
+        optimizer: optim.Optimizer = (
+            optim.AdamW([weight], rate, (beta, 0.99), weight_decay=decay)
+            if name == "AdamW"
+            else optim.SGD([weight], rate, beta, beta, decay)
+        )
         turned = _turning(optimizer, weight, STEPS)[BALANCED:]
         angle = float(turned.square().mean().sqrt())
         balance = sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
         what = f"angle: {name}, η {rate:g}, λ {decay:g}, β {beta:g}"
         measured[f"angle_{k}"] = near(what, angle / balance, 1.0, 0.05)
-    adamw, adam = (
-        _row_rotation(kind) for kind in (torch.optim.AdamW, torch.optim.Adam)
-    )
-    what = "rows of 33× smaller gradients: AdamW"
+    adamw, adam = _row_rotation(optim.AdamW), _row_rotation(optim.Adam)
     return measured | {
-        "rows_adamw": near(what, adamw, 1, 1e-4),
+        "rows_adamw": near("rows of 33× smaller gradients: AdamW", adamw, 1, 1e-4),
         "rows_adam": reported("… Adam + L2", adam),
     }
 
 
 def _turning(
-    optimizer: torch.optim.Optimizer,
+    optimizer: optim.Optimizer,
     weight: Tensor,
     steps: int,
     share: Tensor | None = None,
@@ -245,26 +234,24 @@ def _row_rotation(kind: Any, smaller: float = 33.0) -> float:
 def _decays() -> dict[str, Measured]:
     """The share of a weight that decay took in 2000 steps, by the gradients' scale."""
     steps, rate, decay = 2000, 1e-3, 0.1
-    taken = 1 - (1 - rate * decay) ** steps
-    gone = {}
-    for name, kind in (("AdamW", torch.optim.AdamW), ("Adam + L2", torch.optim.Adam)):
+
+    def gone(kind: Any) -> list[float]:
         generator = torch.Generator().manual_seed(0)
         size = torch.tensor(SCALES, dtype=torch.float64)[:, None]
         weight = nn.Parameter(torch.ones(len(SCALES), 1000, dtype=torch.float64))
         optimizer = kind([weight], lr=rate, weight_decay=decay)
         for _ in range(steps):
-            noise = torch.randn(1000, generator=generator, dtype=torch.float64)
-            weight.grad = size * noise
+            weight.grad = size * torch.randn(1000, generator=generator).double()
             optimizer.step()
-        gone[name] = (1 - weight.detach().mean(dim=1)).tolist()
-    measured = {
-        "adamw_same": zero(
-            "AdamW: differs by the scale", max(gone["AdamW"]) - min(gone["AdamW"]), 1e-6
-        )
-    }
-    for scale, plain, inside in zip(SCALES, *gone.values(), strict=True):
+        return [1 - share for share in weight.detach().mean(dim=1).tolist()]
+
+    adamw, adam = gone(optim.AdamW), gone(optim.Adam)
+    expected = 1 - (1 - rate * decay) ** steps
+    differs = max(adamw) - min(adamw)
+    measured = {"adamw_same": zero("AdamW: differs by the scale", differs, 1e-6)}
+    for scale, outside, inside in zip(SCALES, adamw, adam, strict=True):
         what = f"gone by decay, gradients of scale {scale:g}"
-        number = near(f"AdamW: {what}", plain, taken, 0.03)
+        number = near(f"AdamW: {what}", outside, expected, 0.03)
         measured[f"adamw_{scale:g}"] = number.on("AdamW", scale)
         number = reported(f"Adam + L2: {what}", inside)
         measured[f"adam_{scale:g}"] = number.on("Adam + L2", scale)

@@ -80,15 +80,18 @@ def unity(
         msg = "Give the matrix and the batch of its samples, or neither."
         raise InputError(msg)
     images, labels = _activations()
-    found = [_identities(images, labels)]
+    rows = images.movedim(1, -1).reshape(-1, images.shape[1])
+    found = [{**_layers(rows, labels), **_instances(images)}]
     positive = {"simulated": torch.exp(normal(40, 100))}
     if batch is not None:
         rows = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
-        found.append(
-            _identities(rows[:, None, :], [str(label) for label in batch], rows)
-        )
+        labels = [str(label) for label in batch]
+        found.append({**_layers(rows, labels), **_instances(rows[:, None, :])})
         positive["arrays"] = torch.exp2(rows)
-    measured = {key: max((one[key] for one in found), key=_value) for key in found[0]}
+    identities = {
+        key: max((one[key] for one in found), key=lambda number: number.value)
+        for key in found[0]
+    }
     return Claim(
         name="unity",
         title="One function: BatchNorm and batch correction agree to rounding",
@@ -98,13 +101,9 @@ def unity(
             "AdaBN the domain. ComBat tends to it as batches grow, and logs turn "
             "multiplicative effects into additive ones."
         ),
-        measured={**measured, **_divisors(), **_logs(positive), **_shrinkage()},
+        measured={**identities, **_divisors(), **_logs(positive), **_shrinkage()},
         axes=("samples in a batch", "rms change by shrinkage"),
     )
-
-
-def _value(number: Measured) -> float:
-    return number.value
 
 
 def _activations() -> tuple[Tensor, list[str]]:
@@ -127,55 +126,63 @@ def _standardized(x: Tensor, labels: Sequence[object], *, ddof: int = 1) -> Tens
     return out
 
 
-def _identities(
-    instances: Tensor, labels: list[str], rows: Tensor | None = None
-) -> dict[str, Measured]:
-    """The largest difference of each layer from the same act of this package.
+def _instances(x: Tensor) -> dict[str, Measured]:
+    """InstanceNorm of (N, C, …) against standardization by sample."""
+    channels, normed = x.shape[1], instance_norm(x, eps=NO_EPS)
+    rows, normed = (v.movedim(1, -1).reshape(-1, channels) for v in (x, normed))
+    samples = np.repeat(np.arange(len(x)), len(rows) // len(x)).tolist()
+    off = largest(normed - _standardized(rows, samples, ddof=0))
+    return {"instance": zero("InstanceNorm = batch is the sample", off, 1e-12)}
 
-    Instances are (N, channels, …) as InstanceNorm takes them; rows are its positions,
-    or the same values in another shape, with a label for each.
-    """
-    as_rows = instances.movedim(1, -1).reshape(-1, instances.shape[1])
-    samples = np.repeat(np.arange(len(instances)), len(as_rows) // len(instances))
-    normed = instance_norm(instances, eps=NO_EPS).movedim(1, -1).reshape(as_rows.shape)
-    x = as_rows if rows is None else rows
+
+def _layers(x: Tensor, labels: list[str]) -> dict[str, Measured]:
+    """The largest difference of each layer of torch from the same act of this package."""
     options: dict[str, Any] = {"eps": NO_EPS, "momentum": None, "affine": False}
-    domain, adapted = torch.empty_like(x), torch.empty_like(x)
-    for label in set(labels):
-        own = torch.tensor([label == other for other in labels])
-        norm = nn.BatchNorm1d(x.shape[1], **options).double()
-        domain[own] = norm(x[own])
-        adapted[own] = norm.eval()(x[own])
+    channels, domains = x.shape[1], sorted(set(labels))
+    own, adapted = torch.empty_like(x), torch.empty_like(x)
+    for domain in domains:
+        rows = torch.tensor([domain == label for label in labels])
+        norm = nn.BatchNorm1d(channels, **options).double()
+        own[rows] = norm(x[rows])
+        adapted[rows] = norm.eval()(x[rows])
     small = x[[k for k, label in enumerate(labels) if label == labels[0]][:144]]
-    layer = DomainBatchNorm1d(x.shape[1], sorted(set(labels)), **options).double()
+    layer = DomainBatchNorm1d(channels, domains, **options).double()
     layer(x, labels)
-    frozen = nn.BatchNorm1d(x.shape[1], momentum=None).double()
+    frozen = nn.BatchNorm1d(channels, momentum=None).double()
     nn.init.normal_(frozen.weight), nn.init.normal_(frozen.bias)
     frozen(x)
-    moments, plain = tensor_moments(x), _standardized(x, labels)
-    variance = moments.squares[0] / (moments.n[0] - 1)
-    assert frozen.running_var is not None
+    plain, variance = _standardized(x, labels), x.var(0)
     off = {
-        "train": normalized(small) - _standardized(small, [0] * len(small), ddof=0),
-        "eval": frozen.eval()(x) - tensor_affine(x, correction_of(frozen)),
-        "running_var": frozen.running_var / variance - 1,
-        "instance": normed - _standardized(as_rows, samples.tolist(), ddof=0),
-        "domain": domain - _standardized(x, labels, ddof=0),
-        "adabn": adapted - plain,
-        "domain_layer": layer.eval()(x, labels) - plain,
-        "combat": _unshrunken_scores(x, labels) - plain,
+        "BN(train) = Standardize, ddof 0": (
+            *("train", normalized(small)),
+            _standardized(small, [0] * len(small), ddof=0),
+        ),
+        "BN(eval) = frozen correction": (
+            *("eval", frozen.eval()(x)),
+            tensor_affine(x, correction_of(frozen)),
+        ),
+        "running_var = variance, ddof 1": (
+            *("running_var", frozen.get_buffer("running_var") / variance),
+            torch.ones_like(variance),
+        ),
+        "per-domain BN = batch is the domain": (
+            *("domain", own),
+            _standardized(x, labels, ddof=0),
+        ),
+        "AdaBN = Standardize by domain": ("adabn", adapted, plain),
+        "DomainBatchNorm (eval) = Standardize": (
+            *("domain_layer", layer.eval()(x, labels)),
+            plain,
+        ),
+        "ComBat, no shrinkage = Standardize": (
+            *("combat", _unshrunken_scores(x, labels)),
+            plain,
+        ),
     }
-    what = {
-        "train": "BN(train) = Standardize, ddof 0",
-        "eval": "BN(eval) = frozen correction",
-        "running_var": "running_var = variance, ddof 1",
-        "instance": "InstanceNorm = batch is the sample",
-        "domain": "per-domain BN = batch is the domain",
-        "adabn": "AdaBN = Standardize by domain",
-        "domain_layer": "DomainBatchNorm (eval) = Standardize",
-        "combat": "ComBat, no shrinkage = Standardize",
+    return {
+        key: zero(what, largest(one - other), 1e-12)
+        for what, (key, one, other) in off.items()
     }
-    return {key: zero(what[key], largest(off[key]), 1e-12) for key in what}
 
 
 def _divisors() -> dict[str, Measured]:
@@ -208,9 +215,8 @@ def _unshrunken_scores(x: Tensor, labels: list[str]) -> Tensor:
     """What ComBat without shrinkage gives, as scores: (y - α̂) / σ̂."""
     fitted = ComBat().fit(x, batch=labels)
     codes = np.unique(labels, return_inverse=True)[1]
-    location, scale = (
-        torch.as_tensor(part) for part in (fitted.aim_.location, fitted.aim_.scale)
-    )
+    aim = fitted.aim_
+    location, scale = torch.as_tensor(aim.location), torch.as_tensor(aim.scale)
     scores: Tensor = (tensor_affine(x, _unshrunken(fitted), codes) - location) / scale
     return scores
 
@@ -231,13 +237,15 @@ def _shrinkage() -> dict[str, Measured]:
         off = fitted.transform(x, batch=codes) - plain
         change[n] = float(off.square().mean().sqrt())
     rate = change[1000] / change[10_000]
+    curve = {
+        f"shrinkage_{n}": reported(f"shrinkage at n = {n:,}", value)
+        for n, value in change.items()
+    }
     return {
         "shrinkage_rate": near("shrinkage at n = 1,000 over 10,000", rate, 10, 0.2),
         **{
-            f"shrinkage_{n}": reported(f"shrinkage at n = {n:,}", value).on(
-                "ComBat's shrinkage", n
-            )
-            for n, value in change.items()
+            key: number.on("ComBat's shrinkage", n)
+            for n, (key, number) in zip(SIZES, curve.items(), strict=True)
         },
     }
 
@@ -256,13 +264,10 @@ def _logs(positive: dict[str, Tensor]) -> dict[str, Measured]:
         measured[f"log, {name}"] = zero(f"left after logs; {name}", off, 1e-12)
     mean = torch.linspace(1, 20, 200, dtype=torch.float64)
     off = largest(torch.log1p(4 * mean) - torch.log1p(mean) - log(4))
-    x, codes = (
-        torch.exp(normal(1, 4000) + 0.3 * normal(40, 4000)),
-        np.repeat([0, 1], 20),
-    )
-    x[20:] *= 2
     measured["log1p"] = near("log1p: off at a mean of 1, log 8/5", off, log(1.6), 1e-9)
-    for name, values in (("raw", x), ("log", torch.log(x))):
+    x, codes = normal(1, 4000) + 0.3 * normal(40, 4000), np.repeat([0, 1], 20)
+    x[20:] += log(2)
+    for name, values in (("raw", torch.exp(x)), ("log", x)):
         squares = tensor_moments(values, codes, 2).squares  # which no shift changes
         ratio = (squares.max(dim=0).values / squares.min(dim=0).values).median()
         what = f"batch-variance ratio left, {name}"

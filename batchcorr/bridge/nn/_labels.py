@@ -73,13 +73,7 @@ def _plain_list(labels: Any) -> Any:
 
 
 def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
-    """One label for each sample, from the call or from around it.
-
-    Raises
-    ------
-    InputError
-        If there are none, some are missing or not hashable, or their number is wrong.
-    """
+    """One label for each sample, from the call or from around it."""
     if given is None and in_backward():
         msg = (
             "Activation checkpointing calls this layer again in the backward pass, "
@@ -117,13 +111,7 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
 
 
 def matching(label: Hashable, known: Sequence[Hashable]) -> Hashable:
-    """The known label that is meant: itself, or the only one of the same text.
-
-    Examples
-    --------
-    >>> matching(1, ["0", "1"]), matching("1", [0, 1]), matching(2, ["0", "1"])
-    ('1', 1, 2)
-    """
+    """The known label that is meant: itself, or the only one of the same text."""
     if label in known:
         return known[known.index(label)]
     alike = [other for other in known if str(other) == str(label)]
@@ -131,13 +119,7 @@ def matching(label: Hashable, known: Sequence[Hashable]) -> Hashable:
 
 
 def require_domains(domains: Any) -> list[Hashable]:
-    """The labels of all domains, each once, of types that a state_dict can hold.
-
-    Raises
-    ------
-    InputError
-        If they are no list of labels, are repeated, or none, or of another type.
-    """
+    """The labels of all domains, each once, of types that a state_dict can hold."""
     given = _plain_list(domains)
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         msg = f"domains must be a list of labels, one for each domain, not {domains!r}."

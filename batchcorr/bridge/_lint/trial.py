@@ -1,0 +1,220 @@
+r"""Training steps of copies of a model, that may be changed to see what comes of it.
+
+Symmetries are exact in exact arithmetic. On a *general* copy, in float64, they stand out
+from rounding, because the ε of its normalizations are next to nothing beside the
+variances; and they are those of the network rather than of a moment in its life, because
+constant tensors (γ = 0 in a residual branch, biases of zero) are replaced by general ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from batchcorr.bridge._batches import leaves, map_tensors, n_samples, take
+from batchcorr.bridge._intercept import Intercept, Quiet
+from batchcorr.bridge._running import hooked, input_of, seeded
+from batchcorr.bridge._step import Step
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+__all__ = ["NORMS", "Trial", "copied"]
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Layers with an ε; `_NormBase` is that of BatchNorm and InstanceNorm."""
+
+FEW = 8
+"""Samples that make a batch general: fewer are repeated with noise."""
+
+
+class _OneProcess(_BatchNorm):
+    """A SyncBatchNorm on one process: BatchNorm of any number of axes."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        del input
+
+
+def copied(step: Step) -> Step:
+    """The step of a copy of the model, SyncBatchNorm on one process."""
+    try:
+        own = copy.deepcopy(step.model)
+    except RuntimeError as error:
+        msg = f"The model cannot be copied to experiment on: {error}"
+        raise InputError(msg) from error
+    for module in own.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = _OneProcess  # type: ignore[assignment]
+    own.zero_grad()
+    return Step(own, step.loss)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The step of a copy that may be changed, and the batch it is tried on."""
+
+    step: Step
+    batch: Any
+
+    @classmethod
+    def plain(cls, step: Step, batch: Any) -> Trial:
+        """The model as it is, on eight samples at least."""
+        return cls._that_runs(step, [_enlarged(batch)], lambda _: None)
+
+    @classmethod
+    def general(cls, step: Step, batch: Any) -> Trial:
+        """The model moved off special points, on eight samples."""
+        whole = _enlarged(batch)
+        few = take(whole, torch.arange(FEW))
+
+        def move(trial: Trial) -> None:
+            trial._remove_eps()
+            _move_constants(trial.step.model)
+
+        return cls._that_runs(step, [few, whole], move)
+
+    @classmethod
+    def _that_runs(
+        cls, step: Step, batches: list[Any], change: Callable[[Trial], None]
+    ) -> Trial:
+        """In float64, or in float32 where the model or the loss insist on it."""
+        double = [(torch.float64, batch) for batch in batches]
+        for dtype, batch in [*double, (torch.float32, batches[-1])]:
+            model = copy.deepcopy(step.model).to(dtype)
+            trial = cls(Step(model, step.loss), _cast(batch, dtype))
+            try:
+                change(trial)
+                _ = trial.gradients
+            except (RuntimeError, InputError):  # written for its dtype or batch size
+                if dtype == torch.float32:
+                    raise
+                continue
+            break
+        return trial
+
+    def _remove_eps(self) -> None:
+        """Make every ε next to nothing beside the variance that comes in."""
+        small = self.tolerance**1.5
+        norms = [m for m in self.step.model.modules() if isinstance(m, NORMS)]
+
+        def note(norm: Any, args: Any, kwargs: Any) -> None:
+            variance = float(input_of(args, kwargs).detach().var(correction=0))
+            if norm.eps is not None:
+                norm.eps = min(norm.eps, small * variance) or small
+
+        with hooked(norms, before=note):
+            self.run()
+
+    @property
+    def tolerance(self) -> float:
+        """Half the digits of the dtype: below it a change is none."""
+        dtype = next(iter(self.step.parameters.values())).dtype
+        return math.sqrt(torch.finfo(dtype).eps)
+
+    def run(self, seed: int = 0) -> list[Tensor]:
+        """The loss, then the model's outputs; a seed always draws the same."""
+        outputs: list[Tensor] = []
+        with seeded(self.step.devices, seed), Intercept():
+            loss = self.step(self.batch, outputs)
+        return [loss, *(out for out in outputs if out.is_floating_point())]
+
+    def change(self, values: Mapping[str, Tensor]) -> float:
+        """How much loss and outputs change with other values of parameters, relatively.
+
+        It is infinite where it cannot be told: nothing is finite then, or all zero.
+        """
+        parameters = self.step.parameters
+        with torch.no_grad():
+            kept = {name: parameters[name].clone() for name in values}
+            for name, value in values.items():
+                parameters[name].copy_(value)
+            after = self.run()
+            for name, value in kept.items():
+                parameters[name].copy_(value)
+            changes = [
+                float((new - old).abs().max() / old.abs().max())
+                for old, new in zip(self._first[0], after, strict=True)
+                if bool(old.any())
+            ]
+        finite = bool(changes) and all(math.isfinite(value) for value in changes)
+        return max(changes) if finite else math.inf
+
+    @cached_property
+    def _first(self) -> tuple[list[Tensor], dict[str, Tensor], dict[str, float], bool]:
+        """Of one run: loss and outputs, gradients, sizes, whether it draws numbers."""
+        sizes: dict[str, float] = {}
+        owners = {name.rpartition(".")[0] for name in self.step.parameters}
+        names = {self.step.model.get_submodule(owner): owner for owner in owners}
+
+        def note(module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+            floats = [value for value in leaves(output) if value.is_floating_point()]
+            found = [float(v.detach().square().mean().sqrt()) for v in floats]
+            sizes[names[module]] = max([*found, sizes.get(names[module], 0.0)])
+
+        with hooked(names, after=note), Quiet(still=False) as drawing:
+            loss, *outputs = self.run()
+        pairs = zip(self.step.parameters, self.step.gradients(loss), strict=True)
+        gradients = {name: value for name, value in pairs if value is not None}
+        values = [value.detach() for value in (loss, *outputs)]
+        return values, gradients, sizes, drawing.draws > 0
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradients of the trainable parameters that the loss depends on."""
+        return self._first[1]
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Root mean square of what each module with parameters of its own gives."""
+        return self._first[2]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the model draws random numbers."""
+        return self._first[3]
+
+
+def _move_constants(model: nn.Module) -> None:
+    """Give constant parameters general values near their own."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
+                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                value = float(parameter.flatten()[0])
+                width = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
+                tiny = abs(value) < 0.01
+                parameter.add_(noise, alpha=0.5 * width if tiny else 0.1 * value)
+
+
+def _cast(batch: Any, dtype: torch.dtype) -> Any:
+    return map_tensors(
+        batch, lambda x: x.detach().to(dtype) if x.is_floating_point() else x.detach()
+    )
+
+
+def _enlarged(batch: Any) -> Any:
+    """A batch of at least eight samples: repeated, numbers with some noise."""
+    n = n_samples(batch)
+
+    def enlarge(value: Tensor) -> Tensor:
+        if not value.ndim or n >= FEW:
+            return value
+        value = value.repeat(-(-FEW // n), *[1] * (value.ndim - 1))
+        if value.is_floating_point():
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.randn(value[n:].shape, generator=generator).to(value)
+            value[n:] += 0.3 * (float(value.std()) or 1.0) * noise
+        return value
+
+    return map_tensors(batch, enlarge)
