@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchcorr.methods import load
     from batchcorr.methods.combat import ComBat
     from batchcorr.methods.combat_seq import ComBatSeq
+    from batchcorr.methods.covbat import CovBat
     from batchcorr.methods.log_normalize import LogNormalize
     from batchcorr.methods.quantile_normalize import QuantileNormalize
     from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ComBat",
     "ComBatSeq",
+    "CovBat",
     "LogNormalize",
     "QuantileNormalize",
     "RemoveBatchEffect",
@@ -70,6 +72,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {
     "ComBat": "batchcorr.methods.combat",
     "ComBatSeq": "batchcorr.methods.combat_seq",
+    "CovBat": "batchcorr.methods.covbat",
     "LogNormalize": "batchcorr.methods.log_normalize",
     "QuantileNormalize": "batchcorr.methods.quantile_normalize",
     "RemoveBatchEffect": "batchcorr.methods.remove_batch_effect",

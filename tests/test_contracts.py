@@ -39,7 +39,12 @@ pytestmark = [
 OTHERS = [tensor, strict]  # arrays of other libraries
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {  # beside the defaults
-    "combat": [{"mean_only": True}, {"parametric": False}, {"reference": 2}],
+    "combat": [
+        {"mean_only": True},
+        {"parametric": False},
+        {"reference": 2},
+        {"shrink": False},
+    ],
     "standardize": [
         {"target": "unit"},
         {"center": False},

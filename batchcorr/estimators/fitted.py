@@ -92,11 +92,21 @@ class FittedState(Corrector, LocationScaleSteps):
         -------
         The estimator itself.
         """
+        self._require_streams("fit_moments")
         self._check_parameters()
         self._estimate(Problem.of_moments(moments, metadata))
         self.feature_names_ = None
         self.n_features_ = self.n_features_in_ = moments.n_features
         return self
+
+    def _require_streams(self, verb: str) -> None:
+        """Refuse what takes moments alone to estimate, where they are not enough."""
+        if not self.record.streams:
+            msg = (
+                f"{type(self).__name__} has no {verb}: it also needs how features vary "
+                "together, which sums by feature do not tell. Fit all samples at once."
+            )
+            raise InputError(msg)
 
     def design_of(self, n: int, labels: Labels) -> Design:
         """Batch and columns of samples that are to be corrected.
@@ -113,7 +123,7 @@ class FittedState(Corrector, LocationScaleSteps):
         The design, without the columns of covariates where the correction needs none.
         """
         fitted = self._ready()
-        keep = fitted.correction.needs_covariates
+        keep = self.needs_covariates_
         if labels.design is not None:
             return labels.design if keep else labels.design.without_kept()
         if fitted.metadata.batch is not None and labels.batch is None:

@@ -133,6 +133,7 @@ class LocationScaleMethod(FittedState):
         uses, to m / (1 - λ). The variance is that around the running mean: it also holds
         the drift between calls, unlike batch normalization's.
         """
+        self._require_streams("partial_fit")
         if not (decay is None or (isinstance(decay, Real) and 0 <= decay <= 1)):
             msg = f"decay must be a number from 0 to 1, or None, not {decay!r}."
             raise InputError(msg)
@@ -200,6 +201,7 @@ class LocationScaleMethod(FittedState):
         return self._add_batches(X, Labels(batch, covariates))
 
     def _add_batches(self, X: Any, labels: Labels) -> Self:
+        self._require_streams("add_batches")
         fitted = self._ready()
         samples, x, labels = self._read(X, labels)
         self._check_features(samples, x.shape[1])

@@ -58,6 +58,10 @@ class ComBat(LocationScaleMethod):
         features, in O(B G²).
     mean_only
         Correct the location only, not the scale.
+    shrink
+        False: take each batch's own location and scale, as neuroCombat does with
+        ``eb=False``. The common scale is then that of the residuals over n samples, where
+        `Standardize` has n - B - p.
     reference
         A batch that stays as it is, and that the others are brought to.
     formula
@@ -133,6 +137,7 @@ class ComBat(LocationScaleMethod):
         *,
         parametric: bool = True,
         mean_only: bool = False,
+        shrink: bool = True,
         reference: Any = None,
         formula: str | None = None,
         batch_column: str | None = None,
@@ -141,11 +146,20 @@ class ComBat(LocationScaleMethod):
     ) -> None:
         self.parametric = parametric
         self.mean_only = mean_only
+        self.shrink = shrink
         self.reference = reference
         self.formula = formula
         self.batch_column = batch_column
         self.covariate_columns = covariate_columns
         self.copy = copy
+
+    def _check_parameters(self) -> None:
+        if not self.shrink and not self.parametric:
+            msg = (
+                "parametric=False says how to shrink, and shrink=False not to: leave one "
+                "of them out."
+            )
+            raise InputError(msg)
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
         read = super()._fit_labels(X, labels, weights)
@@ -218,7 +232,8 @@ class ComBat(LocationScaleMethod):
         before: Fitted | None,
     ) -> Adjustment:
         pick = aim.adjustable & ~fit.constant.any(axis=0)
-        check_several(pick, fit, metadata)
+        if self.shrink:
+            check_several(pick, fit, metadata)
         by_location = self._by_location(fit, before)
         if by_location and not self.mean_only:
             msg = (
@@ -260,12 +275,15 @@ class ComBat(LocationScaleMethod):
             n=n,
             known=np.zeros_like(explained) if by_location else ~explained & (n > 1),
         )
-        found = posterior(effects, parametric=self.parametric, reference=reference)
-        details = found.by_name(effects, pick)
+        if self.shrink:
+            found = posterior(effects, parametric=self.parametric, reference=reference)
+            details = found.by_name(effects, pick)
+        else:
+            details = effects.by_name(pick, reference)
         details["delta_hat"][:, pick] = np.where(
             explained, np.nan, details["delta_hat"][:, pick]
         )
         details["mean_only"] = np.full(len(n), by_location)
         if self.parametric:
-            del details["far"]
+            details.pop("far", None)
         return details

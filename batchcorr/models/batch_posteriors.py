@@ -49,6 +49,18 @@ class Effects(NamedTuple):
         df = np.where(self.known, self.n - 1, 1.0)
         return np.where(self.known, self.squares / df, 1.0)
 
+    def by_name(
+        self, features: NDArray[np.bool_], reference: int | None
+    ) -> dict[str, NDArray[Any]]:
+        """γ̂ and δ̂² in the place of posterior means, unshrunk; 0 and 1 of a reference."""
+        others = np.arange(len(self.gamma))[:, None] != reference
+        return {
+            "gamma_hat": placed(self.gamma, features, np.nan),
+            "delta_hat": placed(self.delta2, features, np.nan),
+            "gamma_star": placed(self.gamma * others, features, np.nan),
+            "delta_star": placed(np.where(others, self.delta2, 1), features, np.nan),
+        }
+
     def of(self, batches: Any) -> Effects:
         """The effects of one of the batches, or of some of them."""
         gamma, squares, n, known = self

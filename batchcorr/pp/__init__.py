@@ -10,6 +10,7 @@ from batchcorr.pp._apply import apply
 from batchcorr.pp._combat import combat
 from batchcorr.pp._combat_seq import combat_seq
 from batchcorr.pp._correct import correct
+from batchcorr.pp._covbat import covbat
 from batchcorr.pp._log_normalize import log_normalize
 from batchcorr.pp._quantile_normalize import quantile_normalize
 from batchcorr.pp._remove_batch_effect import remove_batch_effect
@@ -20,6 +21,7 @@ __all__ = [
     "combat",
     "combat_seq",
     "correct",
+    "covbat",
     "log_normalize",
     "quantile_normalize",
     "remove_batch_effect",

@@ -28,6 +28,7 @@ def combat(
     covariates: Any = None,
     parametric: bool = True,
     mean_only: bool = False,
+    shrink: bool = True,
     reference: Any = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -53,6 +54,8 @@ def combat(
         Normal and inverse-gamma priors; False: the other features are the prior.
     mean_only
         Correct locations only.
+    shrink
+        False: each batch's own location and scale, without empirical Bayes.
     reference
         A batch that stays as it is, and that the others are brought to.
     layer
@@ -125,6 +128,7 @@ def combat(
         copy=copy,
         parametric=parametric,
         mean_only=mean_only,
+        shrink=shrink,
         reference=reference,
     )
 

@@ -1,0 +1,81 @@
+r"""A correction of how features vary together: an affine map of a few scores.
+
+    s = (x - a - z β) / d  V,        y = x + ((r_b s + t_b) - s) (V d)ᵀ
+
+with a and d centre and scale of the features, V (G, k) of orthonormal columns, and r, t by
+batch and score: what V does not span stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["LowRank", "principal_components"]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The frozen map.
+
+    Attributes
+    ----------
+    rotation
+        V: (G, k), 0 of features that take no part.
+    centre, deviation
+        a and d: (G,).
+    scale, shift
+        r and t: (B, k).
+    """
+
+    rotation: Floats
+    centre: Floats
+    deviation: Floats
+    scale: Floats
+    shift: Floats
+
+    def scores(self, x: Any, columns: Floats, coefficients: Floats) -> Any:
+        """The scores s of samples with design columns z: (n, k)."""
+        reading = self.rotation / self.deviation[:, None]
+        known = columns @ (coefficients @ reading) + self.centre @ reading
+        return x @ reading - known
+
+    def moved(self, scores: Any, codes: NDArray[np.integer[Any]]) -> Any:
+        """What to add to values of samples of batches `codes`: (n, G)."""
+        by_sample = scores * (self.scale[codes] - 1) + self.shift[codes]
+        return by_sample @ (self.rotation * self.deviation[:, None]).T
+
+    def inverse(self) -> LowRank:
+        """The map back, to be applied before the affine part is undone."""
+        return replace(self, scale=1 / self.scale, shift=-self.shift / self.scale)
+
+    def to_arrays(self) -> dict[str, Floats]:
+        """The arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def principal_components(x: Floats) -> tuple[Floats, Floats]:
+    """The components of centred values (n, G): squares, falling, and loadings.
+
+    Returns
+    -------
+    squares
+        Squared singular values that are not rounding errors: (k,).
+    loadings
+        V: (G, k).
+    """
+    n, n_features = x.shape
+    wide = n < n_features
+    squares, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
+    real = squares > 1e-12 * max(float(squares[-1]), 0.0)
+    squares, vectors = squares[real][::-1], vectors[:, real][:, ::-1]
+    if wide:
+        vectors = x.T @ vectors / np.sqrt(squares)
+    return squares, vectors

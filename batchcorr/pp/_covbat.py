@@ -1,0 +1,99 @@
+"""CovBat on AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchcorr._anndata.correct import correct
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["covbat"]
+
+
+def covbat(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    covariates: Any = None,
+    n_components: int | None = None,
+    explained: float = 0.95,
+    layer: str | None = None,
+    key_added: str | None = None,
+    dense: bool | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Remove batch effects in location, scale, and how features vary together (CovBat).
+
+    .. math:: y = y^{ComBat} + (r_b s + t_b - s)(V d)^\top, \qquad
+        s = (y^{ComBat} - α̂ - z β̂) / d \; V
+
+    Parameters
+    ----------
+    adata
+        Samples × features, on a log scale.
+    batch_key
+        Column of `obs` with the batch.
+    covariates
+        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+    n_components
+        Principal components whose scores are corrected; None: by `explained`.
+    explained
+        Share of the variance that they hold.
+    layer
+        Layer to correct; None: X.
+    key_added
+        Layer for the result; None: overwrite what was read.
+    dense
+        Whether a sparse matrix may become dense; None: if it is small.
+    copy
+        Return a corrected copy and leave `adata` as it is.
+
+    Returns
+    -------
+    `None` if ``copy=False``, else the corrected AnnData. Sets ``adata.X`` or
+    ``adata.layers[key_added]`` and the record ``adata.uns["batchcorr"][…]``.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column or layer does not exist.
+    DesignError
+        If covariates are confounded with batch, or labels are missing.
+    InputError
+        If values are missing.
+
+    Warns
+    -----
+    AssociationWarning, BatchSizeWarning, CountsWarning
+
+    Notes
+    -----
+    Holds the corrected matrix in memory, and n² or G² products. For prediction and for
+    what looks at correlations; not for tests.
+
+    References
+    ----------
+    Chen et al. (2022), Human Brain Mapping 43:1179-1195.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()[:, :500].copy()
+    >>> bc.pp.covbat(adata, "batch", key_added="covbat")
+    >>> adata.layers["covbat"].shape
+    (57, 500)
+    """
+    return correct(
+        adata,
+        batch_key,
+        method="covbat",
+        covariates=covariates,
+        layer=layer,
+        key_added=key_added,
+        dense=dense,
+        copy=copy,
+        n_components=n_components,
+        explained=explained,
+    )
