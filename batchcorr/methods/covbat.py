@@ -203,17 +203,17 @@ class CovBat(ComBat):
         return self.n_components
 
     def _labels(self, X: Any, labels: Labels) -> Labels:
-        _, batch, covariates = self._take(X, labels.batch, labels.covariates)
-        return labels._replace(batch=batch, covariates=covariates)
+        samples = self._samples(X, labels.batch, labels.covariates)
+        return labels._replace(batch=samples.batch, covariates=samples.covariates)
 
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         corrected = super()._map(self.correction_, x, labels, dense=dense)
         return self._with_scores(self._fitted_low_rank(), corrected, x, labels)
 
     def _invert(self, x: Any, labels: Labels) -> Any:
-        table, _, _ = self._take(x, labels.batch, labels.covariates)
+        features = self._samples(x, labels.batch, labels.covariates).features
         inverse = self._fitted_low_rank().inverse()
-        before = self._with_scores(inverse, as_matrix(table), x, labels)
+        before = self._with_scores(inverse, as_matrix(features), x, labels)
         return super()._invert(before, self._labels(x, labels))
 
     def _with_scores(

@@ -55,10 +55,10 @@ class Effects(NamedTuple):
         """γ̂ and δ̂² in the place of posterior means, unshrunk; 0 and 1 of a reference."""
         others = np.arange(len(self.gamma))[:, None] != reference
         return {
-            "gamma_hat": placed(self.gamma, features, np.nan),
-            "delta_hat": placed(self.delta2, features, np.nan),
-            "gamma_star": placed(self.gamma * others, features, np.nan),
-            "delta_star": placed(np.where(others, self.delta2, 1), features, np.nan),
+            "gamma_hat": _placed(self.gamma, features, np.nan),
+            "delta_hat": _placed(self.delta2, features, np.nan),
+            "gamma_star": _placed(self.gamma * others, features, np.nan),
+            "delta_star": _placed(np.where(others, self.delta2, 1), features, np.nan),
         }
 
     def of(self, batches: Any) -> Effects:
