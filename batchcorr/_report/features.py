@@ -21,11 +21,19 @@ MOST = 2000
 TOP = 20
 """Features of a test that are shown first."""
 
-SHARES = {
-    "batch": "batch R²",
-    "batch_beyond_covariates": "batch R², beyond what was kept",
-    "covariates": "kept R², within batches",
+LEVELS = 4
+"""Levels of a tested column whose effects are shown beside the first features."""
+
+NAMES = {
+    "coefficient": "effect",
+    "f": "F",
+    "log2_fold_change": "log2 fold change",
+    "mean": "mean",
+    "p_adjusted": "adjusted p",
+    "p_value": "p",
+    "t": "t",
 }
+"""Columns of a test, as the page calls them."""
 
 
 @dataclass(frozen=True)
@@ -63,41 +71,64 @@ def feature_table(
     after: FeatureShares | None,
     test: pd.DataFrame | None,
 ) -> Features:
-    """Join what is known of the features; the first rows are those that matter most."""
+    """Join what is known of the features; the first rows are those that matter most.
+
+    Parameters
+    ----------
+    names
+        Of the features.
+    before, after
+        Shares of their variance: of batch beyond the covariates, and of these within
+        batches.
+    test
+        What `tl.differential` says.
+    """
     table = pd.DataFrame(index=names.astype(str))
-    kept = before is not None and not _same(
-        before.batch, before.batch_beyond_covariates
-    )
-    for share, label in SHARES.items():
-        if share != "batch" and not kept:
-            continue
-        for when, shares in (("before", before), ("after", after)):
-            if shares is not None:
-                table[f"{label}, {when}"] = getattr(shares, share)
     order, by = np.arange(len(table)), "in their order"
     if test is not None:
-        columns = [
-            name
-            for name in map(str, test.columns)
-            if name.startswith(("coefficient", "log2_fold_change", "p_value", "p_adj"))
-            or name in {"mean", "f", "t"}
-        ]
-        table = pd.concat([test[columns].set_axis(table.index), table], axis=1)
-        order, by = np.argsort(test["p_value"], kind="stable"), "by p-value of the test"
+        table = _of_test(test).set_axis(table.index)
+        order, by = np.argsort(test["p_value"], kind="stable"), "by p of the test"
     elif before is not None:
-        order = np.argsort(-before.batch, kind="stable")
-        by = "by the variance that batch explains before"
+        order = np.argsort(-before.batch_beyond_covariates, kind="stable")
+        by = "by what batch explains before"
+    for when, shares in (("before", before), ("after", after)):
+        if shares is not None:
+            table[f"batch R², {when}"] = shares.batch_beyond_covariates
+    for when, shares in (("before", before), ("after", after)):
+        if shares is not None and np.nan_to_num(shares.covariates).any():
+            table[f"kept R², {when}"] = shares.covariates
     return Features(table.iloc[np.asarray(order)[:MOST]], len(table), by)
 
 
+def _of_test(test: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a test that are sorted by: one of effects for each level."""
+    columns = {}
+    for name in map(str, test.columns):
+        what, _, level = name.removesuffix("]").partition("[")
+        if what in NAMES and not (level and what in {"p_value", "p_adjusted", "t"}):
+            label = NAMES[what] + (f", {level}" if level else "")
+            columns[label] = test[name].to_numpy()
+    return pd.DataFrame(columns)
+
+
 def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
-    """The features that the test finds first."""
+    """The features that the test finds first, effects with their intervals as text."""
     order = np.argsort(test["p_value"], kind="stable")
-    return test.iloc[np.asarray(order)[:TOP]]
-
-
-def _same(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
-    return bool(np.allclose(one, other, equal_nan=True))
+    first = test.iloc[np.asarray(order)[:TOP]]
+    table = pd.DataFrame(index=first.index)
+    for name in ("mean", "f", "t", "p_value", "p_adjusted", "log2_fold_change"):
+        if name in first:
+            table[NAMES[name]] = first[name]
+    effects = [name for name in map(str, first.columns) if "coefficient" in name]
+    for name in effects[:LEVELS]:
+        level = name.removeprefix("coefficient")
+        columns = (name, f"ci_low{level}", f"ci_high{level}")
+        label = f"effect (95% interval){level and f', {level[1:-1]}'}"
+        table[label] = [
+            f"{value:.3g} ({low:.3g} to {high:.3g})".replace("-", "−")
+            for value, low, high in first[list(columns)].to_numpy(np.float64)
+        ]
+    return table
 
 
 def _short(value: float) -> float | None:

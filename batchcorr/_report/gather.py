@@ -11,7 +11,7 @@ import numpy as np
 import batchcorr
 from batchcorr import tl
 from batchcorr._report.features import feature_table, top_of_test
-from batchcorr._report.methods_text import methods_text
+from batchcorr._report.methods_text import method_name, methods_text
 from batchcorr._report.points import draw_points
 from batchcorr._report.words import Shares, cautions, verdict
 from batchcorr.errors import DesignError, InputError, some
@@ -149,6 +149,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
         ],
         "verdict": verdict(audit, found, shares, question.column),
         "audit": audit,
+        "batches": audit.batches.rename(columns=lambda name: name.replace("_", " ")),
         "panels": points.panels,
         "columns": points.columns,
         "left_out": points.left_out,
@@ -299,7 +300,7 @@ def _step(record: dict[str, Any]) -> Step:
     versions = record.get("versions", {})
     details.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
     warned = [text.partition(": ")[2] or text for text in record.get("warnings", [])]
-    return Step(str(record["method"]), str(record.get("source", "")), details, warned)
+    return Step(method_name(record), str(record.get("source", "")), details, warned)
 
 
 def _written(value: Any) -> str:

@@ -9,7 +9,7 @@ from batchcorr.errors import some
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["methods_text"]
+__all__ = ["method_name", "methods_text"]
 
 REFERENCES = {
     "johnson": "Johnson WE, Li C, Rabinovic A (2007). Adjusting batch effects in "
@@ -47,11 +47,8 @@ REFERENCES = {
 CORRECTIONS = {
     "combat": ("ComBat", ["johnson"]),
     "combat_seq": ("ComBat-seq", ["zhang"]),
-    "remove_batch_effect": (
-        "removeBatchEffect's linear model, whose batch terms were subtracted",
-        ["limma"],
-    ),
-    "standardize": ("standardization of every feature within batches", []),
+    "remove_batch_effect": ("linear removal (limma's removeBatchEffect)", ["limma"]),
+    "standardize": ("standardization within batches", []),
 }
 """What a method is called in a paper, and what is cited for it."""
 
@@ -64,6 +61,12 @@ SIZE_FACTORS = {
     "poscounts": ("medians of ratios of positive counts", ["anders"]),
     "upperquartile": ("upper quartiles", []),
 }
+
+
+def method_name(record: dict[str, Any]) -> str:
+    """What a recorded correction is called."""
+    method = str(record.get("method"))
+    return CORRECTIONS.get(method, (method, []))[0]
 
 
 def methods_text(

@@ -45,7 +45,7 @@ def cut(text: object) -> str:
 
 def pack(data: bytes) -> str:
     """Bytes, deflated, as text."""
-    return base64.b64encode(zlib.compress(data, 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 
 def packed_names(names: Iterable[object]) -> str:

@@ -8,8 +8,8 @@
     if (value === null || Number.isNaN(value)) return "–";
     if (value === 0) return "0";
     const size = Math.abs(value);
-    if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replace("e-", "e−");
-    return Number(value.toPrecision(4)).toLocaleString("en", { maximumSignificantDigits: 4 });
+    if (size < 1e-3 || size >= 1e6) return value.toExponential(2).replaceAll("-", "−");
+    return value.toLocaleString("en", { maximumSignificantDigits: 4 }).replace("-", "−");
   };
 
   // Packed arrays: base64, deflate, one or two bytes a value.
@@ -266,7 +266,7 @@
       button.type = "button";
       button.textContent = name;
       button.addEventListener("click", () => {
-        falling = sorted === k ? !falling : k > 0 && !name.startsWith("p_");
+        falling = sorted === k ? !falling : k > 0 && name !== "p" && name !== "adjusted p";
         sorted = k;
         [...head.cells].forEach((each) => each.removeAttribute("aria-sort"));
         cell.setAttribute("aria-sort", falling ? "descending" : "ascending");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from batchcorr._report.methods_text import method_name
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from batchcorr.metrics import VarianceShare
     from batchcorr.tl import Audit
 
-__all__ = ["Shares", "cautions", "verdict"]
+__all__ = ["Shares", "cautions", "share", "verdict"]
 
 
 class Shares(NamedTuple):
@@ -21,6 +22,11 @@ class Shares(NamedTuple):
     after: VarianceShare | None
     beyond: str
     """The covariates that batch is measured beyond, in words; empty: none."""
+
+
+def share(value: float) -> str:
+    """A share in percent, with a minus that is one."""
+    return f"{value:.0%}".replace("-", "−")
 
 
 def verdict(
@@ -57,22 +63,21 @@ def _of_correction(found: Compared, shares: Shares) -> str:
             return "Nothing was corrected yet."
         return (
             "Nothing was corrected yet: batch explains "
-            f"{before.batch_beyond_covariates:.0%} of the variance of a feature"
-            f"{beyond}, where 0% is what chance explains."
+            f"{share(before.batch_beyond_covariates)} of the variance of a feature"
+            f"{beyond}, where chance explains 0%, more or less."
         )
-    by = f" by {record['method']}" if record else ""
+    by = f" by {method_name(record)}" if record else ""
     if before is None or after is None:
         return f"They were corrected{by}, which the pictures below show."
     text = (
-        f"They were corrected{by}: of the variance of a feature{beyond} batch explained "
-        f"{before.batch_beyond_covariates:.0%} before and explains "
-        f"{after.batch_beyond_covariates:.0%} now (0% is what chance explains, and less "
-        "is possible)"
+        f"Corrected{by}, batch explains {share(after.batch_beyond_covariates)} of the "
+        f"variance of a feature{beyond}, where it explained "
+        f"{share(before.batch_beyond_covariates)} (chance explains 0%, more or less)"
     )
     if shares.beyond:
         text += (
-            f", and {shares.beyond} explained {before.covariates:.0%} within batches "
-            f"and explains {after.covariates:.0%}"
+            f", and {shares.beyond} explains {share(after.covariates)} within batches, "
+            f"where it explained {share(before.covariates)}"
         )
     return f"{text}."
 

@@ -77,7 +77,7 @@ def test_numbers_are_those_of_the_analyses(adata, report):
     table = bc.tl.differential(before, "batch", "group").sort_values("p_value")
     rows = page.data["features"]["rows"]
     assert [row[0] for row in rows] == list(table.index)
-    place = page.data["features"]["columns"].index("p_adjusted")
+    place = page.data["features"]["columns"].index("adjusted p")
     np.testing.assert_allclose(
         [row[place] for row in rows], table["p_adjusted"], rtol=1e-3
     )
