@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FeatureShares", "VarianceShare", "feature_shares", "variance_explained"]
+__all__ = [
+    "FeatureShares",
+    "VarianceShare",
+    "feature_shares",
+    "shares_of",
+    "variance_explained",
+]
 
 CONSTANT = 1e-12
 """Share of a feature's squares under which what is left of it is rounding error."""
@@ -123,13 +129,7 @@ def variance_explained(
 
     The batch means agree now, but they should not: the batches differ in cancer.
     """
-    shares = feature_shares(data, batch, covariates=covariates, layer=layer)
-    return VarianceShare(
-        batch=_mean(shares.batch),
-        covariates=_mean(shares.covariates),
-        batch_beyond_covariates=_mean(shares.batch_beyond_covariates),
-        n_features=int(np.isfinite(shares.batch).sum()),
-    )
+    return feature_shares(data, batch, covariates=covariates, layer=layer).mean()
 
 
 class FeatureShares(NamedTuple):
@@ -138,6 +138,15 @@ class FeatureShares(NamedTuple):
     batch: Floats
     covariates: Floats
     batch_beyond_covariates: Floats
+
+    def mean(self) -> VarianceShare:
+        """The means over features."""
+        return VarianceShare(
+            batch=_mean(self.batch),
+            covariates=_mean(self.covariates),
+            batch_beyond_covariates=_mean(self.batch_beyond_covariates),
+            n_features=int(np.isfinite(self.batch).sum()),
+        )
 
 
 def feature_shares(
@@ -171,7 +180,7 @@ def feature_shares(
         )
         raise DesignError(msg)
     drop_redundant(problem)
-    return _shares(problem.moments)
+    return shares_of(problem.moments)
 
 
 def _mean(shares: Floats) -> float:
@@ -180,8 +189,19 @@ def _mean(shares: Floats) -> float:
     return float(np.mean(known)) if known.size else float("nan")
 
 
-def _shares(sums: Moments) -> FeatureShares:
-    """Compare the four models by their residual squares, feature by feature."""
+def shares_of(sums: Moments) -> FeatureShares:
+    """Compare the four models by their residual squares, feature by feature.
+
+    Parameters
+    ----------
+    sums
+        Moments of all batches, covariates kept.
+
+    Raises
+    ------
+    DesignError, InputError
+        If there is nothing to explain, or nothing to estimate variance from.
+    """
     whole = sums.collapse([0] * sums.n_batches, 1)
     total = whole.squares[0]
     models = {"T": (whole, False), "B": (sums, False)}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchcorr.arrays.corrected import CorrectedMatrix
     from batchcorr.estimators.location_scale import LocationScaleMethod
 
-__all__ = ["pca"]
+__all__ = ["components", "pca"]
 
 NARROW = 1e-4
 """Tolerances from this on are tried with products in float32."""
@@ -138,7 +138,7 @@ def pca(
         _require_values(names, matrix)
         n_comps = _number(n_comps, matrix)
         random = np.random.default_rng(random_state)
-        variances, loadings, scores = _components(
+        variances, loadings, scores = components(
             matrix.centred(), n_comps, tolerance, random
         )
         matrices.make_actual(adata)
@@ -185,7 +185,7 @@ def _number(n_comps: int | None, matrix: CorrectedMatrix) -> int:
     return n_comps
 
 
-def _components(
+def components(
     centred: CorrectedMatrix,
     count: int,
     tolerance: float,

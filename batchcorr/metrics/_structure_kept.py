@@ -1,0 +1,137 @@
+r"""How much of what varies within batches is the same after a correction.
+
+Within a batch there is no batch effect to remove: differences between its samples are
+biology and noise, and a correction should leave them as they were. So for each batch
+
+    r_b = Σ (x - x̄_b)(y - ȳ_b) / √(Σ (x - x̄_b)² Σ (y - ȳ_b)²)
+
+over its samples and all features, x before and y after. Linear removal has r_b = 1;
+scaling a feature more in one batch than in another has not. Where the coordinates are
+others after than before (embeddings), the inner products of samples are compared, whose
+correlation is
+
+    r_b = ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖)             X, Y centred within the batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["products_kept", "structure_kept", "values_kept"]
+
+BLOCK = 1 << 22
+"""Values of a matrix that are made dense at a time."""
+
+
+def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
+    """The correlation, within each batch, of values before and after a correction.
+
+    Parameters
+    ----------
+    before, after
+        Samples × features, dense or sparse: (n, G). Of embeddings with other
+        coordinates, (n, k), the inner products of samples are compared.
+    labels
+        Batch of each sample: (n,).
+
+    Returns
+    -------
+    One a batch, in the sorted order of their labels: (B,). 1 where nothing but the mean
+    of the batch was changed; NaN where nothing varies in it.
+
+    Raises
+    ------
+    InputError
+        If shapes do not match.
+
+    Notes
+    -----
+    One read of both; what is sparse is made dense some rows at a time.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(6, 40))
+    >>> batch = [0, 0, 0, 1, 1, 1]
+    >>> structure_kept(x, x + np.array(batch)[:, None], batch).round(9).tolist()
+    [1.0, 1.0]
+    """
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    n = before.shape[0]
+    if codes.shape != (n,) or after.shape[0] != n or before.ndim + after.ndim != 4:
+        msg = (
+            f"There are matrices of shape {before.shape} and {after.shape}, and "
+            f"{codes.size} labels: rows must be the same samples."
+        )
+        raise InputError(msg)
+    if before.shape == after.shape:
+        return values_kept(before, after, codes)
+    return products_kept(
+        np.asarray(before, np.float64), np.asarray(after, np.float64), codes
+    )
+
+
+def values_kept(before: Any, after: Any, codes: NDArray[Any]) -> Floats:
+    """The correlation of values in each batch; features with missing ones left out."""
+    found = []
+    for batch in range(int(codes.max()) + 1):
+        rows = np.flatnonzero(codes == batch)
+        means = [_mean(matrix, rows) for matrix in (before, after)]
+        products = np.zeros(3)
+        known = np.isfinite(means[0]) & np.isfinite(means[1])
+        for some in _blocks(rows, before.shape[1]):
+            x = (_dense(before, some) - means[0])[:, known]
+            y = (_dense(after, some) - means[1])[:, known]
+            products += [np.vdot(x, y), np.vdot(x, x), np.vdot(y, y)]
+        found.append(_ratio(*products))
+    return np.array(found)
+
+
+def products_kept(before: Floats, after: Floats, codes: NDArray[Any]) -> Floats:
+    """The correlation of inner products of the samples of each batch."""
+    found = []
+    for batch in range(int(codes.max()) + 1):
+        x, y = before[codes == batch], after[codes == batch]
+        if not len(x):
+            found.append(np.nan)
+            continue
+        x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+        xy, xx, yy = (np.sum((a.T @ b) ** 2) for a, b in ((x, y), (x, x), (y, y)))
+        found.append(_ratio(xy, xx, yy))
+    return np.array(found)
+
+
+def _ratio(xy: float, xx: float, yy: float) -> float:
+    scale = np.sqrt(xx) * np.sqrt(yy)
+    return float(xy / scale) if scale > 0 else float("nan")
+
+
+def _mean(matrix: Any, rows: NDArray[np.intp]) -> Floats:
+    total = np.zeros(matrix.shape[1])
+    for some in _blocks(rows, matrix.shape[1]):
+        total += _dense(matrix, some).sum(axis=0)
+    return total / max(len(rows), 1)
+
+
+def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
+    step = max(1, BLOCK // max(width, 1))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
+def _dense(matrix: Any, rows: NDArray[np.intp]) -> Floats:
+    part = matrix[rows]
+    part = part.compute() if hasattr(part, "compute") else part
+    part = part.toarray() if hasattr(part, "toarray") else part
+    values: Floats = np.asarray(part, dtype=np.float64)
+    return values

@@ -1,0 +1,291 @@
+"""How much of batch is left, and how much else is kept, in layers and embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr._anndata import matrices, records
+from batchcorr.arrays import moments
+from batchcorr.arrays.corrected import CorrectedMatrix
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.estimators.matrix import as_matrix
+from batchcorr.metrics._structure_kept import products_kept, values_kept
+from batchcorr.models.location_scale import LocationScale
+from batchcorr.tl._embedding_scores import Score, embedding_scores, pc_scores
+from batchcorr.tl._evaluate_study import Study
+from batchcorr.tl._evaluation import Evaluation
+from batchcorr.tl._pca import components
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from batchcorr.models.moments import Moments
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["evaluate"]
+
+FIRST = (
+    "batch_variance",
+    "batch_beyond_covariates",
+    "pc_regression",
+    "ilisi",
+    "batch_predicted",
+)
+LAST = ("clisi", "ari", "nmi", "structure_kept")
+"""The order of the scores; variances of covariates stand between."""
+
+COMPONENTS = 50
+"""Principal components of a layer, at most; a fifth of the samples in small data."""
+
+
+def evaluate(
+    adata: AnnData,
+    batch_key: str,
+    *,
+    labels: str | None = None,
+    covariates: Any = None,
+    layers: Sequence[str | None] | str | None = None,
+    embeddings: Sequence[str] | str | None = None,
+    random_state: int = 0,
+) -> Evaluation:
+    r"""Say how much of batch is left, and how much biology is kept.
+
+    Each score stands beside its 95 % interval and what chance would give, so that 0.3 of
+    one need not be compared with 0.3 of another. Of a layer also its adjusted shares of
+    variance,
+
+    .. math:: R^2 = 1 - \frac{RSS_{full} / df_{full}}{RSS_{part} / df_{part}}
+
+    and how much of what varies within batches is the same as before the correction.
+
+    Parameters
+    ----------
+    adata
+        Samples × features.
+    batch_key
+        Column of `obs` with the batch.
+    labels
+        Column of `obs` with what should stay apart, such as cell types.
+    covariates
+        What explains variance beside batch: columns of `obs`, a formula, or a table;
+        None: the labels.
+    layers
+        Layers to look at, None among them for X; the others are compared with the first.
+        None: X, and all layers that a correction of this package made.
+    embeddings
+        Keys of `obsm` to look at. None: those that this package made.
+    random_state
+        Seed of subsamples, folds, clusters and intervals.
+
+    Returns
+    -------
+    An `Evaluation`: the frames ``scores``, ``low``, ``high`` and ``chance``, a row a
+    layer or embedding; ``notes``; ``to_dict()``; it prints as text and shows in a
+    notebook.
+
+    Raises
+    ------
+    MissingKeyError
+        If a column, layer or embedding does not exist.
+    DesignError
+        If there is one batch only, covariates are confounded with it, or labels are
+        missing.
+    InputError
+        If nothing varies, or an embedding is not a matrix of finite numbers.
+
+    Notes
+    -----
+    Scores of neighbours, clusters and the classifier are of principal components (of
+    ``var["highly_variable"]`` if there is such a column) and of 20,000 samples at most.
+    They take samples for independent: cells of one person are not, and intervals are then
+    too narrow. One read of a layer for its shares of variance, ten to twenty for its
+    components, one for what is kept within batches; sparse and Dask layers stay as they
+    are. Memory O(10 B p G). Silhouettes are left out, as they reward batches that keep
+    apart (Rautenstrauch & Ohler 2025).
+
+    References
+    ----------
+    Korsunsky et al. (2019), Nat. Methods 16:1289 (LISI); Büttner et al. (2019), Nat.
+    Methods 16:43 (PC regression); Luecken et al. (2022), Nat. Methods 19:41.
+
+    Examples
+    --------
+    >>> import batchcorr as bc
+    >>> adata = bc.datasets.bladder()[:, :800].copy()
+    >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
+    >>> found = bc.tl.evaluate(adata, "batch", labels="cancer")
+    >>> found.scores["batch_predicted"].round(1).to_dict()
+    {'X': 1.0, 'centred': 0.2}
+    """
+    matrices.require_adata(adata)
+    _check_seed(random_state)
+    study = Study.of(adata, batch_key, labels, covariates, random_state)
+    names, keys = _layers(adata, layers), _embeddings(adata, embeddings)
+    scores: dict[str, dict[str, Score]] = {}
+    structure: dict[str, Floats] = {}
+    first: tuple[Any, Floats] | None = None
+    for name in names:
+        x = as_matrix(matrices.get_matrix(adata, name))
+        sums = moments(x, study.by_group)
+        points = _components(x, study, sums, adata, random_state)
+        row = name or "X"
+        scores[row] = study.variance(sums) | _of_points(points, study)
+        if first is None:
+            first = x, points
+        else:
+            structure[row] = values_kept(first[0], x, study.design.codes)
+    for key in keys:
+        points = _points(adata, key)
+        scores[key] = _of_points(points, study)
+        if first is not None:
+            structure[key] = products_kept(first[1], points, study.design.codes)
+    return _evaluation(scores, structure, study)
+
+
+def _of_points(points: Floats, study: Study) -> dict[str, Score]:
+    """All scores of coordinates."""
+    found = {"pc_regression": pc_scores(points, study.samples)}
+    return found | embedding_scores(points[study.rows], study.sampled)
+
+
+def _check_seed(random_state: Any) -> None:
+    whole = isinstance(random_state, int | np.integer)
+    if not whole or isinstance(random_state, bool) or not 0 <= random_state < 2**32:
+        msg = (
+            f"random_state must be a whole number from 0 on, not {random_state!r:.60}."
+        )
+        raise InputError(msg)
+
+
+def _layers(adata: AnnData, layers: Any) -> list[str | None]:
+    """The layers to look at, None for X; each once."""
+    if layers is None:
+        made = [
+            key
+            for key in adata.layers
+            if key is not None and _corrected(adata, records.key_of(key))
+        ]
+        return [*([None] if adata.X is not None else []), *made]
+    given = [layers] if isinstance(layers, str) else layers
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(name, str | None) for name in given
+    ):
+        msg = f"layers must be names of layers (None for X), not {layers!r:.60}."
+        raise InputError(msg)
+    wanted = [
+        None if name == "X" and "X" not in adata.layers else name for name in given
+    ]
+    return list(dict.fromkeys(wanted))
+
+
+def _corrected(adata: AnnData, key: str) -> bool:
+    record = records.read(adata, key)
+    return record is not None and not record["normalizes"]
+
+
+def _embeddings(adata: AnnData, embeddings: Any) -> list[str]:
+    """The keys of `obsm` to look at; each once."""
+    if embeddings is None:
+        return [
+            key for key in adata.obsm if _corrected(adata, records.key_of(obsm=key))
+        ]
+    given = [embeddings] if isinstance(embeddings, str) else embeddings
+    if not isinstance(given, list | tuple) or not all(
+        isinstance(key, str) for key in given
+    ):
+        msg = f"embeddings must be keys of adata.obsm, not {embeddings!r:.60}."
+        raise InputError(msg)
+    for key in given:
+        if key not in adata.obsm:
+            msg = (
+                f"There is no embedding {key!r} in adata.obsm. "
+                f"{did_you_mean(key, adata.obsm)}"
+            )
+            raise MissingKeyError(msg)
+    return list(dict.fromkeys(given))
+
+
+def _points(adata: AnnData, key: str) -> Floats:
+    """The coordinates of an embedding: (n, k)."""
+    given = adata.obsm[key]
+    given = given.toarray() if hasattr(given, "toarray") else np.asarray(given)
+    if given.ndim != 2 or given.dtype.kind not in "biuf" or not given.shape[1]:
+        msg = (
+            f"The embedding {key!r} must be a matrix of numbers, not {given.dtype} of "
+            f"shape {given.shape}."
+        )
+        raise InputError(msg)
+    points: Floats = given.astype(np.float64)
+    if not np.isfinite(points).all():
+        msg = f"The embedding {key!r} has missing or infinite values."
+        raise InputError(msg)
+    return points
+
+
+def _components(
+    x: Any, study: Study, by_group: Moments, adata: AnnData, random_state: int
+) -> Floats:
+    """Principal components of a layer as it is, of features without missing values."""
+    sums = study.whole(by_group).select([])
+    n_features = sums.n_features
+    none = np.zeros((0, n_features))
+    same = LocationScale(
+        np.ones(sums.mean.shape), np.zeros(sums.mean.shape), none, none
+    )
+    matrix = CorrectedMatrix(x, study.design.without_kept(), same, sums)
+    chosen = np.broadcast_to((sums.n == sums.rows).all(axis=0), (n_features,))
+    if "highly_variable" in adata.var.columns:
+        marked = adata.var["highly_variable"].to_numpy() == True  # noqa: E712
+        chosen = chosen & marked if (chosen & marked).any() else chosen
+    if not chosen.all():
+        matrix = matrix.select(np.flatnonzero(chosen))
+    n, width = matrix.shape
+    if min(n, width) < 2:
+        msg = (
+            f"{n} samples with {width} features without missing values have no "
+            "principal components: there must be two of each."
+        )
+        raise InputError(msg)
+    count = min(COMPONENTS, max(2, n // 5), n - 1, width - 1)
+    random = np.random.default_rng(random_state)
+    return components(matrix.centred(), count, 1e-3, random)[2]
+
+
+def _evaluation(
+    scores: dict[str, dict[str, Score]], structure: dict[str, Floats], study: Study
+) -> Evaluation:
+    """Scores as frames, rows in the order of layers and columns of their meaning."""
+    for row, kept in structure.items():
+        known = kept[np.isfinite(kept)]
+        least = float(known.min()) if len(known) else float("nan")
+        scores[row]["structure_kept"] = Score(least)
+    present = {name for found in scores.values() for name in found}
+    order = [name for name in FIRST if name in present]
+    order += sorted(present - {*FIRST, *LAST}, key=list(present).index)
+    order += [name for name in LAST if name in present]
+    index = pd.Index(list(scores), name="data")
+    none = Score(float("nan"))
+
+    def frame(part: int) -> pd.DataFrame:
+        rows = [
+            [found.get(name, none)[part] for name in order] for found in scores.values()
+        ]
+        return pd.DataFrame(rows, index=index, columns=order, dtype=float)
+
+    levels = [str(level) for level in study.metadata.levels]
+    value, low, high, chance = map(frame, range(4))
+    return Evaluation(
+        value,
+        low,
+        high,
+        chance,
+        structure=pd.DataFrame.from_dict(structure, orient="index", columns=levels),
+        n_obs=len(study.rows),
+    )

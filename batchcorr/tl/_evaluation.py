@@ -1,0 +1,153 @@
+"""The result of an evaluation: scores by layer, as frames, text and in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["Evaluation"]
+
+KEPT = 0.95
+"""Correlation with the values before, within a batch, under which its loss is told."""
+
+ABOUT_BATCH = {"batch_variance", "batch_beyond_covariates", "pc_regression", "ilisi"}
+ABOUT_BATCH |= {"batch_predicted"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How much of batch is left in layers and embeddings, and how much else is kept.
+
+    Four frames of one shape, a row a layer or embedding and a column a score; NaN where a
+    score is not to be had. Scores are not added up, and nothing is ranked.
+
+    Parameters
+    ----------
+    scores
+        Of batch, at chance where nothing of it is left: ``batch_variance`` and
+        ``batch_beyond_covariates`` (adjusted R², mean over features), ``pc_regression``
+        (R² of principal components), ``ilisi`` (batches in a neighbourhood, 1 is one
+        only), ``batch_predicted`` (balanced accuracy). Of biology, the higher the more is
+        kept: ``variance[column]`` (adjusted R² of a covariate within batches), ``clisi``
+        (labels in a neighbourhood: 1 is best), ``ari`` and ``nmi`` of clusters,
+        ``structure_kept`` (correlation with the first layer within batches, the least).
+    low, high
+        The 95 % intervals.
+    chance
+        What chance would give.
+    structure
+        The correlation with the first layer within each batch, a column a batch.
+    n_obs
+        How many samples neighbours, clusters and the classifier were of.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"ilisi": [1.2]}, index=["X"])
+    >>> print(Evaluation(frame, frame - 0.1, frame + 0.1, 2 * frame, frame, 100))
+    Batch (the nearer to chance, the less is left):
+                         X
+    ilisi  1.20 ±0.10 (2.40)
+    In brackets: chance. ± half of the 95 % interval.
+    """
+
+    scores: pd.DataFrame
+    low: pd.DataFrame = field(repr=False)
+    high: pd.DataFrame = field(repr=False)
+    chance: pd.DataFrame = field(repr=False)
+    structure: pd.DataFrame = field(repr=False)
+    n_obs: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing of the scores, in sentences."""
+        found = []
+        for name, row in self.structure.iterrows():
+            least = row.min()
+            if least < KEPT:
+                found.append(
+                    f"{name!r} changes differences between samples of one batch, most in "
+                    f"batch {row.idxmin()!r}: their correlation with those before is "
+                    f"{least:.2f}. There is no batch effect in them to remove; linear "
+                    "removal (batchcorr.pp.remove_batch_effect) leaves them as they are."
+                )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as plain values, as JSON can hold them.
+
+        Returns
+        -------
+        For each layer and score: value, low, high and chance; and the notes.
+        """
+        frames = {"value": self.scores, "low": self.low, "high": self.high}
+        frames["chance"] = self.chance
+        return {
+            "scores": {
+                str(row): {
+                    str(score): {
+                        part: _plain(frame.loc[row, score])
+                        for part, frame in frames.items()
+                    }
+                    for score in self.scores.columns
+                }
+                for row in self.scores.index
+            },
+            "notes": self.notes,
+            "n_obs": self.n_obs,
+        }
+
+    def _shown(self) -> pd.DataFrame:
+        """A row a score, as text."""
+        half = (self.high - self.low) / 2
+        cells = {
+            name: [
+                _cell(
+                    self.scores.loc[name, s],
+                    half.loc[name, s],
+                    self.chance.loc[name, s],
+                )
+                for s in self.scores.columns
+            ]
+            for name in self.scores.index
+        }
+        return pd.DataFrame(cells, index=list(self.scores.columns))
+
+    def _parts(self) -> list[tuple[str, pd.DataFrame]]:
+        shown = self._shown()
+        of_batch = np.array([score in ABOUT_BATCH for score in shown.index], dtype=bool)
+        parts = [
+            ("Batch (the nearer to chance, the less is left)", shown[of_batch]),
+            ("Biology (what is kept; clisi: 1 is best)", shown[~of_batch]),
+        ]
+        return [(title, part) for title, part in parts if len(part)]
+
+    def __str__(self) -> str:
+        lines = []
+        for title, part in self._parts():
+            lines += [f"{title}:", part.to_string()]
+        lines.append("In brackets: chance. ± half of the 95 % interval.")
+        return "\n".join([*lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        parts = [
+            f"<p>{escape(title)}</p>{part.to_html(escape=True)}"
+            for title, part in self._parts()
+        ]
+        parts.append("<p>In brackets: chance. ± half of the 95 % interval.</p>")
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
+
+
+def _cell(value: Any, half: Any, chance: Any) -> str:
+    text = "–" if np.isnan(value) else f"{value:.2f}"
+    text += "" if np.isnan(half) else f" ±{half:.2f}"
+    return text + ("" if np.isnan(chance) else f" ({chance:.2f})")
+
+
+def _plain(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
