@@ -11,7 +11,7 @@ from batchcorr._anndata.labels import read_labels
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.checks import drop_redundant
-from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.estimators.metadata import Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.metrics._jackknife import GROUPS, interval, jackknife_groups
 from batchcorr.metrics._variance_explained import shares_of
@@ -72,15 +72,15 @@ class Study:
         if covariates is None and labels is not None:
             covariates = labels
         found = read_labels(adata, batch_key, covariates, None)
-        given = Labels(found.batch, found.covariates)
-        metadata = Metadata.fit(adata.n_obs, given, formula=found.formula)
+        metadata, design = Metadata.fit_transform(
+            adata.n_obs, found.given, formula=found.formula
+        )
         if metadata.n_batches < 2:
             msg = (
                 f"There is one batch only, {metadata.levels[0]!r}: nothing of it can be "
                 "left or gone. Is this the right column?"
             )
             raise DesignError(msg)
-        design = metadata.design(adata.n_obs, given)
         random = np.random.default_rng(random_state)
         groups = jackknife_groups(design.codes, random)
         codes = (design.codes * GROUPS + groups).astype(np.int32)
