@@ -72,7 +72,7 @@ def pca(
     key_added
         Name for the results instead of ``X_pca``, ``PCs`` and ``pca``.
     tolerance
-        Largest residual |CᵀC v - σ² v| of a component, as a share of σ².
+        Largest residual ‖CᵀC v - σ² v‖ of a component, as a share of σ².
     random_state
         Seed of the first block of vectors.
     copy
