@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
-
 import batchcorr
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 
 class Plain(TransformerMixin, BaseEstimator):
@@ -24,7 +27,7 @@ NOTEBOOKS = HERE.parent / "notebooks"
 
 project = "batchcorr"
 author = "The batchcorr developers"
-copyright = f"2026, {author}"  # noqa: A001, a name of Sphinx
+copyright = f"2026, {author}"
 version = release = batchcorr.__version__
 
 extensions = [

@@ -244,7 +244,8 @@ def check_features(
         _refuse_features(given, tuple(names))
     if n_given != n_features:
         msg = (
-            f"X has {n_given} features, but {method} was fitted on {n_features}. "
+            f"X has {n_given} features, but {method} is expecting {n_features} features as "
+            "input, as many as fit had. "
             "Samples must be rows: see whether X is transposed or columns are missing."
         )
         raise InputError(msg)

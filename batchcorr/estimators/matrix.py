@@ -87,7 +87,7 @@ def as_matrix(x: Any) -> Any:
         "A column of text or of mixed types makes the whole table so: leave it "
         "out, or convert with .astype(float)."
         if x.dtype.kind in "OUST"
-        else "Convert them to float first."
+        else "Complex data not supported: convert them to float first."
     )
     raise InputError(msg)
 

@@ -23,7 +23,6 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import estimator_checks as checks
 from sklearn.utils.validation import check_is_fitted
 
 import batchcorr as bc
@@ -539,84 +538,6 @@ def test_a_fitted_estimator_can_be_sent_to_another_process(kind):
 def test_fit_twice_is_fit_once(kind):
     twice = kind().fit(10 * X[::-1, ::-1], batch=BATCH[::-1]).fit(X, batch=BATCH)
     assert_same_fit(twice, kind().fit(X, batch=BATCH))
-
-
-@each_estimator
-@pytest.mark.parametrize(
-    "check",
-    [
-        checks.check_get_params_invariance,
-        checks.check_set_params,
-        checks.check_no_attributes_set_in_init,
-        checks.check_parameters_default_constructible,
-        checks.check_estimator_cloneable,
-        checks.check_estimator_repr,
-        checks.check_estimator_tags_renamed,
-        checks.check_valid_tag_types,
-        checks.check_mixin_order,
-        checks.check_estimators_unfitted,
-    ],
-    ids=lambda check: check.__name__,
-)
-def test_scikit_learn_s_checks_of_constructors(kind, check):
-    check(kind.__name__, kind())
-
-
-def with_batch(kind):
-    """Make an estimator that finds batches itself: these checks know of none."""
-
-    def labels(x):
-        return np.arange(x.shape[0] if hasattr(x, "shape") else len(np.asarray(x))) % 2
-
-    class Labelled(kind):
-        def fit(self, X, y=None):
-            return super().fit(X, y, batch=labels(X))
-
-        def transform(self, X):
-            return super().transform(X, batch=labels(X))
-
-        def fit_transform(self, X, y=None):
-            return self.fit(X, y).transform(X)
-
-    Labelled.__name__ = kind.__name__
-    return Labelled
-
-
-@each_estimator
-@pytest.mark.parametrize(
-    "check",
-    [
-        checks.check_dict_unchanged,
-        checks.check_estimator_sparse_matrix,
-        checks.check_estimator_sparse_array,
-        checks.check_readonly_memmap_input,
-        checks.check_pipeline_consistency,
-        checks.check_get_feature_names_out_error,
-        checks.check_requires_y_none,
-        checks.check_estimators_dtypes,
-        checks.check_estimators_fit_returns_self,
-        checks.check_estimators_overwrite_params,
-        checks.check_f_contiguous_array_estimator,
-        checks.check_fit1d,
-        checks.check_fit_check_is_fitted,
-        checks.check_fit_idempotent,
-        checks.check_n_features_in,
-        checks.check_set_output_transform,
-        checks.check_set_output_transform_pandas,
-        checks.check_global_output_transform_pandas,
-        checks.check_transformer_data_not_an_array,
-        checks.check_transformer_get_feature_names_out,
-        checks.check_transformer_get_feature_names_out_pandas,
-        checks.check_transformer_general,
-        checks.check_transformer_preserve_dtypes,
-        checks.check_transformers_unfitted,
-    ],
-    ids=lambda check: check.__name__,
-)
-@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchSizeWarning")
-@pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
-def test_scikit_learn_s_checks_of_fitting(kind, check):
-    check(kind.__name__, with_batch(kind)())
 
 
 @pytest.mark.usefixtures("tiny_is_large")
