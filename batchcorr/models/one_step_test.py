@@ -10,11 +10,12 @@ together (F).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from batchcorr.models.batch_weights import batch_weights
+from batchcorr.models.generalized_inverse import determined
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import (
     ModeratedF,
@@ -33,10 +34,36 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["OneStepTest", "one_step_test", "with_batch_weights"]
+__all__ = [
+    "Estimates",
+    "OneStepTest",
+    "estimates",
+    "moderated",
+    "one_step_test",
+    "with_batch_weights",
+]
 
-ESTIMABLE = 1e-8
-"""How far a contrast may be from what a feature's own samples determine."""
+
+class Estimates(NamedTuple):
+    """What a linear fit says of k contrasts and G features; NaN: not determined.
+
+    Attributes
+    ----------
+    coefficient
+        c β: (k, G).
+    covariance
+        Of the contrasts, for σ² = 1: (k, k, 1|G).
+    squares, df
+        Residual sum of squares, and its degrees of freedom: (G,).
+    mean
+        Mean of the feature's observed values: (G,).
+    """
+
+    coefficient: Floats
+    covariance: Floats
+    squares: Floats
+    df: Floats
+    mean: Floats
 
 
 @dataclass(frozen=True)
@@ -94,18 +121,24 @@ def one_step_test(
     whatever else they leave open; else all is NaN. R: limma `lmFit` with batch in the
     design, then `eBayes`.
     """
-    plain = moments if observed is None else observed
-    fit = LinearFit.of(moments)
-    coefficient, covariance, squares, df = _estimates(fit, moments, plain, contrasts)
+    return moderated(
+        estimates(moments, contrasts, observed), trend=trend, robust=robust
+    )
+
+
+def moderated(
+    estimates: Estimates, *, trend: bool = False, robust: bool = False
+) -> OneStepTest:
+    """The test of estimates, with variances moderated over features."""
+    coefficient, covariance, squares, df, mean = estimates
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
         variance = np.where(df > 0, squares / df, np.nan)
     estimate = estimate_robust_variance_prior if robust else estimate_variance_prior
     prior = estimate(variance, df, mean if trend else None)
     errors = np.sqrt(np.einsum("iig->ig", covariance))
     each = moderated_t(coefficient, errors, variance, df, prior)
     together = None
-    if len(contrasts) > 1:
+    if len(coefficient) > 1:
         together = moderated_f(coefficient, covariance, variance, df, prior)
     return OneStepTest(each, together, mean, variance, df, prior)
 
@@ -138,10 +171,14 @@ def with_batch_weights(moments: Moments) -> tuple[Moments, Floats]:
     return weighted, weights
 
 
-def _estimates(
-    fit: LinearFit, moments: Moments, plain: Moments, contrasts: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Estimates (k, G), covariances (k, k, 1|G), RSS and its degrees of freedom (G,)."""
+def estimates(
+    moments: Moments, contrasts: Floats, observed: Moments | None = None
+) -> Estimates:
+    """Fit the linear model and estimate contrasts, each feature by its own samples."""
+    plain = moments if observed is None else observed
+    fit = LinearFit.of(moments)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
     coefficient = contrasts @ fit.coefficients
     covariance = np.einsum("ip,pqg,jq->ijg", contrasts, fit.covariance, contrasts)
     batches = (plain.n > 0).sum(axis=0)
@@ -151,26 +188,14 @@ def _estimates(
     squares = fit.residual_squares.sum(axis=0)
     open_ = np.flatnonzero(~np.asarray(fit.solved))
     if not len(open_):
-        return coefficient, covariance, squares, np.maximum(df, 0.0)
+        return Estimates(coefficient, covariance, squares, np.maximum(df, 0.0), mean)
     # What the samples of these features determine: V by the generalized inverse.
     covariance = np.array(np.broadcast_to(covariance, (*covariance.shape[:2], len(df))))
     gram = np.moveaxis(moments.gram.sum(axis=0)[..., open_], -1, 0)
-    cross = moments.cross.sum(axis=0)[:, open_].T[:, :, None]
-    size = np.sqrt(np.einsum("gii->gi", gram))
-    size = np.where(size > 0, size, 1.0)
-    scaled = gram / (size[:, :, None] * size[:, None, :])
-    v = np.linalg.pinv(scaled, rcond=1e-10, hermitian=True)
-    weights = contrasts / size[:, None, :]  # of the scaled columns
-    missed = np.abs(weights - weights @ v @ scaled).max(axis=2)
-    determined = missed <= ESTIMABLE * np.abs(weights).max(axis=2)
-    right = cross / size[:, :, None]
-    beta = v @ right
-    explained = (right * beta).sum(axis=(1, 2))
-    squares[open_] = np.maximum(moments.squares[:, open_].sum(axis=0) - explained, 0)
-    rank = np.linalg.matrix_rank(scaled, tol=1e-10, hermitian=True)
-    coefficient[:, open_] = np.where(determined, (weights @ beta)[:, :, 0], np.nan).T
-    inner = weights @ v @ np.swapaxes(weights, 1, 2)
-    both = determined[:, :, None] & determined[:, None, :]
-    covariance[:, :, open_] = np.moveaxis(np.where(both, inner, np.nan), 0, -1)
-    df[open_] += fit.n_columns - rank
-    return coefficient, covariance, squares, np.maximum(df, 0.0)
+    found = determined(gram, moments.cross.sum(axis=0)[:, open_], contrasts)
+    left = moments.squares[:, open_].sum(axis=0) - found.explained
+    squares[open_] = np.maximum(left, 0)
+    coefficient[:, open_] = found.coefficient
+    covariance[:, :, open_] = found.covariance
+    df[open_] += fit.n_columns - found.rank
+    return Estimates(coefficient, covariance, squares, np.maximum(df, 0.0), mean)
