@@ -14,12 +14,12 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
+from batchcorr.arrays.feature_parts import joined
 from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.passes import apply, moments
 from batchcorr.design.design import Design
 from batchcorr.errors import InputError
 from batchcorr.models.location_scale import LocationScale
-from batchcorr.models.moments import Moments
 from batchcorr.models.namespace import packages_of
 
 if TYPE_CHECKING:
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.moments import Moments
+
 __all__ = ["merge_tree", "replace_features", "require_no_place", "slices_of"]
 
 FAN_IN = 8
 """Results merged at a time."""
-
-SHARED = ("rows", "n", "columns", "gram")
-"""Moments that do not depend on the feature, unless values are missing or weighted."""
 
 
 @moments.register(da.Array)
@@ -56,7 +55,7 @@ def _moments(
             if rows.stop > rows.start  # filtering leaves empty blocks
         ]
         totals.append(merge_tree(parts, _merge_all))
-    return _beside(da.compute(*totals))
+    return joined(da.compute(*totals))
 
 
 @apply.register(da.Array)
@@ -176,40 +175,6 @@ def _apply_block(
     design = Design(codes, n_batches, np.ascontiguousarray(columns), kept, binary)
     correction = LocationScale(scale, shift, coefficients, nuisance)
     return apply(block, design, correction)
-
-
-def _beside(parts: tuple[Moments, ...]) -> Moments:
-    """Set moments of different features beside each other."""
-    if len(parts) == 1:
-        return parts[0]
-    widths = [part.n_features for part in parts]
-    shared = all(_same_rows(parts[0], part) for part in parts)
-    merged = {}
-    for field in fields(Moments):
-        arrays = [getattr(part, field.name) for part in parts]
-        if field.name == "rows" or (field.name in SHARED and shared):
-            merged[field.name] = arrays[0]
-            continue
-        merged[field.name] = np.concatenate(
-            [
-                np.broadcast_to(array, (*array.shape[:-1], width))
-                for array, width in zip(arrays, widths, strict=True)
-            ],
-            axis=-1,
-        )
-    return Moments(**merged)
-
-
-def _same_rows(one: Moments, other: Moments) -> bool:
-    """Whether all features of both were observed in the same rows, as far as is known.
-
-    A chunk of one feature does not tell by its shape whether values are missing.
-    """
-    return all(
-        a.shape[-1] == 1 and np.array_equal(a, b)
-        for name in SHARED
-        for a, b in [(getattr(one, name), getattr(other, name))]
-    )
 
 
 def slices_of(chunks: tuple[int, ...]) -> list[slice]:

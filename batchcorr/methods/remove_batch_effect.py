@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr.errors import DesignError, InputError
+from batchcorr.errors import InputError
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.record import MethodRecord
+from batchcorr.estimators.weights import checked_weights
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import LinearFit
 
@@ -148,7 +147,7 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
         if weights is not None:
-            weights = _checked(weights, np.shape(X))
+            weights = checked_weights(weights, np.shape(X))
         return super()._fit_labels(X, labels, weights)
 
     def transform(
@@ -279,25 +278,3 @@ class RemoveBatchEffect(LocationScaleMethod):
         else:
             level = before.correction.shift[0] + before.details["effect"][0]
         return Adjustment(np.ones_like(shift), shift, {"effect": level - shift})
-
-
-def _checked(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return weights as float64, one per sample or per value."""
-    try:
-        values: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        msg = "weights must be numbers, one per sample or one per value."
-        raise InputError(msg) from error
-    if values.shape not in {shape, shape[:1]}:
-        msg = (
-            f"weights must be one per sample {shape[:1]} or one per value {shape}, not "
-            f"of shape {values.shape}."
-        )
-        raise InputError(msg)
-    if not np.isfinite(values).all():
-        msg = "weights hold NaN or infinite values: give 0 to what should take no part."
-        raise InputError(msg)
-    if not (values > 0).any():
-        msg = "No weight is positive, so that there is nothing to learn from."
-        raise DesignError(msg)
-    return values

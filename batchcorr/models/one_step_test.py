@@ -57,6 +57,8 @@ class Estimates(NamedTuple):
         Residual sum of squares, and its degrees of freedom: (G,).
     mean
         Mean of the feature's observed values: (G,).
+    correlation
+        That of samples of one subject; None: samples are independent.
     """
 
     coefficient: Floats
@@ -64,6 +66,7 @@ class Estimates(NamedTuple):
     squares: Floats
     df: Floats
     mean: Floats
+    correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def moderated(
     estimates: Estimates, *, trend: bool = False, robust: bool = False
 ) -> OneStepTest:
     """The test of estimates, with variances moderated over features."""
-    coefficient, covariance, squares, df, mean = estimates
+    coefficient, covariance, squares, df, mean, _ = estimates
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.where(df > 0, squares / df, np.nan)
     estimate = estimate_robust_variance_prior if robust else estimate_variance_prior

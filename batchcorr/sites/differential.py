@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.errors import InputError, did_you_mean
-from batchcorr.estimators.differential import differential_table, read_contrast
+from batchcorr.estimators.contrasts import read_contrast
+from batchcorr.estimators.differential import differential_table
+from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.problem import Problem
 from batchcorr.sites.adding import add, read_sites
 
@@ -120,7 +122,7 @@ def differential(
         schema.features,
         trend=trend,
         robust=robust,
-        equal_variances=equal_variances,
+        method=LeastSquares(equal_variances=equal_variances),
     )
 
 

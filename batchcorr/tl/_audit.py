@@ -22,7 +22,7 @@ from batchcorr.estimators.audit import (
     predict,
     prediction_findings,
 )
-from batchcorr.estimators.differential import with_tested
+from batchcorr.estimators.contrasts import with_tested
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.tl._audit_data import audit_values
 

@@ -17,21 +17,28 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.estimators.differential import (
-    differential_table,
-    read_contrast,
-    with_tested,
-)
+from batchcorr.estimators.contrasts import read_contrast, with_tested
+from batchcorr.estimators.differential import differential_table
+from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.scale import unlogged
+from batchcorr.estimators.voom import Voom
+from batchcorr.estimators.weights import checked_weights
+from batchcorr.estimators.within_subjects import WithinSubjects
+from batchcorr.tl._ranked import as_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
+    from batchcorr.estimators.differential import Method
+    from batchcorr.models.moments import Moments
+
+    Floats = NDArray[np.float64]
 
 __all__ = ["differential"]
 
@@ -48,6 +55,8 @@ def differential(
     robust: bool = False,
     weights: Any = None,
     equal_variances: bool = True,
+    subject: str | None = None,
+    voom: bool | str = False,
     key_added: str | None = None,
 ) -> pd.DataFrame:
     r"""Test for differences between groups on uncorrected values, batch in the model.
@@ -82,10 +91,18 @@ def differential(
     robust
         Keep a few features of outlying variance from deciding for all.
     weights
-        A weight a sample, (n,), or the column of `obs` that holds it.
+        A weight a sample, (n,), or the column of `obs` that holds it; or a weight a
+        value, (n, G), or the layer that holds it. 0 leaves out.
     equal_variances
         False: every batch has a variance of its own, found by restricted maximum
         likelihood over all features.
+    subject
+        Column of `obs` that says who a sample is of, where several are of one: their
+        correlation, one for all features, enters the model (duplicateCorrelation).
+    voom
+        The values are raw counts of bulk samples: take log2 counts per million, and
+        weigh every value by how precisely its count tells it. True: by library sizes as
+        they are; ``"tmm"`` or another method of `normalization_factors`: times these.
     key_added
         Also write the result to ``adata.uns[key_added]`` in the layout of scanpy's
         `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``.
@@ -97,30 +114,35 @@ def differential(
     logarithms knows their base), ``mean``, ``standard_error``, ``ci_low`` and ``ci_high``
     (95 %), ``t``, ``p_value`` and ``p_adjusted`` (Benjamini & Hochberg). With more levels
     ``f`` with its ``p_value`` and ``p_adjusted``, and the others by level,
-    ``coefficient[level]``. NaN where a feature's own samples do not determine it.
+    ``coefficient[level]``. NaN where a feature's own samples do not determine it. With
+    `subject` the table's ``attrs["subject_correlation"]`` says how alike its samples are.
 
     Raises
     ------
     InputError
         If the values were corrected, as their record says: the test would believe in
-        more samples than there are.
+        more samples than there are. If options do not go together: `voom` with any
+        other of these, `subject` with `equal_variances` or weights of values.
     DesignError
-        If the tested column cannot be told from batch.
+        If the tested column cannot be told from batch, or subjects from samples.
+    TooLargeError
+        If there are too many subjects to keep their sums.
     MissingKeyError
         If a column or layer does not exist.
 
     Warns
     -----
     CountsWarning
-        If the values look like counts: take logarithms, or test counts by PyDESeq2.
+        If the values look like counts: take logarithms, use `voom`, or PyDESeq2.
     BatchSizeWarning
         If a batch is small.
 
     Notes
     -----
-    One read of the matrix (two with weights or missing values), O(B p G) memory. Equal to
-    limma's `lmFit` and `eBayes` with batch in the design. Samples must be independent:
-    cells of one person are not, so sum them by person first.
+    One read of the matrix (two with weights, missing values, `subject` or `voom`), O(B p G)
+    memory; `subject` adds O(subjects G). Equal to limma's `lmFit` and `eBayes` with batch
+    in the design. Samples must be independent, but for what `subject` says: cells of one
+    person are not, so sum them by person first.
 
     References
     ----------
@@ -139,43 +161,91 @@ def differential(
     """
     matrices.require_adata(adata)
     contrast = read_contrast(test)
+    _refuse_together(
+        voom=voom, subject=subject, weights=weights, equal_variances=equal_variances
+    )
     given = matrices.get_matrix(adata, layer)
     steps = records.steps_of(adata, layer, given)
     _refuse_corrected(steps, layer)
-    x = as_matrix(given)
-    _warn_of_counts(x)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
     table, formula = with_tested(
         adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
-    sample_weights = _weights(adata, weights)
-    problem = Problem.of(
-        x,
-        Labels(labels.given.batch, table, labels.given.nuisance),
-        formula=formula,
-        weights=sample_weights,
-    )
-    observed = None
-    if sample_weights is not None:
-        design = problem.design_as_read
-        assert design is not None
-        used = (sample_weights > 0).astype(np.float64)
-        observed = moments(x, design, weights=None if used.all() else used)
+    known = Labels(labels.given.batch, table, labels.given.nuisance)
+    method: Method
+    if voom:
+        method = Voom.of(given, "total" if voom is True else str(voom))
+        problem = Problem.of(method.x, known, formula=formula)
+    else:
+        x = as_matrix(given)
+        _warn_of_counts(x)
+        of_samples = _weights(adata, weights)
+        problem = Problem.of(x, known, formula=formula, weights=of_samples)
+        observed = _observed(x, problem, of_samples)
+        if subject is None:
+            method = LeastSquares(observed, equal_variances)
+        else:
+            _refuse_of_values(of_samples)
+            who = _column(adata, subject, "subject")
+            method = WithinSubjects.of(x, who, of_samples, observed)
     result = differential_table(
         problem,
         contrast,
         list(map(str, adata.var_names)),
-        observed=observed,
+        method=method,
         trend=trend,
         robust=robust,
-        equal_variances=equal_variances,
     )
-    base = steps[-1].get("log_base") if steps else None
+    base = 2.0 if voom else steps[-1].get("log_base") if steps else None
     result = _with_fold_changes(result, base)
     if key_added is not None:
-        about = {"groupby": contrast.column, "layer": layer, "batch": batch_key}
-        adata.uns[key_added] = _as_ranked(result, contrast.column, about)
+        about = {
+            "groupby": contrast.column,
+            "layer": layer,
+            "batch": batch_key,
+            **{str(name): value for name, value in result.attrs.items()},
+        }
+        adata.uns[key_added] = as_ranked(result, contrast.column, about)
     return result
+
+
+def _observed(x: Any, problem: Problem, weights: Floats | None) -> Moments | None:
+    """The moments without weights, of what has any; None: there are no weights."""
+    if weights is None:
+        return None
+    design = problem.design_as_read
+    assert design is not None
+    used = (weights > 0).astype(np.float64)
+    found: Moments = moments(x, design, weights=None if used.all() else used)
+    return found
+
+
+def _refuse_of_values(weights: Floats | None) -> None:
+    if weights is not None and weights.ndim == 2:
+        msg = (
+            "subject takes weights of samples, (n,), and not of values: leave them out."
+        )
+        raise InputError(msg)
+
+
+def _refuse_together(
+    *, voom: bool | str, subject: str | None, weights: Any, equal_variances: bool
+) -> None:
+    """Refuse options that say two things of how samples vary."""
+    asked = {
+        "voom": bool(voom),
+        "subject": subject is not None,
+        "weights": weights is not None,
+        "equal_variances=False": not equal_variances,
+    }
+    allowed = {"subject", "weights"}  # one correlation, of weighted samples
+    names = [name for name, given in asked.items() if given]
+    if {"voom", "subject"} & set(names) and len(names) > 1 and set(names) != allowed:
+        msg = (
+            f"{' and '.join(names)} do not go together: each says by itself how "
+            "precisely values are known. Choose one."
+        )
+        raise InputError(msg)
 
 
 def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
@@ -197,38 +267,51 @@ def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
 def _warn_of_counts(x: Any) -> None:
     if unlogged(x):
         msg = (
-            "The values look like counts, and this test is for logarithms: take them "
-            "first (batchcorr.pp.log_normalize), and test with trend=True; or test the "
-            "counts themselves by PyDESeq2, with batch in its design."
+            "The values look like counts, and this test is for logarithms: test them with "
+            "voom=True; or take logarithms first (batchcorr.pp.log_normalize), and test "
+            "with trend=True; or test the counts by PyDESeq2, with batch in its design."
         )
         warn(msg, CountsWarning)
 
 
-def _weights(
-    adata: AnnData, weights: Any
-) -> np.ndarray[Any, np.dtype[np.float64]] | None:
-    """Weights of the samples, from a column or an array: (n,)."""
+def _weights(adata: AnnData, weights: Any) -> Floats | None:
+    """Weights of samples (n,) or values (n, G), from a column, a layer or an array."""
     if weights is None:
         return None
     if isinstance(weights, str):
-        if weights not in adata.obs.columns:
+        if weights in adata.obs.columns:
+            weights = adata.obs[weights]
+        elif weights in adata.layers:
+            weights = adata.layers[weights]
+        else:
+            known = [*adata.obs.columns, *adata.layers]
             msg = (
-                f"The weights {weights!r} are not a column of adata.obs. "
-                f"{did_you_mean(weights, adata.obs.columns)}"
+                f"The weights {weights!r} are not a column of adata.obs, nor a layer. "
+                f"{did_you_mean(weights, known)}"
             )
             raise MissingKeyError(msg)
-        weights = adata.obs[weights]
-    values = np.asarray(weights, dtype=np.float64)
-    if values.shape != (adata.n_obs,) or not np.isfinite(values).all():
+    if hasattr(weights, "toarray"):
+        weights = weights.toarray()
+    values = checked_weights(weights, adata.shape)
+    if (values < 0).any():
         msg = (
-            f"weights must be {adata.n_obs} finite numbers, one a sample, or name a "
-            "column of adata.obs that holds them."
+            f"weights must not be negative ({values.min():g}): 0 leaves a sample or a "
+            "value out."
         )
         raise InputError(msg)
-    if (values < 0).any() or not values.any():
-        msg = "weights must not be negative, and not all 0: 0 leaves a sample out."
-        raise InputError(msg)
     return values
+
+
+def _column(adata: AnnData, name: str, what: str) -> pd.Series:
+    """A column of obs, by what it is for in messages."""
+    if name not in adata.obs.columns:
+        msg = (
+            f"The {what} {name!r} is not a column of adata.obs. "
+            f"{did_you_mean(name, adata.obs.columns)}"
+        )
+        raise MissingKeyError(msg)
+    column: pd.Series = adata.obs[name]
+    return column
 
 
 def _with_fold_changes(table: pd.DataFrame, base: float | None) -> pd.DataFrame:
@@ -242,40 +325,3 @@ def _with_fold_changes(table: pd.DataFrame, base: float | None) -> pd.DataFrame:
             fold = name.replace("coefficient", "log2_fold_change", 1)
             columns[fold] = table[name] * np.log2(base)
     return pd.DataFrame(columns)
-
-
-def _as_ranked(
-    table: pd.DataFrame, column: str, about: dict[str, Any]
-) -> dict[str, Any]:
-    """The table in the layout of `rank_genes_groups`: a field a contrast, by falling t."""
-    alone = "t" in table
-    names = map(str, table.columns)
-    suffixes = [""] if alone else [n[1:] for n in names if n.startswith("t[")]
-    fields = {
-        "names": None,
-        "scores": "t",
-        "logfoldchanges": "log2_fold_change",
-        "pvals": "p_value",
-        "pvals_adj": "p_adjusted",
-    }
-    ranked: dict[str, list[Any]] = {field: [] for field in fields}
-    for suffix in suffixes:
-        order = np.argsort(-table[f"t{suffix}"].to_numpy(), kind="stable")
-        for field, name in fields.items():
-            if name is None:
-                values = table.index.to_numpy()[order].astype(str)
-            elif f"{name}{suffix}" in table:
-                values = table[f"{name}{suffix}"].to_numpy()[order]
-            else:  # the base of the logarithms is not known
-                values = np.full(len(order), np.nan)
-            ranked[field].append(values)
-    groups = [column] if alone else [suffix[1:-1] for suffix in suffixes]
-    params = {key: value for key, value in about.items() if value is not None}
-    params |= {"method": "batchcorr.tl.differential", "reference": "rest"}
-    arrays = {
-        field: np.rec.fromarrays(
-            values, [(group, v.dtype) for group, v in zip(groups, values, strict=True)]
-        )
-        for field, values in ranked.items()
-    }
-    return {"params": params, **arrays}

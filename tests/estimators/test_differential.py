@@ -8,11 +8,9 @@ import pytest
 from scipy import stats
 
 from batchcorr.errors import BatchSizeWarning, DesignError, InputError
-from batchcorr.estimators.differential import (
-    Contrast,
-    differential_table,
-    read_contrast,
-)
+from batchcorr.estimators.contrasts import Contrast, read_contrast
+from batchcorr.estimators.differential import differential_table
+from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
 
@@ -108,7 +106,9 @@ def test_unequal_variances_weigh_batches(samples):
     x = x.copy()
     x[batch == "y"] *= 3
     equal = table_of((x, batch, table), "age")
-    weighted = table_of((x, batch, table), "age", equal_variances=False)
+    weighted = table_of(
+        (x, batch, table), "age", method=LeastSquares(equal_variances=False)
+    )
     assert weighted.standard_error.median() < equal.standard_error.median()
 
 
@@ -117,7 +117,7 @@ def test_a_batch_that_tells_no_variance_is_named(samples):
     batch = batch.astype(object)
     batch[:1] = "lonely"
     with pytest.warns(BatchSizeWarning) as caught:
-        table_of((x, batch, table), "age", equal_variances=False)
+        table_of((x, batch, table), "age", method=LeastSquares(equal_variances=False))
     assert any("lonely" in str(w.message) for w in caught)
 
 

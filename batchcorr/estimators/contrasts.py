@@ -1,0 +1,160 @@
+"""What is tested: a column, or a contrast of its levels, and which columns that weighs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.metadata import Metadata
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["Contrast", "read_contrast", "weights_of", "with_tested"]
+
+
+class Contrast(NamedTuple):
+    """What is tested: a column, or weights of its levels that sum to 0."""
+
+    column: str
+    weights: Mapping[str, float] | None = None
+
+
+def read_contrast(test: Any) -> Contrast:
+    """What a caller means by `test`.
+
+    Parameters
+    ----------
+    test
+        The name of a column; ``(column, level, reference)``; or ``(column, {level:
+        weight, …})`` with weights that sum to 0.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> read_contrast(("group", "treated", "control")).weights
+    {'treated': 1.0, 'control': -1.0}
+    """
+    if isinstance(test, str):
+        return Contrast(test)
+    if isinstance(test, tuple | list) and test and isinstance(test[0], str):
+        if len(test) == 3:
+            return Contrast(test[0], {str(test[1]): 1.0, str(test[2]): -1.0})
+        if len(test) == 2 and hasattr(test[1], "items"):
+            weights = {str(level): float(weight) for level, weight in test[1].items()}
+            if abs(sum(weights.values())) <= 1e-9 and any(weights.values()):
+                return Contrast(test[0], weights)
+    msg = (
+        "test must be the name of a column, (column, level, reference), or (column, "
+        f"{{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
+    )
+    raise InputError(msg)
+
+
+def with_tested(
+    obs: pd.DataFrame, covariates: Any, formula: str | None, column: str
+) -> tuple[Any, str | None]:
+    """The covariates with the tested column among them, and their formula.
+
+    Parameters
+    ----------
+    obs
+        What is known of the samples.
+    covariates, formula
+        What else the model holds, as a table or design columns, and how.
+    column
+        The tested column of `obs`.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column.
+    """
+    if column not in obs.columns:
+        msg = (
+            f"The tested column {column!r} is not a column of adata.obs. "
+            f"{did_you_mean(column, obs.columns)}"
+        )
+        raise MissingKeyError(msg)
+    if formula is not None:
+        terms = {term.strip() for term in formula.replace("~", "+").split("+")}
+        return covariates, formula if column in terms else f"{formula} + {column}"
+    own = obs[[column]]
+    if covariates is None:
+        return own, None
+    if not hasattr(covariates, "columns"):
+        values = np.asarray(covariates)
+        values = values.reshape(len(values), -1)
+        names = [f"covariate[{k}]" for k in range(values.shape[1])]
+        covariates = pd.DataFrame(values, columns=names)
+    if column in covariates.columns:
+        return covariates, None
+    covariates = covariates.set_axis(own.index, axis=0)
+    return pd.concat([covariates, own], axis=1), None
+
+
+def weights_of(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Floats]:
+    """The names of the contrasts, and their weights of the design columns: (k, p).
+
+    Raises
+    ------
+    DesignError
+        If the column is not in the model.
+    InputError
+        If it has no such level.
+    """
+    names = metadata.names
+    own = [
+        place
+        for place in range(metadata.kept)
+        if metadata.terms[place] == contrast.column
+    ]
+    if not own:
+        msg = (
+            f"{contrast.column!r} is not among the covariates as a main effect, or does "
+            f"not vary. {did_you_mean(contrast.column, metadata.terms[: metadata.kept])}"
+        )
+        raise DesignError(msg)
+    if contrast.weights is None:
+        return [_level_of(names[k], contrast.column) for k in own], np.eye(len(names))[
+            own
+        ]
+    levels = {f"{contrast.column}[{level}]": w for level, w in contrast.weights.items()}
+    row = np.zeros(len(names))
+    for place in own:
+        row[place] = levels.pop(names[place], 0.0)
+    known = _levels(metadata, contrast.column)
+    unknown = [level for level in contrast.weights if level not in known]
+    if unknown:
+        msg = (
+            f"{contrast.column!r} has no level {unknown[0]!r}. "
+            f"{did_you_mean(unknown[0], known)}"
+        )
+        raise InputError(msg)
+    name = " ".join(f"{w:+g} {level}" for level, w in contrast.weights.items() if w)
+    return [name], row[None]
+
+
+def _levels(metadata: Metadata, column: str) -> list[str]:
+    """The levels of a covariate, as text; none where it holds numbers."""
+    for variable in metadata.covariates.variables:
+        if variable.column == column:
+            return [str(level) for level in variable.levels or ()]
+    return []
+
+
+def _level_of(name: str, column: str) -> str:
+    inner = name.removeprefix(f"{column}[")
+    return inner.removesuffix("]") if inner != name else column
