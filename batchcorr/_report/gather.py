@@ -15,7 +15,7 @@ from batchcorr._report.methods_text import method_name, methods_text
 from batchcorr._report.points import draw_points
 from batchcorr._report.words import Shares, cautions, verdict
 from batchcorr.errors import DesignError, InputError, some
-from batchcorr.estimators.differential import read_contrast
+from batchcorr.estimators.contrasts import read_contrast
 from batchcorr.estimators.progress import progress
 from batchcorr.metrics import VarianceShare
 from batchcorr.metrics._variance_explained import feature_shares

@@ -14,7 +14,7 @@ from batchcorr._anndata.fit import make_estimator
 from batchcorr._anndata.labels import read_labels
 from batchcorr.errors import DesignError, InputError, silenced
 from batchcorr.estimators.audit import INFLATED
-from batchcorr.estimators.differential import with_tested
+from batchcorr.estimators.contrasts import with_tested
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels

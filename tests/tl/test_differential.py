@@ -10,7 +10,13 @@ import scanpy as sc
 from scipy import stats
 
 import batchcorr as bc
-from batchcorr.errors import CountsWarning, DesignError, InputError, MissingKeyError
+from batchcorr.errors import (
+    CountsWarning,
+    DesignError,
+    InputError,
+    MissingKeyError,
+    TooLargeError,
+)
 from tests.conftest import IN_MEMORY, LAZY
 
 
@@ -74,6 +80,139 @@ def test_weights_of_samples(bladder, golden):
     for weights in ("weight", part.obs["weight"].to_numpy()):
         table = bc.tl.differential(part, "batch", "cancer", weights=weights)
         close(table["t[Normal]"], r["ordinary_t"][1])
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_weights_of_values(bladder, golden):
+    r = golden("limma_09_bladder_observation_weights")
+    part = bladder[:, r["genes0"]].copy()
+    given = np.maximum(r["weights"], 0)  # limma takes negative ones for missing
+    part.layers["precision"] = given
+    for weights in ("precision", given):
+        table = bc.tl.differential(part, "batch", "cancer", weights=weights)
+        close(table["t[Normal]"], r["ordinary_t"][1])
+
+
+def repeated(golden, name):
+    """The samples of a case with subjects, and its results."""
+    r, source = golden(name), golden("limma_24_duplicate_correlation")
+    obs = pd.DataFrame(
+        {
+            "batch": r["design"][:, 1].astype(int).astype(str),
+            "time": r["design"][:, 2],
+            "who": r["block"].astype(str),
+            "weight": source["weights"],
+        },
+        index=[f"s{k}" for k in range(24)],
+    )
+    missing = "use_input_missing" in r
+    return r, ad.AnnData(source["input_missing" if missing else "input"], obs=obs)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CovariateWarning")
+@pytest.mark.parametrize(
+    "name", ["25_block_fit", "26_block_missing_fit", "27_block_weights_fit"]
+)
+def test_samples_of_one_subject(golden, name):
+    r, adata = repeated(golden, f"limma_{name}")
+    options = {"weights": "weight"} if "weights" in r else {}
+    table = bc.tl.differential(
+        adata, "batch", "time", subject="who", key_added="de", **options
+    )
+    close(table["t"], r["ordinary_t"][0])
+    close(table["p_value"], r["ordinary_p_value"][0])
+    correlation = table.attrs["subject_correlation"]
+    assert correlation == pytest.approx(float(r["correlation"]), rel=1e-10)
+    assert adata.uns["de"]["params"]["subject_correlation"] == correlation
+
+
+def test_subjects_that_are_not_independent_are_not_taken_for_it():
+    """Null data, subjects of one group each: 5 % are found with them, more without."""
+    rng = np.random.default_rng(2)
+    who = np.repeat(np.arange(16), 3)
+    obs = pd.DataFrame(
+        {"who": [f"p{k}" for k in who], "group": np.where(who % 2, "a", "b")},
+        index=[f"s{k}" for k in range(48)],
+    )
+    obs["batch"] = np.tile(["x", "y", "z"], 16)
+    x = rng.normal(size=(48, 1500)) + rng.normal(size=(16, 1500))[who]
+    adata = ad.AnnData(x, obs=obs)
+    alike = bc.tl.differential(adata, "batch", "group", subject="who")
+    assert (alike["p_value"] < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+    assert alike.attrs["subject_correlation"] == pytest.approx(0.5, abs=0.03)
+    alone = bc.tl.differential(adata, "batch", "group")
+    assert (alone["p_value"] < 0.05).mean() > 0.1
+
+
+@pytest.fixture
+def counted(golden):
+    r = golden("limma_22_voom_fit")
+    design = r["design"]
+    obs = pd.DataFrame(
+        {
+            "batch": np.where(design[:, 1] == 1, "2", np.where(design[:, 2], "3", "1")),
+            "group": np.where(design[:, 3] == 1, "b", "a"),
+        },
+        index=[f"s{k}" for k in range(24)],
+    )
+    return r, ad.AnnData(r["counts"].astype(np.float32), obs=obs)
+
+
+def test_counts_are_weighed_by_their_precision(counted):
+    r, adata = counted
+    table = bc.tl.differential(adata, "batch", "group", voom=True)
+    close(table["t"], r["ordinary_t"][0])
+    close(table["p_value"], r["ordinary_p_value"][0])
+    close(table["mean"], r["Amean"])
+    close(table["log2_fold_change"], table["coefficient"])
+    by_tmm = bc.tl.differential(adata, "batch", "group", voom="tmm")
+    factors = bc.normalization_factors(adata.X)
+    assert np.abs(np.log(factors)).max() > 0.01
+    sizes = adata.X.sum(axis=1, dtype=float) * factors
+    logs = np.log2((adata.X + 0.5) / (sizes[:, None] + 1) * 1e6)
+    close(by_tmm["mean"], logs.mean(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"subject": "whom"}, MissingKeyError, "subject 'whom'.*Did you mean 'who'"),
+        ({"subject": "each"}, DesignError, "another subject each"),
+        ({"subject": "all"}, DesignError, "All 24 samples are of one subject"),
+        ({"subject": "batch"}, DesignError, "leave no subject with several"),
+        ({"subject": "some"}, DesignError, "subject is missing for 1 of 24"),
+        (
+            {"subject": "who", "equal_variances": False},
+            InputError,
+            "do not go together",
+        ),
+        ({"subject": "who", "voom": True}, InputError, "voom and subject do not go"),
+        (
+            {"subject": "who", "weights": np.ones((24, 140))},
+            InputError,
+            "not of values",
+        ),
+        ({"voom": True}, InputError, "negative values"),
+        ({"voom": "tmn"}, InputError, "knows no 'tmn'. Did you mean 'tmm'"),
+        ({"voom": True, "weights": np.ones(24)}, InputError, "do not go together"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CovariateWarning")
+def test_subjects_and_counts_that_cannot_be_used_are_told(golden, options, error, says):
+    adata = repeated(golden, "limma_25_block_fit")[1]
+    adata.X -= 20
+    adata.obs["each"], adata.obs["all"] = list(map(str, range(24))), "one"
+    adata.obs["some"] = [None, *adata.obs["who"][1:]]
+    with pytest.raises(error, match=says):
+        bc.tl.differential(adata, "batch", "time", **options)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CovariateWarning")
+def test_too_many_subjects_are_refused_by_name(monkeypatch, golden):
+    adata = repeated(golden, "limma_25_block_fit")[1]
+    monkeypatch.setattr("batchcorr.estimators.within_subjects.SUBJECTS", 5)
+    with pytest.raises(TooLargeError, match="9 subjects over 140 features"):
+        bc.tl.differential(adata, "batch", "time", subject="who")
 
 
 @pytest.fixture
@@ -175,8 +314,8 @@ def test_counts_are_told(simulated):
         ({"test": "batch"}, DesignError, "batch"),
         ({"batch_key": "run"}, MissingKeyError, "'run'"),
         ({"layer": "logs"}, MissingKeyError, "no layer 'logs'"),
-        ({"weights": np.ones(3)}, InputError, "60 finite numbers"),
-        ({"weights": -np.ones(60)}, InputError, "not be negative"),
+        ({"weights": np.ones(3)}, InputError, "one per sample"),
+        ({"weights": np.r_[-1.0, np.ones(59)]}, InputError, "not be negative"),
         ({"weights": "w"}, MissingKeyError, "weights 'w'"),
         ({"covariates": "twin"}, DesignError, "repeat each other"),
         ({"test": "site"}, DesignError, "confounded with batch"),
