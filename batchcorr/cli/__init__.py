@@ -72,18 +72,22 @@ def _plain(flag: Any) -> Any:
 
 
 def _with_values(args: list[str]) -> list[str]:
-    """Give --log-normalize its value where it stands alone, or one blank before it."""
+    """Give --log-normalize and --voom their value where alone, or one blank before it."""
     whole: list[str] = []
     for each in args:
-        if whole and whole[-1] == "--log-normalize":
+        if whole and whole[-1] in MAY_STAND_ALONE:
             alone = each not in METHODS
             whole[-1] += f"={'total' if alone else each}"
             if not alone:
                 continue
         whole.append(each)
-    if whole and whole[-1] == "--log-normalize":
+    if whole and whole[-1] in MAY_STAND_ALONE:
         whole[-1] += "=total"
     return whole
+
+
+MAY_STAND_ALONE = ("--log-normalize", "--voom")
+"""Options whose value, a method of library sizes, may be left out."""
 
 
 @contextmanager

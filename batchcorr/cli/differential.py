@@ -15,7 +15,7 @@ from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import out, reporting, say, working
 from batchcorr.cli.contrasts import Pair, compared, read_test
 from batchcorr.cli.files import SOURCES, TABLES, check_kind, check_target
-from batchcorr.cli.normalizing import Normalization, normalize
+from batchcorr.cli.normalizing import METHODS, Normalization, normalize
 from batchcorr.cli.samples import (
     Layout,
     TableOptions,
@@ -67,6 +67,31 @@ Nuisances = Annotated[
 ]
 
 
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Column of obs with a weight of each sample, or layer with one of each value.",
+    ),
+]
+Subject = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Column of obs that says who a sample is of, where several are of one.",
+    ),
+]
+Voom = Annotated[
+    str | None,
+    typer.Option(
+        "--voom",
+        metavar="[=METHOD]",
+        help="IN holds counts of bulk samples: weigh their logarithms by how precise they "
+        "are. Libraries by their total, or by tmm, rle, …",
+    ),
+]
+
+
 def differential(
     paths: Annotated[
         list[Path],
@@ -102,6 +127,9 @@ def differential(
             "--unequal-variances", metavar="", help="Each batch has its own variance."
         ),
     ] = False,
+    weights: Weights = None,
+    subject: Subject = None,
+    voom: Voom = None,
     layer: options.LayerRead = None,
     log_normalize: options.LogNormalize = None,
     samples: options.Samples = None,
@@ -118,7 +146,7 @@ def differential(
     \b
     batchcorr test in.h5ad results.csv --batch day --test group:treated-control
     batchcorr test counts.txt results.csv --samples sheet.csv --batch day \\
-        --test group --log-normalize --trend
+        --test group --voom
     batchcorr test site*.npz results.csv --test group    # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
     tables = TableOptions.of_options(samples, sample_column, sep, decimal)
@@ -135,6 +163,9 @@ def differential(
             "--covariate": covariates,
             "--formula": formula,
             "--nuisance": nuisances,
+            "--weights": weights,
+            "--subject": subject,
+            "--voom": voom,
             "--layer": layer,
             "--log-normalize": log_normalize,
             "--samples": samples,
@@ -153,7 +184,9 @@ def differential(
     if not batch:
         msg = "samples need it: the column that holds the batch."
         raise typer.BadParameter(msg, param_hint="--batch")
+    settings |= {"weights": weights, "subject": subject, "voom": voom or False}
     settings |= {"nuisance": nuisances, **kept(covariates, formula)}
+    _check_counts(voom, log_normalize)
     with reporting():
         check_target(target, [source, samples], force=force)
         adata, layout = open_data(source, tables)
@@ -170,6 +203,9 @@ def differential(
         text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
         say(f"{text}{adata.n_obs:,} samples, {some(batch)} in the model.")
         _show(table, *compared(test, _levels(adata.obs, test)))
+        correlation = table.attrs.get("subject_correlation")
+        if correlation is not None:
+            say(f"Samples of one {subject} correlate by {correlation:.3f}.")
 
 
 def _test_sites(
@@ -217,6 +253,16 @@ def _files(paths: list[Path]) -> tuple[list[Path], Path]:
         )
         raise typer.BadParameter(msg, param_hint="IN")
     return sources, target
+
+
+def _check_counts(voom: str | None, log_normalize: str | None) -> None:
+    """Refuse, as wrong usage, a method that is not there, and logarithms twice."""
+    if voom is not None and voom not in METHODS:
+        msg = f"there is no {voom!r}. Available: {', '.join(METHODS)}."
+        raise typer.BadParameter(msg, param_hint="--voom")
+    if voom is not None and log_normalize is not None:
+        msg = "voom takes logarithms itself: leave out --log-normalize."
+        raise typer.BadParameter(msg, param_hint="--voom")
 
 
 def _are_moments(sources: list[Path]) -> bool:

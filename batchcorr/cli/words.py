@@ -14,7 +14,10 @@ OPTIONS = {
     "key_added": "--key-added",
     "layer": "--layer",
     "nuisance": "--nuisance",
+    "subject": "--subject",
     "units": "--units",
+    "voom": "--voom",
+    "weights": "--weights",
 }
 """What a parameter is called here, where it is an option of its own."""
 
@@ -50,6 +53,9 @@ PHRASES = (
     (r" with pandas\.cut\b", ""),
     (r" \(np\.rint\)", ""),
     (r"\bdense=True\b", "--dense"),
+    (r"\bvoom=True\b", "--voom"),
+    (r"\btrend=True\b", "--trend"),
+    (r"\bequal_variances=False\b", "--unequal-variances"),
     (r"(?<!--set )\b([a-z_]+)=(True|False|'\w+')", r"--set \1=\2"),
 )
 

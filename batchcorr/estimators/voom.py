@@ -66,11 +66,11 @@ class Voom:
             If these are no counts in memory, or there is no such method.
         """
         if method not in METHODS:
-            msg = f"voom= knows no {method!r}. {did_you_mean(method, METHODS)}"
+            msg = f"voom knows no method {method!r}. {did_you_mean(method, METHODS)}"
             raise InputError(msg)
         counts = raw_counts(counts)
         if is_dask(counts):
-            msg = "voom reads counts feature by feature: call .compute() on them first."
+            msg = "voom reads counts by feature: this Dask array must be in memory, x.compute()."
             raise InputError(msg)
         samples = count_rows(counts)
         reference, factors = learn(samples, method)

@@ -131,12 +131,12 @@ def _refuse(others: dict[str, Any]) -> None:
     for name in others:
         if name in OF_SAMPLES:
             msg = (
-                f"{name}= needs {OF_SAMPLES[name]}, and sums by batch do not have it: "
+                f"{name} needs {OF_SAMPLES[name]}, and sums by batch do not have it: "
                 "test without, or the pooled samples."
             )
         elif name in OF_SCHEMA:
             msg = (
-                f"{name}= is settled by the schema that the sites gathered by: all of its "
+                f"{name} is settled by the schema that the sites gathered by: all of its "
                 "batches and covariates are in the model."
             )
         else:

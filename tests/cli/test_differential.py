@@ -106,3 +106,29 @@ def test_what_was_there_stays(tables):
     assert "exists already" in refused("test", "in.h5ad", "out.csv", *TEST)
     assert "must end in" in refused("test", "in.h5ad", "out.h5ad", *TEST, code=2)
     assert (tables / "out.csv").read_text("utf-8") == "mine"
+
+
+@pytest.mark.usefixtures("tables")
+def test_subjects_weights_and_counts(adata, tables):
+    who = np.resize(["p1", "p2", "p3", "p4", "p5"], adata.n_obs)
+    adata.obs["who"], adata.obs["w"] = who, np.linspace(1, 2, adata.n_obs)
+    adata.layers["counts"] = np.random.default_rng(0).poisson(40, adata.shape)
+    adata.write_h5ad("in.h5ad")
+    given = ["test", "in.h5ad", "out.csv", *TEST, "--force"]
+    said = done(*given, "--subject", "who", "--weights", "w")
+    wanted = bc.tl.differential(adata, "day", "group", subject="who", weights="w")
+    found = pd.read_csv("out.csv", index_col="feature", float_precision="round_trip")
+    pd.testing.assert_frame_equal(found, wanted, check_names=False)
+    correlation = wanted.attrs["subject_correlation"]
+    assert f"Samples of one who correlate by {correlation:.3f}." in said.stdout
+    for option, voom in (("--voom", True), ("--voom=tmm", "tmm")):
+        done(*given, "--layer", "counts", option)
+        wanted = bc.tl.differential(adata, "day", "group", layer="counts", voom=voom)
+        found = pd.read_csv("out.csv", index_col="feature")
+        pd.testing.assert_frame_equal(found, wanted, check_names=False)
+    (tables / "out.csv").unlink()
+    assert "there is no 'tmn'" in refused(*given, "--voom=tmn", code=2)
+    assert "leave out" in refused(*given, "--voom", "--log-normalize", code=2)
+    assert "--unequal-variances" in refused(*given, "--voom", "--unequal-variances")
+    assert "Did you mean 'who'" in refused(*given, "--weights", "whom")
+    assert not (tables / "out.csv").exists()

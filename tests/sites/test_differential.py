@@ -54,9 +54,9 @@ def test_a_feature_that_a_site_left_out_is_tested_on_the_others(adata, tmp_path)
 @pytest.mark.parametrize(
     ("test", "options", "error", "says"),
     [
-        ("age", {"weights": "w"}, InputError, "weights= needs a weight of each sample"),
-        ("age", {"voom": True}, InputError, "voom= needs the counts"),
-        ("age", {"subject": "who"}, InputError, "subject= needs who each sample is of"),
+        ("age", {"weights": "w"}, InputError, "weights needs a weight of each sample"),
+        ("age", {"voom": True}, InputError, "voom needs the counts"),
+        ("age", {"subject": "who"}, InputError, "subject needs who each sample is of"),
         ("age", {"covariates": "age"}, InputError, "settled by the schema"),
         ("age", {"trent": True}, InputError, "Did you mean 'trend'"),
         ("aeg", {}, InputError, "'aeg' is not a covariate.*Did you mean 'age'"),

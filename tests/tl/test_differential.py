@@ -193,7 +193,7 @@ def test_counts_are_weighed_by_their_precision(counted):
             "not of values",
         ),
         ({"voom": True}, InputError, "negative values"),
-        ({"voom": "tmn"}, InputError, "knows no 'tmn'. Did you mean 'tmm'"),
+        ({"voom": "tmn"}, InputError, "no method 'tmn'. Did you mean 'tmm'"),
         ({"voom": True, "weights": np.ones(24)}, InputError, "do not go together"),
     ],
 )
