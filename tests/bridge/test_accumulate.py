@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 
 import pytest
 import torch
@@ -425,7 +424,7 @@ def contrast(model, batch):
 def test_a_loss_that_is_not_additive_is_refused(loss, size, order):
     model, (x, y) = built("mlp")
     y = y.sort().values if order == "sorted" else y
-    assert "not a mean over samples" in refused(model, (x, y), loss, size)
+    assert "not the mean over samples" in refused(model, (x, y), loss, size)
 
 
 class Centred(nn.Module):
@@ -448,28 +447,15 @@ def days_loss(model, batch):
         return mean_loss(model, batch)
 
 
-@pytest.mark.parametrize(
-    ("layer", "loss"),
-    [
-        (ComBatNorm1d(9), mean_loss),
-        (DomainBatchNorm1d(9, [0, 1]), days_loss),
-    ],
-    ids=["ComBatNorm", "DomainBatchNorm"],
-)
-def test_the_package_s_own_norms_are_named(layer, loss):
+@pytest.mark.parametrize("layer", [ComBatNorm1d(9), DomainBatchNorm1d(9, [0, 1])])
+def test_the_package_s_own_norms_are_named(layer):
     model, (x, y) = built("mlp")
     model[1] = layer.double()
     batch = (x, y, torch.arange(N) % 2)
     words = f"The layer '1' is a {type(layer).__name__}, which mixes samples"
-    assert re.search(words, refused(model, batch, loss))
+    assert words in refused(model, batch, days_loss)
     with pytest.raises(InputError, match=words):
-        check(model, batch, loss)
-    loss(model, batch)  # learns the domains
-    layer.eval()
-    whole = copy.deepcopy(model)
-    loss(whole, batch).backward()
-    exact(model, batch, loss, 4)
-    assert difference(model, whole) < 1e-12
+        check(model, batch, days_loss)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ is the mean over the samples, `"sum"` that it is their sum. Both measure whether
 
 from __future__ import annotations
 
-from batchcorr.bridge.accumulate._check import check
-from batchcorr.bridge.accumulate._cost import Cost, CostAt
+from batchcorr.bridge.accumulate._check import Cost, CostAt, check
 from batchcorr.bridge.accumulate._exact import exact
 
 __all__ = ["Cost", "CostAt", "check", "exact"]

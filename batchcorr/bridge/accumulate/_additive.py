@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["require_additive", "require_separable", "weight_of"]
 
 REDUCTIONS = ("mean", "sum")
-
 OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
-"""Layers that normalize by the batch, and not as BatchNorm does."""
 
 
 def weight_of(size: int, n: int, reduction: str) -> float:
@@ -47,7 +45,7 @@ def weight_of(size: int, n: int, reduction: str) -> float:
 
 
 def require_separable(model: nn.Module) -> None:
-    """Refuse layers whose statistics cannot be merged from those of micro-batches."""
+    """Refuse layers that normalize by the batch, and not as BatchNorm does."""
     for name, module in model.named_modules():
         if module.training and isinstance(module, OTHERS):
             msg = (
@@ -85,31 +83,32 @@ def require_additive(
         )
         raise InputError(msg)
     allowed = torch.finfo(next(step.model.parameters()).dtype).eps ** 0.5
-    totals = {}
-    for kind in REDUCTIONS:
+
+    def totals(kind: str) -> tuple[float, float, bool]:
+        """Two partitions' losses of the whole batch, and whether they agree."""
         shares = [
             torch.stack([weight_of(size, n, kind) * loss for size, loss in some])
             for some in partitions
         ]
         one, other = (float(share.sum()) for share in shares)
-        size = float(shares[0].abs().sum())
-        totals[kind] = one, other, abs(one - other) <= allowed * size
-    if totals[reduction][2]:
+        return one, other, abs(one - other) <= allowed * float(shares[0].abs().sum())
+
+    one, other, agree = totals(reduction)
+    if agree:
         return
-    for kind, (*_, agree) in totals.items():
-        if agree:
-            msg = (
-                f"The loss is the {kind} over the samples, not the {reduction}: give "
-                f"reduction={kind!r}."
-            )
-            raise InputError(msg)
-    one, other, _ = totals[reduction]
-    msg = (
-        f"The loss is not a {reduction} over samples: two partitions of the batch give "
-        f"{one:.6g} and {other:.6g}. A mean over some of the samples only "
-        "(ignore_index), weights that depend on the labels, a term that compares "
-        "samples, or a layer other than BatchNorm that mixes them does that. Use a sum, "
-        "or normalize by a number that is the same for every micro-batch; put layers in "
-        "place that take every sample by itself."
+    hint = "".join(
+        f" It is the {kind} over the samples: give reduction={kind!r}."
+        for kind in REDUCTIONS
+        if totals(kind)[2]
     )
-    raise InputError(msg)
+    msg = (
+        f"The loss is not the {reduction} over samples: two partitions of the batch give "
+        f"{one:.6g} and {other:.6g}."
+    )
+    cause = (
+        " A mean over some of the samples only (ignore_index), weights that depend on the "
+        "labels, a term that compares samples, or a layer other than BatchNorm that mixes "
+        "them does that. Use a sum, or normalize by a number that is the same for every "
+        "micro-batch; put layers in place that take every sample by itself."
+    )
+    raise InputError(msg + (hint or cause))

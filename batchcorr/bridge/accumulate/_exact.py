@@ -81,8 +81,7 @@ def exact(
     Raises
     ------
     InputError
-        If the model cannot be taken apart (SyncBatchNorm, activation checkpointing); if
-        the loss, or a layer that is no BatchNorm, mixes samples, so that no sum over
+        If BatchNorm is under activation checkpointing; if the loss, or a layer that is no BatchNorm, mixes samples, so that no sum over
         micro-batches gives the gradient; if values are not finite. The model is then as
         it was.
 
