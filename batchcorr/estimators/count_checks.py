@@ -28,6 +28,12 @@ def check_shrinkage(estimator: Any) -> None:
     if estimator.shrink_dispersion and not estimator.shrink:
         msg = "shrink_dispersion=True needs shrink=True: it is a part of it."
         raise InputError(msg)
+    if estimator.reference is not None and estimator.shrink:
+        msg = (
+            "shrink=True and reference= contradict each other: with a reference, batch "
+            "effects are taken as they are. Leave one of them out."
+        )
+        raise InputError(msg)
     subset = estimator.gene_subset
     if subset is not None and (not isinstance(subset, int) or subset < 1):
         msg = f"gene_subset must be a number of features, at least 1, not {subset!r}."

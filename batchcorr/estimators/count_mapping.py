@@ -1,6 +1,9 @@
 r"""Counts mapped to where they would be without batch effects, block by block.
 
 y* = F*⁻¹(F(y)),    F = NB(μ, φ_b),  F* = NB(μ e^(-γ*_b), φ*)
+
+With a reference the quantile is that of y itself and not of y - 1, so that a zero may
+become a count; the reference stays as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from batchcorr.estimators.count_model import CountModel
 
 __all__ = ["BOUND", "map_counts"]
+
+TO_REFERENCE = (0, 1e-6)
+"""`below` and `tail` of `match_quantiles` with a reference."""
 
 BOUND = 10.0
 """A corrected count may reach this many times the feature's highest rate seen by fit."""
@@ -56,6 +62,7 @@ def map_counts(
     values = (x.data if sparse else x).copy()
     capped = np.zeros(counts.shape[0])
     adjusted = np.flatnonzero(model.adjusted)
+    made: list[tuple[NDArray[np.intp], Any]] = []
     for part, block in counts.take(features=adjusted).blocks():
         features = adjusted[part]
         old, new = model.means(design, offset, features)
@@ -68,18 +75,38 @@ def map_counts(
             model.phi_star[features],
             np.minimum(model.bound(offset, features, BOUND), LARGEST_COUNT),
             mapped,
+            *(() if model.reference is None else TO_REFERENCE),
         )
+        if model.reference is not None:
+            stays = design.codes == model.reference
+            mapped[:, stays] = block[:, stays]
         values = values.astype(
             dtype_of_counts(values.dtype, mapped.max(initial=0.0)), copy=False
         )
-        if sparse:
+        if sparse and model.reference is not None:
+            made.append((features, type(x)(mapped.T.astype(values.dtype))))
+        elif sparse:
             rows, places = _stored(x, features)
             values[places] = mapped[rows, x.indices[places]]
         else:
             values[:, features] = mapped.T
     if not sparse:
         return values, capped
+    if made:
+        return _with_columns(x, made, values.dtype), capped
     return type(x)((values, x.indices.copy(), x.indptr.copy()), shape=x.shape), capped
+
+
+def _with_columns(
+    x: Any, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype[Any]
+) -> Any:
+    """A CSC matrix with some of its columns made anew."""
+    from scipy.sparse import hstack
+
+    others = np.setdiff1d(np.arange(x.shape[1]), np.concatenate([f for f, _ in made]))
+    blocks = [(others, x[:, others].astype(dtype)), *made]
+    order = np.argsort(np.concatenate([features for features, _ in blocks]))
+    return hstack([block for _, block in blocks], format="csc", dtype=dtype)[:, order]
 
 
 def _stored(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,12 @@ __all__ = ["CountModel", "Shrinkage", "fit_count_model", "library_sizes"]
 PRIOR_COUNT = 1e-4
 """What sva has edgeR add to counts when it takes batch effects from coefficients."""
 
+SMALLEST_MEAN = 1e-4
+"""Expected counts under this count as this, with a reference."""
+
+RAISED = -0.2
+"""Batch effect from which down a reference bounds the means it raises."""
+
 FAR = 10
 """Mean of a column over its standard deviation, from which on it is far from 0."""
 
@@ -54,6 +60,10 @@ class CountModel:
         Dispersion after correction: (G,).
     top_rate
         Largest share of a library that a feature had: (G,).
+    reference
+        The batch that others are brought to and that stays; None: their mean.
+    reference_mean
+        Largest expected count of a feature in that batch: (G,); None without one.
     """
 
     adjusted: NDArray[np.bool_]
@@ -62,6 +72,8 @@ class CountModel:
     gamma_star: NDArray[np.float64]
     phi_star: NDArray[np.float64]
     top_rate: NDArray[np.float64]
+    reference: int | None = None
+    reference_mean: NDArray[np.float64] | None = None
 
     def means(
         self, design: Design, offset: NDArray[np.float64], part: Any
@@ -71,8 +83,13 @@ class CountModel:
         alpha = self.coefficients[part, :n_batches][:, design.codes]
         kept = self.coefficients[part, n_batches:] @ design.columns.T
         log_mu = offset + alpha + kept
-        moved = log_mu - self.gamma_star[part][:, design.codes]
-        return np.exp(log_mu), np.exp(moved)
+        gamma = self.gamma_star[part][:, design.codes]
+        if self.reference_mean is None:
+            return np.exp(log_mu), np.exp(log_mu - gamma)
+        old = np.maximum(np.exp(log_mu), SMALLEST_MEAN)
+        new = old * np.exp(-gamma)
+        most = np.where(gamma < RAISED, self.reference_mean[part, None], np.inf)
+        return old, np.minimum(new, most)
 
     def dispersions(self, design: Design, part: Any) -> NDArray[np.float64]:
         """The dispersion of each value: (features, n)."""
@@ -86,7 +103,9 @@ class CountModel:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        del found["reference"]
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Shrinkage(NamedTuple):
@@ -114,11 +133,14 @@ def fit_count_model(
     shrinkage: Shrinkage,
     names: SampleNames,
     advance: Callable[[int], None],
+    *,
+    reference: int | Literal["auto"] | None = None,
 ) -> CountModel:
     """Fit dispersions, means and batch effects of every feature with counts everywhere.
 
     Counts are made dense a block of features at a time; only shrinkage, which compares
-    every feature with every other, takes all those of a batch at once.
+    every feature with every other, takes all those of a batch at once. With a reference
+    a batch has one dispersion for all features, and the reference "auto" is that of least.
 
     Raises
     ------
@@ -144,9 +166,15 @@ def fit_count_model(
     require_counts(library, names)
     counts, offset = counts.take(features=adjusted), np.log(library)
     phi = np.empty((counts.shape[0], design.n_batches))
+    common = np.empty(design.n_batches)
     for b, rows in enumerate(rows_of):
         own, z = counts.take(rows=rows), design.columns[rows]
-        _, phi[:, b] = batch_dispersions(own, z, offset[rows], advance)
+        common[b], phi[:, b] = batch_dispersions(own, z, offset[rows], advance)
+    if reference is not None:
+        code = int(np.argmin(common)) if reference == "auto" else reference
+        return _to_reference(
+            counts, design, offset, common, adjusted=adjusted, reference=code
+        )
     fits = [_fit_block(y, design, offset, phi[part]) for part, y in counts.blocks()]
     coefficients, gamma_star, rate = map(np.concatenate, zip(*fits, strict=True))
     phi_star = phi
@@ -161,6 +189,41 @@ def fit_count_model(
         gamma_star=_everywhere(gamma_star, adjusted),
         phi_star=_everywhere(phi_star.mean(axis=1), adjusted),
         top_rate=_everywhere(rate, adjusted),
+    )
+
+
+def _to_reference(
+    counts: FeatureCounts,
+    design: Design,
+    offset: NDArray[np.float64],
+    common: NDArray[np.float64],
+    *,
+    adjusted: NDArray[np.bool_],
+    reference: int,
+) -> CountModel:
+    """The fit in which batches are brought to one of them (ComBat-ref)."""
+    phi = np.broadcast_to(common, (counts.shape[0], len(common))).copy()
+    codes, z, own = design.codes, design.columns, design.codes == reference
+    parts = []
+    for part, y in counts.blocks():
+        fit = partial(fit_features, y, codes, z, offset, phi[part])
+        alpha = fit(prior=PRIOR_COUNT)[:, : len(common)]
+        coefficients = fit()
+        log_mu = coefficients[:, [reference]] + offset[own]
+        log_mu = log_mu + coefficients[:, len(common) :] @ z[own].T
+        largest = np.exp(log_mu).max(axis=1)
+        rate = (y / np.exp(offset)).max(axis=1)
+        parts.append((coefficients, alpha - alpha[:, [reference]], largest, rate))
+    coefficients, gamma, largest, rate = map(np.concatenate, zip(*parts, strict=True))
+    return CountModel(
+        adjusted=adjusted,
+        coefficients=_everywhere(coefficients, adjusted),
+        phi=_everywhere(phi, adjusted),
+        gamma_star=_everywhere(gamma, adjusted),
+        phi_star=_everywhere(phi[:, reference], adjusted),
+        top_rate=_everywhere(rate, adjusted),
+        reference=reference,
+        reference_mean=_everywhere(largest, adjusted),
     )
 
 

@@ -20,6 +20,7 @@ def combat_seq(
     shrink: bool = False,
     shrink_dispersion: bool = False,
     gene_subset: int | None = None,
+    reference: Any = None,
     layer: str | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -44,6 +45,9 @@ def combat_seq(
         With `shrink`: draw dispersions as well.
     gene_subset
         With `shrink`: look at this many random other features only.
+    reference
+        A batch that stays and that the others are brought to, or ``"auto"``: that of least
+        dispersion (ComBat-ref).
     layer
         Layer to correct; None: X.
     key_added
@@ -104,4 +108,5 @@ def combat_seq(
         shrink=shrink,
         shrink_dispersion=shrink_dispersion,
         gene_subset=gene_subset,
+        reference=reference,
     )

@@ -218,12 +218,15 @@ def quantile(p, mu, phi, guess):
 
 
 @Kernel
-def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
+def match_quantiles(
+    counts, old_mu, old_phi, new_mu, new_phi, bound, out, below=1, tail=TAIL
+):
     """Write each count as the same quantile of another distribution.
 
-        out = 1 + F_new⁻¹(F_old(y - 1))       where y > 1 and F_old(y - 1) <= 1 - 1e-4
+        out = below + F_new⁻¹(F_old(y - below))      where F_old(y - below) <= 1 - tail
 
-    and y itself elsewhere, as R's sva does; never more than `bound`.
+    and y itself elsewhere, and where y is 0 or 1 with `below` 1, as R's sva does; never
+    more than `bound`.
 
     Parameters
     ----------
@@ -231,6 +234,10 @@ def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
         (G, n) each; `new_phi` (G,).
     out
         Where to write, (G, n).
+    below
+        1: the quantile is that of y - 1, so that zeros stay; 0: that of y.
+    tail
+        Counts whose upper tail is smaller than this stay.
 
     Returns
     -------
@@ -242,17 +249,17 @@ def match_quantiles(counts, old_mu, old_phi, new_mu, new_phi, bound, out):
         for i in range(n_rows):
             y = counts[g, i]
             out[g, i] = y
-            if y <= 1:
+            if below == 1 and y <= 1:
                 continue
             mu, phi = old_mu[g, i], old_phi[g, i]
-            p = cdf(y - 1, mu, phi)
-            if abs(p - 1) < TAIL:
+            p = cdf(y - below, mu, phi)
+            if abs(p - 1) < tail:
                 continue
             sd_old = math.sqrt(mu * (1 + phi * mu))
             target, spread = new_mu[g, i], new_phi[g]
             sd_new = math.sqrt(target * (1 + spread * target))
-            guess = target + (y - 1 - mu) * sd_new / sd_old
-            value = 1 + quantile(p, target, spread, guess)
+            guess = target + (y - below - mu) * sd_new / sd_old
+            value = below + quantile(p, target, spread, guess)
             if value > bound[g, i]:
                 value = max(bound[g, i], y)
                 capped[g] += 1
