@@ -310,7 +310,7 @@ def test_cells_refine_batches_and_hold_what_is_flat(seed, n, n_batches, p):
     assert sorted([*cells.flat, *cells.sloped]) == list(range(p))
     n_binary = int(design.binary.sum())
     assert cells.n_cells <= max(n_batches * (n_binary + 1), n // 64)
-    order, starts = cells.sorted_rows()
+    order, starts, _ = cells.sorted_rows()
     for cell, (start, stop) in enumerate(pairwise(starts)):
         np.testing.assert_array_equal(
             order[start:stop], np.flatnonzero(cells.codes == cell)

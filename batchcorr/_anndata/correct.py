@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr._anndata.features import warn_of_order
 from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
 from batchcorr._anndata.labels import labels_for, read_labels
-from batchcorr._anndata.step import begin
+from batchcorr._anndata.step import Place, begin
 from batchcorr.errors import collected
 from batchcorr.estimators.scale import warn_if_unlogged
 
@@ -24,24 +24,21 @@ __all__ = ["apply", "correct"]
 def correct(
     adata: AnnData,
     batch_key: str | Sequence[str] | None,
+    place: Place,
     *,
     method: str,
     covariates: Any = None,
     nuisance: Any = None,
     weights: Any = None,
-    layer: str | None = None,
-    key_added: str | None = None,
-    dense: bool | None = None,
-    copy: bool = False,
     **parameters: Any,
 ) -> AnnData | None:
     """Fit a method to an AnnData and correct the same AnnData; see `pp.correct`."""
     with collected() as texts:
-        step = begin(adata, layer, key_added, copy=copy)
+        step = begin(adata, place)
         step.warn_if_repeated()
         labels = read_labels(step.adata, batch_key, covariates, nuisance)
         estimator = make_estimator(method, parameters, labels.formula)
-        step.allow_dense(estimator, dense=dense)
+        step.allow_dense(estimator)
         read = fit_matrix(step.x, adata.var_names, estimator, labels, weights)
         step.finish(
             estimator,
@@ -49,28 +46,25 @@ def correct(
             texts,
             lambda x, out: estimator.apply(x, read, out=out, dense=True),
         )
-    return step.adata if copy else None
+    return step.adata if place.copy else None
 
 
 def apply(
     adata: AnnData,
     correction: Corrector,
+    place: Place,
     *,
     batch_key: str | Sequence[str] | None = None,
     covariates: Any = None,
     nuisance: Any = None,
-    layer: str | None = None,
-    key_added: str | None = None,
-    dense: bool | None = None,
-    copy: bool = False,
 ) -> AnnData | None:
     """Correct an AnnData with a correction fitted elsewhere; see `pp.apply`."""
     with collected() as texts:
         texts.extend(require_correction(correction).warnings_)
-        step = begin(adata, layer, key_added, copy=copy)
+        step = begin(adata, place)
         if not correction.record.normalizes:
             step.warn_if_repeated()
-        step.allow_dense(correction, dense=dense)
+        step.allow_dense(correction)
         warn_of_order(adata, correction)
         if correction.record.scale == "log":
             warn_if_unlogged(step.x, type(correction).__name__)
@@ -81,4 +75,4 @@ def apply(
             texts,
             lambda x, out: correction.apply(x, labels.given, out=out, dense=True),
         )
-    return step.adata if copy else None
+    return step.adata if place.copy else None

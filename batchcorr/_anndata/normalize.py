@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import read_labels
-from batchcorr._anndata.step import begin
+from batchcorr._anndata.step import Place, begin
 from batchcorr.errors import LogScaleWarning, collected
 
 if TYPE_CHECKING:
@@ -21,16 +21,12 @@ __all__ = ["log_normalize", "mark_logs", "quantile_normalize", "steps_before_log
 def log_normalize(
     adata: AnnData,
     estimator: LogNormalize,
-    *,
-    layer: str | None = None,
-    key_added: str | None = None,
-    dense: bool | None = None,
-    copy: bool = False,
+    place: Place,
 ) -> AnnData | None:
     """Take logarithms of an AnnData's counts; see `pp.log_normalize`."""
     with collected() as texts:
-        step = begin(adata, layer, key_added, copy=copy)
-        step.allow_dense(estimator, dense=dense)
+        step = begin(adata, place)
+        step.allow_dense(estimator)
         counts, libraries = estimator.fit_counts(step.x)
         step.earlier = steps_before_logs(step.earlier, texts)
         with uninterrupted():
@@ -42,8 +38,8 @@ def log_normalize(
                     counts, libraries, out if counts is x else None, dense=True
                 ),
             )
-            mark_logs(step.adata, estimator, key_added or layer)
-    return step.adata if copy else None
+            mark_logs(step.adata, estimator, place.key_added or place.layer)
+    return step.adata if place.copy else None
 
 
 def steps_before_logs(
@@ -73,16 +69,12 @@ def quantile_normalize(
     adata: AnnData,
     batch_key: str | None,
     estimator: QuantileNormalize,
-    *,
-    layer: str | None = None,
-    key_added: str | None = None,
-    dense: bool | None = None,
-    copy: bool = False,
+    place: Place,
 ) -> AnnData | None:
     """Give an AnnData's samples one distribution; see `pp.quantile_normalize`."""
     with collected() as texts:
-        step = begin(adata, layer, key_added, copy=copy)
-        step.allow_dense(estimator, dense=dense)
+        step = begin(adata, place)
+        step.allow_dense(estimator)
         labels = read_labels(step.adata, batch_key, None, None, needed=False)
         estimator.fit(step.x, batch=labels.given.batch)
         step.finish(
@@ -91,4 +83,4 @@ def quantile_normalize(
             texts,
             lambda x, out: estimator.apply(x, labels.given, out=out, dense=True),
         )
-    return step.adata if copy else None
+    return step.adata if place.copy else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,28 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["Step", "begin"]
+__all__ = ["Place", "Step", "begin"]
+
+
+class Place(NamedTuple):
+    """Which matrix of an AnnData is read, and where and how the result is put.
+
+    Attributes
+    ----------
+    layer
+        The layer to read; None: X.
+    key_added
+        The layer for the result; None: where it was read.
+    dense
+        Whether a sparse matrix may become a large dense one; None: if memory allows.
+    copy
+        Whether a copy of the AnnData gets the result, and is returned.
+    """
+
+    layer: str | None = None
+    key_added: str | None = None
+    dense: bool | None = None
+    copy: bool = False
 
 
 @dataclass
@@ -33,8 +54,8 @@ class Step:
         Where the result is set: what was given, or a copy of it.
     x
         X, or the layer.
-    layer, key_added
-        Where `x` was read, and the layer for the result; None: where it was read.
+    place
+        Where `x` was read, and where the result goes.
     earlier
         Records of the steps that made `x`.
     key
@@ -45,22 +66,23 @@ class Step:
 
     adata: AnnData
     x: Any
-    layer: str | None
-    key_added: str | None
+    place: Place
     earlier: list[dict[str, Any]]
     key: str
     sparse: bool
 
-    def allow_dense(self, estimator: Corrector, *, dense: bool | None) -> None:
+    def allow_dense(self, estimator: Corrector) -> None:
         """Refuse, or warn of, a sparse matrix that becomes a large dense one."""
         x = self.x
         if self.sparse and not estimator.keeps_sparse_:
             itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
+            dense = self.place.dense
             allow_dense(x.shape, itemsize, dense=dense, device=on_device(x))
 
     def warn_if_repeated(self) -> None:
         """Warn if the matrix was corrected before."""
-        records.warn_if_repeated(self.earlier, self.layer, kept=bool(self.key_added))
+        layer, key_added, *_ = self.place
+        records.warn_if_repeated(self.earlier, layer, kept=bool(key_added))
 
     def finish(
         self,
@@ -83,9 +105,9 @@ class Step:
             Gives the result for a matrix of the estimator's features, and for where to
             write it: the matrix itself, or None.
         """
-        adata, x = self.adata, self.x
+        adata, x, layer = self.adata, self.x, self.place.layer
         positions = matched_features(adata, estimator)
-        record = records.make(adata, estimator, columns, self.layer, self.earlier, x=x)
+        record = records.make(adata, estimator, columns, layer, self.earlier, x=x)
         with uninterrupted():
             if positions is None:
                 result = change(x, x if self._in_place(estimator) else None)
@@ -94,27 +116,25 @@ class Step:
                 result = matrices.replace_features(x, positions, corrected)
             matrices.make_actual(adata)
             record = records.finish(record, warned, result)
-            matrices.set_matrix(adata, result, self.layer, self.key_added)
+            matrices.set_matrix(adata, result, layer, self.place.key_added)
             records.write(adata, self.key, record)
 
     def _in_place(self, estimator: Corrector) -> bool:
-        if self.key_added is not None:
+        if self.place.key_added is not None:
             return False
         if self.sparse and not estimator.keeps_sparse_:
             return False
-        return matrices.may_overwrite(self.adata, self.x, self.layer)
+        return matrices.may_overwrite(self.adata, self.x, self.place.layer)
 
 
-def begin(
-    adata: Any, layer: str | None, key_added: str | None, *, copy: bool = False
-) -> Step:
-    """Read X or a layer of an AnnData, or of a copy of it."""
+def begin(adata: Any, place: Place) -> Step:
+    """Read a matrix of an AnnData, or of a copy of it."""
     adata = matrices.require_adata(adata)
-    if copy:
+    if place.copy:
         adata = matrices.copied(adata)
-    x = matrices.get_matrix(adata, layer)
-    earlier = records.steps_of(adata, layer, x)
-    key = records.key_of(key_added or layer)
-    if key_added is not None:
+    x = matrices.get_matrix(adata, place.layer)
+    earlier = records.steps_of(adata, place.layer, x)
+    key = records.key_of(place.key_added or place.layer)
+    if place.key_added is not None:
         records.read(adata, key)  # refuses what is no record
-    return Step(adata, x, layer, key_added, earlier, key, is_sparse(x))
+    return Step(adata, x, place, earlier, key, is_sparse(x))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -22,6 +22,24 @@ __all__ = ["Cells", "order_of"]
 
 ROWS_PER_CELL = 64
 """Cells may be as many as rows divided by this; or as the sums by column would be."""
+
+
+class SortedRows(NamedTuple):
+    """Rows in the order of their cells, as kernels take them.
+
+    Attributes
+    ----------
+    order
+        The rows: (n,).
+    starts
+        Where each cell starts among them, and where all end: (C + 1,).
+    batch
+        Batch of each cell: (C,).
+    """
+
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    batch: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -95,9 +113,9 @@ class Cells:
             sloped=tuple(sloped),
         )
 
-    def sorted_rows(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the rows in the order of their cells, and where each cell starts."""
-        return order_of(self.codes, self.n_cells), self.starts()
+    def sorted_rows(self) -> SortedRows:
+        """The rows in the order of their cells."""
+        return SortedRows(order_of(self.codes, self.n_cells), self.starts(), self.batch)
 
     def starts(self) -> NDArray[np.intp]:
         """Return where each cell starts in the order of cells, and where all end."""

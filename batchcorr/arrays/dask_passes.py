@@ -7,7 +7,7 @@ into chunks as well as rows.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -17,7 +17,6 @@ from dask.delayed import delayed
 from batchcorr.arrays.feature_parts import joined
 from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.passes import apply, moments
-from batchcorr.design.design import Design
 from batchcorr.errors import InputError
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.namespace import packages_of
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
 __all__ = ["merge_tree", "replace_features", "require_no_place", "slices_of"]
@@ -90,9 +90,7 @@ def _apply(
         "pj",
         everything["nuisance"],
         "qj",
-        kept=design.kept,
-        binary=design.binary,
-        n_batches=design.n_batches,
+        design=design.take(slice(0)),
         concatenate=True,
         dtype=x.dtype,
         meta=_empty(x, x.dtype),
@@ -166,13 +164,11 @@ def _apply_block(
     coefficients: NDArray[np.float64],
     nuisance: NDArray[np.float64],
     *,
-    kept: int,
-    binary: NDArray[np.bool_],
-    n_batches: int,
+    design: Design,
 ) -> Any:
     if len(codes) == 0:
         return block.toarray() if hasattr(block, "toarray") else block
-    design = Design(codes, n_batches, np.ascontiguousarray(columns), kept, binary)
+    design = replace(design, codes=codes, columns=np.ascontiguousarray(columns))
     correction = LocationScale(scale, shift, coefficients, nuisance)
     return apply(block, design, correction)
 

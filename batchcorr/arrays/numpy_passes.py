@@ -35,7 +35,8 @@ COPY = 1 << 22
 
 
 @Kernel
-def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cross):
+def _sums(x, rows, origin, slopes, width, mean, squares, cross):
+    order, starts, cell_batch = rows
     n_features, n_slopes = x.shape[1], slopes.shape[1]
     for tile in prange((n_features + width - 1) // width):
         first = tile * width
@@ -104,7 +105,8 @@ def _sums(x, order, starts, cell_batch, origin, slopes, width, mean, squares, cr
 def _dense_sums(
     x: NDArray[Any], cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    order, starts = cells.sorted_rows()
+    rows = cells.sorted_rows()
+    order, starts, _ = rows
     n_batches, n_features = cells.n_batches, x.shape[1]
     first_row = np.zeros(n_batches, dtype=np.intp)
     filled = cells.counts > 0
@@ -117,9 +119,7 @@ def _dense_sums(
         width = max(16, min(-(-block.shape[1] // threads()), WIDTH))
         _sums(
             block,
-            order,
-            starts,
-            cells.batch,
+            rows,
             origin[:, part],
             slopes,
             width,

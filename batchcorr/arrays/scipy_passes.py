@@ -98,7 +98,7 @@ def _csr(
     x: Any, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
-    order, _ = cells.sorted_rows()
+    order = cells.sorted_rows().order
     parents, bounds = cells.stripes(max(1, -(-x.shape[0] // STRIPES)))
     found = np.zeros((len(parents), x.shape[1], 4))
     cross = np.zeros((len(parents), slopes.shape[1], x.shape[1]))
@@ -159,9 +159,8 @@ def _sums_by_feature(
 
 
 @Kernel
-def _csr_affine(
-    data, indices, indptr, codes, cell_batch, scale, shift, slopes, tilt, out
-):
+def _csr_affine(stored, codes, cell_batch, scale, shift, slopes, tilt, out):
+    data, indices, indptr = stored
     for row in prange(len(codes)):
         cell = codes[row]
         line = shift[cell].copy()
@@ -188,9 +187,7 @@ def _affine(
     if out is None:
         out = np.empty(x.shape, dtype=x.dtype)
     _csr_affine(
-        x.data,
-        x.indices,
-        x.indptr,
+        (x.data, x.indices, x.indptr),
         cells.codes,
         cells.batch,
         scale,

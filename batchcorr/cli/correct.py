@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -23,9 +24,12 @@ from batchcorr.cli.samples import (
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anndata import AnnData
+
+    from batchcorr.outofcore.correct import FileCorrection
 
 __all__ = ["check_options", "correct", "tell"]
 
@@ -93,10 +97,19 @@ def correct(
             settings=settings,
         )
         if stream:
-            given |= {"layer": layer, "key_added": key_added, "dense": dense}
-            given |= {"memory": allowed, "scheduler": scheduler}
-            given["log_normalize"] = log_normalize is not None
-            adata = _stream(source, target, given, compress=compress)
+            from batchcorr._anndata.step import Place
+            from batchcorr.outofcore.correct import fit_file
+            from batchcorr.outofcore.source import Resources
+
+            fit = partial(
+                fit_file,
+                source,
+                resources=Resources(allowed, scheduler),
+                place=Place(layer, key_added, dense),
+                log_normalize=log_normalize is not None,
+                **given,
+            )
+            adata = _stream(fit, source, target, compress=compress)
             tell(adata, target, key_added or layer)
             return
         from batchcorr import pp
@@ -128,13 +141,11 @@ def check_options(
 
 
 def _stream(
-    source: Path, target: Path, given: dict[str, Any], *, compress: bool
+    fit: Callable[[], FileCorrection], source: Path, target: Path, *, compress: bool
 ) -> AnnData:
-    """Correct from file to file, and return what is in the new one but matrices."""
-    from batchcorr.outofcore.correct import learn
-
+    """Correct from file to file; all that the new one holds but matrices."""
     with working(f"Learning from {source}"), interruptible():
-        learned = learn(source, **given)
+        fitted = fit()
     replace = replacing_folder if target.suffix.lower() == ".zarr" else replacing
     try:
         with (
@@ -143,10 +154,10 @@ def _stream(
             replace(target) as part,
             interruptible(),
         ):
-            learned.write(part, compress=compress)
+            fitted.write(part, compress=compress)
     finally:
-        learned.close()
-    return learned.adata
+        fitted.close()
+    return fitted.adata
 
 
 def columns_used(summary: dict[str, Any]) -> str:

@@ -73,18 +73,19 @@ def normalize(
     The fitted normalizations, and the name of the layer where the result is.
     """
     from batchcorr._anndata.normalize import log_normalize, quantile_normalize
+    from batchcorr._anndata.step import Place
     from batchcorr.methods.log_normalize import LogNormalize
     from batchcorr.methods.quantile_normalize import QuantileNormalize
 
     steps: list[Corrector] = []
     if chosen.log is not None:
         logs = LogNormalize(chosen.log)
-        log_normalize(adata, logs, layer=layer, key_added=key_added)
+        log_normalize(adata, logs, Place(layer, key_added))
         layer = key_added or layer
         steps.append(logs)
     if chosen.quantile:
         quantiles = QuantileNormalize()
-        quantile_normalize(adata, None, quantiles, layer=layer, key_added=key_added)
+        quantile_normalize(adata, None, quantiles, Place(layer, key_added))
         layer = key_added or layer
         steps.append(quantiles)
     return tuple(steps), layer
@@ -102,7 +103,7 @@ def normalize_as_fitted(
     if not correction.normalized_by_:
         return adata, layer
     from batchcorr._anndata.features import matched_features
-    from batchcorr._anndata.step import begin
+    from batchcorr._anndata.step import Place, begin
     from batchcorr.errors import collected
     from batchcorr.estimators.metadata import Labels
 
@@ -117,7 +118,7 @@ def normalize_as_fitted(
     for estimator in correction.normalized_by_:
         change = partial(_applied, estimator, Labels())
         with collected() as texts:
-            begin(adata, layer, key_added).finish(estimator, None, texts, change)
+            begin(adata, Place(layer, key_added)).finish(estimator, None, texts, change)
         layer = key_added or layer
     return adata, layer
 

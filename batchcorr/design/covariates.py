@@ -144,8 +144,10 @@ class CovariateEncoding:
         table = read_table(covariates, n_rows, role)
         declared = {str(name): given for name, given in (levels or {}).items()}
         require(declared, table, f"{role} levels")
-        inputs = tuple(map(Input, table)) if parsed is None else parsed.inputs
-        require((source.column for source in inputs), table, role)
+        inputs = tuple(map(Input, table))
+        if parsed is not None:
+            inputs = parsed.inputs
+            require([source.column for source in inputs], table, role)
         read = [
             Variable.fit_transform(
                 table[source.column],

@@ -1,58 +1,54 @@
 """From file to file: correct a matrix that is larger than memory, block by block.
 
 Everything but the matrices is small and is read as it is. The matrix is read twice,
-once to learn and once to write its corrected blocks into a new file; other matrices are
+once to fit and once to write its corrected blocks into a new file; other matrices are
 copied piece by piece. With a Dask scheduler its workers do the reading, the sums and
 the correcting, and the writing too where a store can be written by many.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchcorr._anndata import records
 from batchcorr._anndata.fit import fit_matrix, make_estimator
 from batchcorr._anndata.labels import read_labels
-from batchcorr._files.chunks import require_whole_chunks
 from batchcorr._files.version import Version
 from batchcorr.arrays import apply
-from batchcorr.errors import (
-    BatchCorrError,
-    FileError,
-    InputError,
-    MissingKeyError,
-    TooLargeError,
-    collected,
-    did_you_mean,
-)
+from batchcorr.errors import InputError, TooLargeError, collected
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.scale import warn_if_unlogged
 from batchcorr.outofcore.copying import copy_element, create_dense, create_file
 from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, write_store
 from batchcorr.outofcore.log_normalize import take_logs
-from batchcorr.outofcore.stored_matrix import StoredMatrix, most_bytes, open_file
+from batchcorr.outofcore.source import (
+    Resources,
+    close,
+    find_matrix,
+    open_source,
+    read_small,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anndata import AnnData
 
     from batchcorr._anndata.labels import ObsLabels
+    from batchcorr._anndata.step import Place
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
+    from batchcorr.outofcore.stored_matrix import StoredMatrix
 
-__all__ = ["FileCorrection", "learn"]
-
-LARGEST = 192 << 20
-"""Bytes of a block, if chunks allow: larger ones are not faster."""
+__all__ = ["FileCorrection", "fit_file"]
 
 
 @dataclass(frozen=True)
 class FileCorrection:
-    """A correction learned from a file, to be written with the corrected matrix.
+    """A correction fitted to a file, to be written with the corrected matrix.
 
     Attributes
     ----------
@@ -134,39 +130,34 @@ class FileCorrection:
 
     def close(self) -> None:
         """Close the source."""
-        _close(self._file)
+        close(self._file)
 
 
-def learn(
+def fit_file(
     source: Path,
     batch_key: str | Sequence[str] | None,
+    resources: Resources,
+    place: Place,
     *,
-    memory: int,
     method: str = "combat",
     covariates: Any = None,
     nuisance: Any = None,
-    layer: str | None = None,
-    key_added: str | None = None,
-    dense: bool | None = None,
-    scheduler: str | None = None,
     log_normalize: bool = False,
     **parameters: Any,
 ) -> FileCorrection:
-    """Learn a correction from a file in one read, within a bound of memory.
+    """Fit a correction to a file in one read, within a bound of memory.
 
     Parameters
     ----------
     source
         The file: .h5ad or .zarr.
-    batch_key, method, covariates, nuisance, layer, key_added, **parameters
+    batch_key, method, covariates, nuisance, **parameters
         As in `pp.correct`.
-    memory
-        Bytes that this process may take; with a scheduler, each of its workers.
-    dense
-        Whether a sparse matrix may be written as a dense one; None: if that would fit
-        into `memory`.
-    scheduler
-        Address of a Dask scheduler, "threads" or "processes"; None: no Dask.
+    resources
+        Memory, and who does the work.
+    place
+        Where the matrix is, and where the result goes; `dense`: whether a sparse matrix
+        may be written as a dense one, None: if that would fit into the memory.
     log_normalize
         Take the logarithms of counts first, as `pp.log_normalize` does: one more read.
 
@@ -181,10 +172,11 @@ def learn(
     """
     with ExitStack() as stack, collected() as texts:
         version = Version.of(source)
-        file = _open(source)
-        stack.callback(_close, file)
-        adata = _read_small(source, file)
-        x = _find(source, file, layer, memory, scheduler)
+        file = open_source(source)
+        stack.callback(close, file)
+        adata = read_small(source, file)
+        layer, key_added, dense, _ = place
+        x = find_matrix(source, file, layer, resources)
         earlier = records.steps_of(adata, layer, x)
         records.warn_if_repeated(earlier, layer, kept=bool(key_added))
         labels = read_labels(adata, batch_key, covariates, nuisance)
@@ -192,42 +184,34 @@ def learn(
         if not fits_moments(estimator):
             msg = f"{method} needs the whole matrix in memory: leave out --memory."
             raise InputError(msg)
-        if x.sparse and not dense and (dense is False or _dense_size(x) > memory):
+        if (
+            x.sparse
+            and not dense
+            and (dense is False or _dense_size(x) > resources.memory)
+        ):
             _refuse_dense(x)
         if log_normalize:
             n_texts = len(texts)
             x, earlier = take_logs(
-                x, adata, layer, key_added, earlier=earlier, scheduler=scheduler
+                x,
+                adata,
+                layer,
+                key_added,
+                earlier=earlier,
+                scheduler=resources.scheduler,
             )
             del texts[n_texts:]  # they are in the record of that step
             layer = key_added or layer
         warn_if_unlogged(x.head(), type(estimator).__name__)
-        _fit(x, adata, estimator, labels, scheduler)
+        _fit(x, adata, estimator, labels, resources.scheduler)
         record = records.make(adata, estimator, labels.keys, layer, earlier)
         record = records.finish(record, texts)
         records.write(adata, records.key_of(key_added or layer), record)
         stack.pop_all()
     result = f"layers/{key_added}" if key_added else x.name
-    return FileCorrection(adata, file, version, x, estimator, labels, result, scheduler)
-
-
-def _find(
-    source: Path, file: Any, layer: str | None, memory: int, scheduler: str | None
-) -> StoredMatrix:
-    """Return the matrix to correct, in blocks that suit the memory."""
-    name = "X" if layer is None else f"layers/{layer}"
-    if name not in file:
-        names = list(file["layers"].keys()) if "layers" in file else []
-        what = "There is no X" if layer is None else f"There is no layer {layer!r}"
-        msg = f"{what} in {source}. {did_you_mean(layer or '', names)}"
-        raise MissingKeyError(msg)
-    shared = 1
-    if scheduler is not None:
-        with scheduled(scheduler) as workers:
-            shared = workers if scheduler == "threads" else 1
-    most = most_bytes(memory, shared)
-    least = min(most, LARGEST)
-    return StoredMatrix(source, name, file, block_bytes=least, most_bytes=most)
+    return FileCorrection(
+        adata, file, version, x, estimator, labels, result, resources.scheduler
+    )
 
 
 def _dense_size(x: StoredMatrix) -> int:
@@ -242,45 +226,6 @@ def _refuse_dense(x: StoredMatrix) -> NoReturn:
         f"× {x.shape[1]:,} values take {size:.1f} GiB in the file. dense=True writes it."
     )
     raise TooLargeError(msg)
-
-
-def _open(source: Path) -> Any:
-    with _reading(source):
-        file = open_file(source)
-        if source.suffix.lower() == ".zarr":
-            require_whole_chunks(source, file)
-    return file
-
-
-def _read_small(source: Path, file: Any) -> AnnData:
-    """Read everything of a file that is not a matrix."""
-    from anndata import AnnData
-    from anndata.io import read_elem
-
-    with _reading(source):
-        names = ["obs", "var", *(["uns"] if "uns" in file else [])]
-        found = {name: read_elem(file[name]) for name in names}
-        return AnnData(**found)
-
-
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except (BatchCorrError, MemoryError):
-        raise
-    except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")
-        msg = (
-            f"{source} cannot be read: it holds no AnnData, or it is damaged or "
-            f"incomplete ({type(error).__name__}: {line})."
-        )
-        raise FileError(msg) from error
-
-
-def _close(file: Any) -> None:
-    if hasattr(file, "close"):
-        file.close()
 
 
 def _fit(

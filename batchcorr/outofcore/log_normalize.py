@@ -68,6 +68,7 @@ def _fit(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
         checked_totals(block, rows.start) for rows, block in counts.blocks(slices)
     ]
     estimator.fit_samples(CountRows(counts.head(), np.concatenate(totals)))
+    estimator.n_features_ = counts.shape[1]
     return estimator
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
 
-__all__ = ["StoredMatrix", "is_matrix", "most_bytes", "open_file", "read_rows"]
+__all__ = ["StoredMatrix", "block_limit", "is_matrix", "open_file", "read_rows"]
 
 NUMBERS = "biuf"
 
@@ -184,8 +184,8 @@ class StoredMatrix:
         together = int(np.lcm(self.unit, unit))
         limit = self._rows_in(self.block_bytes, dense=dense)
         if limit < together:  # larger blocks, before a chunk is unpacked twice
-            most = self._rows_in(self.most_bytes, dense=dense)
-            limit = max(limit, min(together, most))
+            highest = self._rows_in(self.most_bytes, dense=dense)
+            limit = max(limit, min(together, highest))
         whole = next(rows for rows in (together, unit, 1) if rows <= limit)
         step = limit // whole * whole
         return [slice(k, min(k + step, n)) for k in range(0, n, step)]
@@ -245,7 +245,7 @@ def _moments(
     return total
 
 
-def most_bytes(memory: int, parallel: int) -> int:
+def block_limit(memory: int, parallel: int) -> int:
     """Return how large a block may be, with what this process takes already."""
     taken = _taken()
     block = (memory - taken - RESERVE) // (COPIES * parallel)

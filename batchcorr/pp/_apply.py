@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.correct import apply as apply_to
+from batchcorr._anndata.step import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +77,8 @@ def apply(
     return apply_to(
         adata,
         correction,
+        Place(layer, key_added, dense, copy),
         batch_key=batch_key,
         covariates=covariates,
         nuisance=nuisance,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
     )

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Never
 
 from batchcorr._anndata.correct import correct
+from batchcorr._anndata.step import Place
 from batchcorr.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -120,12 +121,9 @@ def combat(
     return correct(
         adata,
         batch_key,
+        Place(layer, key_added, dense, copy),
         method="combat",
         covariates=covariates,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
         parametric=parametric,
         mean_only=mean_only,
         shrink=shrink,

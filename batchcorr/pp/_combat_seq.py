@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.correct import correct
+from batchcorr._anndata.step import Place
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -100,11 +101,9 @@ def combat_seq(
     return correct(
         adata,
         batch_key,
+        Place(layer, key_added, copy=copy),
         method="combat_seq",
         covariates=covariates,
-        layer=layer,
-        key_added=key_added,
-        copy=copy,
         shrink=shrink,
         shrink_dispersion=shrink_dispersion,
         gene_subset=gene_subset,

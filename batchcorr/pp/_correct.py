@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.correct import correct as correct_with
+from batchcorr._anndata.step import Place
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,4 +47,5 @@ def correct(
     >>> adata = bc.datasets.bladder()
     >>> bc.pp.correct(adata, "batch", "standardize", target="unit")
     """
-    return correct_with(adata, batch_key, method=method, **parameters)
+    own = {name: parameters.pop(name) for name in Place._fields if name in parameters}
+    return correct_with(adata, batch_key, Place(**own), method=method, **parameters)

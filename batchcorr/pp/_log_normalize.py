@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr._anndata.normalize import log_normalize as log_normalize_with
+from batchcorr._anndata.step import Place
 from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
@@ -121,6 +122,5 @@ def log_normalize(
     estimator = LogNormalize(
         method, target_sum=target_sum, base=base, prior_count=prior_count
     )
-    return log_normalize_with(
-        adata, estimator, layer=layer, key_added=key_added, dense=dense, copy=copy
-    )
+    place = Place(layer, key_added, dense, copy)
+    return log_normalize_with(adata, estimator, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.normalize import quantile_normalize as normalize_with
+from batchcorr._anndata.step import Place
 from batchcorr.methods.quantile_normalize import QuantileNormalize
 
 if TYPE_CHECKING:
@@ -92,8 +93,5 @@ def quantile_normalize(
         adata,
         batch_key,
         QuantileNormalize(ties=ties, reference=reference),
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
+        Place(layer, key_added, dense, copy),
     )

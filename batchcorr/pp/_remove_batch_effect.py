@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.correct import correct
+from batchcorr._anndata.step import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,12 +88,9 @@ def remove_batch_effect(
     return correct(
         adata,
         batch_key,
+        Place(layer, key_added, dense, copy),
         method="remove_batch_effect",
         covariates=covariates,
         nuisance=nuisance,
         weights=weights,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
     )

@@ -25,12 +25,14 @@ import zarr
 from typer.testing import CliRunner
 
 from batchcorr._anndata import records
+from batchcorr._anndata.step import Place
 from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr._files.chunks import require_whole_chunks
 from batchcorr.cli import app
 from batchcorr.cli.arguments import memory_bytes
 from batchcorr.errors import FileError
 from batchcorr.outofcore import correct
+from batchcorr.outofcore import source as opened
 from batchcorr.outofcore.stored_matrix import StoredMatrix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +56,7 @@ KINDS = ("h5ad", "zarr")
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks of 8 KiB: 40 rows of 24 floats of 8 bytes."""
-    monkeypatch.setattr(correct, "LARGEST", 1 << 13)
+    monkeypatch.setattr(opened, "LARGEST", 1 << 13)
 
 
 @pytest.fixture(scope="session")
@@ -336,7 +338,7 @@ def test_too_little_memory_says_the_least(samples, tmp_path):
 
 
 def test_chunks_taller_than_blocks_are_read_in_parts(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(correct, "most_bytes", lambda *_: 1 << 13)
+    monkeypatch.setattr(opened, "block_limit", lambda *_: 1 << 13)
     path, out = (
         put(samples, tmp_path / "in.zarr", chunks=(500, 24)),
         tmp_path / "o.zarr",
@@ -563,14 +565,15 @@ def test_a_source_that_changes_is_one_error_and_no_file(
     if "late" in how:
         monkeypatch.setattr(correct.FileCorrection, "_write_here", after)
     with contextlib.ExitStack() as stack:
-        learned = correct.learn(path, "batch", memory=memory_bytes(MEMORY))
-        stack.callback(learned.close)
+        resources = opened.Resources(memory_bytes(MEMORY))
+        fitted = correct.fit_file(path, "batch", resources, Place())
+        stack.callback(fitted.close)
         if "late" not in how:
             change()
         replace = replacing_folder if kind == "zarr" else replacing
         changed = pytest.raises(FileError, match=f"in.{kind} changed while it was read")
         with changed, replace(out) as part:
-            learned.write(part)
+            fitted.write(part)
     assert {*names_in(tmp_path)} - {path.name} == {out.name}
     assert list(out.iterdir()) == [] if kind == "zarr" else out.read_bytes() == b""
 

@@ -1,0 +1,99 @@
+"""An AnnData file to read from: opened, its small parts read, its matrix found."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from batchcorr._files.chunks import require_whole_chunks
+from batchcorr.errors import BatchCorrError, FileError, MissingKeyError, did_you_mean
+from batchcorr.outofcore.dask_blocks import scheduled
+from batchcorr.outofcore.stored_matrix import StoredMatrix, block_limit, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from anndata import AnnData
+
+__all__ = ["Resources", "close", "find_matrix", "open_source", "read_small"]
+
+LARGEST = 192 << 20
+"""Bytes of a block, if chunks allow: larger ones are not faster."""
+
+
+class Resources(NamedTuple):
+    """What a file may be worked on with.
+
+    Attributes
+    ----------
+    memory
+        Bytes that this process may take; with a scheduler, each of its workers.
+    scheduler
+        Address of a Dask scheduler, "threads" or "processes"; None: no Dask.
+    """
+
+    memory: int
+    scheduler: str | None = None
+
+
+def open_source(source: Path) -> Any:
+    """The open file, no chunk of which is missing."""
+    with _reading(source):
+        file = open_file(source)
+        if source.suffix.lower() == ".zarr":
+            require_whole_chunks(source, file)
+    return file
+
+
+def read_small(source: Path, file: Any) -> AnnData:
+    """Everything of a file that is not a matrix."""
+    from anndata import AnnData
+    from anndata.io import read_elem
+
+    with _reading(source):
+        names = ["obs", "var", *(["uns"] if "uns" in file else [])]
+        found = {name: read_elem(file[name]) for name in names}
+        return AnnData(**found)
+
+
+@contextmanager
+def _reading(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (BatchCorrError, MemoryError):
+        raise
+    except Exception as error:
+        line = next(iter(str(error).strip().splitlines()), "")
+        msg = (
+            f"{source} cannot be read: it holds no AnnData, or it is damaged or "
+            f"incomplete ({type(error).__name__}: {line})."
+        )
+        raise FileError(msg) from error
+
+
+def close(file: Any) -> None:
+    """Close a file, of a kind that is closed."""
+    if hasattr(file, "close"):
+        file.close()
+
+
+def find_matrix(
+    source: Path, file: Any, layer: str | None, resources: Resources
+) -> StoredMatrix:
+    """The matrix to correct, in blocks that suit the memory."""
+    name = "X" if layer is None else f"layers/{layer}"
+    if name not in file:
+        names = list(file["layers"].keys()) if "layers" in file else []
+        what = "There is no X" if layer is None else f"There is no layer {layer!r}"
+        msg = f"{what} in {source}. {did_you_mean(layer or '', names)}"
+        raise MissingKeyError(msg)
+    shared = 1
+    if resources.scheduler is not None:
+        with scheduled(resources.scheduler) as workers:
+            shared = workers if resources.scheduler == "threads" else 1
+    most_bytes = block_limit(resources.memory, shared)
+    block_bytes = min(most_bytes, LARGEST)
+    return StoredMatrix(
+        source, name, file, block_bytes=block_bytes, most_bytes=most_bytes
+    )
