@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata.correct import correct
+from batchcorr._anndata.step import Place
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,12 +89,9 @@ def covbat(
     return correct(
         adata,
         batch_key,
+        Place(layer, key_added, dense, copy),
         method="covbat",
         covariates=covariates,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
-        copy=copy,
         n_components=n_components,
         explained=explained,
     )
