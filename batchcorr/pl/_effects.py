@@ -67,6 +67,9 @@ def effects_of(correction: Any, batches: Sequence[Any] | None) -> list[Effects]:
             f"{type(correction).__name__}."
         )
         raise InputError(msg)
+    if "t2" not in correction.details_:
+        msg = "This ComBat was fitted with shrink=False: it has no priors."
+        raise InputError(msg)
     levels = [str(level) for level in correction.batches_]
     details = correction.details_
     if batches is None:

@@ -118,7 +118,7 @@ def embedding(
     order = np.random.default_rng(0).permutation(adata.n_obs)
     if size is None:
         width = min(1.0, inches(grid[0, 0])[0] / 2)
-        size = float(np.clip(25_000 / max(adata.n_obs, 1), 0.6, 36)) * width
+        size = float(np.clip(1300 * max(adata.n_obs, 1) ** -0.69, 0.5, 30)) * width
     for row, column, group, key in zip(grid, values, groups, columns, strict=True):
         for panel, where in zip(row, points, strict=True):
             if group is None:

@@ -97,6 +97,7 @@ def variance_explained(
         panel: Axes = grid[0, k]
         _draw(panel, x, y, VERMILION if kind.startswith("batch") else BLUE)
         means = " → ".join(f"{np.nanmean(values):z.0%}" for values in (x, y))
+        means = means.replace("-", "−")
         panel.set_title(
             f"{kind.partition('_')[0]}: {means}", fontsize="small", loc="left"
         )

@@ -114,3 +114,9 @@ def test_a_saved_correction_is_drawn_as_well(tmp_path):
 def test_only_combat_has_priors(figure):
     with pytest.raises(InputError, match="not a Standardize"):
         getattr(bc.pl, figure)(fitted(method="standardize"))
+
+
+@pytest.mark.parametrize("figure", ["priors", "shrinkage"])
+def test_without_shrinkage_there_are_no_priors(figure):
+    with pytest.raises(InputError, match="shrink=False"):
+        getattr(bc.pl, figure)(fitted(shrink=False))

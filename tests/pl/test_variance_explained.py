@@ -30,7 +30,8 @@ def test_each_feature_is_drawn_at_its_shares(corrected):
         assert len(points) == corrected.n_vars
         means = getattr(before, kind), getattr(after, kind)
         np.testing.assert_allclose(points.mean(axis=0), means)
-        assert ax.get_title(loc="left").endswith(" → ".join(f"{m:z.0%}" for m in means))
+        written = " → ".join(f"{m:z.0%}" for m in means).replace("-", "−")
+        assert ax.get_title(loc="left").endswith(written)
         assert ax.get_xlim() == ax.get_ylim()
 
 
