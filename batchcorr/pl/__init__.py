@@ -9,6 +9,7 @@ from __future__ import annotations
 from batchcorr.pl._calibration import calibration
 from batchcorr.pl._design import design
 from batchcorr.pl._embedding import embedding
+from batchcorr.pl._evaluation import evaluation
 from batchcorr.pl._p_values import p_values
 from batchcorr.pl._predicted_error import predicted_error
 from batchcorr.pl._priors import priors
@@ -21,6 +22,7 @@ __all__ = [
     "calibration",
     "design",
     "embedding",
+    "evaluation",
     "p_values",
     "predicted_error",
     "priors",
