@@ -249,17 +249,6 @@ def test_one_that_is_not_called_is_kept():
     assert "it is not called" in result.kept["norm"]
 
 
-def test_a_hook_that_looks_on_stays():
-    model = trained(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU()))
-    seen = []
-    model[1].register_forward_hook(lambda *call: seen.append(call[2].shape))
-    result = checked(model, sample(*IMAGE))
-    assert result.folded == {"1": ("0",)}
-    seen.clear()
-    result.model(sample(*IMAGE))
-    assert seen == [IMAGE]
-
-
 def test_a_hook_that_changes_the_result_is_seen():
     model = trained(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU()))
     model[1].register_forward_hook(lambda *call: call[2] * 2)

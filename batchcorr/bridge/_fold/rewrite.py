@@ -1,6 +1,6 @@
 """Copies of a model, and the plan made true in one: new weights, and no BatchNorm.
 
-Weights are new parameters of the old dtype and device; hooks stay where they are.
+Weights are new parameters of the old dtype and device.
 """
 
 from __future__ import annotations
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from batchcorr.bridge._fold.plan import Plan
 
 __all__ = ["add_biases", "copied", "rewrite"]
-
-HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -95,17 +85,9 @@ def rewrite(model: nn.Module, plan: Plan, added: list[nn.Module]) -> None:
     for parent in list(model.modules()):
         for key, child in list(parent._modules.items()):
             if child is not None and id(child) in modules:
-                parent._modules[key] = _left_of(child)
+                parent._modules[key] = rest_of(child).eval()
 
 
 def _like(value: Tensor, old: Tensor) -> nn.Parameter:
     """A parameter of the kind of another."""
     return nn.Parameter(value.detach().to(old), requires_grad=old.requires_grad)
-
-
-def _left_of(norm: nn.Module) -> nn.Module:
-    """What stands where a folded layer was: its activation, if any, and its hooks."""
-    left = rest_of(norm).eval()
-    for name in HOOKS:
-        setattr(left, name, getattr(norm, name))
-    return left

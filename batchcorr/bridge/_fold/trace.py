@@ -187,18 +187,10 @@ class Trace(TorchFunctionMode):
         if self._norm is not None or not given:
             return func(*args, **kwargs)
         values = {id(tensor): self._value(tensor) for tensor in given}
-        versions = [tensor._version for tensor in given]
-        result = func(*args, **kwargs)
-        changed = [
-            tensor
-            for tensor, version in zip(given, versions, strict=True)
-            if tensor._version != version
-        ]
-        returned = list(leaves(result))
-        new = [x for x in returned if id(x) not in values] + changed
         name = getattr(func, "__name__", str(func))
-        unread = name in SHAPE_ONLY or (name == "__get__" and not returned)
-        if unread or (returned and not new):  # looked at its shape, or gave it back
+        result = func(*args, **kwargs)
+        new = list(leaves(result)) if name != "__setitem__" else given[:1]
+        if name in SHAPE_ONLY or (name in {"__get__", "__set__"} and not new):
             return result
         used = given[:1] if name in LIKE else given
         step = Step(
