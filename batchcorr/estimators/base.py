@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 from batchcorr.errors import InputError, NotFittedError
 from batchcorr.estimators import inputs
+from batchcorr.estimators.crossing import check_combinations, crossed, factor_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,7 @@ class Corrector(TransformerMixin, BaseEstimator):
 
     batch_column: str | None = None
     covariate_columns: list[str] | None = None
+    cross: bool = False
 
     obs_columns_: dict[str, Any] | None = None
     warnings_: tuple[str, ...] = ()
@@ -267,13 +269,24 @@ class Corrector(TransformerMixin, BaseEstimator):
             batch_column=self.batch_column,
             covariate_columns=self.covariate_columns,
         )
-        shape: tuple[int, ...] = getattr(samples.batch, "shape", ())
-        if len(shape) == 2 and shape[1] != 1 and "batches" not in self.record.takes:
-            msg = (
-                f"{type(self).__name__} takes one batch factor, not {shape[1]}: use "
-                "remove_batch_effect for several, or combine them into one column."
-            )
-            raise InputError(msg)
+        factors = factor_count(samples.batch)
+        if factors == 1 or "batches" in self.record.takes:
+            return samples
+        if self.cross:
+            return samples._replace(batch=crossed(samples.batch))
+        known = "cross" in self._get_param_names()
+        instead = "cross=True takes their combinations as batches, " if known else ""
+        msg = (
+            f"{type(self).__name__} takes one batch factor, not {factors}: {instead}"
+            "remove_batch_effect takes several one by one, or combine them into one column."
+        )
+        raise InputError(msg)
+
+    def _samples_to_fit(self, X: Any, batch: Any, covariates: Any) -> Samples:
+        """The samples to fit to: every combination of batch factors has some."""
+        samples = self._samples(X, batch, covariates)
+        if self.cross and factor_count(batch) > 1:
+            check_combinations(samples.batch)
         return samples
 
     def _check_features(self, samples: Samples, n_features: int) -> None:

@@ -282,7 +282,7 @@ class LocationScaleMethod(FittedState):
     def _read(self, X: Any, labels: Labels) -> tuple[Samples, Any, Labels]:
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
-        samples = self._samples(X, labels.batch, labels.covariates)
+        samples = self._samples_to_fit(X, labels.batch, labels.covariates)
         labels = Labels(samples.batch, samples.covariates, labels.nuisance)
         return samples, matrix_to_fit(samples.features), labels
 

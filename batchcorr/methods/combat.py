@@ -64,6 +64,8 @@ class ComBat(LocationScaleMethod):
         `Standardize` has n - B - p.
     reference
         A batch that stays as it is, and that the others are brought to.
+    cross
+        Several batch factors: take their combinations as batches, two samples in each.
     formula
         Which columns of the covariates to keep and how, such as
         ``"~ cell_type + age"``; None: all of them, as main fit.
@@ -139,6 +141,7 @@ class ComBat(LocationScaleMethod):
         mean_only: bool = False,
         shrink: bool = True,
         reference: Any = None,
+        cross: bool = False,
         formula: str | None = None,
         batch_column: str | None = None,
         covariate_columns: list[str] | None = None,
@@ -148,6 +151,7 @@ class ComBat(LocationScaleMethod):
         self.mean_only = mean_only
         self.shrink = shrink
         self.reference = reference
+        self.cross = cross
         self.formula = formula
         self.batch_column = batch_column
         self.covariate_columns = covariate_columns

@@ -59,6 +59,8 @@ class ComBatSeq(Corrector):
     reference
         A batch that stays as it is and that the others are brought to, or ``"auto"``: the
         one of least dispersion (ComBat-ref). None: to the mean of all.
+    cross
+        Several batch factors: take their combinations as batches.
     formula
         Which columns of the covariates to keep and how; None: all of them.
     batch_column, covariate_columns
@@ -98,16 +100,13 @@ class ComBatSeq(Corrector):
     Give the biological group as a covariate: what is not given is removed as far as it
     differs between batches. Corrected counts carry no trace of how uncertain the batch
     effects were: a test of them is too sure, the more so the less balanced the design
-    (docs/counts.md shows by how much). Test the counts as they were, with batch in the
-    model. The fits are solved fully where R's edgeR stops early, so that up to
-    0.3 % of counts differ by 1 from those of R.
+    (docs/counts.md). Test the counts as they were, with batch in the model. The fits are
+    solved fully where R's edgeR stops early: up to 0.3 % of counts differ from R's.
 
-    With a reference (ComBat-ref) each batch has one dispersion for all features, and
-    counts are given that of the reference: where batches differ in dispersion, tests of
-    them find more. Zeros may then become counts, so that a sparse result has more of them.
+    With a reference (ComBat-ref) a batch has one dispersion for all features, and counts
+    are given that of the reference. Zeros may become counts, also of a sparse matrix.
 
-    Dispersions take about 25 fits of every feature in each batch: 20,000 features ×
-    200 samples in some seconds.
+    Dispersions take 25 fits a feature and batch: 20,000 × 200 counts take seconds.
 
     References
     ----------
@@ -144,6 +143,7 @@ class ComBatSeq(Corrector):
         gene_subset: int | None = None,
         random_state: int = 0,
         reference: Any = None,
+        cross: bool = False,
         formula: str | None = None,
         batch_column: str | None = None,
         covariate_columns: list[str] | None = None,
@@ -153,6 +153,7 @@ class ComBatSeq(Corrector):
         self.gene_subset = gene_subset
         self.random_state = random_state
         self.reference = reference
+        self.cross = cross
         self.formula = formula
         self.batch_column = batch_column
         self.covariate_columns = covariate_columns
@@ -178,7 +179,7 @@ class ComBatSeq(Corrector):
         The estimator itself.
         """
         count_checks.check_shrinkage(self)
-        samples = self._samples(X, batch, covariates)
+        samples = self._samples_to_fit(X, batch, covariates)
         counts = as_counts(samples.features)
         if samples.batch is None:
             raise inputs.no_batch(type(self).__name__)

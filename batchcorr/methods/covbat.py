@@ -140,7 +140,7 @@ class CovBat(ComBat):
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        return sorted(set(super()._get_param_names()) - {"reference"})
+        return sorted(set(super()._get_param_names()) - {"reference", "cross"})
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -24,13 +24,14 @@ OF_SCANPY = {
 
 def combat(
     adata: AnnData,
-    batch_key: str | None = None,
+    batch_key: str | list[str] | None = None,
     *,
     covariates: Any = None,
     parametric: bool = True,
     mean_only: bool = False,
     shrink: bool = True,
     reference: Any = None,
+    cross: bool = False,
     layer: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,
@@ -47,7 +48,7 @@ def combat(
     adata
         Samples × features, on a log scale.
     batch_key
-        Column of `obs` with the batch.
+        Column of `obs` with the batch; several with `cross`.
     covariates
         What to keep: columns of `obs`, a formula such as ``"~ cell_type + age"``, a
         DataFrame, or a 2-D array of design columns.
@@ -59,6 +60,8 @@ def combat(
         False: each batch's own location and scale, without empirical Bayes.
     reference
         A batch that stays as it is, and that the others are brought to.
+    cross
+        With several batch columns: take their combinations as batches.
     layer
         Layer to correct; None: X.
     key_added
@@ -128,6 +131,7 @@ def combat(
         mean_only=mean_only,
         shrink=shrink,
         reference=reference,
+        cross=cross,
     )
 
 

@@ -15,13 +15,14 @@ __all__ = ["combat_seq"]
 
 def combat_seq(
     adata: AnnData,
-    batch_key: str,
+    batch_key: str | list[str],
     *,
     covariates: Any = None,
     shrink: bool = False,
     shrink_dispersion: bool = False,
     gene_subset: int | None = None,
     reference: Any = None,
+    cross: bool = False,
     layer: str | None = None,
     key_added: str | None = None,
     copy: bool = False,
@@ -36,7 +37,7 @@ def combat_seq(
     adata
         Raw counts, samples × features, dense or sparse.
     batch_key
-        Column of `obs` with the batch.
+        Column of `obs` with the batch; several with `cross`.
     covariates
         What to keep, the biological group above all: columns of `obs`, a formula, a
         DataFrame, or a 2-D array.
@@ -49,6 +50,8 @@ def combat_seq(
     reference
         A batch that stays and that the others are brought to, or ``"auto"``: that of least
         dispersion (ComBat-ref).
+    cross
+        With several batch columns: take their combinations as batches.
     layer
         Layer to correct; None: X.
     key_added
@@ -108,4 +111,5 @@ def combat_seq(
         shrink_dispersion=shrink_dispersion,
         gene_subset=gene_subset,
         reference=reference,
+        cross=cross,
     )

@@ -1,0 +1,58 @@
+"""Several batch factors as one: their combinations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from batchcorr.errors import DesignError, some
+
+__all__ = ["check_combinations", "crossed", "factor_count"]
+
+FEWEST = 2
+"""Samples of a combination, from which on it can be a batch."""
+
+
+def factor_count(batch: Any) -> int:
+    """How many batch factors there are in what was given as batch."""
+    shape: tuple[int, ...] = getattr(batch, "shape", ())
+    return shape[1] if len(shape) == 2 else 1
+
+
+def crossed(batch: Any) -> pd.Series[Any]:
+    """A label for each combination of factors, missing where one of them is.
+
+    Examples
+    --------
+    >>> crossed(np.array([["mon", 1], ["tue", 2]], dtype=object)).tolist()
+    ['mon × 1', 'tue × 2']
+    """
+    table = (
+        batch if isinstance(batch, pd.DataFrame) else pd.DataFrame(np.asarray(batch))
+    )
+    rows = zip(
+        *(table.iloc[:, k].astype(str) for k in range(table.shape[1])), strict=True
+    )
+    joined = pd.Series(list(map(" × ".join, rows)), index=table.index, dtype=object)
+    return joined.mask(table.isna().any(axis=1), None)
+
+
+def check_combinations(labels: Any) -> None:
+    """Refuse combinations of too few samples to be batches.
+
+    Raises
+    ------
+    DesignError
+        Names them, and what takes factors one by one.
+    """
+    counts = pd.Series(np.asarray(labels, dtype=object)).value_counts()
+    few = sorted(counts.index[counts < FEWEST])
+    if few:
+        msg = (
+            f"{len(few)} of {len(counts)} combinations of batch factors have one sample: "
+            f"{some(map(repr, few))}. cross=True needs {FEWEST} in each: use "
+            "remove_batch_effect, which takes the factors one by one."
+        )
+        raise DesignError(msg)
