@@ -231,10 +231,10 @@ def calibration(n_seeds: int) -> None:
 def draw(found: pd.DataFrame, path: str) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), sharex=True, sharey=True)
     for axis, road in zip(axes, ROADS, strict=True):
         axis.axhline(ALPHA, color="0.8", lw=0.8)
-        axis.plot([0, 0.8], [0, 0.8], color="0.6", lw=0.8)
+        axis.plot([0, 0.42], [0, 0.42], color="0.6", lw=0.8)
         axis.scatter(
             found[f"predicted {road}"], found[road], s=7, color="#0072b2", lw=0
         )
