@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices
-from batchcorr.datasets._spread import spread
+from batchcorr.datasets._assignment import spread
 from batchcorr.errors import InputError, some
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.raw_counts import as_counts
