@@ -166,7 +166,7 @@ def _of_others(
     warn_of_order(adata, estimator)
     positions, frozen = matched_features(adata, estimator), estimator.correction_
     if positions is not None:
-        frozen = frozen.spread(positions, adata.n_vars)
+        frozen = frozen.scatter(positions, adata.n_vars)
     design = estimator.design_of(x.shape[0], labels.given)
     return CorrectedMatrix(x, design, frozen, moments(x, design))
 

@@ -27,7 +27,7 @@ def log_normalize(
     with collected() as texts:
         step = begin(adata, place)
         step.allow_dense(estimator)
-        counts, libraries = estimator.fit_counts(step.x)
+        counts, sizes = estimator.fit_counts(step.x)
         step.earlier = steps_before_logs(step.earlier, texts)
         with uninterrupted():
             step.finish(
@@ -35,7 +35,7 @@ def log_normalize(
                 None,
                 texts,
                 lambda x, out: estimator.logarithms(
-                    counts, libraries, out if counts is x else None, dense=True
+                    counts, sizes, out if counts is x else None, dense=True
                 ),
             )
             mark_logs(step.adata, estimator, place.key_added or place.layer)

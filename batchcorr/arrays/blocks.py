@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "cuts", "dense_rows", "row_blocks", "spread"]
+__all__ = ["BLOCK", "cuts", "dense_rows", "in_threads", "row_blocks"]
 
 BLOCK = 1 << 17
 """Values in a block: a megabyte at most, which a core's own cache holds."""
 
 
-def spread(work: Callable[[Any], None], blocks: Iterable[Any]) -> None:
+def in_threads(work: Callable[[Any], None], blocks: Iterable[Any]) -> None:
     """Do some work on every block, on as many threads as the caller may use.
 
     Every thread takes the next block until none is left: whoever has begun finishes, so

@@ -83,9 +83,9 @@ class Cells:
         columns has the same order whether they are flat or sloped.
         """
         binary = np.flatnonzero(design.binary)
-        most = design.n_batches * (len(binary) + 1)  # one category has as many cells
         n_rows = len(design.codes)
-        limit = max(most, n_rows // ROWS_PER_CELL)
+        one_category = design.n_batches * (len(binary) + 1)
+        limit = max(one_category, n_rows // ROWS_PER_CELL)
         codes, n_cells = design.codes, design.n_batches
         flat: list[int] = []
         rest: list[int] = []

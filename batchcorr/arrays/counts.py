@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr.arrays.blocks import cuts, dense_rows, row_blocks, spread
+from batchcorr.arrays.blocks import cuts, dense_rows, in_threads, row_blocks
 from batchcorr.arrays.operations import operation, unknown_kind
 from batchcorr.errors import InputError
-from batchcorr.models.counts.size_factors import libraries, measure
+from batchcorr.models.counts.size_factors import measure, scaled_totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.counts.size_factors import Reference
 
-__all__ = ["CountRows", "canonical", "count_rows", "effective_libraries", "totals"]
+__all__ = ["CountRows", "canonical", "count_rows", "effective_library_sizes", "totals"]
 
 COLUMNS = 1 << 22
 """Stored values of a CSC matrix that are added up together."""
@@ -44,8 +44,8 @@ def count_rows(x: Any) -> Any:
 
 
 @operation
-def effective_libraries(x: Any, reference: Reference) -> Any:
-    """Return the effective libraries of samples, (n,), each measured on its own.
+def effective_library_sizes(x: Any, reference: Reference) -> Any:
+    """Return the effective library sizes of samples, (n,), each measured on its own.
 
     0 for samples without counts; for a Dask array a Dask array, with nothing computed.
     """
@@ -72,7 +72,7 @@ def _dense_totals(x: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
             found[rows] = block.sum(axis=1)
         lowest.append(float(block.min(initial=0.0)))
 
-    spread(add, row_blocks(x.shape))
+    in_threads(add, row_blocks(x.shape))
     return found, min(lowest)
 
 
@@ -88,7 +88,7 @@ def _csr_totals(x: Any) -> tuple[NDArray[np.float64], float]:
         found[rows][filled] = sums
         lowest.append(float(block.min(initial=0.0)))
 
-    spread(add, cuts(x.indptr))
+    in_threads(add, cuts(x.indptr))
     return found, min(lowest)
 
 
@@ -171,7 +171,7 @@ def _ascending(indices: NDArray[Any], indptr: NDArray[Any]) -> bool:
         up[fresh - first - 1] = True
         found.append(bool(up.all()))
 
-    spread(check, cuts(indptr))
+    in_threads(check, cuts(indptr))
     return all(found)
 
 
@@ -242,9 +242,9 @@ def _effective_libraries(
     x: Any, reference: Reference, first: int = 0
 ) -> NDArray[np.float64]:
     rows = CountRows(x, first=first)
-    return libraries(reference, rows.totals, measure(rows, reference))
+    return scaled_totals(reference, rows.totals, measure(rows, reference))
 
 
 for _known in (np.ndarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
     count_rows.register(_known, CountRows)
-    effective_libraries.register(_known, _effective_libraries)
+    effective_library_sizes.register(_known, _effective_libraries)

@@ -24,7 +24,7 @@ from batchcorr.arrays.counts import (
     CountRows,
     canonical,
     count_rows,
-    effective_libraries,
+    effective_library_sizes,
 )
 from batchcorr.arrays.dask_passes import merge_tree, require_no_place, slices_of
 from batchcorr.arrays.log_scale import log_scale, log_shifted
@@ -59,9 +59,9 @@ class LazyCountRows:
             for rows, blocks in zip(slices_of(x.chunks[0]), x.to_delayed(), strict=True)
             if rows.stop > rows.start  # filtering leaves empty blocks
         ]
-        self._known: tuple[NDArray[np.float64], float] | None = None
+        self._first: tuple[NDArray[np.float64], float] | None = None
         if not self._strips:
-            self._known = np.zeros(0), 0.0
+            self._first = np.zeros(0), 0.0
 
     @property
     def totals(self) -> NDArray[np.float64]:
@@ -84,17 +84,17 @@ class LazyCountRows:
         self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
     ) -> Any:
         """Work on every block, where it is, and merge the results of neighbours."""
-        if self._known is not None:
+        if self._first is not None:
             return self._compute(work, merge)
         both = self._compute(partial(_first, work), partial(_merge_first, merge))
-        self._known = both[:2]
+        self._first = both[:2]
         return both[2]
 
     def _measured(self) -> tuple[NDArray[np.float64], float]:
-        if self._known is None:
+        if self._first is None:
             self.gather(_nothing, _nothing)
-        assert self._known is not None
-        return self._known
+        assert self._first is not None
+        return self._first
 
     def _compute(
         self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
@@ -107,7 +107,7 @@ class LazyCountRows:
 count_rows.register(da.Array, LazyCountRows)
 
 
-@effective_libraries.register(da.Array)
+@effective_library_sizes.register(da.Array)
 def _effective_libraries(x: Any, reference: Reference) -> Any:
     numbers = da.from_array(np.arange(x.shape[0]), chunks=(x.chunks[0],), name=False)
     return da.blockwise(
@@ -199,7 +199,7 @@ def _libraries_block(
 ) -> Any:
     if not len(numbers):
         return np.zeros(0)
-    return effective_libraries(_beside(blocks), reference, int(numbers[0]))
+    return effective_library_sizes(_beside(blocks), reference, int(numbers[0]))
 
 
 def _log_scale_block(x: Any, scale: NDArray[np.float64], *, base: float) -> Any:

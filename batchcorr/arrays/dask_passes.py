@@ -116,10 +116,10 @@ def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
     """Return `x` with the features at `positions` replaced by those of `other`, dense."""
     rest = np.setdiff1d(np.arange(x.shape[1]), positions)
     order = np.argsort(np.concatenate([positions, rest]))
-    beside = x[:, rest].map_blocks(
+    unchanged = x[:, rest].map_blocks(
         _dense, other.dtype, dtype=other.dtype, meta=_empty(x, other.dtype)
     )
-    return da.concatenate([other, beside], axis=1)[:, order]
+    return da.concatenate([other, unchanged], axis=1)[:, order]
 
 
 def _empty(x: Any, dtype: Any) -> Any:

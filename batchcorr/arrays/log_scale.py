@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr.arrays.blocks import BLOCK, cuts, dense_rows, row_blocks, spread
+from batchcorr.arrays.blocks import BLOCK, cuts, dense_rows, in_threads, row_blocks
 from batchcorr.arrays.operations import operation, unknown_kind
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _dense_log_scale(
         np.multiply(x[rows], factors[rows], out=block, casting="same_kind")
         _take_logs(block, base)
 
-    spread(write, row_blocks(x.shape))
+    in_threads(write, row_blocks(x.shape))
     return out
 
 
@@ -123,7 +123,7 @@ def _sparse_log_scale(
         np.multiply(x.data[stored], factor, out=block, casting="same_kind")
         _take_logs(block, base)
 
-    spread(write, cuts(x.indptr))
+    in_threads(write, cuts(x.indptr))
     return _like(x, data) if out is None else out
 
 
@@ -159,7 +159,7 @@ def _log_shifted(
             block /= math.log(base)
         out[rows] = block
 
-    spread(write, row_blocks(x.shape, BLOCK))
+    in_threads(write, row_blocks(x.shape, BLOCK))
     return out
 
 

@@ -60,8 +60,8 @@ def operation(default: Callable[..., Any]) -> Any:
     """
 
     def look_up(x: Any, *args: Any, **kwargs: Any) -> Any:
-        libraries = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
-        modules = next(filter(None, map(modules_of, libraries)), (OTHERS,))
+        packages = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
+        modules = next(filter(None, map(modules_of, packages)), (OTHERS,))
         for name in modules:
             import_module(f"batchcorr.arrays.{name}")
         function = dispatcher.dispatch(type(x))

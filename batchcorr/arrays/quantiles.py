@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.arrays.blocks import dense_rows, row_blocks, spread
+from batchcorr.arrays.blocks import dense_rows, in_threads, row_blocks
 from batchcorr.models.quantiles import sorted_values, to_quantiles
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def mean_quantiles(x: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
             part = mine[block]
             sums[stripe] += weights[part] @ sorted_values(dense_rows(x, part))
 
-    spread(add, range(STRIPES))
+    in_threads(add, range(STRIPES))
     total: NDArray[np.float64] = sums.sum(axis=0)
     return total
 
@@ -53,4 +53,4 @@ def quantile_rows(
     def write(rows: slice) -> None:
         out[rows] = to_quantiles(dense_rows(x, rows), target, ties=ties)
 
-    spread(write, row_blocks(x.shape, SIZE))
+    in_threads(write, row_blocks(x.shape, SIZE))

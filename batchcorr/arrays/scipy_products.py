@@ -180,7 +180,7 @@ class _Parts:
         self.csr = _Csr(x.data, x.indices, starts)
         self.shape = x.shape
 
-    def beside(self, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def added(self, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a_c, (C, k), and t_b V, (B, q, k): what rows have beside X."""
         return (self.shift @ right).astype(self.dtype), (self.tilt @ right).astype(
             self.dtype
@@ -212,7 +212,7 @@ def _times(
 ) -> NDArray[Any]:
     parts = _Parts(x, design, correction, right)
     result = np.empty((x.shape[0], right.shape[1]), right.dtype)
-    _times_kernel(parts.csr, parts.by, right, *parts.beside(right), result)
+    _times_kernel(parts.csr, parts.by, right, *parts.added(right), result)
     return result
 
 
@@ -230,8 +230,8 @@ def _gram_times(
 ) -> NDArray[np.float64]:
     parts = _Parts(x, design, correction, right)
     bounds, *sums = parts.sums()
-    beside = parts.beside(right)
-    _gram_kernel(parts.csr, parts.by, right, *beside, bounds, *sums)
+    added = parts.added(right)
+    _gram_kernel(parts.csr, parts.by, right, *added, bounds, *sums)
     return parts.result(*sums)
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["spread"]
+__all__ = ["assigned_batches"]
 
 
-def spread(
+def assigned_batches(
     obs: pd.DataFrame,
     levels: list[str],
     *,

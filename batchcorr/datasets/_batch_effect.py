@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices
-from batchcorr.datasets._assignment import spread
+from batchcorr.datasets._assignment import assigned_batches
 from batchcorr.errors import InputError, some
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.raw_counts import as_counts
@@ -152,7 +152,7 @@ def add_batch_effect(
         msg = f"dispersion={dispersion!r} must be 0 (binomial) or more, and under 1."
         raise InputError(msg)
     rng = np.random.default_rng(random_state)
-    codes = spread(adata.obs, levels, by=by, shares=shares, rng=rng)
+    codes = assigned_batches(adata.obs, levels, by=by, shares=shares, rng=rng)
 
     log_fold = rng.normal(0.0, log_fold_sd, (len(levels), adata.n_vars))
     mean = kept[:, None] * np.exp(log_fold - log_fold.max(axis=0))

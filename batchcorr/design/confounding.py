@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.design.design import Design
+    from batchcorr.models.moments import Moments
 
 __all__ = [
-    "Spread",
+    "ColumnProducts",
     "association",
     "check_estimable",
     "independent",
@@ -46,7 +47,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True)
-class Spread:
+class ColumnProducts:
     """Squares and products of p design columns, within batches and in all.
 
     Attributes
@@ -73,7 +74,7 @@ class Spread:
         n: NDArray[np.float64],
         means: NDArray[np.float64],
         gram: NDArray[np.float64],
-    ) -> Spread:
+    ) -> ColumnProducts:
         """Build from rows (B,), column means (B, p) and within-batch products (B,p,p)."""
         within = gram.sum(axis=0)
         norms = np.sqrt(np.diag(within))
@@ -84,7 +85,15 @@ class Spread:
         return cls(root, total, float(n.sum()), int((n > 0).sum()))
 
     @classmethod
-    def of_design(cls, design: Design) -> Spread:
+    def of_moments(cls, moments: Moments) -> ColumnProducts:
+        """Those of the fullest feature's rows."""
+        k = int(np.argmax(moments.n.sum(axis=0)))
+        return cls.of(
+            moments.n[:, k], moments.columns[:, :, k], moments.gram[:, :, :, k]
+        )
+
+    @classmethod
+    def of_design(cls, design: Design) -> ColumnProducts:
         """Build from the columns themselves."""
         means, centred = design.centred
         norms = np.linalg.norm(centred, axis=0)
@@ -127,24 +136,24 @@ def _between(n: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _dependent(
-    spread: Spread, order: Sequence[int]
+    products: ColumnProducts, order: Sequence[int]
 ) -> tuple[list[int], dict[int, list[int]]]:
     """Sweep columns in order; return the independent, and for each other its partners.
 
     A column's partners are the earlier columns that, with the batches, explain it.
     """
-    size = np.diag(spread.total)
+    size = np.diag(products.total)
     free: list[int] = []
     partners: dict[int, list[int]] = {}
     for column in order:
         if size[column] <= 0:
             partners[column] = []
             continue
-        scaled = spread.root[:, free] / np.sqrt(size[free])
-        mine = spread.root[:, column]
+        scaled = products.root[:, free] / np.sqrt(size[free])
+        mine = products.root[:, column]
         weights = np.linalg.lstsq(scaled, mine)[0]
         left = np.sum((mine - scaled @ weights) ** 2)
-        if left > spread.tolerance * size[column]:
+        if left > products.tolerance * size[column]:
             free.append(column)
         else:
             relative = np.abs(weights) / np.sqrt(size[column])
@@ -154,31 +163,31 @@ def _dependent(
     return free, partners
 
 
-def redundant_nuisances(spread: Spread, kept: int) -> list[int]:
+def redundant_nuisances(products: ColumnProducts, kept: int) -> list[int]:
     """Return the nuisance columns that batch and earlier nuisances already explain."""
-    order = range(kept, len(spread.total))
-    return sorted(_dependent(spread, order)[1])
+    order = range(kept, len(products.total))
+    return sorted(_dependent(products, order)[1])
 
 
-def independent(spread: Spread, kept: int) -> list[int] | None:
+def independent(products: ColumnProducts, kept: int) -> list[int] | None:
     """Return the columns to fit, or None where a kept one depends on others."""
-    free, partners = _dependent(spread, _order(spread, kept))
+    free, partners = _dependent(products, _order(products, kept))
     return None if any(column < kept for column in partners) else sorted(free)
 
 
-def _order(spread: Spread, kept: int) -> list[int]:
+def _order(products: ColumnProducts, kept: int) -> list[int]:
     """Nuisances first: kept columns must stand beside all of them."""
-    return [*range(kept, len(spread.total)), *range(kept)]
+    return [*range(kept, len(products.total)), *range(kept)]
 
 
 def check_estimable(
-    spread: Spread, names: Sequence[str], terms: Sequence[str], kept: int
+    products: ColumnProducts, names: Sequence[str], terms: Sequence[str], kept: int
 ) -> None:
     """Refuse protected columns that batch, nuisances or each other determine.
 
     Parameters
     ----------
-    spread, names, terms, kept
+    products, names, terms, kept
         As in `unestimable`.
 
     Raises
@@ -186,32 +195,32 @@ def check_estimable(
     DesignError
         Names the covariates, and says with what they are confounded.
     """
-    finding = unestimable(spread, names, terms, kept)
+    finding = unestimable(products, names, terms, kept)
     if finding is not None:
         raise DesignError(finding.text)
 
 
 def unestimable(
-    spread: Spread, names: Sequence[str], terms: Sequence[str], kept: int
+    products: ColumnProducts, names: Sequence[str], terms: Sequence[str], kept: int
 ) -> Finding | None:
     """The finding that protected columns are determined by others, None if none is.
 
     Parameters
     ----------
-    spread
+    products
         Squares of all columns, kept ones first.
     names, terms
         Name of every column, and of the covariate it belongs to.
     kept
         Number of protected columns.
     """
-    _, partners = _dependent(spread, _order(spread, kept))
+    _, partners = _dependent(products, _order(products, kept))
     guilty = [column for column in partners if column < kept]
     if not guilty:
         return None
     column = guilty[0]
     involved = sorted({terms[k] for k in [column, *partners[column]]})
-    if _repeat_each_other(spread, column, partners[column]):
+    if _repeat_each_other(products, column, partners[column]):
         return Finding(
             "blocks",
             "repeated",
@@ -235,14 +244,16 @@ def unestimable(
     )
 
 
-def _repeat_each_other(spread: Spread, column: int, others: list[int]) -> bool:
+def _repeat_each_other(
+    products: ColumnProducts, column: int, others: list[int]
+) -> bool:
     """Whether the columns are dependent even before batches are taken into account."""
     if not others:
         return False
-    known = spread.total[np.ix_(others, others)]
-    right = spread.total[others, column]
-    left = spread.total[column, column] - right @ np.linalg.lstsq(known, right)[0]
-    return bool(left <= TOLERANCE * spread.total[column, column])
+    known = products.total[np.ix_(others, others)]
+    right = products.total[others, column]
+    left = products.total[column, column] - right @ np.linalg.lstsq(known, right)[0]
+    return bool(left <= TOLERANCE * products.total[column, column])
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -252,7 +263,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
 
 
-def association(spread: Spread, columns: Sequence[int]) -> float:
+def association(products: ColumnProducts, columns: Sequence[int]) -> float:
     """Return how strongly batch predicts a covariate: 0 not at all, 1 wholly.
 
     The largest canonical correlation between batch and the covariate's columns, its
@@ -261,11 +272,11 @@ def association(spread: Spread, columns: Sequence[int]) -> float:
     """
     pick = np.ix_(list(columns), list(columns))
     values = np.linalg.eigvals(
-        np.linalg.lstsq(spread.total[pick], spread.within[pick])[0]
+        np.linalg.lstsq(products.total[pick], products.within[pick])[0]
     )
     explained = 1 - min(float(np.min(values.real)), 1.0)
-    spare = spread.n - spread.n_batches
+    spare = products.n - products.n_batches
     if spare <= 0:
         return float(np.sqrt(explained))
-    adjusted = 1 - (1 - explained) * (spread.n - 1) / spare
+    adjusted = 1 - (1 - explained) * (products.n - 1) / spare
     return float(np.sqrt(np.clip(adjusted, 0.0, 1.0)))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.design import findings
-from batchcorr.design.confounding import Spread, association, unestimable
+from batchcorr.design.confounding import ColumnProducts, association, unestimable
 from batchcorr.models.naive_test import (
     DesignSums,
     corrected_rate,
@@ -109,8 +109,8 @@ def _design_findings(sums: DesignSums, metadata: Metadata) -> Iterator[Finding]:
     small = findings.small_batches(levels, sums.n)
     if small is not None:
         yield small
-    spread = Spread.of(sums.n, sums.columns, sums.gram)
-    problem = unestimable(spread, metadata.names, metadata.terms, metadata.kept)
+    products = ColumnProducts.of(sums.n, sums.columns, sums.gram)
+    problem = unestimable(products, metadata.names, metadata.terms, metadata.kept)
     if problem is not None:
         yield problem
         return
@@ -124,7 +124,7 @@ def _design_findings(sums: DesignSums, metadata: Metadata) -> Iterator[Finding]:
         yield findings.explained(names)
     for term in dict.fromkeys(metadata.terms[: metadata.kept]):
         columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
-        related = findings.associated(term, association(spread, columns))
+        related = findings.associated(term, association(products, columns))
         if related is not None:
             yield related
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from batchcorr.design import findings
 from batchcorr.design.confounding import (
-    Spread,
     association,
     check_estimable,
     redundant_nuisances,
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
 __all__ = [
     "check_batches",
     "check_design",
+    "check_fit",
     "check_several",
     "check_variance",
     "drop_redundant",
-    "spread_of",
     "warn_of_association",
     "warn_of_extrapolation",
     "warn_of_far",
@@ -61,17 +60,8 @@ CONDITION = 1e7
 """Condition of the products of columns from which on a warning is due."""
 
 
-def spread_of(moments: Moments) -> Spread:
-    """Return the spread of the design columns, from the fullest feature's rows."""
-    n = np.broadcast_to(moments.n, (moments.n_batches, moments.n.shape[1]))
-    fullest = int(np.argmax(n.sum(axis=0)))
-    return Spread.of(
-        n[:, fullest], moments.columns[:, :, fullest], moments.gram[:, :, :, fullest]
-    )
-
-
 def check_design(problem: Problem, *, at_least: int) -> list[int]:
-    """The columns to fit, after all that is refused or warned of before a fit.
+    """The columns to fit, after all that is refused before a fit.
 
     Parameters
     ----------
@@ -86,12 +76,16 @@ def check_design(problem: Problem, *, at_least: int) -> list[int]:
         If there are too few batches, or covariates are confounded with them.
     """
     check_batches(problem.read, problem.metadata, at_least=at_least)
-    columns = drop_redundant(problem)
+    return drop_redundant(problem)
+
+
+def check_fit(fit: LinearFit, problem: Problem, columns: list[int]) -> None:
+    """Refuse a fit that solved for no feature; warn of what it cannot tell well."""
+    check_solved(fit, problem)
     warn_of_association(problem)
     if columns:
         warn_of_extrapolation(problem, columns)
         warn_of_lost_digits(problem, columns)
-    return columns
 
 
 def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> None:
@@ -171,11 +165,11 @@ def drop_redundant(problem: Problem) -> list[int]:
     DesignError
         If protected columns are confounded with batch, nuisances or each other.
     """
-    metadata, moments, spread = problem.metadata, problem.read, problem.spread
+    metadata, moments, products = problem.metadata, problem.read, problem.products
     names, kept = metadata.names, metadata.kept
     if not names:
         return []
-    dropped = redundant_nuisances(spread, kept)
+    dropped = redundant_nuisances(products, kept)
     check_spare(moments, len(names) - len(dropped))
     if dropped:
         msg = (
@@ -185,7 +179,7 @@ def drop_redundant(problem: Problem) -> list[int]:
         warn(msg, CovariateWarning)
     complete = (moments.n == moments.rows).all(axis=0).any()
     if complete or not moments.by_feature:  # else some features may not be confounded
-        check_estimable(spread, names, metadata.terms, kept)
+        check_estimable(products, names, metadata.terms, kept)
     return [k for k in range(len(names)) if k not in dropped]
 
 
@@ -194,7 +188,7 @@ def check_solved(fit: LinearFit, problem: Problem) -> None:
     if fit.solved.any():
         return
     metadata = problem.metadata
-    check_estimable(problem.spread, metadata.names, metadata.terms, metadata.kept)
+    check_estimable(problem.products, metadata.names, metadata.terms, metadata.kept)
     msg = (
         "No feature has enough observed values to estimate the effects of "
         f"{some(sorted(set(metadata.terms)))}: leave some out."
@@ -230,7 +224,7 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
     if left > MANY * adjustable.size:
         msg = (
             f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
-            "are: in some batch they have no values, no spread or too few, or were left "
+            "are: in some batch they have no values, no variance or too few, or were left "
             "out of its sums. Look at the batch labels, and leave such features out."
         )
         warn(msg, FeatureWarning)
@@ -266,9 +260,9 @@ def warn_of_far(far: NDArray[np.bool_], names: NDArray[Any]) -> None:
 
 def warn_of_extrapolation(problem: Problem, columns: list[int]) -> None:
     """Warn of columns in which batches lie far apart for what varies inside them."""
-    metadata, spread = problem.metadata, problem.spread
-    inside = np.diag(spread.within)
-    between = np.diag(spread.total) - inside
+    metadata, products = problem.metadata, problem.products
+    inside = np.diag(products.within)
+    between = np.diag(products.total) - inside
     far = [
         metadata.names[k]
         for k in columns
@@ -287,8 +281,8 @@ def warn_of_extrapolation(problem: Problem, columns: list[int]) -> None:
 
 def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
     """Warn of columns whose effects are known to few digits, as only sums are known."""
-    metadata, spread = problem.metadata, problem.spread
-    if problem.turned is None and spread.condition(columns) > CONDITION:
+    metadata, products = problem.metadata, problem.products
+    if problem.turned is None and products.condition(columns) > CONDITION:
         names = [metadata.names[k] for k in columns]
         msg = (
             f"The columns {some(map(repr, names))} nearly repeat each other, and sums of "
@@ -301,11 +295,11 @@ def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
 
 def warn_of_association(problem: Problem) -> None:
     """Warn of protected covariates that batch nearly determines."""
-    metadata, spread = problem.metadata, problem.spread
+    metadata, products = problem.metadata, problem.products
     if metadata.n_batches < 2:
         return
     for term in dict.fromkeys(metadata.terms[: metadata.kept]):
         columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
-        finding = findings.associated(term, association(spread, columns))
+        finding = findings.associated(term, association(products, columns))
         if finding is not None:
             warn(finding.text, AssociationWarning)

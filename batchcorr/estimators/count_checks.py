@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.design.confounding import Spread, check_estimable
+from batchcorr.design.confounding import ColumnProducts, check_estimable
 from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def check_design(design: Design, metadata: Metadata) -> None:
             for b in range(design.n_batches)
         ]
     )
-    spread = Spread.of(design.counts.astype(np.float64), means, gram)
-    check_estimable(spread, metadata.names, metadata.terms, metadata.kept)
+    products = ColumnProducts.of(design.counts.astype(np.float64), means, gram)
+    check_estimable(products, metadata.names, metadata.terms, metadata.kept)
 
 
 def require_counts(library: NDArray[np.float64], names: SampleNames) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchcorr.design.design import Design
     from batchcorr.estimators.inputs import SampleNames
 
-__all__ = ["CountModel", "Shrinkage", "fit_count_model", "library_sizes"]
+__all__ = ["CountModel", "Shrinkage", "fit_count_model", "total_counts"]
 
 PRIOR_COUNT = 1e-4
 """What sva has edgeR add to counts when it takes batch effects from coefficients."""
@@ -162,7 +162,7 @@ def fit_count_model(
             "compared between batches."
         )
         raise DesignError(msg)
-    library = library_sizes(counts, adjusted)
+    library = total_counts(counts, adjusted)
     require_counts(library, names)
     counts, offset = counts.take(features=adjusted), np.log(library)
     phi = np.empty((counts.shape[0], design.n_batches))
@@ -227,7 +227,7 @@ def _to_reference(
     )
 
 
-def library_sizes(
+def total_counts(
     counts: FeatureCounts, adjusted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """Total count of each sample over the adjusted features: (n,)."""

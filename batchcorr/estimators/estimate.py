@@ -96,7 +96,7 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     metadata = problem.metadata
     columns = checks.check_design(problem, at_least=method.fewest_batches)
     fit = problem.fit(columns)
-    checks.check_solved(fit, problem)
+    checks.check_fit(fit, problem, columns)
     aim = method._aim(fit, metadata)
     first = len(metadata.names) - len(metadata.nuisance.names)
     centred = np.array(columns, int) >= first  # nuisances do not move the level

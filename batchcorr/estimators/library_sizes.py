@@ -1,4 +1,4 @@
-"""Effective libraries of samples: learned from some, frozen, measured in others.
+"""Effective library sizes of samples: learned from some, frozen, measured in others.
 
 The state of `LogNormalize`, as `FittedState` is that of a location-scale method: what it
 shows, saves, and is made from.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._files.npz import Expected, number, shape_of, take
-from batchcorr.arrays.counts import count_rows, effective_libraries
+from batchcorr.arrays.counts import count_rows, effective_library_sizes
 from batchcorr.errors import InputError
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.raw_counts import (
@@ -21,21 +21,26 @@ from batchcorr.estimators.raw_counts import (
     warn_of_empty,
 )
 from batchcorr.estimators.scale import warn_of_logs
-from batchcorr.models.counts.size_factors import METHODS, Reference, learn, libraries
+from batchcorr.models.counts.size_factors import (
+    METHODS,
+    Reference,
+    fit_reference,
+    scaled_totals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Libraries"]
+__all__ = ["LibrarySizes"]
 
 LEAVE_OUT = (
     "all of their values become that of a zero count. Consider leaving them out."
 )
 
 
-class Libraries(Corrector):
+class LibrarySizes(Corrector):
     """The state of an estimator that measures how deeply samples were sequenced."""
 
     method: str
@@ -85,8 +90,8 @@ class Libraries(Corrector):
         -------
         counts
             The matrix of the counts.
-        libraries
-            Effective libraries of the samples: (n,).
+        sizes
+            Effective library sizes of the samples: (n,).
         """
         self._check_parameters()
         samples = self._samples(X)
@@ -99,7 +104,7 @@ class Libraries(Corrector):
             self.reference_ = Reference(self.method, np.zeros(0))
             self.mean_library_ = self.size_factors_ = None
             self.target_sum_ = float(self.target_sum)  # type: ignore[arg-type]
-            return x, effective_libraries(x, self.reference_)
+            return x, effective_library_sizes(x, self.reference_)
         found = self.fit_samples(count_rows(x))
         self._remember_features(samples, x.shape[1])
         return x, found
@@ -114,13 +119,13 @@ class Libraries(Corrector):
 
         Returns
         -------
-        Effective libraries of the samples: (n,).
+        Effective library sizes of the samples: (n,).
         """
-        reference, factors = learn(samples, self.method)
+        reference, factors = fit_reference(samples, self.method)
         totals = samples.totals
         warn_of_empty(totals, LEAVE_OUT)
         warn_of_logs(samples.logged, type(self).__name__)
-        found = libraries(reference, totals, factors)
+        found = scaled_totals(reference, totals, factors)
         self.reference_ = reference
         self.mean_library_ = float(found[totals > 0].mean())
         self.target_sum_ = self._target(found[totals > 0])
@@ -133,7 +138,7 @@ class Libraries(Corrector):
         return own and self.target_sum is not None and self.prior_count is None
 
     def _target(self, found: NDArray[np.float64]) -> float:
-        """Return T for samples with some effective libraries."""
+        """Return T for samples with some effective library sizes."""
         if self.target_sum is not None:
             return float(self.target_sum)
         if self.prior_count is not None:
@@ -143,11 +148,11 @@ class Libraries(Corrector):
         return self.reference_.library
 
     def _measure(self, X: Any) -> tuple[Any, Any]:
-        """Return counts and effective libraries of samples, fitted or new."""
+        """Return counts and effective library sizes of samples, fitted or new."""
         self._require_fitted()
         x = raw_counts(X)
         self._check_features(self._samples(X), x.shape[1])
-        found = effective_libraries(x, self.reference_)
+        found = effective_library_sizes(x, self.reference_)
         if not is_dask(x):
             warn_of_empty(found, LEAVE_OUT)
         return x, found

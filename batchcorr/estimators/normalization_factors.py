@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.arrays.counts import count_rows
 from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.raw_counts import raw_counts, warn_of_empty
-from batchcorr.models.counts.size_factors import METHODS, learn
+from batchcorr.models.counts.size_factors import METHODS, fit_reference
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float6
         L_i = f_i N_i, \qquad N_i = \sum_j x_{ij}, \qquad \prod_i f_i = 1
 
     A few features that take up much of some libraries make all others look lower there.
-    The factors f are robust to such features: effective libraries L compare samples by
+    The factors f are robust to such features: effective library sizes L compare samples by
     the bulk of their features.
 
     Parameters
@@ -79,6 +79,6 @@ def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float6
         msg = f"There are no normalization factors {method!r}. "
         raise InputError(msg + did_you_mean(method, known))
     samples = count_rows(raw_counts(counts))
-    _, factors = learn(samples, method)
+    _, factors = fit_reference(samples, method)
     warn_of_empty(samples.totals, "they take no part, and their factor is 1.")
     return factors

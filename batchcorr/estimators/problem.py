@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from batchcorr.arrays import moments
-from batchcorr.design.confounding import Spread, independent
+from batchcorr.design.confounding import ColumnProducts, independent
 from batchcorr.design.orthogonal import OrthogonalColumns, orthogonal_columns
-from batchcorr.estimators.checks import spread_of
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.models.linear_model import LinearFit
 
@@ -33,7 +32,7 @@ class Problem:
         How labels are read.
     read
         Moments per batch and feature, of the columns as they were read.
-    spread
+    products
         How the design columns vary, and which depend on others.
     design
         Batch and columns of each row, where rows were at hand.
@@ -43,7 +42,7 @@ class Problem:
 
     metadata: Metadata
     read: Moments
-    spread: Spread
+    products: ColumnProducts
     design: Design | None = None
     turned: OrthogonalColumns | None = None
 
@@ -86,28 +85,28 @@ class Problem:
             return cls._whole(x, metadata, design, weights)
         design = labels.design or metadata.design(x.shape[0], labels)
         sums = moments(x, design)
-        return cls(metadata, sums, spread_of(sums), design)
+        return cls(metadata, sums, ColumnProducts.of_moments(sums), design)
 
     @classmethod
     def of_moments(cls, sums: Moments, metadata: Metadata) -> Self:
         """Take moments that were gathered elsewhere."""
-        return cls(metadata, sums, spread_of(sums))
+        return cls(metadata, sums, ColumnProducts.of_moments(sums))
 
     @classmethod
     def _whole(
         cls, x: Any, metadata: Metadata, design: Design, weights: NDArray[Any] | None
     ) -> Self:
         """Read a matrix all of whose rows are at hand, without loss of digits."""
-        turned = spread = None
+        turned = products = None
         if not design.binary.all():
-            spread = Spread.of_design(design)
-            free = independent(spread, metadata.kept)
-            if free is not None and spread.is_ill(free):
+            products = ColumnProducts.of_design(design)
+            free = independent(products, metadata.kept)
+            if free is not None and products.is_ill(free):
                 turned = orthogonal_columns(design, free)
         sums = moments(x, turned.design if turned else design, weights=weights)
-        if spread is None or (sums.by_feature and turned is None):
-            spread = spread_of(sums)
-        return cls(metadata, sums, spread, design, turned)
+        if products is None or (sums.by_feature and turned is None):
+            products = ColumnProducts.of_moments(sums)
+        return cls(metadata, sums, products, design, turned)
 
     @property
     def moments(self) -> Moments:

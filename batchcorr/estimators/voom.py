@@ -17,7 +17,7 @@ from batchcorr.arrays.log_counts import LogCounts, weighted_moments
 from batchcorr.errors import DesignError, InputError, did_you_mean
 from batchcorr.estimators.raw_counts import is_dask, raw_counts, warn_of_empty
 from batchcorr.estimators.scale import warn_of_logs
-from batchcorr.models.counts.size_factors import METHODS, learn, libraries
+from batchcorr.models.counts.size_factors import METHODS, fit_reference, scaled_totals
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.one_step_test import estimates
 from batchcorr.models.voom import precision_trend
@@ -73,10 +73,10 @@ class Voom:
             msg = "voom reads counts by feature: this Dask array must be in memory, x.compute()."
             raise InputError(msg)
         samples = count_rows(counts)
-        reference, factors = learn(samples, method)
+        reference, factors = fit_reference(samples, method)
         warn_of_logs(samples.logged, "voom")
         warn_of_empty(samples.totals, "all of their values are that of a zero count.")
-        sizes = libraries(reference, samples.totals, factors)
+        sizes = scaled_totals(reference, samples.totals, factors)
         seen = np.asarray((counts != 0).sum(axis=0)).ravel() > 0
         return cls(LogCounts(FeatureCounts.of(counts), sizes), seen)
 

@@ -23,7 +23,7 @@ from batchcorr.estimators.count_model import (
     CountModel,
     Shrinkage,
     fit_count_model,
-    library_sizes,
+    total_counts,
 )
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.metadata import Labels, Metadata
@@ -262,7 +262,7 @@ class ComBatSeq(Corrector):
         if counts.shape[0] == 0:
             return counts.copy()
         by_feature = FeatureCounts.of(counts)
-        library = library_sizes(by_feature, self.model_.adjusted)
+        library = total_counts(by_feature, self.model_.adjusted)
         count_checks.require_counts(library, inputs.SampleNames(x, *labels))
         corrected, capped = map_counts(by_feature, self.model_, design, np.log(library))
         self._report(capped)

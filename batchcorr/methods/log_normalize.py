@@ -18,7 +18,7 @@ import numpy as np
 from batchcorr.arrays.log_scale import log_scale, log_shifted
 from batchcorr.errors import InputError, did_you_mean
 from batchcorr.estimators.densify import allow_dense
-from batchcorr.estimators.library_sizes import Libraries
+from batchcorr.estimators.library_sizes import LibrarySizes
 from batchcorr.estimators.matrix import FLOATS, is_sparse
 from batchcorr.estimators.raw_counts import is_dask
 from batchcorr.estimators.record import MethodRecord
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["LogNormalize"]
 
 
-class LogNormalize(Libraries):
+class LogNormalize(LibrarySizes):
     r"""Scale counts to a common library and take logarithms.
 
     .. math:: y_{ij} = \log(1 + x_{ij} / s_i), \qquad s_i = L_i / T
@@ -223,7 +223,7 @@ class LogNormalize(Libraries):
         return x if fits else None
 
     def logarithms(
-        self, x: Any, libraries: Any, out: Any = None, *, dense: bool | None = None
+        self, x: Any, sizes: Any, out: Any = None, *, dense: bool | None = None
     ) -> Any:
         """Take the logarithms of counts that were measured.
 
@@ -231,8 +231,8 @@ class LogNormalize(Libraries):
         ----------
         x
             Counts, samples × features.
-        libraries
-            Effective libraries of the samples: (n,).
+        sizes
+            Effective library sizes of the samples: (n,).
         out
             Matrix to write to, which may be `x`; None: a new one.
         dense
@@ -243,7 +243,7 @@ class LogNormalize(Libraries):
         Logarithms, (n, G).
         """
         if self.prior_count is None:
-            scale = 1 / self._divisors(libraries)
+            scale = 1 / self._divisors(sizes)
             return log_scale(x, scale, base=self.base or math.e, out=out)
         if is_sparse(x):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
@@ -253,7 +253,7 @@ class LogNormalize(Libraries):
                 "`fit` did not need it without one. Call it again."
             )
             raise InputError(msg)
-        used = np.where(libraries > 0, libraries, self.mean_library_)
+        used = np.where(sizes > 0, sizes, self.mean_library_)
         prior = self.prior_count * used / self.mean_library_
         scale = self.target_sum_ / (used + 2 * prior)
         return log_shifted(x, prior, scale, base=self.base or 2.0, out=out)

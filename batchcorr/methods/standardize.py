@@ -144,7 +144,7 @@ class Standardize(LocationScaleMethod):
             b = reference_code(self.reference, metadata)
             if self.scale:
                 check_reference(b, fit, metadata)
-            return Aim(fit.intercepts[b], self._spread(fit)[b], everywhere)
+            return Aim(fit.intercepts[b], self._deviations(fit)[b], everywhere)
         weights = fit.rows / fit.rows.sum()
         spare = fit.n.sum(axis=0) - metadata.n_batches - fit.n_columns
         if self.scale:
@@ -160,7 +160,7 @@ class Standardize(LocationScaleMethod):
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        mean, sd = fit.intercepts, self._spread(fit)
+        mean, sd = fit.intercepts, self._deviations(fit)
         scale = np.ones_like(mean)
         if self.scale:
             warn_of_explained(fit, metadata)
@@ -175,8 +175,8 @@ class Standardize(LocationScaleMethod):
         return Adjustment(scale, shift, {"mean": mean, "sd": sd})
 
     @staticmethod
-    def _spread(fit: LinearFit) -> NDArray[np.float64]:
+    def _deviations(fit: LinearFit) -> NDArray[np.float64]:
         """Return σ_b, 0 where a batch has one value: (B, G)."""
         variance = fit.residual_squares / np.maximum(fit.n - 1, 1)
-        spread: NDArray[np.float64] = np.sqrt(variance)
-        return spread
+        deviations: NDArray[np.float64] = np.sqrt(variance)
+        return deviations

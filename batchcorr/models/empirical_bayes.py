@@ -146,8 +146,8 @@ def shrink(
     parts: list[_Ended] = []
     for start in range(0, n_batches, step):
         block = slice(start, min(start + step, n_batches))
-        some = _Batches(*(each[block, ...] for each in batches))
-        parts += _iterate(xp, some, gamma[block, ...], delta2[block, ...])
+        part = _Batches(*(each[block, ...] for each in batches))
+        parts += _iterate(xp, part, gamma[block, ...], delta2[block, ...])
     slow = sum(int(part.place.shape[0]) for part in parts if part.rounds > MAX_ROUNDS)
     if slow:
         msg = (

@@ -120,16 +120,16 @@ class LocationScale:
             nuisance=self.nuisance[:, features],
         )
 
-    def spread(self, positions: Array, n_features: int) -> Self:
+    def scatter(self, positions: Array, n_features: int) -> Self:
         """Return the correction of more features: at `positions` these, else none."""
         xp = namespace(self.scale)
-        spread = {}
+        scattered = {}
         for name in ("scale", "shift", "coefficients", "nuisance"):
             known = getattr(self, name)
             rest = xp.ones if name == "scale" else xp.zeros
-            spread[name] = rest((known.shape[0], n_features), dtype=known.dtype)
-            spread[name][:, positions] = known
-        return type(self)(**spread)
+            scattered[name] = rest((known.shape[0], n_features), dtype=known.dtype)
+            scattered[name][:, positions] = known
+        return type(self)(**scattered)
 
     def inverse(self) -> Self:
         r"""Return the correction that undoes this one: scale 1/r, shift -s/r, η -η.

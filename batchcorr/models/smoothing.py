@@ -138,7 +138,7 @@ def _line_at(
     weight /= total
     if reach > 0:
         centre = float(weight @ near)
-        spread = float(weight @ (near - centre) ** 2)
-        if np.sqrt(spread) > 0.001 * (x[-1] - x[0]):
-            weight = weight * ((at - centre) / spread * (near - centre) + 1)
+        variance = float(weight @ (near - centre) ** 2)
+        if np.sqrt(variance) > 0.001 * (x[-1] - x[0]):
+            weight = weight * ((at - centre) / variance * (near - centre) + 1)
     return float(weight @ y[ties])

@@ -18,7 +18,7 @@ from batchcorr.arrays.counts import (
     CountRows,
     canonical,
     checked_totals,
-    effective_libraries,
+    effective_library_sizes,
 )
 from batchcorr.errors import collected
 from batchcorr.estimators.matrix import FLOATS
@@ -74,6 +74,6 @@ def _fit(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
 
 def _take_logs(estimator: LogNormalize, block: Any) -> Any:
     counts = canonical(block)
-    libraries = effective_libraries(counts, estimator.reference_)
+    sizes = effective_library_sizes(counts, estimator.reference_)
     out = counts if counts.dtype in FLOATS else None
-    return estimator.logarithms(counts, libraries, out)
+    return estimator.logarithms(counts, sizes, out)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr.design.confounding import ColumnProducts
 from batchcorr.errors import DesignError, InputError, some
-from batchcorr.estimators.checks import spread_of
 from batchcorr.models.moments import Moments
 from batchcorr.sites.moments_file import SiteMoments
 from batchcorr.sites.schema import NUMERIC
@@ -155,7 +155,11 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
             "of all sites, or gather with a schema without these batches."
         )
         raise DesignError(msg)
-    total = np.diag(spread_of(sums).total) if schema.columns else np.empty(0)
+    total = (
+        np.diag(ColumnProducts.of_moments(sums).total)
+        if schema.columns
+        else np.empty(0)
+    )
     counts = (sums.n[:, None, :] * sums.columns).sum(axis=0)
     terms = np.asarray(schema.metadata.terms)
     for name, levels in schema.covariates.items():

@@ -4,7 +4,7 @@ A sum over one sample is the sample. The samples of a batch that share all level
 cell, and the moments hold the mean of every cell that has an own combination of columns:
 so each cell needs some. Numbers single out as well. The moments tell Σ aᵢxᵢ for every
 combination a of columns and a constant; where a sample, or a few together, hold the
-share h of Σ aᵢ², their weighted sum is told with an error of sqrt(1/h - 1) standard
+share h of Σ aᵢ², their weighted sum is disclosed with an error of sqrt(1/h - 1) standard
 deviations of the others, 0 where h = 1. With H the projection onto these combinations,
 the largest share of a sample is its leverage, and that of a set K of samples
 
@@ -39,7 +39,7 @@ LEVERAGE = 0.5
 """Leverage from which on the error is less than that of a guess at the mean."""
 
 SHARE = 0.9
-"""Share of fewer than `FEWEST` from which on their sum is told to a third of an SD."""
+"""Share of fewer than `FEWEST` from which on their sum is disclosed to a third of an SD."""
 
 STEPS = 20
 """Improvements of a set of few samples: more than it takes to settle."""
@@ -123,9 +123,9 @@ def _largest_share(basis: NDArray[np.float64]) -> float:
     for _ in range(STEPS):
         others = np.argsort(-np.abs(weights), axis=0)[FEWEST - 1 :]
         np.put_along_axis(weights, others, 0.0, axis=0)
-        told = basis.T @ (weights / np.linalg.norm(weights, axis=0))
-        weights = basis @ told
-    return float((told**2).sum(axis=0).max())
+        disclosed = basis.T @ (weights / np.linalg.norm(weights, axis=0))
+        weights = basis @ disclosed
+    return float((disclosed**2).sum(axis=0).max())
 
 
 def _refuse(found: list[str], needed: str) -> None:

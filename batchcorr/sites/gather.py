@@ -142,11 +142,11 @@ def gather(
 def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) -> None:
     """Say where means are told to less than a thousandth of a standard deviation."""
     n = np.broadcast_to(sums.n, digits.shape)
-    told = np.exp2(1.0 - digits) / np.sqrt(np.maximum(n, 1))
-    coarse = (told > COARSE) & (n > 0)
+    error = np.exp2(1.0 - digits) / np.sqrt(np.maximum(n, 1))
+    coarse = (error > COARSE) & (n > 0)
     found = [
         f"batch {schema.batches[batch]!r}: {int(coarse[batch].sum()):,} of "
-        f"{coarse.shape[1]:,} features to {told[batch, coarse[batch]].max():.1g} SD"
+        f"{coarse.shape[1]:,} features to {error[batch, coarse[batch]].max():.1g} SD"
         for batch in np.flatnonzero(coarse.any(axis=1))
     ]
     if found:

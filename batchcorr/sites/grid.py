@@ -90,15 +90,15 @@ def bits_of_values(
     step = np.where(grid > 0, grid, 1.0)
     steps = np.maximum(values.high - values.low, 0) / step
 
-    def most(steps: NDArray[np.float64], variance: NDArray[np.float64]) -> Any:
+    def bits_of(steps: NDArray[np.float64], variance: NDArray[np.float64]) -> Any:
         normal = np.sqrt(2 * np.pi * math.e * (variance / step**2 + 1 / 12))
         bits = np.log2(np.clip(np.minimum(steps, normal), 1, 2**MOST))
         return np.where(grid > 0, bits, MOST)
 
     where = (gammaln(n + 1) - gammaln(m + 1) - gammaln(n - m + 1)) / np.log(2)
-    few = most(steps, sd**2 * n / m)
-    average = np.minimum(most(steps + 1, sd**2), (m * few + where) / n)
-    return Bits(np.maximum(most(steps + 1, sd**2 * n / m), average), average)
+    few = bits_of(steps, sd**2 * n / m)
+    average = np.minimum(bits_of(steps + 1, sd**2), (m * few + where) / n)
+    return Bits(np.maximum(bits_of(steps + 1, sd**2 * n / m), average), average)
 
 
 def grid_of(

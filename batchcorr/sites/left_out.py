@@ -111,8 +111,8 @@ def _reasons(
     else:
         why = f"with fewer than {FEWEST} values"
         gaps = (n > 0) & (n < FEWEST)
-    most = 2 * values.unequal < n  # else no value is common
-    few = most & (values.unequal > 0) & (values.unequal < FEWEST)
+    common = 2 * values.unequal < n  # else no value is common
+    few = common & (values.unequal > 0) & (values.unequal < FEWEST)
     few |= (values.nonzero > 0) & (values.nonzero < FEWEST)
     farthest = np.maximum(values.high - sums.mean, sums.mean - values.low)
     own = np.where(n > 0, farthest, 0.0) ** 2 * n / np.maximum(n - 1, 1)

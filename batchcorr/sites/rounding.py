@@ -82,13 +82,13 @@ def digits_of(
     n = np.broadcast_to(sums.n, sd.shape)
     grid = grid_of(x, design.codes, values, sums.mean)
     bits = bits_of_values(values, grid, sd, n)
-    held = bits.on_average * n / np.maximum(sums.rows, 1)
+    average = bits.on_average * n / np.maximum(sums.rows, 1)
     digits = np.full(sd.shape, FINEST)
     for batch in np.flatnonzero(design.counts):
         columns = design.columns[design.codes == batch]
         of_some, of_all = _bits_needed(columns, bases[batch])
         few = np.searchsorted(of_some, bits.of_one[batch], side="right")
-        safe = np.searchsorted(of_all, held[batch], side="right")
+        safe = np.searchsorted(of_all, average[batch], side="right")
         digits[batch] = np.minimum(few, safe) + COARSEST - 1
     useful = np.ceil(-np.log2(USEFUL * np.sqrt(np.maximum(n, 1))))
     digits = np.where(digits < useful, COARSEST - 1, digits)
@@ -115,15 +115,15 @@ def rounded(sums: Moments, digits: NDArray[np.int64], design: Design) -> Moments
     sd = _sd(sums, bases)
     for batch, basis in enumerate(bases):
         u, rest = _split(sums, batch, basis)
-        some = np.flatnonzero((sums.squares[batch] > 0) & (sd[batch] > 0))
-        told = np.maximum(digits[batch, some], COARSEST)
-        step = np.exp2(np.ceil(np.log2(sd[batch, some])) - told)
-        u = np.rint(u[:, some] / step) * step
-        r = np.maximum(np.rint(np.sqrt(rest[some]) / step), 1) * step
-        root = np.sqrt(n[batch, some])
-        mean[batch, some] = np.rint(root * mean[batch, some] / step) * step / root
-        squares[batch, some] = r**2 + (u**2).sum(axis=0)
-        cross[batch][:, some] = basis.factor @ u
+        pick = np.flatnonzero((sums.squares[batch] > 0) & (sd[batch] > 0))
+        kept = np.maximum(digits[batch, pick], COARSEST)
+        step = np.exp2(np.ceil(np.log2(sd[batch, pick])) - kept)
+        u = np.rint(u[:, pick] / step) * step
+        r = np.maximum(np.rint(np.sqrt(rest[pick]) / step), 1) * step
+        root = np.sqrt(n[batch, pick])
+        mean[batch, pick] = np.rint(root * mean[batch, pick] / step) * step / root
+        squares[batch, pick] = r**2 + (u**2).sum(axis=0)
+        cross[batch][:, pick] = basis.factor @ u
     return replace(sums, mean=mean, squares=squares, cross=cross)
 
 
@@ -153,15 +153,17 @@ def _bits_needed(
     q, n = basis.directions(columns), len(columns)
     leverage = (q**2).sum(axis=1)
     order = np.lexsort((*columns.T, -np.round(leverage, 9)))[: min(n - 1, SEARCHED)]
-    some = q[order]
-    others = np.eye(q.shape[1]) - np.cumsum(some[:, :, None] * some[:, None, :], axis=0)
+    first = q[order]
+    others = np.eye(q.shape[1]) - np.cumsum(
+        first[:, :, None] * first[:, None, :], axis=0
+    )
     spectra = np.clip(np.linalg.eigvalsh(others), 0, None)
-    k = np.arange(1, len(some) + 1)
+    k = np.arange(1, len(first) + 1)
     of_some, of_all = [0.0], [0.0]
     for digits in range(COARSEST, FINEST + 1):
         epsilon = min(2.0 ** (-2 * digits) / (2 * np.pi * math.e), 1.0)
-        told = -0.5 * np.log2(np.minimum(spectra + epsilon, 1)).sum(axis=1)
-        of_some.append(max(of_some[-1], (told / k).max(initial=0) / TOLD))
+        disclosed = -0.5 * np.log2(np.minimum(spectra + epsilon, 1)).sum(axis=1)
+        of_some.append(max(of_some[-1], (disclosed / k).max(initial=0) / TOLD))
         of_all.append(-0.5 * np.log2(epsilon) * (q.shape[1] + 1) / n / TOLD)
     return np.array(of_some[1:]), np.array(of_all[1:])
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from batchcorr._anndata import matrices
 from batchcorr._anndata.labels import read_labels
-from batchcorr.design.confounding import Spread, association
+from batchcorr.design.confounding import ColumnProducts, association
 from batchcorr.design.findings import LEVELS, Finding, apart
 from batchcorr.errors import InputError
 from batchcorr.estimators.audit import (
@@ -248,12 +248,12 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:
     """The association of every covariate with batch."""
-    spread = Spread.of(sums.n, sums.columns, sums.gram)
+    products = ColumnProducts.of(sums.n, sums.columns, sums.gram)
     terms = metadata.terms[: metadata.kept]
     found = {}
     for term in dict.fromkeys(terms):
         columns = [k for k, other in enumerate(terms) if other == term]
-        found[term] = association(spread, columns) if metadata.n_batches > 1 else 0.0
+        found[term] = association(products, columns) if metadata.n_batches > 1 else 0.0
     return pd.Series(found, name="association", dtype=float)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.arrays import moments
-from batchcorr.design.confounding import association
+from batchcorr.design.confounding import ColumnProducts, association
 from batchcorr.design.design import Design
 from batchcorr.errors import (
     AssociationWarning,
@@ -18,7 +18,6 @@ from batchcorr.errors import (
     DesignError,
     InputError,
 )
-from batchcorr.estimators.checks import spread_of
 
 METHODS = [bc.ComBat, bc.Standardize, bc.RemoveBatchEffect]
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -396,7 +395,11 @@ def measure(batch, z):
     codes = np.unique(batch, return_inverse=True)[1]
     z = np.asarray(z, dtype=float).reshape(len(codes), -1)
     sums = moments(np.zeros((len(codes), 2)), Design.of(codes, None, z))
-    return association(spread_of(sums), range(z.shape[1])), len(codes), codes.max() + 1
+    return (
+        association(ColumnProducts.of_moments(sums), range(z.shape[1])),
+        len(codes),
+        codes.max() + 1,
+    )
 
 
 def adjusted(squared, n, n_batches):

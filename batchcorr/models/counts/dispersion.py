@@ -261,13 +261,13 @@ def batch_dispersions(
         z = z[:, :0]
     totals = np.concatenate([block.sum(axis=1) for _, block in counts.blocks()])
     enough = totals >= FEWEST
-    told = counts.take(features=enough)
-    beta = np.full((told.shape[0], 1 + z.shape[1]), np.nan)
+    counted = counts.take(features=enough)
+    beta = np.full((counted.shape[0], 1 + z.shape[1]), np.nan)
     profile = np.empty(len(beta))
 
     def below(fourth_root: float) -> float:
         at = np.array([fourth_root**4])
-        for part, block in told.blocks():
+        for part, block in counted.blocks():
             profile[part] = _likelihoods(block, z, offset, at, beta[part])[:, 0]
         return -float(profile.sum())
 
@@ -278,7 +278,7 @@ def batch_dispersions(
     dispersions = np.full(n_features, common)
     if own:
         multiples = np.empty(len(beta))
-        for part, block in told.blocks():
+        for part, block in counted.blocks():
             values = _likelihoods(block, z, offset, common * 2**GRID, beta[part])
             multiples[part] = 2 ** maximize_spline(values)
             if progress is not None:

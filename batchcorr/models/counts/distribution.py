@@ -256,10 +256,10 @@ def match_quantiles(
             if abs(p - 1) < tail:
                 continue
             sd_old = math.sqrt(mu * (1 + phi * mu))
-            target, spread = new_mu[g, i], new_phi[g]
-            sd_new = math.sqrt(target * (1 + spread * target))
+            target, phi_new = new_mu[g, i], new_phi[g]
+            sd_new = math.sqrt(target * (1 + phi_new * target))
             guess = target + (y - below - mu) * sd_new / sd_old
-            value = below + quantile(p, target, spread, guess)
+            value = below + quantile(p, target, phi_new, guess)
             if value > bound[g, i]:
                 value = max(bound[g, i], y)
                 capped[g] += 1

@@ -70,10 +70,10 @@ def _gather(y, library, cells, at, phi, beta, n_batches, sums, work):
     for i in range(len(y)):
         c = cell[i]
         mu = library[i] * at[c]
-        spread = phi[batch[c]]
-        q = 1 / (1 + spread * mu)
+        dispersion = phi[batch[c]]
+        q = 1 / (1 + dispersion * mu)
         sums[0, c] += (y[i] - mu) * q
-        sums[1, c] += mu * (1 + spread * y[i]) * q * q
+        sums[1, c] += mu * (1 + dispersion * y[i]) * q * q
     work[:] = 0.0
     gradient = work[0]
     for c in range(len(batch)):

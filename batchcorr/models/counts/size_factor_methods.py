@@ -1,4 +1,4 @@
-r"""The methods of size factors: what each learns, and how it measures a sample by it.
+r"""The methods of size factors: what each is fitted to, and how it measures a sample by it.
 
 With x_ij the count of feature j in sample i, N_i its total and L_i = f_i N_i its
 effective library, the factors of edgeR are, up to a constant that makes their product 1,
@@ -21,47 +21,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from batchcorr.errors import InputError
+from batchcorr.models.counts.samples import Samples
 from batchcorr.models.counts.trimmed_mean import paired_trimmed_mean, trimmed_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.counts.size_factors import Reference
+    from batchcorr.models.counts.samples import Merge, Reference, Work
 
-__all__ = ["METHODS", "Samples"]
-
-
-class Samples(Protocol):
-    """Counts, one sample after the other: the columns and values that are positive.
-
-    They may lie in many blocks, in different places: what is learned from all of them is
-    learned from each block and merged, by functions that can be sent there.
-    """
-
-    n_features: int
-    first: int
-
-    @property
-    def totals(self) -> NDArray[np.float64]:
-        """Sum of the counts of each sample: (n,)."""
-
-    def __getitem__(self, i: int, /) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Return the features with counts of sample i, and the counts."""
-
-    def gather(self, work: Work, merge: Merge) -> Any:
-        """Work on every block of samples, and merge the results of neighbours."""
+__all__ = ["METHODS"]
 
 
-Work: TypeAlias = Callable[[Samples], Any]
-Merge: TypeAlias = Callable[[list[Any]], Any]
-
-
-# -- what is learned ---------------------------------------------------------------
+# -- what they are fitted to ---------------------------------------------------------------
 
 
 def _filled(samples: Samples) -> list[int]:
@@ -198,20 +174,20 @@ def _quantile(positive: NDArray[np.float64], n: int, share: float) -> float:
     return float(values[low] + (at - low) * (values[high] - values[low]))
 
 
-Learn: TypeAlias = Callable[[Samples, Any], tuple[Any, float]]
+Fit: TypeAlias = Callable[[Samples, Any], tuple[Any, float]]
 Factor: TypeAlias = Callable[[Any, Any, float, Any], float]
 
 
 class Rule(NamedTuple):
-    """How a method learns and measures, and when it cannot.
+    """How a method is fitted and measures, and when it cannot.
 
     `read` and `merge` are the first read, together with which the totals are found;
-    `learn` takes what it gave.
+    `fit` takes what it gave.
     """
 
     read: Work | None
     merge: Merge
-    learn: Learn
+    fit: Fit
     factor: Factor | None
     of_library: bool = True
     centred: bool = True

@@ -1,56 +1,40 @@
 """Size factors: how deeply samples were sequenced, measured against what is frozen.
 
-`learn` finds what samples are measured against, the `Reference`, and their factors;
-`measure` finds the factors of any samples, one by one; `libraries` turns factors into
-effective libraries. What the methods are is in `size_factor_methods`.
+`fit_reference` finds what samples are measured against, the `Reference`, and their factors;
+`measure` finds the factors of any samples, one by one; `scaled_totals` turns factors into
+effective library sizes. What the methods are is in `size_factor_methods`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchcorr.errors import InputError, did_you_mean, some
+from batchcorr.models.counts.samples import Reference
 from batchcorr.models.counts.size_factor_methods import METHODS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.models.counts.size_factor_methods import Samples
+    from batchcorr.models.counts.samples import Samples
 
-__all__ = ["METHODS", "Reference", "learn", "libraries", "measure"]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What samples are measured against.
-
-    Attributes
-    ----------
-    method
-        Name of the method.
-    profile
-        By feature, (G,): counts of the reference sample (tmm, tmmwsp), the logarithm of
-        g and -inf where a feature takes no part (rle, median_of_ratios, poscounts), or
-        whether a feature takes part (upperquartile). Empty for totals.
-    library
-        Total of the reference sample; for median_of_ratios and poscounts, of a sample
-        whose factor is 1.
-    centre
-        Geometric mean of the factors of fit, which all factors are divided by.
-    """
-
-    method: str
-    profile: NDArray[Any]
-    library: float = 1.0
-    centre: float = 1.0
+__all__ = [
+    "METHODS",
+    "Reference",
+    "fit_reference",
+    "measure",
+    "scaled_totals",
+]
 
 
-def learn(samples: Samples, method: str) -> tuple[Reference, NDArray[np.float64]]:
-    """Learn what samples are measured against; return it and their factors, (n,).
+def fit_reference(
+    samples: Samples, method: str
+) -> tuple[Reference, NDArray[np.float64]]:
+    """What samples are measured against, and their factors, (n,).
 
     Samples without counts take no part, and have the factor 1.
 
@@ -71,7 +55,7 @@ def learn(samples: Samples, method: str) -> tuple[Reference, NDArray[np.float64]
     if not len(filled):
         msg = "All counts are 0: there is nothing to learn from."
         raise InputError(msg)
-    reference = Reference(method, *rule.learn(samples, found))
+    reference = Reference(method, *rule.fit(samples, found))
     factors = measure(samples, reference)
     if rule.centred:
         centre = float(np.exp(np.mean(np.log(factors[filled]))))
@@ -84,7 +68,7 @@ def learn(samples: Samples, method: str) -> tuple[Reference, NDArray[np.float64]
 
 
 def measure(samples: Samples, reference: Reference) -> NDArray[np.float64]:
-    """Return the factors of samples, (n,), each measured on its own.
+    """The factors of samples, (n,), each measured on its own.
 
     Raises
     ------
@@ -119,12 +103,12 @@ def _factors(samples: Samples, reference: Reference) -> NDArray[np.float64]:
     return factors
 
 
-def libraries(
+def scaled_totals(
     reference: Reference,
     totals: NDArray[np.float64],
     factors: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return effective libraries, (n,): totals times factors, 0 without counts."""
+    """Effective library sizes, (n,): totals times factors, 0 without counts."""
     if METHODS[reference.method].of_library:
         return totals * factors
     return np.where(totals > 0, factors * reference.library, 0.0)

@@ -74,9 +74,9 @@ def trimmed_mean(
     if np.abs(m).max() < SAME:
         return 1.0
     keep = _central(m, TRIM_M) & _central(a, TRIM_A)
-    spread = (library - counts) / library / counts
-    spread += (reference_library - reference) / reference_library / reference
-    return _weighted(m[keep], spread[keep])
+    variance = (library - counts) / library / counts
+    variance += (reference_library - reference) / reference_library / reference
+    return _weighted(m[keep], variance[keep])
 
 
 def paired_trimmed_mean(
@@ -140,8 +140,8 @@ def _rank(ordered: NDArray[np.float64], value: np.float64) -> float:
     return float(first + 1 + last) / 2
 
 
-def _weighted(m: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
-    """Return 2 to the mean of M, weighted by 1 / spread; 1 where there is none."""
+def _weighted(m: NDArray[np.float64], variance: NDArray[np.float64]) -> float:
+    """Return 2 to the mean of M, weighted by 1 / variance; 1 where there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = float(np.sum(m / spread) / np.sum(1 / spread))
+        mean = float(np.sum(m / variance) / np.sum(1 / variance))
     return float(2.0**mean) if np.isfinite(mean) else 1.0

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import batchcorr as bc
 from batchcorr.arrays.counts import CountRows, canonical, totals
 from batchcorr.errors import EmptySampleWarning, InputError
-from batchcorr.models.counts.size_factors import learn, measure
+from batchcorr.models.counts.size_factors import fit_reference, measure
 from batchcorr.models.counts.trimmed_mean import _log2
 
 METHODS = [
@@ -176,7 +176,7 @@ def test_the_reference_sample_is_edger_s(golden, name):
     case = golden(name)
     sums, _ = totals(case["counts"])
     np.testing.assert_array_equal(sums, case["lib_size"])
-    reference, _ = learn(CountRows(case["counts"], sums), "tmm")
+    reference, _ = fit_reference(CountRows(case["counts"], sums), "tmm")
     expected = case["counts"][case["tmm_ref_column0"]]
     np.testing.assert_array_equal(reference.profile, expected)
     assert reference.library == expected.sum()
@@ -244,7 +244,7 @@ def test_depth_does_not_move_factors(method):
 def test_a_sample_is_measured_alike_alone_and_beside_others(method):
     counts = make_counts()
     rows = CountRows(counts, totals(counts)[0])
-    reference, factors = learn(rows, method)
+    reference, factors = fit_reference(rows, method)
     for i in (0, 7):
         alone = counts[[i]]
         found = measure(CountRows(alone, totals(alone)[0]), reference)
@@ -297,7 +297,7 @@ def test_upper_quartile_of_zero():
 
 def test_a_sample_that_shares_no_feature_with_those_of_fit():
     counts = np.array([[3, 4, 0], [5, 1, 0]])
-    reference, _ = learn(CountRows(counts, counts.sum(axis=1)), "poscounts")
+    reference, _ = fit_reference(CountRows(counts, counts.sum(axis=1)), "poscounts")
     other = np.array([[0, 0, 8]])
     with pytest.raises(InputError, match="none of their counts is in a feature"):
         measure(CountRows(other, other.sum(axis=1)), reference)
