@@ -153,8 +153,19 @@ def with_batch_weights(moments: Moments) -> tuple[Moments, Floats]:
     ----------
     moments
         Of all batches; features with missing values take no part in the weights.
+
+    Raises
+    ------
+    InputError
+        If every feature has missing values.
     """
     complete = np.flatnonzero((moments.n == moments.rows).all(axis=0))
+    if not len(complete):
+        msg = (
+            "Every feature has missing values, and variances of batches are told by "
+            "features without: use equal_variances=True, or fill values in."
+        )
+        raise InputError(msg)
     own = moments if moments.n.shape[1] == 1 else moments.select_features(complete)
     if own.n.shape[1] > 1:  # all complete: their samples are the same
         own = replace(

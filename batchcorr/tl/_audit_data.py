@@ -144,6 +144,7 @@ def _variance(sums: Moments) -> Floats | None:
     """The variances of batches over all features, by restricted maximum likelihood."""
     fit = LinearFit.of(sums)
     residual = sums.rows.sum() - sums.n_batches - sums.n_columns
-    if sums.n_batches < 2 or residual < 2 or not fit.solved.any():
+    complete = (sums.n == sums.rows).all(axis=0).any()
+    if sums.n_batches < 2 or residual < 2 or not (complete and fit.solved.any()):
         return None
     return np.asarray(1 / with_batch_weights(sums)[1], dtype=np.float64)
