@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr._anndata import matrices
 from batchcorr._files.atomic import replacing
-from batchcorr._report.gather import Question, gather
+from batchcorr._report.gather import gather
 from batchcorr._report.matrices import compared
 from batchcorr._report.page import page
+from batchcorr._report.question import Question
 from batchcorr.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def report(
     *,
     covariates: Any = None,
     test: Any = None,
+    labels: str | None = None,
     layer: str | None = None,
     corrected: str | None = None,
     title: str | None = None,
@@ -51,6 +53,9 @@ def report(
     test
         What is tested, as in `tl.differential`: a column of `obs`, or ``(column, level,
         reference)``. Uncorrected values are tested, batch in the model.
+    labels
+        Column of `obs` with what should stay apart, such as cell types, for the
+        evaluation.
     layer
         Layer with the uncorrected values; None: where the correction found them, or a
         layer in which they were kept.
@@ -79,8 +84,8 @@ def report(
     The page holds everything it needs, asks for nothing from the network and lets no
     other script run. Pictures are of two principal components of the 2,000 features that
     vary most, and of counts logarithms are taken for them; labels and names of samples
-    are in the page: think of it before you send it to someone. Some ten reads of the
-    matrix.
+    are in the page: think of it before you send it to someone. Some
+    fifty reads of the matrix.
 
     Examples
     --------
@@ -98,7 +103,7 @@ def report(
     matrices.require_adata(adata)
     found = compared(adata, layer, corrected)
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
-    question = Question(*columns, test, title or "Batch report")
+    question = Question(*columns, test, labels, title or "Batch report")
     text = page(gather(adata, question, found))
     with replacing(path) as part:
         part.write_bytes(text.encode("utf-8"))

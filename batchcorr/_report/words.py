@@ -26,7 +26,7 @@ class Shares(NamedTuple):
 
 def share(value: float) -> str:
     """A share in percent, with a minus that is one."""
-    return f"{value:.0%}".replace("-", "−")
+    return f"{value:.0%}".replace("-0%", "0%").replace("-", "−")
 
 
 def verdict(
@@ -83,6 +83,8 @@ def _of_correction(found: Compared, shares: Shares) -> str:
 
 
 def _of_use(audit: Audit, found: Compared, test: str | None) -> str:
+    if any(finding.code == "one_batch" for finding in audit.findings):
+        return "Check that this is the column with the batch."
     if audit.blocks:
         return (
             "No method can mend this: only other samples, or a question that does not "
@@ -116,7 +118,7 @@ def cautions(
 ) -> list[str]:
     """What not to do with these data."""
     told = []
-    if audit.blocks:
+    if audit.blocks and len(audit.batches) > 1:
         told.append(
             "Do not correct these data for this batch: what is confounded cannot be "
             "told apart by any method, and a result would be made up."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.sparse.linalg as spla
@@ -18,6 +18,7 @@ import scipy.sparse.linalg as spla
 from batchcorr.arrays.operations import operation
 from batchcorr.arrays.passes import apply
 from batchcorr.errors import InputError
+from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.design.design import Design
-    from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.moments import Moments
 
 __all__ = ["CorrectedMatrix", "arranged", "gram_times", "times", "transposed_times"]
@@ -118,6 +118,12 @@ class CorrectedMatrix:
     moments: Moments
 
     __array_ufunc__ = None  # U @ C is for C to compute, not for U
+
+    @classmethod
+    def unchanged(cls, x: Any, design: Design, moments: Moments) -> Self:
+        """A matrix as it is, for what is made for corrected ones."""
+        one, none = np.ones(moments.mean.shape), np.zeros((0, x.shape[1]))
+        return cls(x, design, LocationScale(one, 0 * one, none, none), moments)
 
     def __repr__(self) -> str:
         """Say what this is, not all that it holds."""

@@ -42,6 +42,12 @@ def report(
             "values.",
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Column of obs with what should stay apart: cell types."
+        ),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +101,7 @@ def report(
                 target,
                 batch,
                 test=test,
+                labels=labels,
                 layer=layer,
                 corrected=corrected,
                 title=title or source.name,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from batchcorr.errors import InputError
 from batchcorr.models.batch_weights import batch_weights
 from batchcorr.models.generalized_inverse import determined
 from batchcorr.models.linear_model import LinearFit

@@ -13,7 +13,6 @@ from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.metrics._structure_kept import products_kept, values_kept
-from batchcorr.models.location_scale import LocationScale
 from batchcorr.tl._embedding_scores import Score, embedding_scores, pc_scores
 from batchcorr.tl._evaluate_study import Study
 from batchcorr.tl._evaluation import Evaluation
@@ -235,11 +234,7 @@ def _components(
     """Principal components of a layer as it is, of features without missing values."""
     sums = study.whole(by_group).select([])
     n_features = sums.n_features
-    none = np.zeros((0, n_features))
-    same = LocationScale(
-        np.ones(sums.mean.shape), np.zeros(sums.mean.shape), none, none
-    )
-    matrix = CorrectedMatrix(x, study.design.without_kept(), same, sums)
+    matrix = CorrectedMatrix.unchanged(x, study.design.without_kept(), sums)
     chosen = np.broadcast_to((sums.n == sums.rows).all(axis=0), (n_features,))
     if "highly_variable" in adata.var.columns:
         marked = adata.var["highly_variable"].to_numpy() == True  # noqa: E712

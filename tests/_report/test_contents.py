@@ -81,12 +81,22 @@ def test_numbers_are_those_of_the_analyses(adata, report):
     np.testing.assert_allclose(
         [row[place] for row in rows], table["p_adjusted"], rtol=1e-3
     )
-    for layer in (None, "corrected"):
-        share = bc.metrics.variance_explained(
-            adata, "batch", covariates="group", layer=layer
-        )
-        text = f"{100 * share.batch_beyond_covariates:.1f}".removesuffix(".0")
-        assert text.replace("-", "−") + "%" in page.text
+    scores = bc.tl.evaluate(
+        adata, "batch", covariates=["group"], layers=[None, "corrected"]
+    )
+    for score in ("batch_beyond_covariates", "batch_predicted", "variance[group]"):
+        for layer in ("X", "corrected"):
+            cell = [
+                frame[score][layer]
+                for frame in (scores.scores, scores.low, scores.high)
+            ]
+            text = f"{cell[0]:.2f} ({cell[1]:.2f} to {cell[2]:.2f})"
+            assert text.replace("-0.00", "0.00").replace("-", "−") in page.text
+    share = bc.metrics.variance_explained(
+        adata, "batch", covariates="group", layer="corrected"
+    )
+    text = f"{share.batch_beyond_covariates:.0%}".replace("-", "−")
+    assert f"Corrected by ComBat, batch explains {text}" in page.text
     assert "removed by ComBat [1] with parametric priors, keeping group." in page.text
     assert "bc.tl.differential(adata, 'batch', 'group')" in page.text
 

@@ -122,6 +122,17 @@ def test_counts_libraries_and_features():
     assert sizes["y"] / sizes["x"] == pytest.approx(10, rel=0.1)
 
 
+def test_values_that_every_feature_misses_somewhere_are_looked_at():
+    adata = study(*UNEVEN)
+    for feature in range(adata.n_vars):
+        adata.X[feature % adata.n_obs, feature] = np.nan
+    found = bc.tl.audit(adata, "batch", test="group")
+    of_design = bc.tl.audit(ad.AnnData(obs=adata.obs), "batch", test="group")
+    pd.testing.assert_frame_equal(found.predicted, of_design.predicted)
+    with pytest.raises(InputError, match="Every feature has missing values"):
+        bc.tl.differential(adata, "batch", "group", equal_variances=False)
+
+
 def test_without_values_the_design_alone_is_looked_at():
     adata = study(*UNEVEN)
     bare = ad.AnnData(obs=adata.obs)

@@ -1,0 +1,123 @@
+"""What is left of batch and kept of the rest, before and after, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anndata
+import numpy as np
+
+from batchcorr import tl
+from batchcorr.errors import DesignError, InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from batchcorr._report.matrices import Compared
+    from batchcorr._report.question import Question
+    from batchcorr.tl import Evaluation
+
+__all__ = ["Scores", "scores"]
+
+WORDS = {
+    "batch_variance": "variance that batch explains (adjusted R²)",
+    "batch_beyond_covariates": "variance that batch explains beyond {beyond}",
+    "pc_regression": "principal components that batch explains (R²)",
+    "ilisi": "batches among neighbours (iLISI; 1: one alone)",
+    "batch_predicted": "batch told from components (balanced accuracy)",
+    "clisi": "{labels} among neighbours (cLISI; 1 is best)",
+    "ari": "clusters that are {labels} (ARI; 1 is best)",
+    "nmi": "clusters that are {labels} (NMI; 1 is best)",
+    "structure_kept": "correlation with values before, within batches",
+}
+"""What each score is called; those of the covariates are ``variance[column]``."""
+
+
+class Row(NamedTuple):
+    """One score: its name, a cell for each matrix, and what chance would give."""
+
+    name: str
+    cells: list[str]
+    chance: str
+
+
+class Scores(NamedTuple):
+    """The scores that are shown.
+
+    Attributes
+    ----------
+    columns
+        Before and after, or one of them.
+    rows
+        A row a score.
+    notes
+        What is worth knowing of them.
+    n_obs
+        Samples that neighbours, clusters and the classifier were of.
+    why_not
+        Why there are none; else empty.
+    """
+
+    columns: list[str]
+    rows: list[Row]
+    notes: list[str]
+    n_obs: int
+    why_not: str = ""
+
+
+def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
+    """Evaluate what is compared; `adata` is what holds the labels."""
+    marks = adata.var[[name for name in adata.var if name == "highly_variable"]]
+    own = anndata.AnnData(obs=adata.obs, var=marks)
+    for name, values in (("before", found.before), ("after", found.after)):
+        if values is not None:
+            own.layers[name] = values.matrix
+    embeddings = []
+    if found.embedding is not None:
+        own.obsm["after"], embeddings = adata.obsm[found.embedding], ["after"]
+    try:
+        evaluation = tl.evaluate(
+            own,
+            question.batch,
+            covariates=question.explained,
+            labels=question.labels,
+            layers=list(own.layers),
+            embeddings=embeddings,
+        )
+    except (DesignError, InputError) as error:
+        return Scores([], [], [], 0, str(error))
+    return _in_words(evaluation, question.beyond, question.labels)
+
+
+def _in_words(evaluation: Evaluation, beyond: str, labels: str | None) -> Scores:
+    names = list(map(str, evaluation.scores.index))
+    rows = []
+    for score in map(str, evaluation.scores.columns):
+        if score == "batch_beyond_covariates" and not beyond:
+            continue
+        cells = [
+            _cell(*(float(frame[score][name]) for frame in _frames(evaluation)))
+            for name in names
+        ]
+        chances = evaluation.chance[score].dropna()
+        chance = f"{chances.iloc[-1]:.2f}" if len(chances) else "–"
+        column = score.removeprefix("variance[").removesuffix("]")
+        words = WORDS.get(score, f"variance that {column} explains within batches")
+        if score in WORDS:
+            words = words.replace("{beyond}", beyond).replace("{labels}", str(labels))
+        rows.append(Row(words, cells, chance))
+    return Scores(names, rows, evaluation.notes, evaluation.n_obs)
+
+
+def _frames(evaluation: Evaluation) -> tuple[Any, Any, Any]:
+    return evaluation.scores, evaluation.low, evaluation.high
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    """A score with its interval."""
+    if np.isnan(value):
+        return "–"
+    text = f"{value:.2f}"
+    if not (np.isnan(low) or np.isnan(high)):
+        text += f" ({low:.2f} to {high:.2f})"
+    return text.replace("-0.00", "0.00").replace("-", "−")
