@@ -30,16 +30,19 @@ def correct(
     covariates: Any = None,
     nuisance: Any = None,
     weights: Any = None,
+    missing: str = "error",
     **parameters: Any,
 ) -> AnnData | None:
     """Fit a method to an AnnData and correct the same AnnData; see `pp.correct`."""
     with collected() as texts:
         step = begin(adata, place)
         step.warn_if_repeated()
-        labels = read_labels(step.adata, batch_key, covariates, nuisance)
+        labels = read_labels(
+            step.adata, batch_key, covariates, nuisance, missing=missing
+        )
         estimator = make_estimator(method, parameters, labels.formula)
         step.allow_dense(estimator)
-        read = fit_matrix(step.x, adata.var_names, estimator, labels, weights)
+        read = fit_matrix(step.x, step.names, estimator, labels, weights)
         step.finish(
             estimator,
             labels.keys,
@@ -65,7 +68,8 @@ def apply(
         if not correction.record.normalizes:
             step.warn_if_repeated()
         step.allow_dense(correction)
-        warn_of_order(adata, correction)
+        if place.obsm is None:
+            warn_of_order(adata, correction)
         if correction.record.scale == "log":
             warn_if_unlogged(step.x, type(correction).__name__)
         labels = labels_for(step.adata, correction, batch_key, covariates, nuisance)

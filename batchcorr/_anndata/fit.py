@@ -30,6 +30,7 @@ def fit(
     nuisance: Any = None,
     weights: Any = None,
     layer: str | None = None,
+    missing: str = "error",
     **parameters: Any,
 ) -> Corrector:
     """Fit a correction to an AnnData and leave the AnnData as it is.
@@ -48,6 +49,9 @@ def fit(
         For `remove_batch_effect` only.
     layer
         Layer to fit to; None: X.
+    missing
+        ``"level"``: missing labels of batch and covariates are a level of their own, in
+        new samples too; ``"error"``: they are refused.
     **parameters
         Parameters of the method's estimator.
 
@@ -71,7 +75,7 @@ def fit(
     >>> bc.pp.apply(adata, correction, key_added="standardized")
     """
     require_adata(adata)
-    labels = read_labels(adata, batch_key, covariates, nuisance)
+    labels = read_labels(adata, batch_key, covariates, nuisance, missing=missing)
     estimator = make_estimator(method, parameters, labels.formula)
     x = get_matrix(adata, layer)
     fit_matrix(x, adata.var_names, estimator, labels, weights)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from batchcorr._anndata.missing import with_level
 from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.metadata import Labels
 
@@ -38,8 +39,23 @@ def read_labels(
     nuisance: Any,
     *,
     needed: bool = True,
+    missing: str = "error",
 ) -> ObsLabels:
-    """Read batch, covariates and nuisances from `obs`; a batch may be not needed."""
+    """Read batch, covariates and nuisances from `obs`.
+
+    Parameters
+    ----------
+    adata, batch_key, covariates, nuisance
+        The data, and what names columns of it.
+    needed
+        Whether there must be a batch.
+    missing
+        "level": missing labels are a level of their own, "missing"; "error": they stay
+        what they are, and whoever reads them refuses them.
+    """
+    if missing not in {"error", "level"}:
+        msg = f"missing must be 'error' or 'level', not {missing!r:.40}."
+        raise InputError(msg)
     batch: Any = None
     keys: Sequence[str] = []
     if isinstance(batch_key, list | tuple) and not batch_key:
@@ -82,7 +98,10 @@ def read_labels(
         "covariates": names["covariate"],
         "nuisance": names["nuisance"],
     }
-    return ObsLabels(Labels(batch, kept, removed), formula, saved)
+    given = Labels(batch, kept, removed)
+    if missing == "level":
+        given, saved["missing_labels"] = with_level(given)
+    return ObsLabels(given, formula, saved)
 
 
 def labels_for(
@@ -107,7 +126,10 @@ def labels_for(
         covariates = columns.get("covariates")
     if nuisance is None:
         nuisance = columns.get("nuisance")
-    return read_labels(adata, batch_key, covariates, nuisance, needed=needed)
+    missing = "error" if columns.get("missing_labels") is None else "level"
+    return read_labels(
+        adata, batch_key, covariates, nuisance, needed=needed, missing=missing
+    )
 
 
 def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:

@@ -90,6 +90,7 @@ def make(
             "batch": columns.get("batch"),
             "covariates": columns.get("covariates"),
             "nuisance": columns.get("nuisance") or [],
+            "missing": columns.get("missing_labels") or {},
             "n_obs": adata.n_obs,
             "n_vars": adata.n_vars,
             "normalizes": method.normalizes,
@@ -154,12 +155,14 @@ def read(adata: AnnData, key: str) -> dict[str, Any] | None:
     } | record
 
 
-def steps_of(adata: AnnData, layer: str | None, x: Any) -> list[dict[str, Any]]:
-    """The records of the steps that made the values of X or a layer, oldest first.
+def steps_of(
+    adata: AnnData, layer: str | None, x: Any, *, obsm: str | None = None
+) -> list[dict[str, Any]]:
+    """The records of the steps that made the values of a matrix, oldest first.
 
     A step is not among them if the values are back to what they were before it.
     """
-    key = key_of(layer)
+    key = key_of(layer, obsm=obsm)
     last = read(adata, key)
     if last is not None and "earlier" in last:
         steps = [*last.pop("earlier"), last]
@@ -197,19 +200,24 @@ def write(adata: AnnData, key: str, record: dict[str, Any]) -> None:
 
 
 def warn_if_repeated(
-    steps: list[dict[str, Any]], layer: str | None, *, kept: bool = False
+    steps: list[dict[str, Any]],
+    layer: str | None,
+    *,
+    kept: bool = False,
+    obsm: str | None = None,
 ) -> None:
     """Warn if a matrix was corrected before, and is to be once more."""
     by = [str(step.get("method")) for step in steps if not step["normalizes"]]
     if not by:
         return
     what = f"layer {layer!r}" if layer else "X"
+    what = what if obsm is None else f"obsm {obsm!r}"
     msg = (
         f"{what} was corrected before, by {by[-1]}: correcting twice removes biology "
         "with each round. Start from the uncorrected values"
         + ("." if kept else ", and keep them with key_added=.")
         + f" If {what} was made anew since, delete its record: "
-        f"del adata.uns[{RECORDS!r}][{key_of(layer)!r}]."
+        f"del adata.uns[{RECORDS!r}][{key_of(layer, obsm=obsm)!r}]."
     )
     warn(msg, RepeatWarning)
 

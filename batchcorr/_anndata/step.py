@@ -10,12 +10,15 @@ import numpy as np
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.interrupts import uninterrupted
+from batchcorr._anndata.labels import obsm_columns
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.matrix import as_matrix, is_sparse, on_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import pandas as pd
     from anndata import AnnData
 
     from batchcorr.estimators.base import Corrector
@@ -36,12 +39,16 @@ class Place(NamedTuple):
         Whether a sparse matrix may become a large dense one; None: if memory allows.
     copy
         Whether a copy of the AnnData gets the result, and is returned.
+    obsm
+        The matrix of `obsm` to read, and where the result goes without `key_added`, which
+        then names another one; None: X or the layer.
     """
 
     layer: str | None = None
     key_added: str | None = None
     dense: bool | None = None
     copy: bool = False
+    obsm: str | None = None
 
 
 @dataclass
@@ -81,8 +88,18 @@ class Step:
 
     def warn_if_repeated(self) -> None:
         """Warn if the matrix was corrected before."""
-        layer, key_added, *_ = self.place
-        records.warn_if_repeated(self.earlier, layer, kept=bool(key_added))
+        place = self.place
+        records.warn_if_repeated(
+            self.earlier, place.layer, kept=bool(place.key_added), obsm=place.obsm
+        )
+
+    @property
+    def names(self) -> pd.Index[str]:
+        """Names of the features of `x`."""
+        names: pd.Index[str] = self.adata.var_names
+        if self.place.obsm is not None:
+            names = obsm_columns(self.adata, self.place.obsm).columns
+        return names
 
     def finish(
         self,
@@ -106,8 +123,11 @@ class Step:
             write it: the matrix itself, or None.
         """
         adata, x, layer = self.adata, self.x, self.place.layer
-        positions = matched_features(adata, estimator)
+        embedded = self.place.obsm is not None
+        positions = None if embedded else matched_features(adata, estimator)
         record = records.make(adata, estimator, columns, layer, self.earlier, x=x)
+        if embedded:
+            record |= {"source": f"obsm {self.place.obsm}", "n_vars": x.shape[1]}
         with uninterrupted():
             if positions is None:
                 result = change(x, x if self._in_place(estimator) else None)
@@ -116,11 +136,14 @@ class Step:
                 result = matrices.replace_features(x, positions, corrected)
             matrices.make_actual(adata)
             record = records.finish(record, warned, result)
-            matrices.set_matrix(adata, result, layer, self.place.key_added)
+            if self.place.obsm is not None:
+                adata.obsm[self.place.key_added or self.place.obsm] = result
+            else:
+                matrices.set_matrix(adata, result, layer, self.place.key_added)
             records.write(adata, self.key, record)
 
     def _in_place(self, estimator: Corrector) -> bool:
-        if self.place.key_added is not None:
+        if self.place.key_added is not None or self.place.obsm is not None:
             return False
         if self.sparse and not estimator.keeps_sparse_:
             return False
@@ -132,9 +155,28 @@ def begin(adata: Any, place: Place) -> Step:
     adata = matrices.require_adata(adata)
     if place.copy:
         adata = matrices.copied(adata)
-    x = matrices.get_matrix(adata, place.layer)
-    earlier = records.steps_of(adata, place.layer, x)
-    key = records.key_of(place.key_added or place.layer)
-    if place.key_added is not None:
+    layer, obsm, key_added = place.layer, place.obsm, place.key_added
+    if obsm is None:
+        x = matrices.get_matrix(adata, layer)
+        key = records.key_of(key_added or layer)
+    else:
+        x = _embedding(adata, obsm, layer)
+        key = records.key_of(obsm=key_added or obsm)
+    earlier = records.steps_of(adata, layer, x, obsm=obsm)
+    if key_added is not None:
         records.read(adata, key)  # refuses what is no record
     return Step(adata, x, place, earlier, key, is_sparse(x))
+
+
+def _embedding(adata: AnnData, obsm: str, layer: str | None) -> Any:
+    """A matrix of `obsm`, whose columns are features."""
+    if layer is not None:
+        msg = "Give layer= or obsm=, not both: one matrix is corrected."
+        raise InputError(msg)
+    if obsm not in adata.obsm:
+        msg = (
+            f"There is no {obsm!r} in adata.obsm. "
+            f"{did_you_mean(obsm, adata.obsm.keys())}"
+        )
+        raise MissingKeyError(msg)
+    return obsm_columns(adata, obsm).to_numpy()

@@ -13,6 +13,7 @@ from batchcorr.cli.arguments import arguments, memory_bytes
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
 from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.missing import Missing, drop_missing, note_left_out
 from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import (
     TableOptions,
@@ -50,6 +51,7 @@ def correct(
     formula: options.Formula = None,
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
+    missing: Missing = "error",
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
     settings: options.Settings = None,
@@ -97,6 +99,10 @@ def correct(
             settings=settings,
         )
         if stream:
+            if missing == "drop":
+                msg = "samples of files are not left out in blocks: error or level."
+                raise typer.BadParameter(msg, param_hint="--missing")
+            given["missing"] = missing
             from batchcorr._anndata.step import Place
             from batchcorr.outofcore.correct import fit_file
             from batchcorr.outofcore.source import Resources
@@ -115,8 +121,10 @@ def correct(
         from batchcorr import pp
 
         adata, layout = open_data(source, tables)
+        adata, left_out = drop_missing(adata, given, missing)
         _, layer = normalize(adata, normalization, layer, key_added)
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
+        note_left_out(adata, key_added or layer or "X", left_out)
         save_data(adata, target, layout, layer=layer, compress=compress)
         tell(adata, target, key_added or layer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from batchcorr.cli.arguments import arguments
 from batchcorr.cli.console import reporting, say
 from batchcorr.cli.correct import check_options, columns_used, tell
 from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
+from batchcorr.cli.missing import Missing, drop_missing
 from batchcorr.cli.normalizing import Normalization, normalize, normalize_as_fitted
 from batchcorr.cli.samples import (
     TableOptions,
@@ -23,6 +25,10 @@ from batchcorr.cli.samples import (
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anndata import AnnData
+
     from batchcorr.estimators.base import Corrector
 
 __all__ = ["apply", "fit"]
@@ -58,6 +64,7 @@ def fit(
     formula: options.Formula = None,
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
+    missing: Missing = "error",
     layer: options.Layer = None,
     log_normalize: options.LogNormalize = None,
     quantile_normalize: options.QuantileNormalize = False,
@@ -87,6 +94,7 @@ def fit(
         "--covariate": covariates,
         "--formula": formula,
         "--nuisance": nuisances,
+        "--missing": None if missing == "error" else missing,
         "--layer": layer,
         "--log-normalize": log_normalize,
         "--quantile-normalize": quantile_normalize,
@@ -111,8 +119,9 @@ def fit(
             del given["batch_key"]
             fitted, learned = _fit_sites(sources, given)
         else:
+            of_file = partial(open_data, sources[0], tables)
             fitted, learned = _fit_samples(
-                sources[0], tables, layer, normalization, given
+                of_file, layer, normalization, given, missing
             )
         with writing(target):
             fitted.save(target)
@@ -122,16 +131,16 @@ def fit(
 
 
 def _fit_samples(
-    source: Path,
-    tables: TableOptions,
+    read: Callable[[], tuple[AnnData, Any]],
     layer: str | None,
     normalization: Normalization,
     given: dict[str, Any],
+    missing: str,
 ) -> tuple[Corrector, str]:
     """Learn from the samples of one file, and say from how many."""
     import batchcorr as bc
 
-    adata, _ = open_data(source, tables)
+    adata, _ = drop_missing(read()[0], given, missing)
     steps, layer = normalize(adata, normalization, layer)
     fitted = bc.fit(adata, layer=layer, **given)
     fitted.normalized_by_ = steps

@@ -23,6 +23,7 @@ __all__ = [
     "declared",
     "distinct",
     "factorized",
+    "is_missing",
     "matched",
     "named",
     "one_each",
@@ -268,6 +269,11 @@ def _series(labels: Any, name: str) -> pd.Series[Any]:
         extension = isinstance(labels, pd.api.extensions.ExtensionArray)
         labels = labels if extension else np.asanyarray(labels)
     return pd.Series(labels).reset_index(drop=True)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a text stands for a missing label."""
+    return _is_mark(value, ())
 
 
 def _is_mark(value: Any, known: Collection[Level]) -> bool:

@@ -142,6 +142,7 @@ def fit_file(
     method: str = "combat",
     covariates: Any = None,
     nuisance: Any = None,
+    missing: str = "error",
     log_normalize: bool = False,
     **parameters: Any,
 ) -> FileCorrection:
@@ -151,7 +152,7 @@ def fit_file(
     ----------
     source
         The file: .h5ad or .zarr.
-    batch_key, method, covariates, nuisance, **parameters
+    batch_key, method, covariates, nuisance, missing, **parameters
         As in `pp.correct`.
     resources
         Memory, and who does the work.
@@ -175,11 +176,11 @@ def fit_file(
         file = open_source(source)
         stack.callback(close, file)
         adata = read_small(source, file)
-        layer, key_added, dense, _ = place
+        layer, key_added, dense, *_ = place
         x = find_matrix(source, file, layer, resources)
         earlier = records.steps_of(adata, layer, x)
         records.warn_if_repeated(earlier, layer, kept=bool(key_added))
-        labels = read_labels(adata, batch_key, covariates, nuisance)
+        labels = read_labels(adata, batch_key, covariates, nuisance, missing=missing)
         estimator = make_estimator(method, parameters, labels.formula)
         if not fits_moments(estimator):
             msg = f"{method} needs the whole matrix in memory: leave out --memory."

@@ -25,6 +25,7 @@ def apply(
     covariates: Any = None,
     nuisance: Any = None,
     layer: str | None = None,
+    obsm: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -42,6 +43,8 @@ def apply(
         Columns of `obs`; None: those the correction was learned from.
     layer
         Layer to correct; None: X.
+    obsm
+        Correct this matrix of `obsm`, with a correction that was fitted to such.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -77,7 +80,7 @@ def apply(
     return apply_to(
         adata,
         correction,
-        Place(layer, key_added, dense, copy),
+        Place(layer, key_added, dense, copy, obsm),
         batch_key=batch_key,
         covariates=covariates,
         nuisance=nuisance,

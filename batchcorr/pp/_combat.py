@@ -33,6 +33,8 @@ def combat(
     reference: Any = None,
     cross: bool = False,
     layer: str | None = None,
+    obsm: str | None = None,
+    missing: str = "error",
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -64,6 +66,11 @@ def combat(
         With several batch columns: take their combinations as batches.
     layer
         Layer to correct; None: X.
+    obsm
+        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
+        the result in `obsm`. Few components share no prior: ``mean_only`` is advised.
+    missing
+        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -124,8 +131,9 @@ def combat(
     return correct(
         adata,
         batch_key,
-        Place(layer, key_added, dense, copy),
+        Place(layer, key_added, dense, copy, obsm),
         method="combat",
+        missing=missing,
         covariates=covariates,
         parametric=parametric,
         mean_only=mean_only,

@@ -24,6 +24,7 @@ def combat_seq(
     reference: Any = None,
     cross: bool = False,
     layer: str | None = None,
+    missing: str = "error",
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
@@ -54,6 +55,8 @@ def combat_seq(
         With several batch columns: take their combinations as batches.
     layer
         Layer to correct; None: X.
+    missing
+        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
     key_added
         Layer for the result; None: overwrite what was read.
     copy
@@ -106,6 +109,7 @@ def combat_seq(
         batch_key,
         Place(layer, key_added, copy=copy),
         method="combat_seq",
+        missing=missing,
         covariates=covariates,
         shrink=shrink,
         shrink_dispersion=shrink_dispersion,

@@ -21,6 +21,7 @@ def covbat(
     n_components: int | None = None,
     explained: float = 0.95,
     layer: str | None = None,
+    missing: str = "error",
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -44,6 +45,8 @@ def covbat(
         Share of the variance that they hold.
     layer
         Layer to correct; None: X.
+    missing
+        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -91,6 +94,7 @@ def covbat(
         batch_key,
         Place(layer, key_added, dense, copy),
         method="covbat",
+        missing=missing,
         covariates=covariates,
         n_components=n_components,
         explained=explained,

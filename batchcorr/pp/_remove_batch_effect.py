@@ -23,6 +23,8 @@ def remove_batch_effect(
     nuisance: Any = None,
     weights: Any = None,
     layer: str | None = None,
+    obsm: str | None = None,
+    missing: str = "error",
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -46,6 +48,11 @@ def remove_batch_effect(
         Of each sample (n,) or each value (n, G).
     layer
         Layer to correct; None: X.
+    obsm
+        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
+        the result in `obsm`.
+    missing
+        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -88,8 +95,9 @@ def remove_batch_effect(
     return correct(
         adata,
         batch_key,
-        Place(layer, key_added, dense, copy),
+        Place(layer, key_added, dense, copy, obsm),
         method="remove_batch_effect",
+        missing=missing,
         covariates=covariates,
         nuisance=nuisance,
         weights=weights,

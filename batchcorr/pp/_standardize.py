@@ -23,6 +23,8 @@ def standardize(
     center: bool = True,
     scale: bool = True,
     layer: str | None = None,
+    obsm: str | None = None,
+    missing: str = "error",
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -48,6 +50,11 @@ def standardize(
         Whether to correct means and standard deviations.
     layer
         Layer to correct; None: X.
+    obsm
+        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
+        the result in `obsm`.
+    missing
+        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -84,8 +91,9 @@ def standardize(
     return correct(
         adata,
         batch_key,
-        Place(layer, key_added, dense, copy),
+        Place(layer, key_added, dense, copy, obsm),
         method="standardize",
+        missing=missing,
         covariates=covariates,
         target=target,
         center=center,

@@ -37,6 +37,8 @@ def test_the_record_says_what_was_done():
     assert found["parameters"] == {
         "parametric": True,
         "mean_only": False,
+        "shrink": True,
+        "cross": False,
         "reference": "b",
         "formula": None,
     }
