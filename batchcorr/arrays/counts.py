@@ -238,7 +238,7 @@ class CountRows:
         )
 
 
-def _effective_libraries(
+def _effective_library_sizes(
     x: Any, reference: Reference, first: int = 0
 ) -> NDArray[np.float64]:
     rows = CountRows(x, first=first)
@@ -247,4 +247,4 @@ def _effective_libraries(
 
 for _known in (np.ndarray, sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.csc_array):
     count_rows.register(_known, CountRows)
-    effective_library_sizes.register(_known, _effective_libraries)
+    effective_library_sizes.register(_known, _effective_library_sizes)

@@ -108,7 +108,7 @@ count_rows.register(da.Array, LazyCountRows)
 
 
 @effective_library_sizes.register(da.Array)
-def _effective_libraries(x: Any, reference: Reference) -> Any:
+def _effective_library_sizes(x: Any, reference: Reference) -> Any:
     numbers = da.from_array(np.arange(x.shape[0]), chunks=(x.chunks[0],), name=False)
     return da.blockwise(
         _libraries_block,

@@ -78,7 +78,7 @@ def test_means_dispersions_and_effects_are_those_of_r(name, monkeypatch):
         len(case["batch"]), Labels(case["batch"], kept_columns)
     )
     by_feature = FeatureCounts.of(case["counts"])
-    offset = np.log(count_model.library_sizes(by_feature, model.adjusted))
+    offset = np.log(count_model.total_counts(by_feature, model.adjusted))
     old, _ = model.means(design, offset, slice(None))
     np.testing.assert_allclose(
         old[kept].T, case["converged_mu_hat"], rtol=1e-5, atol=1e-9
