@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Contrast", "read_contrast", "weights_of", "with_tested"]
+__all__ = [
+    "Contrast",
+    "compared",
+    "levels_of",
+    "read_contrast",
+    "weights_of",
+    "with_tested",
+]
 
 
 class Contrast(NamedTuple):
@@ -135,7 +142,7 @@ def weights_of(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Float
     row = np.zeros(len(names))
     for place in own:
         row[place] = levels.pop(names[place], 0.0)
-    known = _levels(metadata, contrast.column)
+    known = levels_of(metadata, contrast.column)
     unknown = [level for level in contrast.weights if level not in known]
     if unknown:
         msg = (
@@ -147,7 +154,7 @@ def weights_of(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Float
     return [name], row[None]
 
 
-def _levels(metadata: Metadata, column: str) -> list[str]:
+def levels_of(metadata: Metadata, column: str) -> list[str]:
     """The levels of a covariate, as text; none where it holds numbers."""
     for variable in metadata.covariates.variables:
         if variable.column == column:
@@ -158,3 +165,20 @@ def _levels(metadata: Metadata, column: str) -> list[str]:
 def _level_of(name: str, column: str) -> str:
     inner = name.removeprefix(f"{column}[")
     return inner.removesuffix("]") if inner != name else column
+
+
+def compared(metadata: Metadata, contrast: Contrast) -> tuple[list[str], str | None]:
+    """The name of each contrast, and the level that they are measured from.
+
+    A single level against another is called by its name, and a slope by its column; None
+    where nothing is a reference.
+    """
+    names, _ = weights_of(metadata, contrast)
+    if contrast.weights is None:
+        levels = levels_of(metadata, contrast.column)
+        return names, levels[0] if levels else None
+    up = [level for level, weight in contrast.weights.items() if weight > 0]
+    down = [level for level, weight in contrast.weights.items() if weight < 0]
+    if len(up) == len(down) == 1:
+        return up, down[0]
+    return names, None

@@ -17,7 +17,7 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.estimators.contrasts import read_contrast, with_tested
+from batchcorr.estimators.contrasts import compared, read_contrast, with_tested
 from batchcorr.estimators.differential import differential_table
 from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.matrix import as_matrix
@@ -105,7 +105,8 @@ def differential(
         they are; ``"tmm"`` or another method of `normalization_factors`: times these.
     key_added
         Also write the result to ``adata.uns[key_added]`` in the layout of scanpy's
-        `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``.
+        `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``: a group is a level, and
+        a slope goes by the name of its column.
 
     Returns
     -------
@@ -199,13 +200,15 @@ def differential(
     base = 2.0 if voom else steps[-1].get("log_base") if steps else None
     result = _with_fold_changes(result, base)
     if key_added is not None:
+        groups, reference = compared(problem.metadata, contrast)
         about = {
             "groupby": contrast.column,
+            "reference": reference or "rest",
             "layer": layer,
             "batch": batch_key,
             **{str(name): value for name, value in result.attrs.items()},
         }
-        adata.uns[key_added] = as_ranked(result, contrast.column, about)
+        adata.uns[key_added] = as_ranked(result, groups, about)
     return result
 
 

@@ -13,9 +13,19 @@ __all__ = ["as_ranked"]
 
 
 def as_ranked(
-    table: pd.DataFrame, column: str, about: dict[str, Any]
+    table: pd.DataFrame, groups: list[str], about: dict[str, Any]
 ) -> dict[str, Any]:
-    """The table in the layout of `rank_genes_groups`: a field a contrast, by falling t."""
+    """The table in the layout of `rank_genes_groups`: a field a contrast, by falling t.
+
+    Parameters
+    ----------
+    table
+        One test a feature, or one a contrast and feature.
+    groups
+        The names of the contrasts, in the order of the table.
+    about
+        What the test was, by name; what is None is left out.
+    """
     alone = "t" in table
     names = map(str, table.columns)
     suffixes = [""] if alone else [n[1:] for n in names if n.startswith("t[")]
@@ -37,9 +47,9 @@ def as_ranked(
             else:  # the base of the logarithms is not known
                 values = np.full(len(order), np.nan)
             ranked[field].append(values)
-    groups = [column] if alone else [suffix[1:-1] for suffix in suffixes]
     params = {key: value for key, value in about.items() if value is not None}
-    params |= {"method": "batchcorr.tl.differential", "reference": "rest"}
+    params |= {"method": "batchcorr.tl.differential", "use_raw": False}
+    params |= {"corr_method": "benjamini-hochberg"}
     arrays = {
         field: np.rec.fromarrays(
             values, [(group, v.dtype) for group, v in zip(groups, values, strict=True)]

@@ -285,18 +285,37 @@ def test_null_data_keep_their_rate():
 
 
 @pytest.mark.filterwarnings("ignore:.*inplace")  # of scanpy, under pandas 3
-def test_scanpy_reads_it(simulated):
-    simulated.layers["counts"] = np.random.default_rng(0).poisson(30, simulated.shape)
+@pytest.mark.parametrize(
+    ("test", "groups", "reference"),
+    [
+        ("group", ["b"], "a"),
+        (("group", "a", "b"), ["a"], "b"),
+        ("batch2", ["q", "r"], "p"),
+        (("batch2", {"p": -1, "q": 0.5, "r": 0.5}), ["-1 p +0.5 q +0.5 r"], "rest"),
+        ("age", ["age"], "rest"),
+    ],
+)
+def test_scanpy_reads_it(simulated, tmp_path, test, groups, reference):
+    rng = np.random.default_rng(0)
+    simulated.layers["counts"] = rng.poisson(30, simulated.shape)
+    simulated.obs["batch2"] = rng.permutation(np.resize(["p", "q", "r"], 60))
+    simulated.obs["age"] = rng.normal(50, 9, 60)
     bc.pp.log_normalize(simulated, layer="counts", key_added="logs")
-    table = bc.tl.differential(
-        simulated, "batch", "group", layer="logs", key_added="de"
-    )
-    frame = sc.get.rank_genes_groups_df(simulated, group="group", key="de")
-    frame = frame.set_index("names").loc[table.index]
-    close(frame["pvals"], table["p_value"])
-    close(frame["scores"], table["t"])
-    close(table["log2_fold_change"], table["coefficient"] / np.log(2))
-    close(frame["logfoldchanges"], table["log2_fold_change"])
+    options = {"layer": "logs", "key_added": "de"}
+    table = bc.tl.differential(simulated, ["batch"], test, **options)
+    simulated.write_h5ad(tmp_path / "kept.h5ad")
+    kept = ad.read_h5ad(tmp_path / "kept.h5ad")
+    assert kept.uns["de"]["params"]["reference"] == reference
+    assert kept.uns["de"]["names"].dtype.names == tuple(groups)
+    for group in groups:
+        frame = sc.get.rank_genes_groups_df(kept, group=group, key="de")
+        assert (np.diff(frame["scores"]) <= 0).all()
+        frame = frame.set_index("names").loc[table.index]
+        level = f"[{group}]" if len(groups) > 1 else ""
+        close(frame["pvals"], table[f"p_value{level}"])
+        close(frame["scores"], table[f"t{level}"])
+        close(frame["logfoldchanges"], table[f"coefficient{level}"] / np.log(2))
+        close(frame["logfoldchanges"], table[f"log2_fold_change{level}"])
 
 
 def test_counts_are_told(simulated):
