@@ -6,6 +6,7 @@ Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced de
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "check_batches",
     "check_design",
     "check_fit",
+    "check_rate",
     "check_several",
     "check_variance",
     "drop_redundant",
@@ -105,6 +107,16 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     small = findings.small_batches(metadata.levels, rows)
     if small is not None and metadata.batch is not None:
         warn(small.text, BatchSizeWarning)
+
+
+def check_rate(alpha: Any) -> None:
+    """Refuse a rate of false positives that is none."""
+    if not isinstance(alpha, Real) or not 0 < float(alpha) < 1:
+        msg = (
+            "alpha, the rate of false positives that is wanted, must lie between 0 and 1, "
+            f"such as 0.05, not {alpha!r:.60}."
+        )
+        raise InputError(msg)
 
 
 def check_spare(moments: Moments, n_columns: int) -> None:

@@ -57,17 +57,27 @@ def read_contrast(test: Any) -> Contrast:
     if isinstance(test, str):
         return Contrast(test)
     if isinstance(test, tuple | list) and test and isinstance(test[0], str):
-        if len(test) == 3:
-            return Contrast(test[0], {str(test[1]): 1.0, str(test[2]): -1.0})
-        if len(test) == 2 and hasattr(test[1], "items"):
-            weights = {str(level): float(weight) for level, weight in test[1].items()}
-            if abs(sum(weights.values())) <= 1e-9 and any(weights.values()):
-                return Contrast(test[0], weights)
+        weights = _as_weights(*test[1:])
+        total = sum(weights.values())
+        if any(weights.values()) and abs(total) <= 1e-9:  # neither is so of NaN
+            return Contrast(test[0], weights)
     msg = (
-        "test must be the name of a column, (column, level, reference), or (column, "
-        f"{{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
+        "test must be the name of a column, (column, level, reference) with two levels, "
+        f"or (column, {{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
     )
     raise InputError(msg)
+
+
+def _as_weights(*given: Any) -> dict[str, float]:
+    """The weight of each level, by name; none where they cannot be read."""
+    if len(given) == 2 and given[0] != given[1]:
+        return {str(given[0]): 1.0, str(given[1]): -1.0}
+    if len(given) == 1 and hasattr(given[0], "items"):
+        try:
+            return {str(level): float(weight) for level, weight in given[0].items()}
+        except (TypeError, ValueError):
+            return {}
+    return {}
 
 
 def with_tested(
@@ -143,6 +153,13 @@ def weights_of(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Float
     for place in own:
         row[place] = levels.pop(names[place], 0.0)
     known = levels_of(metadata, contrast.column)
+    if not known:
+        msg = (
+            f"{contrast.column!r} holds numbers and has no level "
+            f"{next(iter(contrast.weights))!r}: test its slope, by its name alone; or make "
+            "it a category."
+        )
+        raise InputError(msg)
     unknown = [level for level in contrast.weights if level not in known]
     if unknown:
         msg = (

@@ -22,6 +22,7 @@ from batchcorr.estimators.audit import (
     predict,
     prediction_findings,
 )
+from batchcorr.estimators.checks import check_rate
 from batchcorr.estimators.contrasts import with_tested
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.tl._audit_data import audit_values
@@ -191,9 +192,7 @@ def audit(
     ['associated', 'inflated']
     """
     adata = matrices.require_adata(adata)
-    if not 0 < alpha < 1:
-        msg = f"alpha must lie between 0 and 1, not {alpha!r}."
-        raise InputError(msg)
+    check_rate(alpha)
     if not isinstance(batch_key, str):
         msg = f"An audit takes one column of adata.obs as batch, not {batch_key!r:.60}."
         raise InputError(msg)

@@ -166,6 +166,9 @@ def differential(
         voom=voom, subject=subject, weights=weights, equal_variances=equal_variances
     )
     given = matrices.get_matrix(adata, layer)
+    if 0 in given.shape:
+        msg = f"There is nothing to test: {given.shape[0]} samples × {given.shape[1]} features."
+        raise InputError(msg)
     steps = records.steps_of(adata, layer, given)
     _refuse_corrected(steps, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)

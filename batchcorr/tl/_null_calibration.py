@@ -14,6 +14,7 @@ from batchcorr._anndata.fit import make_estimator
 from batchcorr._anndata.labels import read_labels
 from batchcorr.errors import DesignError, InputError, silenced
 from batchcorr.estimators.audit import INFLATED
+from batchcorr.estimators.checks import check_rate
 from batchcorr.estimators.contrasts import with_tested
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import as_matrix
@@ -275,9 +276,7 @@ def _check(
                 f"{name} must be a whole number of at least {least}, not {value!r:.60}."
             )
             raise InputError(msg)
-    if not isinstance(alpha, int | float) or not 0 < alpha < 1:
-        msg = f"alpha must lie between 0 and 1, not {alpha!r:.60}."
-        raise InputError(msg)
+    check_rate(alpha)
 
 
 def _tested(problem: Problem, test: str) -> list[int]:

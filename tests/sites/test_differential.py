@@ -62,7 +62,7 @@ def test_a_feature_that_a_site_left_out_is_tested_on_the_others(adata, tmp_path)
         ("aeg", {}, InputError, "'aeg' is not a covariate.*Did you mean 'age'"),
         ("batch", {}, InputError, "'batch' is not a covariate of the schema"),
         (("cell_type", "NKT", "B"), {}, InputError, "no level 'NKT'"),
-        (("age", "1", "2"), {}, InputError, "no level '1'"),
+        (("age", "1", "2"), {}, InputError, "holds numbers and has no level '1'"),
         (3, {}, InputError, "name of a column"),
     ],
 )
