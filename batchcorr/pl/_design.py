@@ -55,7 +55,7 @@ def design(
     MissingKeyError
         If a column does not exist.
     InputError
-        If there are more than 200 batches or levels.
+        If there are more than 200 batches or levels, or no samples.
 
     Notes
     -----
@@ -71,13 +71,19 @@ def design(
     ['Biopsy', 'Cancer', 'Normal']
     """
     adata = matrices.require_adata(adata)
+    if not adata.n_obs:
+        msg = "There are no samples."
+        raise InputError(msg)
     row, rows = _labels(column_of(adata, batch_key, "batch key"), "batch key")
     column, columns = _labels(column_of(adata, covariate, "covariate"), "covariate")
     table = np.zeros((len(rows), len(columns)), dtype=np.intp)
     np.add.at(table, (row, column), 1)
     counts = pd.DataFrame(table, rows, columns)
-    width = 0.5 * counts.shape[1] + 1.6
-    ax = panel(ax, (min(width, 12), min(0.19 * counts.shape[0] + 1.3, 30)))
+    letter = small_letter() if ax is None else 0.0
+    beside = 0.6 * letter * max(len(shortened(name)) for name in rows) + 0.8
+    below = 0.4 * letter * max(len(shortened(name)) for name in columns) + 1.0
+    width, height = 0.5 * len(columns), 0.19 * len(rows)
+    ax = panel(ax, (min(width + beside, 12), min(height + below, 30)))
     _draw(ax, counts)
     ax.set_xlabel(shortened(covariate))
     ax.set_ylabel(shortened(batch_key))
@@ -90,7 +96,8 @@ def _labels(
     """The label of each sample, as text; of numbers the part they lie in."""
     groups = Groups.of(values)
     if groups is None:
-        parts = pd.qcut(values.astype(float), BINS, duplicates="drop", precision=3)
+        finite = values.astype(float).replace([np.inf, -np.inf], np.nan)
+        parts = pd.qcut(finite, BINS, duplicates="drop", precision=3)
         names = [f"{p.left:.3g} – {p.right:.3g}" for p in parts.cat.categories]
         groups = Groups(names, parts.cat.codes.to_numpy())
     names = list(groups.names)

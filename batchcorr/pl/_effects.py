@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -76,7 +77,8 @@ def effects_of(correction: Any, batches: Sequence[Any] | None) -> list[Effects]:
         # a reference batch stays as it is
         picked = np.flatnonzero(details["t2"] > 0).tolist()
     else:
-        named = [batches] if isinstance(batches, str) else batches
+        one = isinstance(batches, str) or not isinstance(batches, Iterable)
+        named = [batches] if one else list(batches)
         for batch in named:
             if str(batch) not in levels:
                 msg = (
@@ -85,8 +87,9 @@ def effects_of(correction: Any, batches: Sequence[Any] | None) -> list[Effects]:
                 )
                 raise MissingKeyError(msg)
         picked = [levels.index(str(batch)) for batch in named]
+        picked = [b for b in picked if details["t2"][b] > 0]
     if not picked:
-        msg = "There is no batch whose effects could be drawn."
+        msg = "There is no batch with effects to draw: a reference batch has none."
         raise InputError(msg)
     by_location = bool(details["mean_only"].any())
     return [

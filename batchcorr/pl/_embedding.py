@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata import matrices
-from batchcorr._matplotlib import require_matplotlib
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.pl._looks import (
     FEW_POINTS,
@@ -103,6 +102,9 @@ def embedding(
     bases = [basis] if isinstance(basis, str) else list(basis)
     columns = [color] if isinstance(color, str) else list(color)
     names = bases if titles is None else list(titles)
+    if size is not None and not (isinstance(size, int | float) and size > 0):
+        msg = f"size must be a number above 0, in square points, not {size!r:.40}."
+        raise InputError(msg)
     if not bases or not columns or len(names) != len(bases):
         msg = (
             "embedding draws one basis or more by one color or more, with a title a "
@@ -156,20 +158,23 @@ def _points(
     adata: AnnData, key: str, components: tuple[int, int]
 ) -> NDArray[np.float64]:
     """Two coordinates of all samples: (n, 2)."""
-    whole = np.asarray(adata.obsm[key])
-    picked = [int(component) - 1 for component in components]
-    if len(picked) != 2 or not all(0 <= k < whole.shape[1] for k in picked):
+    given = adata.obsm[key]
+    whole = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
+    if whole.ndim != 2 or whole.dtype.kind not in "fiub":
+        msg = f"{key!r} holds no coordinates: they are numbers, samples in rows."
+        raise InputError(msg)
+    possible = range(1, whole.shape[1] + 1)
+    if len(components) != 2 or not all(k in possible for k in components):
         msg = (
             f"components={components!r}: two numbers from 1 to {whole.shape[1]} are "
             f"possible, as {key!r} has {whole.shape[1]} coordinates."
         )
         raise InputError(msg)
-    return whole[:, picked].astype(np.float64)
+    return whole[:, [int(k) - 1 for k in components]].astype(np.float64)
 
 
 def _beside(groups: Sequence[Groups | None]) -> float:
     """Inches that the widest legend takes, or a scale of colours."""
-    require_matplotlib()
     return max(0.7 if group is None else group.legend_width(LEGEND) for group in groups)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from batchcorr._matplotlib import HUES
-from batchcorr.errors import MissingKeyError, did_you_mean
+from batchcorr._matplotlib import HUES, require_matplotlib
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,14 +121,18 @@ class Groups:
     def of(cls, values: pd.Series[Any]) -> Groups | None:
         """The groups in a column; None if it holds numbers."""
         kinds = pd.api.types
+        if kinds.is_complex_dtype(values.dtype):
+            msg = (
+                f"The column {values.name!r:.80} holds complex numbers: real ones, text "
+                "and categories can be drawn."
+            )
+            raise InputError(msg)
         if kinds.is_numeric_dtype(values.dtype) and not kinds.is_bool_dtype(values):
             few = values.nunique() <= FEW_INTEGERS
             if not (few and kinds.is_integer_dtype(values.dtype)):
                 return None
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            values = values.cat.remove_unused_categories()
-        codes, levels = pd.factorize(pd.Categorical(values), sort=True)
-        return cls([str(level) for level in levels], codes)
+        labels = pd.Categorical(values).remove_unused_categories()
+        return cls([str(level) for level in labels.categories], labels.codes)
 
     @property
     def colours(self) -> list[str]:
@@ -228,6 +232,7 @@ class Groups:
 
 def small_letter() -> float:
     """Size of small letters, in inches."""
+    require_matplotlib()
     from matplotlib.font_manager import FontProperties
 
     return float(FontProperties(size="small").get_size_in_points()) / 72

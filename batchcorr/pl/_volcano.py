@@ -66,7 +66,8 @@ def volcano(
     -----
     Effects are log2 fold changes where the table has them, else coefficients in the
     units of the data. The horizontal line lies at the largest p that is under `alpha`
-    once adjusted. Features without a p-value are left out.
+    once adjusted. Features without a finite effect and
+    p-value are left out.
 
     Examples
     --------
@@ -81,10 +82,14 @@ def volcano(
     effect = column_for(table, ["log2_fold_change", "coefficient"], contrast)
     p_value = column_for(table, ["p_value"], contrast)
     p_adjusted = column_for(table, ["p_adjusted"], contrast)
-    if not 0 < alpha < 1:
-        msg = f"alpha must lie between 0 and 1, not {alpha!r}."
+    if not 0 < alpha < 1 or not isinstance(n_labels, int | np.integer):
+        msg = (
+            "alpha must lie between 0 and 1 and n_labels be a whole number, not "
+            f"{alpha!r:.40} and {n_labels!r:.40}."
+        )
         raise InputError(msg)
-    known = table.loc[table[[effect, p_value]].notna().all(axis=1)]
+    finite = np.isfinite(table[[effect, p_value]].to_numpy(float)).all(axis=1)
+    known = table.iloc[np.flatnonzero(finite)]
     if not len(known):
         msg = "The table holds no feature with a p-value."
         raise InputError(msg)

@@ -101,6 +101,10 @@ def test_batches_are_picked_by_name():
     assert [label.get_text() for label in axes[0, 0].get_yticklabels()] == ["run 02"]
     with pytest.raises(MissingKeyError, match="no batch 'run 9'"):
         bc.pl.shrinkage(fitted(), batches=["run 9"])
+    with pytest.raises(MissingKeyError, match="no batch '3'"):
+        bc.pl.priors(fitted(), batches=3)
+    with pytest.raises(InputError, match="a reference batch has none"):
+        bc.pl.priors(fitted(reference="run 00"), batches="run 00")
 
 
 def test_a_saved_correction_is_drawn_as_well(tmp_path):

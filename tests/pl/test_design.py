@@ -53,6 +53,15 @@ def test_what_cannot_be_drawn_is_named(many):
         bc.pl.design(many, "bach", "group")
     with pytest.raises(MissingKeyError, match=r"covariate 'gruop'.*'group'"):
         bc.pl.design(many, "batch", "gruop")
+    with pytest.raises(InputError, match="no samples"):
+        bc.pl.design(many[:0].copy(), "batch", "group")
     many.obs["name"] = many.obs_names
     with pytest.raises(InputError, match="2,500 different values"):
         bc.pl.design(many, "batch", "name")
+
+
+def test_long_names_and_infinite_numbers_fit_the_figure(small):
+    small.obs["group"] = np.resize(["$\\frac{", "x" * 300, "<b>", "y z" * 50], 60)
+    small.obs["age"] = np.r_[np.inf, -np.inf, small.obs["age"][2:]]
+    for columns in (("batch", "group"), ("group", "batch"), ("batch", "age")):
+        bc.pl.design(small, *columns).figure.draw_without_rendering()

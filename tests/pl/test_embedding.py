@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import pytest
 from matplotlib.colors import to_hex, to_rgba
 
 import batchcorr as bc
-from batchcorr.errors import InputError, MissingKeyError
+from batchcorr.errors import InputError, MissingKeyError, MissingPackageError
 from batchcorr.pl._looks import MISSING, Groups, colours
 
 
@@ -129,16 +131,20 @@ def test_names_are_text_and_not_formulas(small):
         (("pcb", "batch"), MissingKeyError, "'pcb' is not in adata.obsm"),
         (("pca", "bach"), MissingKeyError, "Did you mean 'batch'"),
         (([], "batch"), InputError, "one basis or more"),
+        (("names", "batch"), InputError, "no coordinates"),
+        (("pca", "complex"), InputError, "complex numbers"),
         (("pca", []), InputError, "one color or more"),
     ],
 )
 def test_what_does_not_exist_is_named(small, arguments, error, says):
+    small.obsm["names"] = np.full((60, 2), "a")
+    small.obs["complex"] = 1j
     with pytest.raises(error, match=says):
         bc.pl.embedding(small, *arguments)
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("components", [(1, 4), (0, 1), (1, 2, 3)])
+@pytest.mark.parametrize("components", [(1, 4), (0, 1), (1, 2, 3), ("1", "b")])
 def test_components_that_do_not_exist_are_refused(small, components):
     with pytest.raises(InputError, match="from 1 to 3"):
         bc.pl.embedding(small, "pca", "batch", components=components)
@@ -153,3 +159,23 @@ def test_axes_are_given_one_a_panel(small):
     with pytest.raises(InputError, match="must be matplotlib axes"):
         bc.pl.embedding(small, "pca", "batch", ax="left")
     assert len(plt.get_fignums()) == 1
+
+
+def test_a_size_is_a_number(small):
+    with pytest.raises(InputError, match="size must be"):
+        bc.pl.embedding(small, "pca", "batch", size="big")
+
+
+def test_categories_keep_their_order(small):
+    order = ["late", "early", "unused"]
+    small.obs["group"] = pd.Categorical(np.resize(["early", "late"], 60), order)
+    (ax,) = bc.pl.embedding(small, "pca", "group").flat
+    assert legend(ax) == ["late", "early"]
+
+
+def test_without_matplotlib_it_says_what_to_install(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingPackageError, match="pip install"):
+        bc.pl.embedding(small, "pca", "batch")
+    with pytest.raises(MissingPackageError, match="pip install"):
+        bc.pl.design(small, "batch", "group")

@@ -64,7 +64,8 @@ def test_fold_changes_are_drawn_where_they_are_known():
 def test_p_values_of_zero_and_missing_ones_are_drawn_or_left_out():
     table = result()
     table.iloc[0, 1] = 0.0
-    table.iloc[5:9, 1] = np.nan
+    table.iloc[5:8, 1] = np.nan
+    table.iloc[8, 0] = np.inf
     ax = bc.pl.volcano(table)
     assert sum(len(c.get_offsets()) for c in ax.collections) == 996
     assert np.isfinite(ax.get_ylim()).all()
@@ -110,6 +111,7 @@ def test_what_are_no_p_values_is_said(given, error, says):
     ("change", "says"),
     [
         ({"alpha": 0}, "alpha must lie"),
+        ({"n_labels": "all"}, "n_labels be a whole number"),
         ({"table": [1, 2]}, "made by|makes it"),
         ({"table": result().drop(columns="p_value")}, "no column 'p_value'"),
         ({"table": result().assign(p_value=np.nan)}, "no feature with a p-value"),
