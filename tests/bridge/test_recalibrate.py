@@ -710,6 +710,7 @@ def test_logits_may_be_wrapped(trained, wrap):
     assert recalibrate(twin, x, profile=known).method == "eb"
 
 
+@pytest.mark.slow
 def test_classifiers_of_transformers():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ from batchcorr.bridge.claims._networks import normal, seeded
 __all__ = ["few_shot"]
 
 SIZES = (1, 2, 4, 8, 16, 32)
-CHANNELS, PROFILED, SOURCE = 200_000, 400, 256
+CHANNELS, PROFILED, SOURCE = 100_000, 400, 256
 GAMMA2, VARIANCE = 0.25, 1.0
 
 
@@ -37,7 +37,7 @@ def few_shot() -> Claim:
     -------
     Claim
         Squared errors of the running means of a BatchNorm that `recalibrate` set, over
-        200,000 channels, by method and size of the support: the source's, the
+        100,000 channels, by method and size of the support: the source's, the
         support's, the best mix of both, ComBat's, and empirical Bayes with a profile.
 
     Examples

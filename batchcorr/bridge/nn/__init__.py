@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from batchcorr.bridge.nn._at_domain import at_domain
 from batchcorr.bridge.nn._combat_norm import ComBatNorm1d, ComBatNorm2d, ComBatNorm3d
 from batchcorr.bridge.nn._domain_layers import (
     DomainBatchNorm1d,
     DomainBatchNorm2d,
     DomainBatchNorm3d,
+    at_domain,
 )
 from batchcorr.bridge.nn._labels import domains
 

@@ -21,7 +21,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._labels import in_backward
 from batchcorr.bridge.nn._step import SMALLEST, normalize_batch, require_shape
 from batchcorr.errors import InputError
 
@@ -79,8 +78,6 @@ class ComBatNorm(_NormBase):
             msg = "The batch is empty: in training there must be at least one sample."
             raise InputError(msg)
         running = (self.running_mean, self.running_var)
-        if in_backward():  # called again by checkpointing: counted already
-            running = (running[0].clone(), running[1].clone())
         n, mean, variance = channel_statistics(x)
         before = (value.to(mean, copy=True) for value in running)
         shrunken_mean, shrunken = shrunken_statistics(n, mean, variance, *before)
@@ -99,8 +96,7 @@ class ComBatNorm(_NormBase):
 
     def _share(self) -> float:
         """The share of this minibatch in the running statistics."""
-        if not in_backward():
-            self.num_batches_tracked.add_(1)
+        self.num_batches_tracked.add_(1)
         if self.momentum is None:
             return 1 / float(self.num_batches_tracked)
         return self.momentum
@@ -136,6 +132,9 @@ class ComBatNorm1d(ComBatNorm):
     BatchNorm is the better choice there. On convolutional networks it gained nothing at
     batches of 1 to 8 images. `convert_sync_batchnorm` leaves the layer as it is: every
     process then shrinks its own minibatch.
+
+    Activation checkpointing calls a layer twice in a step, as torch's: then its running
+    statistics move twice, and the second call shrinks towards moved ones.
 
     torch.export takes the layer in evaluation, not in training, where the rounds depend
     on values; torch.jit.script takes it in neither. `bridge.fold` leaves a model that

@@ -1,10 +1,20 @@
-"""The layers of one, two and three dimensions: BatchNorm by domain."""
+"""BatchNorm by domain in one, two and three dimensions, and models of one domain."""
 
 from __future__ import annotations
 
-from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
+from copy import deepcopy
+from typing import TYPE_CHECKING
 
-__all__ = ["DomainBatchNorm1d", "DomainBatchNorm2d", "DomainBatchNorm3d"]
+from batchcorr.bridge._norms import require_model
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from torch import nn
+
+__all__ = ["DomainBatchNorm1d", "DomainBatchNorm2d", "DomainBatchNorm3d", "at_domain"]
 
 
 class DomainBatchNorm1d(DomainBatchNorm):
@@ -45,7 +55,9 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
     those on another device are waited for. `from_batch_norm`, and loading a plain
     BatchNorm's state_dict, start all domains from its statistics. A state_dict holds
-    tensors only. `convert_sync_batchnorm` leaves the layer as it is.
+    tensors only. `convert_sync_batchnorm` leaves the layer as it is. Activation
+    checkpointing calls a layer twice in a step, as torch's, and its running statistics
+    then move twice.
 
     What a sample's domain is, is read in Python. So the layer cannot be scripted or
     exported by torch.export, neither in training nor in evaluation, and tracing freezes
@@ -111,3 +123,49 @@ class DomainBatchNorm3d(DomainBatchNorm):
     """
 
     dimensions = 3
+
+
+def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
+    """Return a copy of a model with ordinary BatchNorm layers of one domain.
+
+    Parameters
+    ----------
+    model
+        A model with `DomainBatchNorm` layers.
+    domain
+        A domain that all of them know.
+
+    Returns
+    -------
+    A copy that needs no labels: it can be exported and scripted, and `bridge.fold` removes
+    its BatchNorm layers. The given model stays as it is.
+
+    Raises
+    ------
+    InputError, UnknownBatchError
+        If the model has no such layer; if a layer does not know the domain.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from batchcorr.bridge.nn import DomainBatchNorm1d
+    >>> model = nn.Sequential(nn.Linear(2, 3), DomainBatchNorm1d(3, ["mon", "tue"]))
+    >>> [type(layer).__name__ for layer in at_domain(model, "mon")]
+    ['Linear', 'BatchNorm1d']
+    """
+    copied = deepcopy(require_model(model))
+    if isinstance(copied, DomainBatchNorm):
+        return copied.as_batch_norm(domain)
+    plain = {
+        layer: layer.as_batch_norm(domain)
+        for layer in copied.modules()
+        if isinstance(layer, DomainBatchNorm)
+    }
+    if not plain:
+        msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
+        raise InputError(msg)
+    for parent in list(copied.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, DomainBatchNorm):
+                setattr(parent, name, plain[child])
+    return copied

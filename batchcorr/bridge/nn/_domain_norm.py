@@ -23,7 +23,6 @@ from batchcorr.bridge.nn._domain_state import (
     expand_plain_state,
 )
 from batchcorr.bridge.nn._labels import (
-    in_backward,
     matching,
     read_labels,
     require_domains,
@@ -204,12 +203,9 @@ class DomainBatchNorm(nn.Module):
             mean, variance = self.running_mean[code], self.running_var[code]
         if not self.training or code is None:
             return functional.batch_norm(x, mean, variance, *affine, eps=self.eps)
-        if in_backward():  # called again by checkpointing: counted already
-            mean, variance = mean.clone(), variance.clone()
-        else:
-            self.num_batches_tracked[code] += 1
-            self.rows_seen[code] += x.numel() // self.num_features
-            self._met.add(code)
+        self.num_batches_tracked[code] += 1
+        self.rows_seen[code] += x.numel() // self.num_features
+        self._met.add(code)
         share = self.momentum
         if share is None:
             share = 1 / float(self.num_batches_tracked[code])

@@ -16,7 +16,6 @@ from batchcorr.errors import InputError
 __all__ = [
     "Domains",
     "domains",
-    "in_backward",
     "matching",
     "read_labels",
     "require_domains",
@@ -63,30 +62,20 @@ def domains(labels: Domains) -> Iterator[None]:
         _AROUND.reset(token)
 
 
-def in_backward() -> bool:
-    """Whether a layer is called by the backward pass: by activation checkpointing."""
-    return torch._C._current_graph_task_id() != -1
-
-
 def _plain_list(labels: Any) -> Any:
     return labels.tolist() if hasattr(labels, "tolist") else labels
 
 
 def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
     """One label for each sample, from the call or from around it."""
-    if given is None and in_backward():
-        msg = (
-            "Activation checkpointing calls this layer again in the backward pass, "
-            "where `with domains(labels):` does not hold: give the labels as an "
-            "argument, layer(x, domain), through the function that is checkpointed."
-        )
-        raise InputError(msg)
     labels = _plain_list(_AROUND.get() if given is None else given)
     if labels is None:
         msg = (
             "Which domain are these samples of? Give layer(x, domain), or call the "
             "model inside `with batchcorr.bridge.nn.domains(labels):`; or take the model "
-            "of one domain, batchcorr.bridge.nn.at_domain(model, domain)."
+            "of one domain, batchcorr.bridge.nn.at_domain(model, domain). Activation "
+            "checkpointing calls layers again in the backward pass, outside of the block: "
+            "there, give the labels as an argument."
         )
         raise InputError(msg)
     if isinstance(labels, str) or not isinstance(labels, Sequence):
