@@ -11,6 +11,7 @@ from batchcorr import tl
 from batchcorr.errors import DesignError, InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from batchcorr._report.matrices import Compared
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from batchcorr.tl import Evaluation
 
 __all__ = ["Scores", "scores"]
+
+MOST_SAMPLES = 20_000
+"""Samples that are looked at: in a minute, whatever the data."""
+
+LEAST = 50
+"""Samples of each batch that are drawn first, as far as it has them."""
 
 WORDS = {
     "batch_variance": "variance that batch explains (adjusted R²)",
@@ -53,7 +60,7 @@ class Scores(NamedTuple):
     notes
         What is worth knowing of them.
     n_obs
-        Samples that neighbours, clusters and the classifier were of.
+        Samples that were looked at.
     why_not
         Why there are none; else empty.
     """
@@ -67,19 +74,21 @@ class Scores(NamedTuple):
 
 def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
     """Evaluate what is compared; `adata` is what holds the labels."""
+    rows = _drawn(adata.obs[question.batch])
     marks = adata.var[[name for name in adata.var if name == "highly_variable"]]
-    own = anndata.AnnData(obs=adata.obs, var=marks)
+    own = anndata.AnnData(obs=adata.obs.iloc[rows], var=marks)
     for name, values in (("before", found.before), ("after", found.after)):
         if values is not None:
-            own.layers[name] = values.matrix
+            own.layers[name] = values.matrix[rows]
     embeddings = []
     if found.embedding is not None:
-        own.obsm["after"], embeddings = adata.obsm[found.embedding], ["after"]
+        own.obsm["after"] = np.asarray(adata.obsm[found.embedding])[rows]
+        embeddings = ["after"]
     try:
         evaluation = tl.evaluate(
             own,
             question.batch,
-            covariates=question.explained,
+            covariates=_of_rows(question.explained, rows),
             labels=question.labels,
             layers=list(own.layers),
             embeddings=embeddings,
@@ -87,6 +96,25 @@ def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
     except (DesignError, InputError) as error:
         return Scores([], [], [], 0, str(error))
     return _in_words(evaluation, question.beyond, question.labels)
+
+
+def _of_rows(covariates: Any, rows: Any) -> Any:
+    """Covariates of the samples that are looked at; names stay names."""
+    if isinstance(covariates, np.ndarray):
+        return covariates[rows]
+    return covariates.iloc[rows] if hasattr(covariates, "iloc") else covariates
+
+
+def _drawn(batch: pd.Series[Any]) -> Any:
+    """Which samples are looked at: all, or some of every batch drawn at random."""
+    n = len(batch)
+    if n <= MOST_SAMPLES:
+        return slice(None)
+    order = np.random.default_rng(0).permutation(n)
+    place = batch.iloc[order].groupby(batch.iloc[order], observed=True).cumcount()
+    first = place.to_numpy() < LEAST  # of each batch in this order
+    chosen = np.concatenate([order[first], order[~first]])[:MOST_SAMPLES]
+    return np.sort(chosen)
 
 
 def _in_words(evaluation: Evaluation, beyond: str, labels: str | None) -> Scores:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import batchcorr as bc
+from batchcorr._report.scores import _drawn
 from batchcorr.errors import FileError, InputError, MissingKeyError
 
 
@@ -174,3 +175,11 @@ def test_labels_are_shown_and_do_nothing(adata, report):
     assert "</script><script>alert" in page.text
     assert "\u202e" not in page.text
     assert "49" not in page.data["columns"][1]["levels"]
+
+
+def test_of_many_samples_some_of_every_batch_are_evaluated(adata, monkeypatch):
+    monkeypatch.setattr("batchcorr._report.scores.MOST_SAMPLES", 10)
+    monkeypatch.setattr("batchcorr._report.scores.LEAST", 3)
+    rows = _drawn(adata.obs["batch"])
+    assert len(set(rows)) == 10
+    assert adata.obs["batch"].iloc[rows].value_counts().min() >= 3
