@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,12 @@ from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.contrasts import read_test
-from batchcorr.cli.files import check_kind, check_target
+from batchcorr.cli.files import SOURCES, check_kind, check_target, ending
 from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
+from batchcorr.errors import InputError, some
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 __all__ = ["report"]
 
@@ -59,8 +63,8 @@ def report(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Layer or embedding with the corrected values, or X; else what has a "
-            "record of a correction.",
+            help="Layer or embedding with the corrected values, or X, or the file they "
+            "are in; else what has a record of a correction.",
         ),
     ] = None,
     title: Annotated[
@@ -83,12 +87,19 @@ def report(
     """  # noqa: D301 - \b keeps typer from joining lines
     tables = TableOptions.of_options(samples, sample_column, sep, decimal)
     check_data(source, tables)
-    check_one_matrix(source, "--layer, --corrected", layer or corrected)
+    check_one_matrix(source, "--layer", layer)
+    other = _file_of(corrected)
+    if other is None:
+        check_one_matrix(source, "--corrected", corrected)
+    else:
+        check_data(other, tables)
     check_kind(target, (".html",))
     given = kept(covariates, formula)
     with reporting():
-        check_target(target, [source, samples], force=force)
+        check_target(target, [source, other, samples], force=force)
         adata, _ = open_data(source, tables)
+        if other is not None:
+            corrected = _beside(adata, open_data(other, tables)[0], other)
         test = None
         if tested is not None:
             columns = map(str, adata.obs)
@@ -108,3 +119,37 @@ def report(
                 **given,
             )
         say(f"Wrote {target}: open it in a browser. It needs no network.")
+
+
+def _file_of(corrected: str | None) -> Path | None:
+    """The file that --corrected names, if there is one of that name."""
+    path = Path(corrected or "")
+    return path if corrected and ending(path) in SOURCES and path.exists() else None
+
+
+def _beside(adata: AnnData, other: AnnData, path: Path) -> str:
+    """Put the corrected values of another file beside those before; the layer's name.
+
+    Raises
+    ------
+    InputError
+        If samples or features of one file are not in the other.
+    """
+    for what, here, there in (
+        ("samples", adata.obs_names, other.obs_names),
+        ("features", adata.var_names, other.var_names),
+    ):
+        lacking = here.difference(there)
+        if len(lacking) or len(here) != len(there):
+            msg = (
+                f"{path} has {len(there):,} {what} and IN {len(here):,}, of which "
+                f"{len(lacking):,} are not there ({some(map(repr, lacking))}): --corrected "
+                "names a file with the same samples and features."
+            )
+            raise InputError(msg)
+    name = path.name
+    adata.layers[name] = other[adata.obs_names, adata.var_names].X
+    record = other.uns.get("batchcorr", {}).get("X")
+    if record is not None:
+        adata.uns["batchcorr"] = {**adata.uns.get("batchcorr", {}), name: record}
+    return name

@@ -19,6 +19,15 @@ def test_files_and_tables_before_and_after_a_correction():
         assert f"<title>{source[0]}</title>" in page
         assert "Nothing was corrected yet" in page
         assert "group: b against a" in page
+    done("correct", "in.csv", "out.csv", *SHEET, "--batch", "day")
+    done(
+        "report", "in.csv", "out.html", *SHEET, *given, "--force", "--corrected=out.csv"
+    )
+    page = Path("out.html").read_text("utf-8")
+    assert "Corrected, batch explains" in page
+    done("correct", "in.h5ad", "x.h5ad", "--batch", "day")
+    done("report", "in.h5ad", "out.html", "--force", "--corrected", "x.h5ad")
+    assert "removed by ComBat" in Path("out.html").read_text("utf-8")
     done("correct", "in.h5ad", "c.h5ad", "--batch", "day", "--key-added", "corrected")
     done("report", "c.h5ad", "out.html", "--force", "--title", "Mine")
     page = Path("out.html").read_text("utf-8")
