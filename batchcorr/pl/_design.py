@@ -83,7 +83,8 @@ def design(
     beside = 0.6 * letter * max(len(shortened(name)) for name in rows) + 0.8
     below = 0.4 * letter * max(len(shortened(name)) for name in columns) + 1.0
     width, height = 0.5 * len(columns), 0.19 * len(rows)
-    ax = panel(ax, (min(width + beside, 12), min(height + below, 30)))
+    size = max(2.8, min(width + beside, 12)), min(height + below, 30)
+    ax = panel(ax, size)
     _draw(ax, counts)
     ax.set_xlabel(shortened(covariate))
     ax.set_ylabel(shortened(batch_key))

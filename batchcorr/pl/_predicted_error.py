@@ -8,6 +8,7 @@ import numpy as np
 
 from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.errors import InputError
+from batchcorr.estimators.audit import INFLATED
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.tl import Audit
 
@@ -22,9 +23,6 @@ NAMES = {
     "remove_batch_effect": "linear removal, then test",
     "one_step": "batch in the model",
 }
-
-TOLERATED = 1.6
-"""Times the wanted rate from which on a road is marked."""
 
 
 def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
@@ -72,7 +70,7 @@ def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
     ax = panel(ax, (4.4, 1.9))
     row = -np.arange(len(rates))
     values = rates.to_numpy(float)
-    marked = values > TOLERATED * audit.alpha
+    marked = values > INFLATED * audit.alpha
     ax.barh(row, values, 0.62, color=np.where(marked, VERMILION, BLUE))
     ax.axvline(audit.alpha, color="black", lw=1, ls="--")
     for at, value in zip(row, values, strict=True):
