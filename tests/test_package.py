@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import statistics
 import subprocess
 import sys
@@ -120,6 +121,27 @@ def test_nothing_prints(path):
 def test_public_names_exist_once():
     names = [name for name, _ in public_objects()]
     assert len(names) == len(set(names)) > 0
+
+
+def test_public_objects_have_a_page():
+    page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^   ([\w.]+)$", page, flags=re.M))
+    known = {getattr_path(name) for name in listed}
+    missing = [
+        name
+        for name, thing in public_objects()
+        if needs_docs(thing) and thing not in known
+        if not name.startswith(("bridge.nn.", "bridge.claims.", "errors."))
+    ]
+    assert not missing
+
+
+def getattr_path(name):
+    """The public object of a dotted name."""
+    thing = bc
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing
 
 
 def test_public_objects_are_documented():

@@ -65,8 +65,8 @@ def audit(
 ) -> None:
     """Say what a design allows, before anything is corrected.
 
-    With --test also how often a test of corrected values will find what is not there.
-    The exit code is 3 if a correction is impossible.
+    With --test also how often a test of corrected values will find what is not
+    there. The exit code is 3 if a correction is impossible.
 
     \b
     batchcorr audit in.h5ad --batch day --covariate age --test group

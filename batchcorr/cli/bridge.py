@@ -46,8 +46,8 @@ def bridge(
 ) -> None:
     """Measure that batch normalization is batch-effect removal.
 
-    Seven claims on small networks and on 57 bladder-cancer arrays, in about a minute;
-    needs torch. The exit code is 1 if a claim does not hold.
+    Seven claims on small networks and on 57 bladder-cancer arrays, in about a
+    minute; needs torch. The exit code is 1 if a claim does not hold.
     """
     with reporting():
         from batchcorr._matplotlib import require_matplotlib

@@ -40,8 +40,8 @@ def demo(
 ) -> None:
     """Correct real data and show what changed.
 
-    57 bladder-cancer arrays that were processed in five batches, corrected by ComBat,
-    and a page that shows it.
+    57 bladder-cancer arrays that were processed in five batches, corrected by
+    ComBat, and a page that shows it.
     """
     target = output or DEFAULT
     check_kind(target)

@@ -140,8 +140,8 @@ def differential(
 ) -> None:
     """Test uncorrected values for differences, batch in the model.
 
-    A table of moderated t tests, a row a feature: what testing corrected values gets
-    wrong, in one step.
+    A table of moderated t tests, a row a feature: in one step what testing
+    corrected values gets wrong.
 
     \b
     batchcorr test in.h5ad results.csv --batch day --test group:treated-control

@@ -221,8 +221,8 @@ def apply(
 ) -> None:
     """Correct a file with a frozen correction.
 
-    Batch and covariates are read from the columns that it was learned from. What was
-    normalized first is normalized here too, against the same samples.
+    Batch and covariates are read from the columns that it was learned from.
+    What was normalized first is normalized here too, against the same samples.
 
     \b
     batchcorr apply correction.npz new.h5ad out.h5ad

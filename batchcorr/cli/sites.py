@@ -111,7 +111,8 @@ def moments(
     """Gather the sums of one site, which may leave it.
 
     No row does; refused where fewer than 5 samples share a batch and levels.
-    Features that fewer samples have are left out, with a warning. Sums are rounded.
+    Features that fewer samples have are left out, with a warning. Sums are
+    rounded.
 
     \b
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
