@@ -174,26 +174,26 @@ def table_of_designs(n_features: int) -> None:
 
 
 def accuracy(n_designs: int, n_features: int) -> pd.DataFrame:
-    rng = np.random.default_rng(2)
-    found = pd.DataFrame(
-        [rates(random_study(rng), n_features, rng) for _ in range(n_designs)]
-    )
+    """What `audit` predicts beside what is simulated."""
+    rng, rows = np.random.default_rng(2), []
+    for _ in range(n_designs):
+        study = random_study(rng)
+        rows.append(rates(study, n_features, rng) | {"equal": study.equal})
+    found = pd.DataFrame(rows)
     off = (found["one_step"] - ALPHA).abs()
     found["one_step"] = found["one_step pooled"]
-    print(f"\n{n_designs} random designs:\n")
-    print(
-        "| road | rate within .05 | median error | largest | effect kept within .05 | median error | largest |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    heads = ["rate within .05", "median error", "largest"]
+    heads += ["kept within .05, equal variances", "largest", "… unequal", "largest"]
+    print(f"\n{n_designs} random designs:\n\n| road | {' | '.join(heads)} |")
+    print("|---|" + "---|" * len(heads))
     for road in ROADS:
-        cells = []
-        for what in ("", "kept ") if road in METHODS else ("",):
-            error = (found[f"{what}{road}"] - found[f"predicted {what}{road}"]).abs()
-            cells += [
-                f"{(error <= 0.05).mean():.1%}",
-                f"{error.median():.3f}",
-                f"{error.max():.3f}",
-            ]
+        error = (found[road] - found[f"predicted {road}"]).abs()
+        cells = [_within(error), f"{error.median():.3f}", f"{error.max():.3f}"]
+        for equal in (True, False) if road in METHODS else ():
+            part = found[found["equal"] == equal]
+            error = (part[f"kept {road}"] - part[f"predicted kept {road}"]).abs()
+            cells += [_within(error), f"{error.max():.3f}"]
+        cells += ["–"] * (len(heads) - len(cells))
         print(f"| {road} | {' | '.join(cells)} |")
     print(
         f"\nOne step, variances true to the data: within .01 of {ALPHA:.0%} in "
@@ -202,15 +202,23 @@ def accuracy(n_designs: int, n_features: int) -> pd.DataFrame:
     return found
 
 
+def _within(error: pd.Series) -> str:
+    return f"{(error <= 0.05).mean():.1%}"
+
+
 def calibration(n_seeds: int) -> None:
     """Which designs `null_calibration` flags, beside the rate on many features."""
     counts = {"over .10": [0, 0], "under .06": [0, 0], "between": [0, 0]}
     for seed in range(n_seeds):
         rng = np.random.default_rng(100 + seed)
-        for balanced in (True, False):
+        for uneven in (False, True):
             study = random_study(rng)
-            if balanced:
-                study = study._replace(group=np.resize([0, 1], len(study.batch)))
+            group = np.resize([0, 1], len(study.batch))
+            if (
+                uneven
+            ):  # one in eight is of the other group, in every second batch turned
+                group = (np.arange(len(group)) % 8 == 0) ^ (study.batch % 2)
+            study = study._replace(group=group.astype(int))
             method = list(METHODS)[seed % 3]
             true = float(np.mean([rates(study, 4000, rng)[method] for _ in range(3)]))
             adata = annotated(study, values(study, 400, rng))
