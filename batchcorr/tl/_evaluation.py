@@ -115,7 +115,14 @@ class Evaluation:
         }
         return pd.DataFrame(cells, index=list(self.scores.columns))
 
-    def _parts(self) -> list[tuple[str, pd.DataFrame]]:
+    def tables(self) -> list[tuple[str, pd.DataFrame]]:
+        """The scores of batch and of biology as text, each with a title.
+
+        Returns
+        -------
+        Titles and tables, a row a score and a column a layer: the value, half of its
+        95 % interval, and chance in brackets.
+        """
         shown = self._shown()
         of_batch = np.array([score in ABOUT_BATCH for score in shown.index], dtype=bool)
         parts = [
@@ -126,7 +133,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = []
-        for title, part in self._parts():
+        for title, part in self.tables():
             lines += [f"{title}:", part.to_string()]
         lines.append("In brackets: chance. ± half of the 95 % interval.")
         return "\n".join([*lines, *self.notes])
@@ -136,7 +143,7 @@ class Evaluation:
 
         parts = [
             f"<p>{escape(title)}</p>{part.to_html(escape=True)}"
-            for title, part in self._parts()
+            for title, part in self.tables()
         ]
         parts.append("<p>In brackets: chance. ± half of the 95 % interval.</p>")
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)

@@ -61,6 +61,7 @@ OF_PYTHON = (
     "The mean library is not known",
     "normalizes and knows no batches to correct",
     "finds columns and corrects nothing",
+    "Within batches there are only",
     r"| [^\W\d]",
 )
 """Messages about what only callers in Python can give: arrays, tables, other objects."""
