@@ -158,6 +158,14 @@ def seq_blind(data: Data) -> NDArray[Any]:
     return log_cpm(bc.ComBatSeq().fit_transform(data.counts, batch=data.batch))
 
 
+def seq_reference(data: Data) -> NDArray[Any]:
+    return log_cpm(
+        bc.ComBatSeq(reference="auto").fit_transform(
+            data.counts, batch=data.batch, covariates=_kept(data)
+        )
+    )
+
+
 class Approach(NamedTuple):
     """How values are corrected, and whether batch is in the test's model and weights."""
 
@@ -179,6 +187,7 @@ APPROACHES = {
     "log → linear": Approach(linear),
     "ComBat-seq": Approach(seq_keeping),
     "ComBat-seq, no group": Approach(seq_blind),
+    "ComBat-ref": Approach(seq_reference),
 }
 
 

@@ -31,6 +31,7 @@ def correct(
     nuisance: Any = None,
     weights: Any = None,
     missing: str = "error",
+    subject: str | None = None,
     **parameters: Any,
 ) -> AnnData | None:
     """Fit a method to an AnnData and correct the same AnnData; see `pp.correct`."""
@@ -38,7 +39,12 @@ def correct(
         step = begin(adata, place)
         step.warn_if_repeated()
         labels = read_labels(
-            step.adata, batch_key, covariates, nuisance, missing=missing
+            step.adata,
+            batch_key,
+            covariates,
+            nuisance,
+            missing=missing,
+            subject=subject,
         )
         estimator = make_estimator(method, parameters, labels.formula)
         step.allow_dense(estimator)

@@ -31,6 +31,7 @@ def fit(
     weights: Any = None,
     layer: str | None = None,
     missing: str = "error",
+    subject: str | None = None,
     **parameters: Any,
 ) -> Corrector:
     """Fit a correction to an AnnData and leave the AnnData as it is.
@@ -52,6 +53,9 @@ def fit(
     missing
         ``"level"``: missing labels of batch and covariates are a level of their own, in
         new samples too; ``"error"``: they are refused.
+    subject
+        Column of `obs` that says who a sample is of, where some were measured more than
+        once (combat, remove_batch_effect).
     **parameters
         Parameters of the method's estimator.
 
@@ -75,7 +79,9 @@ def fit(
     >>> bc.pp.apply(adata, correction, key_added="standardized")
     """
     require_adata(adata)
-    labels = read_labels(adata, batch_key, covariates, nuisance, missing=missing)
+    labels = read_labels(
+        adata, batch_key, covariates, nuisance, missing=missing, subject=subject
+    )
     estimator = make_estimator(method, parameters, labels.formula)
     x = get_matrix(adata, layer)
     fit_matrix(x, adata.var_names, estimator, labels, weights)

@@ -40,6 +40,7 @@ def read_labels(
     *,
     needed: bool = True,
     missing: str = "error",
+    subject: str | None = None,
 ) -> ObsLabels:
     """Read batch, covariates and nuisances from `obs`.
 
@@ -52,6 +53,8 @@ def read_labels(
     missing
         "level": missing labels are a level of their own, "missing"; "error": they stay
         what they are, and whoever reads them refuses them.
+    subject
+        The column that says who a sample is of.
     """
     if missing not in {"error", "level"}:
         msg = f"missing must be 'error' or 'level', not {missing!r:.40}."
@@ -99,6 +102,9 @@ def read_labels(
         "nuisance": names["nuisance"],
     }
     given = Labels(batch, kept, removed)
+    if subject is not None:
+        given = given._replace(subject=_columns(adata, [subject], "subject")[subject])
+        saved["subject"] = subject
     if missing == "level":
         given, saved["missing_labels"] = with_level(given)
     return ObsLabels(given, formula, saved)
@@ -128,7 +134,13 @@ def labels_for(
         nuisance = columns.get("nuisance")
     missing = "error" if columns.get("missing_labels") is None else "level"
     return read_labels(
-        adata, batch_key, covariates, nuisance, needed=needed, missing=missing
+        adata,
+        batch_key,
+        covariates,
+        nuisance,
+        needed=needed,
+        missing=missing,
+        subject=columns.get("subject") if keeps else None,
     )
 
 

@@ -91,6 +91,7 @@ def make(
             "covariates": columns.get("covariates"),
             "nuisance": columns.get("nuisance") or [],
             "missing": columns.get("missing_labels") or {},
+            "subject": columns.get("subject"),
             "n_obs": adata.n_obs,
             "n_vars": adata.n_vars,
             "normalizes": method.normalizes,

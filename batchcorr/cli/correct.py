@@ -52,6 +52,7 @@ def correct(
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
     missing: Missing = "error",
+    subject: options.Subject = None,
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
     settings: options.Settings = None,
@@ -98,6 +99,8 @@ def correct(
             reference=reference,
             settings=settings,
         )
+        if subject is not None:
+            given["subject"] = subject
         if stream:
             if missing == "drop":
                 msg = "samples of files are not left out in blocks: error or level."

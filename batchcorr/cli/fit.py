@@ -65,6 +65,7 @@ def fit(
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
     missing: Missing = "error",
+    subject: options.Subject = None,
     layer: options.Layer = None,
     log_normalize: options.LogNormalize = None,
     quantile_normalize: options.QuantileNormalize = False,
@@ -94,6 +95,7 @@ def fit(
         "--covariate": covariates,
         "--formula": formula,
         "--nuisance": nuisances,
+        "--subject": subject,
         "--missing": None if missing == "error" else missing,
         "--layer": layer,
         "--log-normalize": log_normalize,
@@ -115,6 +117,8 @@ def fit(
             reference=reference,
             settings=settings,
         )
+        if subject is not None:
+            given["subject"] = subject
         if of_sites:
             del given["batch_key"]
             fitted, learned = _fit_sites(sources, given)

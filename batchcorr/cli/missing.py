@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import typer
 
 from batchcorr.cli.console import say
@@ -35,6 +34,8 @@ def drop_missing(
         given["missing"] = missing
     if missing != "drop":
         return adata, 0
+    import numpy as np
+
     from batchcorr._anndata.missing import missing_in
 
     keep = np.ones(adata.n_obs, dtype=bool)
@@ -62,7 +63,7 @@ def note_left_out(adata: AnnData, key: str, left_out: int) -> None:
 def _columns(given: dict[str, Any]) -> list[str]:
     """The columns that batch, covariates and nuisances name."""
     columns: list[str] = []
-    for name in ("batch_key", "covariates", "nuisance"):
+    for name in ("batch_key", "covariates", "nuisance", "subject"):
         value = given.get(name) or []
         if isinstance(value, str) and value.lstrip().startswith("~"):
             from batchcorr.design.formula import Formula

@@ -114,6 +114,13 @@ Nuisances = Annotated[
         help="Column of obs to remove with batch (remove_batch_effect). Repeat.",
     ),
 ]
+Subject = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Column of obs: who a sample is of (combat, remove_batch_effect).",
+    ),
+]
 Reference = Annotated[
     str | None, typer.Option(metavar="BATCH", help="Batch that stays as it is.")
 ]

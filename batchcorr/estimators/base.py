@@ -166,6 +166,9 @@ class Corrector(TransformerMixin, BaseEstimator):
             If the method does not take nuisances or weights that are given.
         """
         given = {"nuisance": labels.nuisance, "weights": weights}
+        if labels.subject is not None and "subject" not in self.record.takes:
+            msg = f"{self.record.name} has no subject: combat and remove_batch_effect have."
+            raise InputError(msg)
         for name, value in given.items():
             if value is not None and name not in self.record.takes:
                 msg = f"{self.record.name} has no {name}: use remove_batch_effect."

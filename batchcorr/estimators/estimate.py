@@ -17,6 +17,8 @@ from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
@@ -85,8 +87,20 @@ class LocationScaleSteps(Protocol):
         ...
 
 
-def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
+def estimate(
+    method: LocationScaleSteps,
+    problem: Problem,
+    *,
+    refit: Callable[[LinearFit, list[int]], LinearFit] | None = None,
+) -> Fitted:
     """Estimate a correction from the moments of all batches.
+
+    Parameters
+    ----------
+    method, problem
+        What is to be estimated, from what.
+    refit
+        Makes another fit of the linear one and its columns, as one with subjects.
 
     Raises
     ------
@@ -97,6 +111,8 @@ def estimate(method: LocationScaleSteps, problem: Problem) -> Fitted:
     columns = checks.check_design(problem, at_least=method.fewest_batches)
     fit = problem.fit(columns)
     checks.check_fit(fit, problem, columns)
+    if refit is not None:
+        fit = refit(fit, columns)
     aim = method._aim(fit, metadata)
     first = len(metadata.names) - len(metadata.nuisance.names)
     centred = np.array(columns, int) >= first  # nuisances do not move the level

@@ -16,6 +16,7 @@ from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
+from batchcorr.estimators.subjects import with_subject
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class FittedState(Corrector, LocationScaleSteps):
         x = matrix.as_matrix(samples.features)
         self._check_features(samples, x.shape[1])
         labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
+        if labels.design is None:
+            labels = with_subject(labels)
         design = self.design_of(x.shape[0], labels)
         sparse = matrix.is_sparse(x)
         if sparse:

@@ -22,6 +22,7 @@ from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.scale import warn_if_unlogged
+from batchcorr.estimators.subjects import fit_subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,7 +53,13 @@ class LocationScaleMethod(FittedState):
     copy: bool
 
     def fit(
-        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        subject: Any = None,
     ) -> Self:
         """Learn the correction from samples of all batches.
 
@@ -68,6 +75,9 @@ class LocationScaleMethod(FittedState):
         covariates
             What is to be kept: a DataFrame, with `formula` or all its columns; a
             Series; or a 2-D array of design columns. None: nothing but the mean.
+        subject
+            Who each sample is of, (n,), where some were measured more than once: an
+            intercept at random for each (`ComBat` and `RemoveBatchEffect`).
 
         Returns
         -------
@@ -79,7 +89,7 @@ class LocationScaleMethod(FittedState):
             If covariates are confounded with batch, or labels are missing; if the data
             are infinite, not numeric or of wrong shape.
         """
-        self._fit_labels(X, Labels(batch, covariates), None)
+        self.fit_labels(X, Labels(batch, covariates, subject=subject))
         return self
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
@@ -88,10 +98,18 @@ class LocationScaleMethod(FittedState):
             raise inputs.no_batch(type(self).__name__)
         warn_if_unlogged(x, type(self).__name__)
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
-        fitted = self._estimate(problem)
+        design = problem.design
+        if labels.subject is None:
+            fitted = self._estimate(problem)
+        elif weights is not None:
+            msg = "subject and weights do not go together: leave one of them out."
+            raise InputError(msg)
+        else:
+            fitted, design = fit_subjects(self, problem, x, labels, self.formula)
+            self._fitted, self._metadata, self.moments_ = fitted, fitted.metadata, None
         self._remember_features(samples, x.shape[1])
         checks.warn_of_constant(problem.read, fitted.aim.adjustable, self)
-        return labels._replace(design=problem.design)
+        return labels._replace(design=design)
 
     def partial_fit(
         self,
@@ -224,7 +242,14 @@ class LocationScaleMethod(FittedState):
         grown._metadata, grown.moments_ = grown._fitted.metadata, None
         return grown
 
-    def transform(self, X: Any, *, batch: Any = None, covariates: Any = None) -> Any:
+    def transform(
+        self,
+        X: Any,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        subject: Any = None,
+    ) -> Any:
         """Correct samples of known batches, each on its own: row by row.
 
         Parameters
@@ -233,6 +258,8 @@ class LocationScaleMethod(FittedState):
             Samples × features, the features of `fit`, and the batch of each sample.
         covariates
             As in `fit`; needed only where values are scaled.
+        subject
+            As in `fit`, of subjects that it saw; needed where covariates are.
 
         Returns
         -------
@@ -243,25 +270,30 @@ class LocationScaleMethod(FittedState):
         UnknownBatchError, InputError
             For a batch that `fit` has not seen; if needed covariates are missing.
         """
-        return self.apply(X, Labels(batch, covariates))
+        return self.apply(X, Labels(batch, covariates, subject=subject))
 
     def fit_transform(
-        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        subject: Any = None,
     ) -> Any:
         """Learn the correction and correct the same samples.
 
         Parameters
         ----------
-        X, y, batch, covariates
+        X, y, batch, covariates, subject
             As in `fit`.
 
         Returns
         -------
         Corrected values in the dtype of X; dense.
         """
-        return self.fit(X, y, batch=batch, covariates=covariates).transform(
-            X, batch=batch, covariates=covariates
-        )
+        labels = {"batch": batch, "covariates": covariates, "subject": subject}
+        return self.fit(X, y, **labels).transform(X, **labels)
 
     def inverse_transform(
         self, X: Any, *, batch: Any = None, covariates: Any = None
@@ -283,7 +315,7 @@ class LocationScaleMethod(FittedState):
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)
-        labels = Labels(samples.batch, samples.covariates, labels.nuisance)
+        labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
         return samples, matrix_to_fit(samples.features), labels
 
 

@@ -36,6 +36,8 @@ class Labels(NamedTuple):
         What is to be kept.
     nuisance
         What is to be removed with batch.
+    subject
+        Who each sample is of, where samples of one subject are alike.
     design
         The design these were read into by the estimator that is given them; None: not
         read yet.
@@ -45,6 +47,7 @@ class Labels(NamedTuple):
     covariates: Any = None
     nuisance: Any = None
     design: Design | None = None
+    subject: Any = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["MethodRecord", "Taken"]
 
-Taken = Literal["batch", "batches", "covariates", "nuisance", "weights"]
+Taken = Literal["batch", "batches", "covariates", "nuisance", "weights", "subject"]
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class ComBat(LocationScaleMethod):
     one sample, all are corrected by location only. A batch whose samples the covariates
     fit exactly tells nothing of its variances: it alone is corrected by location only.
 
+    With ``subject=`` in `fit` (longitudinal ComBat) residuals are those about each subject's
+    predicted intercept, and σ̂² is their mean square (longCombat's "MSR": its REML variance is
+    larger than they are, and would blow them up). A batch of persons seen once has smaller
+    ones: if such batches differ from others, `mean_only`.
+
     Corrected values are for plots, clustering and prediction. Do not test on them for
     differences between groups that are unevenly spread over batches: the test believes
     it has more independent samples than there are. Test the uncorrected values with
@@ -131,7 +136,7 @@ class ComBat(LocationScaleMethod):
     """
 
     record: ClassVar = MethodRecord(
-        "combat", takes=frozenset({"batch", "covariates"}), streams=True
+        "combat", takes=frozenset({"batch", "covariates", "subject"}), streams=True
     )
 
     def __init__(

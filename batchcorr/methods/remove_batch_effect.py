@@ -87,7 +87,9 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     record: ClassVar = MethodRecord(
         "remove_batch_effect",
-        takes=frozenset({"batch", "batches", "covariates", "nuisance", "weights"}),
+        takes=frozenset(
+            {"batch", "batches", "covariates", "nuisance", "weights", "subject"}
+        ),
         streams=True,
     )
     fewest_batches: ClassVar[int] = 1
@@ -118,6 +120,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         covariates: Any = None,
         nuisance: Any = None,
         weights: Any = None,
+        subject: Any = None,
     ) -> Self:
         """Learn the batch part from samples of all batches.
 
@@ -137,12 +140,15 @@ class RemoveBatchEffect(LocationScaleMethod):
         weights
             Of each sample (n,) or each value (n, G); what has no positive weight takes
             no part in the fit, but is corrected.
+        subject
+            Who each sample is of, (n,): an intercept at random for each.
 
         Returns
         -------
         The estimator itself.
         """
-        self._fit_labels(X, Labels(batch, covariates, nuisance), weights)
+        labels = Labels(batch, covariates, nuisance, subject=subject)
+        self._fit_labels(X, labels, weights)
         return self
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
@@ -157,6 +163,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         batch: Any = None,
         covariates: Any = None,
         nuisance: Any = None,
+        subject: Any = None,
     ) -> Any:
         """Subtract the frozen batch part.
 
@@ -166,7 +173,7 @@ class RemoveBatchEffect(LocationScaleMethod):
             Samples × features, the features of `fit`.
         batch
             Batch, or batch factors, of each sample.
-        covariates
+        covariates, subject
             Not needed and not read.
         nuisance
             Nuisances of each sample, if some were removed by `fit`.
@@ -186,6 +193,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         covariates: Any = None,
         nuisance: Any = None,
         weights: Any = None,
+        subject: Any = None,
     ) -> Any:
         """Learn the batch part and subtract it from the same samples.
 
@@ -195,7 +203,7 @@ class RemoveBatchEffect(LocationScaleMethod):
             Samples × features.
         y
             Ignored.
-        batch, covariates, nuisance, weights
+        batch, covariates, nuisance, weights, subject
             As in `fit`.
 
         Returns
@@ -209,6 +217,7 @@ class RemoveBatchEffect(LocationScaleMethod):
             covariates=covariates,
             nuisance=nuisance,
             weights=weights,
+            subject=subject,
         )
         return self.transform(X, batch=batch, nuisance=nuisance)
 

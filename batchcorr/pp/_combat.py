@@ -35,6 +35,7 @@ def combat(
     layer: str | None = None,
     obsm: str | None = None,
     missing: str = "error",
+    subject: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -71,6 +72,9 @@ def combat(
         the result in `obsm`. Few components share no prior: ``mean_only`` is advised.
     missing
         ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+    subject
+        Column of `obs` that says who a sample is of: persons measured in several batches
+        keep their level, by an intercept at random for each.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -134,6 +138,7 @@ def combat(
         Place(layer, key_added, dense, copy, obsm),
         method="combat",
         missing=missing,
+        subject=subject,
         covariates=covariates,
         parametric=parametric,
         mean_only=mean_only,

@@ -25,6 +25,7 @@ def remove_batch_effect(
     layer: str | None = None,
     obsm: str | None = None,
     missing: str = "error",
+    subject: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -53,6 +54,9 @@ def remove_batch_effect(
         the result in `obsm`.
     missing
         ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+    subject
+        Column of `obs` that says who a sample is of: persons measured in several batches
+        keep their level, by an intercept at random for each.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -98,6 +102,7 @@ def remove_batch_effect(
         Place(layer, key_added, dense, copy, obsm),
         method="remove_batch_effect",
         missing=missing,
+        subject=subject,
         covariates=covariates,
         nuisance=nuisance,
         weights=weights,
