@@ -7,8 +7,7 @@ along the directions in which subjects differ have the means
 
     E q_k = v₀ + v₁ d_k,      d the eigenvalues of Zᵀ M Z,   ρ = v₁ / (v₀ + v₁)
 
-with M the residual maker of X and Z the columns of subjects: a gamma model with identity
-link. Needed are sums by subject and in all (`SubjectSums`); so they are for the
+with M the residual maker of X and Z the columns of subjects (`gamma_line`). Needed are sums by subject and in all (`SubjectSums`); so they are for the
 generalized least squares at one ρ, the trimmed mean over features, as with γ = ρ/(1-ρ)
 
     V⁻¹ y = (y - γ / (1 + γ n_j) · sum of y over the subject) / (1 - ρ).
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.models.gamma_line import Squares, fit_gamma_line
 from batchcorr.models.generalized_inverse import generalized_inverse
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ ZERO = 1e-10
 ALIKE = 1e-12
 """The same for the difference of eigenvalues that are one."""
 
-ROUNDS = 21
-TOLERANCE = 1e-6
 TRIM = 0.15
 HIGHEST = 0.99
 
@@ -81,11 +79,11 @@ def subject_correlation(sums: SubjectSums, n_columns: int, largest: int) -> Floa
         q = np.vstack([q, np.maximum(left, 0)])
     if len(d) < 2:
         return np.full(n_features, np.nan)
-    first, second = _components(count[:, None], d[:, None], q)
+    first, second = fit_gamma_line(Squares(count[:, None], d[:, None], q))
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation = second / (first + second)
     lowest = 1 / (1 - largest) + 0.01
-    return np.clip(correlation, lowest, HIGHEST)
+    return np.asarray(np.clip(correlation, lowest, HIGHEST))
 
 
 def consensus(correlations: Iterable[Floats]) -> float:
@@ -125,79 +123,3 @@ def _together(d: Floats, q: Floats) -> tuple[Floats, Floats, Floats]:
     if not len(first):
         return count, d, q
     return count, np.add.reduceat(d, first) / count, np.add.reduceat(q, first, axis=0)
-
-
-def _components(count: Floats, d: Floats, q: Floats) -> tuple[Floats, Floats]:
-    """v₀ and v₁ of each feature, (G,) each, from sums q over `count` directions of one d.
-
-    Fisher scoring, damped where the deviance would grow, from least squares.
-    """
-    first, second = _least_squares(count, d, q)
-    if count.sum() <= 2:
-        return first, second
-    negative = ((first + d * second) < 0).any(axis=0)
-    first = np.where(negative, q.sum(axis=0) / count.sum(), first)
-    second = np.where(negative, 0.0, second)
-    deviance = _deviance(count, d, q, first, second)
-    damping = np.full(len(first), np.nan)
-    active = np.flatnonzero(np.isfinite(deviance))
-    for _ in range(ROUNDS):
-        if not len(active):
-            break
-        own, start = q[:, active], (first[active], second[active])
-        mean = start[0] + d * start[1]
-        variance = np.maximum(mean**2, (mean**2).max(axis=0) / 1e3)
-        a, b, c = ((count * d**k / variance).sum(axis=0) for k in range(3))
-        score = [(d**k * (own - count * mean) / variance).sum(axis=0) for k in range(2)]
-        damp = np.where(np.isnan(damping[active]), (a + c) / 4, damping[active])
-        taken = np.zeros(len(active), dtype=bool)
-        steps = np.zeros((2, len(active)))
-        before, at_once = deviance[active], np.ones(len(active), dtype=bool)
-        for _ in range(60):
-            todo = ~taken
-            x, y, z = a[todo] + damp[todo], b[todo], c[todo] + damp[todo]
-            one, two = score[0][todo], score[1][todo]
-            inverse = 1 / (x * z - y * y)
-            steps[:, todo] = (
-                (z * one - y * two) * inverse,
-                (x * two - y * one) * inverse,
-            )
-            new = _deviance(
-                count,
-                d,
-                own[:, todo],
-                start[0][todo] + steps[0, todo],
-                start[1][todo] + steps[1, todo],
-            )
-            better = new <= before[todo]
-            places = np.flatnonzero(todo)
-            deviance[active[places[better]]] = new[better]
-            taken[places[better]] = True
-            if taken.all():
-                break
-            at_once[places[~better]] = False
-            damp[places[~better]] *= 2
-        steps[:, ~taken] = 0
-        first[active], second[active] = start[0] + steps[0], start[1] + steps[1]
-        damping[active] = np.where(at_once, damp / 10, damp)
-        gain = score[0] * steps[0] + score[1] * steps[1]
-        active = active[gain >= TOLERANCE]
-    return first, second
-
-
-def _least_squares(count: Floats, d: Floats, q: Floats) -> tuple[Floats, Floats]:
-    """The straight line through q / count at d, weighted by count."""
-    n = count.sum()
-    middle = (count * d).sum() / n
-    slope = ((d - middle) * q).sum(axis=0) / (count * (d - middle) ** 2).sum()
-    return q.sum(axis=0) / n - slope * middle, slope
-
-
-def _deviance(
-    count: Floats, d: Floats, q: Floats, first: Floats, second: Floats
-) -> Floats:
-    """Half the gamma deviance, less what does not change; infinite beyond its range."""
-    mean = first + d * second
-    inside = (mean > 0).all(axis=0)
-    mean = np.where(inside, mean, 1.0)
-    return np.where(inside, (q / mean + count * np.log(mean)).sum(axis=0), np.inf)

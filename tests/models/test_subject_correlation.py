@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batchcorr.models import subject_correlation
+from batchcorr.models import gamma_line
 from batchcorr.models.random_intercept import SubjectSums
-from batchcorr.models.subject_correlation import consensus, whitened
+from batchcorr.models.subject_correlation import (
+    consensus,
+    subject_correlation,
+    whitened,
+)
 
 
 def sums_of(r, y, weights=None):
@@ -21,7 +25,7 @@ def sums_of(r, y, weights=None):
 def test_equal_to_limma(golden, weighted):
     r = golden("limma_24_duplicate_correlation")
     sums = sums_of(r, r["input"], r["weights"] if weighted else None)
-    found = subject_correlation.subject_correlation(sums, 3, int(sums.n.max()))
+    found = subject_correlation(sums, 3, int(sums.n.max()))
     stem = "weighted_" if weighted else ""
     np.testing.assert_allclose(
         np.arctanh(found), r[f"{stem}atanh_correlations"], rtol=1e-9, atol=1e-9
@@ -31,10 +35,10 @@ def test_equal_to_limma(golden, weighted):
 
 def test_found_to_the_end_it_is_the_root(golden, monkeypatch):
     r = golden("limma_24_duplicate_correlation")
-    monkeypatch.setattr(subject_correlation, "TOLERANCE", 1e-25)
-    monkeypatch.setattr(subject_correlation, "ROUNDS", 500)
+    monkeypatch.setattr(gamma_line, "TOLERANCE", 1e-25)
+    monkeypatch.setattr(gamma_line, "ROUNDS", 500)
     sums = sums_of(r, r["input"])
-    found = subject_correlation.subject_correlation(sums, 3, int(sums.n.max()))
+    found = subject_correlation(sums, 3, int(sums.n.max()))
     assert consensus([found]) == pytest.approx(
         float(r["converged_consensus"]), rel=1e-9
     )
