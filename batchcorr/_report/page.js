@@ -72,16 +72,18 @@
       return (i) => (code[i] === NONE ? MISSING : table[Math.round((code[i] / STEPS) * 255)]);
     };
     const MARGIN = 12;
-    const place = (canvas, panel, i) => [
-      MARGIN + (panel.x[i] / STEPS) * (canvas.clientWidth - 2 * MARGIN),
-      canvas.clientHeight - MARGIN - (panel.y[i] / STEPS) * (canvas.clientHeight - 2 * MARGIN),
-    ];
+    // Where a sample lies on a canvas, whose size is asked for once.
+    const placing = (canvas, panel) => {
+      const height = canvas.clientHeight - MARGIN;
+      const right = (canvas.clientWidth - 2 * MARGIN) / STEPS, up = (height - MARGIN) / STEPS;
+      return (i) => [MARGIN + panel.x[i] * right, height - panel.y[i] * up];
+    };
     const faded = (i) => alone !== null && codes[chosen][i] !== alone;
 
     const draw = () => {
       const color = colors(), ratio = Math.max(window.devicePixelRatio || 1, 2);
       canvases.forEach((canvas, which) => {
-        const panel = panels[which], context = canvas.getContext("2d");
+        const panel = panels[which], context = canvas.getContext("2d"), place = placing(canvas, panel);
         canvas.width = Math.round(canvas.clientWidth * ratio);
         canvas.height = Math.round(canvas.clientHeight * ratio);
         context.scale(ratio, ratio);
@@ -90,7 +92,7 @@
           context.globalAlpha = later ? (data.n < 5000 ? 0.85 : 0.7) : 0.12;
           for (const i of order) {
             if (faded(i) === later || panel.x[i] === NONE || panel.y[i] === NONE) continue;
-            const [x, y] = place(canvas, panel, i);
+            const [x, y] = place(i);
             context.fillStyle = later ? color(i) : MISSING;
             if (radius < 2) context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
             else { context.beginPath(); context.arc(x, y, radius, 0, 6.2832); context.fill(); }
@@ -112,7 +114,7 @@
         context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
         context.drawImage(canvas.picture, 0, 0, canvas.clientWidth, canvas.clientHeight);
         if (current < 0 || panels[which].x[current] === NONE) return;
-        const [x, y] = place(canvas, panels[which], current);
+        const [x, y] = placing(canvas, panels[which])(current);
         context.strokeStyle = getComputedStyle(document.body).color;
         context.lineWidth = 2;
         context.beginPath(); context.arc(x, y, radius + 4, 0, 6.2832); context.stroke();
@@ -143,10 +145,11 @@
     const nearest = (canvas, panel, event) => {
       const box = canvas.getBoundingClientRect();
       const x = event.clientX - box.left, y = event.clientY - box.top;
+      const place = placing(canvas, panel);
       let best = -1, least = 14 ** 2;
       for (let i = 0; i < data.n; i++) {
         if (panel.x[i] === NONE || panel.y[i] === NONE || faded(i)) continue;
-        const [px, py] = place(canvas, panel, i);
+        const [px, py] = place(i);
         const far = (px - x) ** 2 + (py - y) ** 2;
         if (far < least) { least = far; best = i; }
       }

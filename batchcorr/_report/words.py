@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from batchcorr._report.methods_text import method_name
 from batchcorr.errors import some
+from batchcorr.estimators.audit import INFLATED
 
 if TYPE_CHECKING:
     from batchcorr._report.matrices import Compared
@@ -91,6 +92,13 @@ def _of_use(audit: Audit, found: Compared, test: str | None) -> str:
             "need them, can."
         )
     rate = _rate(audit, found)
+    if rate is not None and test is not None and rate < INFLATED * audit.alpha:
+        return (
+            f"A test of {test!r} on corrected values would hardly find too much here "
+            f"({rate:.1%} of features in which there is nothing, at a level of "
+            f"{audit.alpha:.0%}); the uncorrected ones with batch in the model are the "
+            "values to test all the same."
+        )
     if rate is not None and test is not None:
         return (
             f"Tested on corrected values, {test!r} would be found in {rate:.0%} of "
