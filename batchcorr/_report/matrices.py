@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Compared", "Values", "compared"]
 
 X = "X"
+OBSM = "obsm "
+"""What stands before the name of an embedding in records."""
 
 
 class Values(NamedTuple):
@@ -55,15 +57,15 @@ class Compared(NamedTuple):
         None where the data hold no uncorrected values.
     after
         None where nothing was corrected, or only an embedding of it is there.
-    embedding
-        Key of `obsm` with an embedding of corrected values.
+    embeddings
+        Keys of `obsm` that are shown instead, ``"before"`` and ``"after"``.
     steps
         Records of what led to the corrected values, oldest first.
     """
 
     before: Values | None
     after: Values | None
-    embedding: str | None
+    embeddings: dict[str, str]
     steps: list[dict[str, Any]]
 
     @property
@@ -74,7 +76,7 @@ class Compared(NamedTuple):
     @property
     def is_corrected(self) -> bool:
         """Whether there is something corrected to show."""
-        return self.after is not None or self.embedding is not None
+        return self.after is not None or "after" in self.embeddings
 
 
 def compared(
@@ -104,20 +106,32 @@ def compared(
     done = _corrections(adata)
     name = _named(adata, done, corrected)
     if name is None:
-        return Compared(_values(adata, layer), None, None, [])
+        return Compared(_values(adata, layer), None, {}, [])
     steps = done.get(name, [])
-    embedding = name if name in adata.obsm and name not in _matrices(adata) else None
-    after = None if embedding else _values(adata, _layer(name))
-    before: Values | None = None
+    if name in adata.obsm and name not in _matrices(adata):
+        embeddings = {"after": name}
+        start = _first(steps).get("source", X) if steps else X
+        if start.startswith(OBSM):
+            source = start.removeprefix(OBSM)
+            if source != name and source in adata.obsm:
+                embeddings["before"] = source
+            start = X
+        before = _values(adata, _layer(start) if layer is None else layer)
+        return Compared(before, None, embeddings, steps)
+    after, before = _values(adata, _layer(name)), None
     if layer is not None:
         before = _values(adata, layer)
     elif steps:
-        start = next(step for step in steps if not step["normalizes"])
-        source = _source(adata, name, start)
+        source = _source(adata, name, _first(steps))
         before = None if source is None else _values(adata, _layer(source))
     elif name != X and adata.X is not None:
         before = _values(adata, None)
-    return Compared(before, after, embedding, steps)
+    return Compared(before, after, {}, steps)
+
+
+def _first(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first step that is a correction."""
+    return next(step for step in steps if not step["normalizes"])
 
 
 def _layer(name: str) -> str | None:

@@ -18,6 +18,9 @@ REFERENCES = {
     "zhang": "Zhang Y, Parmigiani G, Johnson WE (2020). ComBat-seq: batch effect "
     "adjustment for RNA-seq count data. NAR Genomics and Bioinformatics 2:lqaa078. "
     "doi:10.1093/nargab/lqaa078",
+    "chen": "Chen AA, Beer JC, Tustison NJ, Cook PA, Shinohara RT, Shou H (2022). "
+    "Mitigating site effects in covariance for machine learning in neuroimaging data. "
+    "Human Brain Mapping 43:1179-1195. doi:10.1002/hbm.25688",
     "limma": "Ritchie ME, Phipson B, Wu D, Hu Y, Law CW, Shi W, Smyth GK (2015). limma "
     "powers differential expression analyses for RNA-sequencing and microarray "
     "studies. Nucleic Acids Research 43:e47. doi:10.1093/nar/gkv007",
@@ -47,6 +50,7 @@ REFERENCES = {
 CORRECTIONS = {
     "combat": ("ComBat", ["johnson"]),
     "combat_seq": ("ComBat-seq", ["zhang"]),
+    "covbat": ("CovBat", ["chen", "johnson"]),
     "remove_batch_effect": ("linear removal (limma's removeBatchEffect)", ["limma"]),
     "standardize": ("standardization within batches", []),
 }

@@ -110,20 +110,21 @@ def draw_points(adata: AnnData, found: Compared, first: Sequence[str]) -> Points
 
 
 def _panels(adata: AnnData, found: Compared) -> tuple[list[Panel], int]:
-    panels, features = [], None
+    panels: list[Panel] = []
+    features = None
     for title, values in (("Before", found.before), ("After", found.after)):
-        if values is None:
-            continue
-        if features is None or not len(features):
-            features = most_variable(values.matrix)
-        components = principal_components(values.matrix, features)
-        if components is not None:
-            axes = [f"PC{k + 1} ({components.shares[k]:.0%})" for k in range(2)]
-            panels.append(Panel(title, (axes[0], axes[1]), components.scores))
-    if found.embedding is not None:
-        axes = [f"{found.embedding} {k + 1}" for k in range(2)]
-        scores = _embedding(adata.obsm[found.embedding])
-        panels.append(Panel("After", (axes[0], axes[1]), scores))
+        key = found.embeddings.get(title.lower())
+        if key is not None:
+            axes = (f"{key} 1", f"{key} 2")
+            panels.append(Panel(title, axes, _embedding(adata.obsm[key])))
+        elif values is not None:
+            if features is None or not len(features):
+                features = most_variable(values.matrix)
+            components = principal_components(values.matrix, features)
+            if components is not None:
+                one, two = (f"{share:.0%}" for share in components.shares)
+                axes = (f"PC1 ({one})", f"PC2 ({two})")
+                panels.append(Panel(title, axes, components.scores))
     return panels, 0 if features is None else len(features)
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anndata
+
 from batchcorr._anndata import matrices
+from batchcorr._anndata.missing import with_level
 from batchcorr._files.atomic import replacing
 from batchcorr._report.gather import gather
 from batchcorr._report.matrices import compared
 from batchcorr._report.page import page
 from batchcorr._report.question import Question
 from batchcorr.errors import InputError, did_you_mean
+from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
     import os
@@ -102,12 +106,31 @@ def report(
     """
     matrices.require_adata(adata)
     found = compared(adata, layer, corrected)
+    known = _with_level(adata, (found.correction or {}).get("missing") or {})
+    if known is not adata:
+        adata, found = known, compared(known, layer, corrected)
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
     question = Question(*columns, test, labels, title or "Batch report")
     text = page(gather(adata, question, found))
     with replacing(path) as part:
         part.write_bytes(text.encode("utf-8"))
     return Path(path)
+
+
+def _with_level(adata: AnnData, counts: dict[str, int]) -> AnnData:
+    """The data with missing labels as the level that a correction took them for."""
+    names = [name for name in counts if name in adata.obs]
+    if not names:
+        return adata
+    filled = with_level(Labels(None, adata.obs[names]))[0].covariates
+    return anndata.AnnData(
+        adata.X,
+        obs=adata.obs.assign(**{name: filled[name] for name in names}),
+        var=adata.var,
+        uns=dict(adata.uns),
+        obsm=dict(adata.obsm),
+        layers=dict(adata.layers),
+    )
 
 
 def _columns(

@@ -78,12 +78,10 @@ def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
     marks = adata.var[[name for name in adata.var if name == "highly_variable"]]
     own = anndata.AnnData(obs=adata.obs.iloc[rows], var=marks)
     for name, values in (("before", found.before), ("after", found.after)):
-        if values is not None:
+        if name in found.embeddings:
+            own.obsm[name] = np.asarray(adata.obsm[found.embeddings[name]])[rows]
+        elif values is not None:
             own.layers[name] = values.matrix[rows]
-    embeddings = []
-    if found.embedding is not None:
-        own.obsm["after"] = np.asarray(adata.obsm[found.embedding])[rows]
-        embeddings = ["after"]
     try:
         evaluation = tl.evaluate(
             own,
@@ -91,7 +89,7 @@ def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
             covariates=_of_rows(question.explained, rows),
             labels=question.labels,
             layers=list(own.layers),
-            embeddings=embeddings,
+            embeddings=sorted(own.obsm, reverse=True),
         )
     except (DesignError, InputError) as error:
         return Scores([], [], [], 0, str(error))

@@ -77,8 +77,8 @@ def _of_correction(found: Compared, shares: Shares) -> str:
     )
     if shares.beyond:
         text += (
-            f", and {shares.beyond} explains {share(after.covariates)} within batches, "
-            f"where it explained {share(before.covariates)}"
+            f", and {share(after.covariates)} of what varies within batches goes with "
+            f"{shares.beyond}, where it was {share(before.covariates)}"
         )
     return f"{text}."
 

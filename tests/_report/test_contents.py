@@ -145,6 +145,26 @@ def test_an_embedding_is_shown_beside_the_values_it_was_made_of(adata, report):
     assert len(page.data["panels"]) == 2
 
 
+def test_a_corrected_embedding_is_shown_beside_the_one_before(adata, report):
+    adata.obsm["X_e"] = adata.X[:, :4]
+    bc.pp.combat(adata, "batch", obsm="X_e", mean_only=True, key_added="X_c")
+    page = report(adata)
+    assert "Before X_e 1 →" in page.text
+    assert "After X_c 1 →" in page.text
+
+
+def test_missing_labels_are_the_level_they_were_corrected_as(adata, report):
+    adata.obs.loc[adata.obs_names[::6], "group"] = None
+    bc.pp.combat(
+        adata, "batch", covariates="group", missing="level", key_added="corrected"
+    )
+    page = report(adata, test="group")
+    group = next(c for c in page.data["columns"] if c["name"] == "group")
+    assert group["levels"] == ["missing", "x", "y"]
+    assert group["counts"] == [6, 18, 12]
+    assert adata.obs["group"].isna().sum() == 6
+
+
 def test_nothing_is_corrected_where_nothing_can_be(adata, report):
     adata.obs["group"] = adata.obs["batch"]
     page = report(adata, "batch", covariates="group", test="group")
