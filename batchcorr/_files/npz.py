@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite, prod
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.lib import format as npy
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arrays", "Expected", "number", "reading", "shape_of", "take", "write"]
+    from batchcorr._files.expected import Expected
+
+__all__ = ["Arrays", "reading", "shape_of", "take", "write"]
 
 LARGEST_HEADER = 1 << 28
 LARGEST = 1 << 33
@@ -51,52 +53,6 @@ DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-class Expected(NamedTuple):
-    """What an array in a file must be.
-
-    Attributes
-    ----------
-    shape
-        Its shape.
-    kinds
-        The kinds of number it may hold, as NumPy's `dtype.kind`: "f" (of 64 bits), "b",
-        "i".
-    finite
-        Whether no value may be missing or infinite.
-    positive
-        Whether all values must be above 0.
-    least
-        No value may be under it.
-    """
-
-    shape: tuple[int, ...]
-    kinds: str = "f"
-    finite: bool = True
-    positive: bool = False
-    least: float | None = None
-
-    def check_head(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        """Refuse an array of another shape or kind, before its values are read."""
-        narrow = dtype.kind == "f" and dtype.itemsize != 8
-        if shape != self.shape or dtype.kind not in self.kinds or narrow:
-            msg = f"{name} is {dtype} of shape {shape}, and not of shape {self.shape}."
-            raise InputError(msg)
-
-    def check_values(self, name: str, values: NDArray[Any]) -> None:
-        """Refuse values that cannot be."""
-        if self.finite and not np.isfinite(values).all():
-            msg = f"{name} holds missing or infinite values."
-            raise InputError(msg)
-        if self.positive and not (values > 0).all():
-            msg = f"{name} holds values that are not above 0."
-            raise InputError(msg)
-        if self.least is not None and not (values >= self.least).all():
-            msg = f"{name} holds values under {self.least:g}."
-            raise InputError(msg)
 
 
 class Arrays(Mapping[str, "NDArray[Any]"]):
@@ -202,34 +158,6 @@ def take(
         wanted.check_values(name, values)
         found[name] = values.reshape(wanted.shape)
     return found
-
-
-def number(
-    header: Mapping[str, Any], name: str, *, above: float | None = None
-) -> float:
-    """A finite number of a header.
-
-    Parameters
-    ----------
-    header
-        Values by name.
-    name
-        The name of the number.
-    above
-        What it must be larger than.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
-    value = header[name]
-    real = isinstance(value, int | float) and not isinstance(value, bool)
-    if not real or not isfinite(value) or (above is not None and value <= above):
-        more = "" if above is None else f" above {above:g}"
-        msg = f"{name} is {value!r:.40}, and not a number{more}."
-        raise InputError(msg)
-    return float(value)
 
 
 def write(

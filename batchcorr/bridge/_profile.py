@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._files import npz
+from batchcorr._files.expected import Expected
 from batchcorr.bridge._norms import batch_norms, channels_of
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
@@ -206,9 +207,9 @@ class Profile:
             own = npz.take(
                 arrays,
                 {
-                    "sizes": npz.Expected((n_sizes,), "i", least=1),
-                    "shares": npz.Expected((n_classes,), least=0),
-                    "weights": npz.Expected((len(header["weights"]), 2)),
+                    "sizes": Expected((n_sizes,), "i", least=1),
+                    "shares": Expected((n_classes,), least=0),
+                    "weights": Expected((len(header["weights"]), 2)),
                 },
             )
             weights = dict(zip(header["weights"], own.pop("weights"), strict=True))
@@ -281,15 +282,15 @@ def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:
 def _layer(arrays: npz.Arrays, n_sizes: int, n_classes: int) -> LayerProfile:
     """The layer of these arrays, each of the shape that it must have."""
     (c,) = npz.shape_of(arrays, "mean")
-    by_class = npz.Expected((n_classes, c if n_classes else 0))
-    by_size = npz.Expected((n_sizes, c), finite=False)
+    by_class = Expected((n_classes, c if n_classes else 0))
+    by_size = Expected((n_sizes, c), finite=False)
     expected = {
-        "mean": npz.Expected((c,)),
-        "variance": npz.Expected((c,)),
-        "location_noise": npz.Expected((n_sizes, c)),
+        "mean": Expected((c,)),
+        "variance": Expected((c,)),
+        "location_noise": Expected((n_sizes, c)),
         "log_bias": by_size,
         "log_variance": by_size,
-        "effective": npz.Expected((2,)),
+        "effective": Expected((2,)),
         "class_mean": by_class,
         "class_square": by_class,
     }

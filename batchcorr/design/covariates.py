@@ -17,6 +17,7 @@ import pandas as pd
 
 from batchcorr.design.formula import Formula, Input
 from batchcorr.design.formula_encoding import FormulaEncoding
+from batchcorr.design.main_effects import main_effect_names, main_effects
 from batchcorr.design.tables import (
     Table,
     is_array,
@@ -164,7 +165,7 @@ class CovariateEncoding:
         required = tuple(dict.fromkeys(variable.column for variable in variables))
         encoding = cls(required=required, variables=variables, role=role)
         if parsed is None:
-            design = encoding._main_effects(values, n_rows)
+            design = main_effects(variables, values, n_rows)
         else:
             known = [variable.levels for variable in variables]
             built, design = FormulaEncoding.fit_transform(parsed, values, known)
@@ -277,17 +278,10 @@ class CovariateEncoding:
         return encoding
 
     def _all_names(self) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the names and terms of all columns that a table gives."""
+        """Names and terms of all columns that a table gives."""
         if self.formula is not None:
             return self.formula.names, self.formula.terms
-        names, terms = [], []
-        for variable in self.variables:
-            own = [variable.column]
-            if variable.levels is not None:
-                own = [f"{variable.column}[{level}]" for level in variable.levels[1:]]
-            names += own
-            terms += [variable.column] * len(own)
-        return names, terms
+        return main_effect_names(self.variables)
 
     def _design(self, table: Table, n_rows: int) -> Floats:
         """All columns that a table gives."""
@@ -297,21 +291,7 @@ class CovariateEncoding:
             if not values:
                 return np.empty((n_rows, 0))
             return self.formula.columns(values)
-        return self._main_effects(values, n_rows)
-
-    def _main_effects(self, values: list[npt.NDArray[Any]], n_rows: int) -> Floats:
-        """A column for each number, and one for each level but the first."""
-        design = np.zeros((n_rows, len(self._all_names()[0])))
-        place = 0
-        for variable, value in zip(self.variables, values, strict=True):
-            if variable.levels is None:
-                design[:, place] = value
-                place += 1
-            else:
-                rows = np.flatnonzero(value)
-                design[rows, place + value[rows] - 1] = 1.0
-                place += len(variable.levels) - 1
-        return design
+        return main_effects(self.variables, values, n_rows)
 
     def _keep(
         self,

@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from keyword import iskeyword
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
+from batchcorr.design.formula_options import (
+    INNER,
+    LEARNS,
+    OMITTED,
+    OPTIONS,
+    is_number,
+)
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from batchcorr.design.labels import Level
 
-__all__ = ["LEARNS", "Formula", "Input", "is_number"]
+__all__ = ["Formula", "Input"]
 
 Terms: TypeAlias = dict[frozenset[str], tuple[str, ...]]
-Check: TypeAlias = tuple[Callable[[Any], bool], str]
 
 MAX_LENGTH, MAX_TERMS = 1000, 500
 ALLOWED = (
@@ -41,66 +48,10 @@ QUOTES = "\"'"
 CONSTANTS = (bool, int, float, str, type(None))
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a value is a number and no boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_intercept(node: ast.expr) -> bool:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd | ast.USub):
         node = node.operand
     return isinstance(node, ast.Constant) and repr(node.value) in {"0", "1"}
-
-
-def _whole(low: int, high: int) -> Check:
-    return (
-        lambda value: type(value) is int and low <= value <= high,
-        f"a whole number from {low} to {high}",
-    )
-
-
-def _list_of(item: Callable[[Any], bool], what: str) -> Check:
-    return lambda value: isinstance(value, list) and all(map(item, value)), what
-
-
-NUMBER: Check = (is_number, "a number")
-BOOLEAN: Check = (lambda value: isinstance(value, bool), "True or False")
-EITHER: Check = (lambda value: isinstance(value, int | float), "a number or a boolean")
-BEYOND: Check = (
-    lambda value: value in ("raise", "clip", "zero", "extend"),
-    "'raise', 'clip', 'zero' or 'extend'",
-)
-LEVELS = _list_of(
-    lambda value: isinstance(value, str | int | float), "a list of levels"
-)
-KNOTS = _list_of(is_number, "a list of numbers")
-
-# The options of each function, in the order in which they may be given without a name.
-OPTIONS: dict[str, dict[str, Check]] = {
-    "C": {"levels": LEVELS},
-    "center": {},
-    "log": {},
-    "scale": {"center": EITHER, "scale": EITHER, "ddof": NUMBER},
-    "poly": {"degree": _whole(1, 20), "raw": BOOLEAN},
-    "bs": {
-        "df": _whole(1, 100),
-        "knots": KNOTS,
-        "degree": _whole(0, 20),
-        "include_intercept": BOOLEAN,
-        "lower_bound": NUMBER,
-        "upper_bound": NUMBER,
-        "extrapolation": BEYOND,
-    },
-}
-OMITTED = {"levels", "df", "knots", "lower_bound", "upper_bound"}
-INNER = ["center", "scale", "log"]
-# What each function learns from the data.
-LEARNS = {
-    "center": {"ddof", "center", "scale"},
-    "scale": {"ddof", "center", "scale"},
-    "poly": {"alpha", "norms2"},
-    "bs": {"lower_bound", "upper_bound", "knots"},
-}
 
 
 class Input(NamedTuple):

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from batchcorr.design.formula import LEARNS, Formula, is_number
+from batchcorr.design.formula import Formula
+from batchcorr.design.formula_options import LEARNS, is_number
 from batchcorr.errors import DesignError, InputError
 
 if TYPE_CHECKING:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
-from batchcorr.errors import InputError, NotFittedError
+from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
 from batchcorr.estimators.crossing import check_combinations, crossed, factor_count
+from batchcorr.estimators.features import Features
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Corrector"]
 
 
-class _NotFittedError(NotFittedError, SklearnNotFittedError):
-    """Not fitted, in the terms of both packages."""
-
-
-class Corrector(TransformerMixin, BaseEstimator):
+class Corrector(Features, TransformerMixin, BaseEstimator):
     """Base of the estimators of all methods.
 
     A subclass has a `record` and implements `fit`, `transform` and the abstract methods.
@@ -66,8 +61,6 @@ class Corrector(TransformerMixin, BaseEstimator):
     obs_columns_: dict[str, Any] | None = None
     warnings_: tuple[str, ...] = ()
     normalized_by_: tuple[Corrector, ...] = ()
-    feature_names_: tuple[str, ...] | None = None
-    n_features_: int
 
     def _fit_labels(self, x: Any, labels: Labels, weights: Any) -> Labels:
         """Fit to samples; see `fit_labels`."""
@@ -93,10 +86,6 @@ class Corrector(TransformerMixin, BaseEstimator):
     def _summary(self) -> dict[str, Any]:
         """Sum the fit up; see `summary`."""
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn whether the estimator was fitted."""
-        return hasattr(self, "n_features_")
-
     @property
     def keeps_sparse_(self) -> bool:
         """Whether a sparse matrix comes back sparse."""
@@ -106,42 +95,6 @@ class Corrector(TransformerMixin, BaseEstimator):
     def needs_covariates_(self) -> bool:
         """Whether covariates must be given to correct samples."""
         return False
-
-    @property
-    def feature_names_out_(self) -> NDArray[Any]:
-        """Names of the features of the corrected matrix."""
-        self._require_fitted()
-        if self.feature_names_ is None:
-            return inputs.default_names(self.n_features_)
-        return np.asarray(self.feature_names_, dtype=object)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Return the names of the features of the corrected matrix.
-
-        Parameters
-        ----------
-        input_features
-            None, or the features of `fit`.
-
-        Returns
-        -------
-        Names, (G,).
-        """
-        names = self.feature_names_out_
-        if input_features is None:
-            return names
-        given = np.asarray(input_features, dtype=object)
-        seen = getattr(self, "feature_names_in_", None)
-        if seen is not None and not np.array_equal(given, seen):
-            msg = "input_features is not equal to feature_names_in_, those of fit."
-            raise InputError(msg)
-        if len(given) != self.n_features_in_:
-            msg = (
-                "input_features should have length equal to number of features "
-                f"({self.n_features_in_}), not {len(given)}."
-            )
-            raise InputError(msg)
-        return given if seen is None and self.feature_names_ is None else names
 
     def fit_labels(self, x: Any, labels: Labels, weights: Any = None) -> Labels:
         """Fit to samples whose labels were read: `fit` for faces.
@@ -257,12 +210,6 @@ class Corrector(TransformerMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         """Refuse options that contradict each other."""
 
-    def _require_fitted(self) -> None:
-        if not hasattr(self, "n_features_"):
-            example = "fit(X)" if self.record.normalizes else "fit(X, batch=…)"
-            msg = f"This {type(self).__name__} is not fitted yet: call {example} first."
-            raise _NotFittedError(msg)
-
     def _samples(self, X: Any, batch: Any = None, covariates: Any = None) -> Samples:
         """Features and labels, told apart by the columns that the estimator names."""
         samples = inputs.read_samples(
@@ -291,30 +238,3 @@ class Corrector(TransformerMixin, BaseEstimator):
         if self.cross and factor_count(batch) > 1:
             check_combinations(samples.batch)
         return samples
-
-    def _check_features(self, samples: Samples, n_features: int) -> None:
-        """Refuse data whose features are not those of `fit`."""
-        inputs.check_features(
-            samples.names,
-            n_features,
-            self.n_features_,
-            self.feature_names_,
-            type(self).__name__,
-        )
-
-    def _remember_features(self, samples: Samples, n_features: int) -> None:
-        """Keep the names and number of the features, with and without columns of labels."""
-        named, given = samples.names, samples.given
-        fresh = not hasattr(self, "n_features_in_")
-        known = self.feature_names_ if fresh else None
-        if named is None and known is not None and len(known) == n_features:
-            named = known  # by whoever fits a matrix whose features have names
-        self.feature_names_ = named
-        self.n_features_ = int(n_features)
-        self.n_features_in_ = (
-            int(given.shape[1]) if hasattr(given, "shape") else n_features
-        )
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(given, "columns"):
-            columns = list(map(str, given.columns))
-            self.feature_names_in_ = np.asarray(columns, dtype=object)

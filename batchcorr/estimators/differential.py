@@ -13,6 +13,7 @@ import pandas as pd
 
 from batchcorr.estimators import checks
 from batchcorr.estimators.contrasts import weights_of
+from batchcorr.estimators.fit_warnings import warn_of_lost_digits
 from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import adjust
@@ -83,7 +84,7 @@ def differential_table(
     columns = checks.drop_redundant(problem)
     names, weights = weights_of(metadata, contrast)
     checks.check_variance(LinearFit.of(problem.read.select(columns)))
-    checks.warn_of_lost_digits(problem, columns)
+    warn_of_lost_digits(problem, columns)
     contrasts = problem.contrasts_as_read(weights, columns)
     found = method.estimates(problem, columns, contrasts)
     table = _table(moderated(found, trend=trend, robust=robust), names, features)

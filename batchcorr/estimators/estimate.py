@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from batchcorr.estimators import checks
+from batchcorr.estimators.fit_warnings import warn_of_unadjustable
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.location_scale import LocationScale
 
@@ -122,7 +123,7 @@ def estimate(
         location=aim.location + level,
         adjustable=aim.adjustable & fit.solved & fit.observed,
     )
-    checks.warn_of_unadjustable(aim.adjustable)
+    warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
     everything = np.zeros((len(metadata.names), len(fit.solved)))
     everything[columns] = np.where(aim.adjustable, fit.coefficients, 0.0)

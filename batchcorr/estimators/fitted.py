@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, shape_of, take
+from batchcorr._files.expected import Expected
+from batchcorr._files.npz import shape_of, take
 from batchcorr.arrays import apply
 from batchcorr.errors import InputError
 from batchcorr.estimators import checks, inputs, matrix

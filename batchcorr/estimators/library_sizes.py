@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, number, shape_of, take
+from batchcorr._files.expected import Expected, number
+from batchcorr._files.npz import shape_of, take
 from batchcorr.arrays.counts import count_rows, effective_library_sizes
 from batchcorr.errors import InputError
 from batchcorr.estimators.base import Corrector

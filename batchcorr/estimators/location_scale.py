@@ -15,8 +15,9 @@ from sklearn.base import clone
 from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
-from batchcorr.estimators import checks, inputs
+from batchcorr.estimators import inputs
 from batchcorr.estimators.estimate import extend
+from batchcorr.estimators.fit_warnings import warn_of_constant
 from batchcorr.estimators.fitted import FittedState
 from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.metadata import Labels, Metadata
@@ -108,7 +109,7 @@ class LocationScaleMethod(FittedState):
             fitted, design = fit_subjects(self, problem, x, labels, self.formula)
             self._fitted, self._metadata, self.moments_ = fitted, fitted.metadata, None
         self._remember_features(samples, x.shape[1])
-        checks.warn_of_constant(problem.read, fitted.aim.adjustable, self)
+        warn_of_constant(problem.read, fitted.aim.adjustable, self)
         return labels._replace(design=design)
 
     def partial_fit(

@@ -17,10 +17,9 @@ from batchcorr.errors import BatchSizeWarning, InputError, warn
 from batchcorr.estimators.checks import (
     check_several,
     check_variance,
-    warn_of_explained,
-    warn_of_far,
 )
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
+from batchcorr.estimators.fit_warnings import warn_of_explained, warn_of_far
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code

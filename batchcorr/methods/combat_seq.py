@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, take
+from batchcorr._files.expected import Expected
+from batchcorr._files.npz import take
 from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import CappedWarning, InputError, some, warn
 from batchcorr.estimators import checks, count_checks, inputs

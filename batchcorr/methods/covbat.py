@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, shape_of, take
+from batchcorr._files.expected import Expected
+from batchcorr._files.npz import shape_of, take
 from batchcorr.arrays.sample_products import in_memory
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix

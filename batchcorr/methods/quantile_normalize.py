@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, take
+from batchcorr._files.expected import Expected
+from batchcorr._files.npz import take
 from batchcorr.arrays.operations import has_infinite
 from batchcorr.arrays.quantiles import mean_quantiles, quantile_rows
 from batchcorr.design.labels import BatchLabels

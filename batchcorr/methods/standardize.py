@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.checks import check_variance, warn_of_explained
+from batchcorr.estimators.checks import check_variance
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
+from batchcorr.estimators.fit_warnings import warn_of_explained
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code

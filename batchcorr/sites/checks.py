@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._files.npz import Expected, shape_of, take
+from batchcorr._files.expected import Expected
+from batchcorr._files.npz import shape_of, take
 from batchcorr.errors import InputError, some
 from batchcorr.models.moments import Moments
 from batchcorr.sites.basis import Basis

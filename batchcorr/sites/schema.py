@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr._files.atomic import replacing
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
+from batchcorr.design.main_effects import main_effect_names
 from batchcorr.design.tables import read_table, require
 from batchcorr.design.variables import Variable
 from batchcorr.errors import DesignError, FileError, InputError
@@ -131,12 +132,11 @@ class Schema:
             )
             for name, levels in self.covariates.items()
         )
-        bare = CovariateEncoding(required=tuple(self.covariates), variables=variables)
-        names, terms = bare._all_names()
+        names, terms = main_effect_names(variables)
         encoding = CovariateEncoding(
             names=tuple(names),
             terms=tuple(terms),
-            required=bare.required,
+            required=tuple(self.covariates),
             variables=variables,
             kept=tuple(range(len(names))),
         )

@@ -13,7 +13,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr._files import npz
-from batchcorr._files.npz import Expected
+from batchcorr._files.expected import Expected
 from batchcorr.errors import FileError, InputError
 from batchcorr.methods import registry
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
 
 from batchcorr._numba import Kernel, helper, prange
 from batchcorr.models.counts.regression import cells_of, fit_feature, start
@@ -25,7 +24,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["FeatureBlocks", "adjusted_profile", "batch_dispersions", "maximize_spline"]
+__all__ = [
+    "FeatureBlocks",
+    "batch_dispersions",
+    "maximize_spline",
+    "profile_likelihoods",
+]
 
 GRID = np.linspace(-6.0, 6.0, 11)
 """log2 multiples of the common dispersion at which features are profiled."""
@@ -135,14 +139,14 @@ def _profiles(counts, cells, offset, dispersions, rising, beta, result):
             result[g, t] = total - 0.5 * _log_determinant(information, 1 + p)
 
 
-def adjusted_profile(
+def profile_likelihoods(
     counts: NDArray[np.float64],
     z: NDArray[np.float64],
     offset: NDArray[np.float64],
     dispersions: NDArray[np.float64],
     beta: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return APL of every feature at every dispersion: (G, T).
+    """APL of every feature at every dispersion, (G, T), but for its constant, -Σ log y!.
 
     Parameters
     ----------
@@ -156,19 +160,6 @@ def adjusted_profile(
         Where to start from and where to leave the last fit, NaN where unknown:
         (G, 1 + p).
     """
-    found = _likelihoods(counts, z, offset, dispersions, beta)
-    profile: NDArray[np.float64] = found - gammaln(counts + 1).sum(axis=1)[:, None]
-    return profile
-
-
-def _likelihoods(
-    counts: NDArray[np.float64],
-    z: NDArray[np.float64],
-    offset: NDArray[np.float64],
-    dispersions: NDArray[np.float64],
-    beta: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """Return APL but for its constant, Σ log y!, that dispersions do not change."""
     if beta is None:
         beta = np.full((len(counts), 1 + z.shape[1]), np.nan)
     result = np.empty((len(counts), len(dispersions)))
@@ -268,7 +259,7 @@ def batch_dispersions(
     def below(fourth_root: float) -> float:
         at = np.array([fourth_root**4])
         for part, block in counted.blocks():
-            profile[part] = _likelihoods(block, z, offset, at, beta[part])[:, 0]
+            profile[part] = profile_likelihoods(block, z, offset, at, beta[part])[:, 0]
         return -float(profile.sum())
 
     found = minimize_scalar(
@@ -279,7 +270,7 @@ def batch_dispersions(
     if own:
         multiples = np.empty(len(beta))
         for part, block in counted.blocks():
-            values = _likelihoods(block, z, offset, common * 2**GRID, beta[part])
+            values = profile_likelihoods(block, z, offset, common * 2**GRID, beta[part])
             multiples[part] = 2 ** maximize_spline(values)
             if progress is not None:
                 progress(len(values))

@@ -1,0 +1,148 @@
+"""What a fit warns of: conditions under which a correction is doubtful, or invents results.
+
+See Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced designs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchcorr.design import findings
+from batchcorr.design.confounding import association
+from batchcorr.errors import (
+    AssociationWarning,
+    BatchSizeWarning,
+    CovariateWarning,
+    FeatureWarning,
+    some,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.base import Corrector
+    from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.problem import Problem
+    from batchcorr.models.linear_model import LinearFit
+    from batchcorr.models.moments import Moments
+
+__all__ = [
+    "warn_of_association",
+    "warn_of_constant",
+    "warn_of_explained",
+    "warn_of_extrapolation",
+    "warn_of_far",
+    "warn_of_lost_digits",
+    "warn_of_unadjustable",
+]
+
+MANY = 0.5
+"""Share of features that cannot be corrected from which on a warning is due."""
+
+EXTRAPOLATED = 100
+"""Distance of batches, in what varies inside them, from which on a warning is due."""
+
+CONDITION = 1e7
+"""Condition of the products of columns from which on a warning is due."""
+
+
+def warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:
+    """Warn of batches whose variance cannot be known, as covariates explain them."""
+    explained = np.broadcast_to(fit.explained, fit.intercepts.shape).mean(axis=1)
+    names = [
+        repr(level) + (f" ({share:.0%} of features)" if share < 1 else "")
+        for level, share in zip(metadata.levels, explained, strict=True)
+        if share > 0
+    ]
+    if names:
+        warn(findings.explained(names).text, BatchSizeWarning)
+
+
+def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
+    """Warn if few features can be corrected: the others keep what batch did to them."""
+    left = int((~adjustable).sum())
+    if left > MANY * adjustable.size:
+        msg = (
+            f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
+            "are: in some batch they have no values, no variance or too few, or were left "
+            "out of its sums. Look at the batch labels, and leave such features out."
+        )
+        warn(msg, FeatureWarning)
+
+
+def warn_of_constant(
+    moments: Moments, adjustable: NDArray[np.bool_], estimator: Corrector
+) -> None:
+    """Name the features that stay as they are because a batch has one value of them."""
+    whole = (moments.rows > 1) & (moments.n == moments.rows)
+    constant = ~adjustable & ((moments.squares == 0) & whole).any(axis=0)
+    if constant.any():
+        names = some(estimator.feature_names_out_[constant])
+        msg = (
+            f"{int(constant.sum())} of {len(constant)} features ({names}) are "
+            "constant in a batch, and stay as they are: their batch effects are not "
+            "removed."
+        )
+        warn(msg, FeatureWarning)
+
+
+def warn_of_far(far: NDArray[np.bool_], names: NDArray[Any]) -> None:
+    """Name the features that non-parametric priors leave part of an effect in."""
+    kept = names[far.any(axis=0)]
+    if kept.size:
+        msg = (
+            f"{kept.size} of {names.size} features ({some(kept)}) keep part of their "
+            "batch effects: in some batch no other feature has a similar one, and "
+            "non-parametric priors are made of the others. Use parametric priors."
+        )
+        warn(msg, FeatureWarning)
+
+
+def warn_of_extrapolation(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns in which batches lie far apart for what varies inside them."""
+    metadata, products = problem.metadata, problem.products
+    inside = np.diag(products.within)
+    between = np.diag(products.total) - inside
+    far = [
+        metadata.names[k]
+        for k in columns
+        if not (metadata.binary and metadata.binary[k])
+        and between[k] > EXTRAPOLATED**2 * inside[k]
+    ]
+    if far:
+        msg = (
+            f"{some(map(repr, far))}: batches differ by more than {EXTRAPOLATED} times "
+            "what varies inside them. The effect found inside batches is extrapolated "
+            "over that distance, and what is uncertain of it with it: give the time "
+            "since each batch began, say, or leave it out."
+        )
+        warn(msg, CovariateWarning)
+
+
+def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns whose effects are known to few digits, as only sums are known."""
+    metadata, products = problem.metadata, problem.products
+    if problem.turned is None and products.condition(columns) > CONDITION:
+        names = [metadata.names[k] for k in columns]
+        msg = (
+            f"The columns {some(map(repr, names))} nearly repeat each other, and sums of "
+            "blocks keep few digits of such: results may be off in the seventh. Centre "
+            "or scale the covariates, use poly() in the formula, or fit all samples at "
+            "once."
+        )
+        warn(msg, CovariateWarning)
+
+
+def warn_of_association(problem: Problem) -> None:
+    """Warn of protected covariates that batch nearly determines."""
+    metadata, products = problem.metadata, problem.products
+    if metadata.n_batches < 2:
+        return
+    for term in dict.fromkeys(metadata.terms[: metadata.kept]):
+        columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
+        finding = findings.associated(term, association(products, columns))
+        if finding is not None:
+            warn(finding.text, AssociationWarning)
