@@ -18,6 +18,7 @@ from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estim
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.subjects import with_subject
+from batchcorr.estimators.summary import summary_of
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
 __all__ = ["FittedState"]
-
-LISTED = 100
-"""Names of features that a record lists at most."""
 
 
 class FittedState(Corrector, LocationScaleSteps):
@@ -219,15 +217,9 @@ class FittedState(Corrector, LocationScaleSteps):
         self._metadata, self.moments_ = metadata, None
 
     def _summary(self) -> dict[str, Any]:
-        aim, metadata = self._ready().aim, self._ready().metadata
-        left = self.feature_names_out_[~aim.adjustable]
-        return {
-            "batches": [str(level) for level in metadata.levels],
-            "kept": list(dict.fromkeys(metadata.covariates.terms)),
-            "read_as": metadata.read_as(),
-            "features_unchanged": int(left.size),
-            "features_unchanged_names": [str(name) for name in left[:LISTED]],
-        }
+        fitted = self._ready()
+        left = self.feature_names_out_[~fitted.aim.adjustable]
+        return summary_of(fitted.metadata, left)
 
 
 def _part(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:

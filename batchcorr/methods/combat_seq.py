@@ -13,19 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from batchcorr._files.expected import Expected
-from batchcorr._files.npz import take
 from batchcorr.arrays.feature_counts import FeatureCounts
-from batchcorr.errors import CappedWarning, InputError, some, warn
+from batchcorr.errors import CappedWarning, some, warn
 from batchcorr.estimators import checks, count_checks, inputs
-from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.count_mapping import BOUND, map_counts
 from batchcorr.estimators.count_model import (
-    CountModel,
     Shrinkage,
     fit_count_model,
     total_counts,
 )
+from batchcorr.estimators.fitted_counts import FittedCounts
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.progress import progress
@@ -34,14 +31,12 @@ from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import reference_code
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 __all__ = ["ComBatSeq"]
 
 
-class ComBatSeq(Corrector):
+class ComBatSeq(FittedCounts):
     r"""Remove batch effects from counts by negative-binomial regression (ComBat-seq).
 
     .. math:: y \sim NB(μ, φ_b), \quad \log μ = \log N + α + zβ + γ_b, \quad
@@ -132,9 +127,6 @@ class ComBatSeq(Corrector):
 
     __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
     __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
-
-    model_: CountModel
-    _metadata: Metadata | None = None
 
     def __init__(
         self,
@@ -287,65 +279,3 @@ class ComBatSeq(Corrector):
             "are not to be trusted. Look for features nearly absent from a batch."
         )
         warn(msg, CappedWarning)
-
-    @property
-    def batches_(self) -> tuple[Any, ...]:
-        """Labels of the batches, in the order of every array by batch."""
-        self._require_fitted()
-        assert self._metadata is not None
-        return self._metadata.levels
-
-    @property
-    def keeps_sparse_(self) -> bool:
-        """Counts come back in the storage they came in."""
-        return True
-
-    @property
-    def needs_covariates_(self) -> bool:
-        """Whether covariates must be given to correct samples."""
-        return self._metadata is not None and self._metadata.kept > 0
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        assert self._metadata is not None
-        plain = {
-            "metadata": self._metadata.to_json(),
-            "reference_code": self.model_.reference,
-        }
-        return plain, self.model_.to_arrays()
-
-    def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> None:
-        metadata = Metadata.from_json(plain["metadata"])
-        b, g = metadata.n_batches, self.n_features_
-        expected = {
-            "adjusted": Expected((g,), "b"),
-            "coefficients": Expected((g, b + len(metadata.names))),
-            "phi": Expected((g, b), least=0.0),
-            "gamma_star": Expected((g, b)),
-            "phi_star": Expected((g,), least=0.0),
-            "top_rate": Expected((g,), least=0.0),
-        }
-        reference = plain.get("reference_code")
-        if reference is not None:
-            if type(reference) is not int or not 0 <= reference < b:
-                msg = (
-                    f"reference_code is {reference!r:.40}, and not one of {b} batches."
-                )
-                raise InputError(msg)
-            expected["reference_mean"] = Expected((g,), least=0.0)
-        self.model_ = CountModel(**take(arrays, expected), reference=reference)
-        self._metadata = metadata
-
-    def _summary(self) -> dict[str, Any]:
-        assert self._metadata is not None
-        left = self.feature_names_out_[~self.model_.adjusted]
-        reference = self.model_.reference
-        return {
-            "batches": [str(level) for level in self.batches_],
-            "kept": list(dict.fromkeys(self._metadata.covariates.terms)),
-            "read_as": self._metadata.read_as(),
-            "reference": None if reference is None else str(self.batches_[reference]),
-            "features_unchanged": int(left.size),
-            "features_unchanged_names": [str(name) for name in left[:100]],
-        }

@@ -42,8 +42,8 @@ def test_fit_refuses_what_moments_cannot_tell(pooled, schema):
     sites = gathered(pooled, schema)
     with pytest.raises(InputError, match="combat_seq cannot be fitted to moments"):
         bc.fit_moments(sites, method="combat_seq")
-    with pytest.raises(InputError, match="no parameter 'shrink'"):
-        bc.fit_moments(sites, shrink=True)
+    with pytest.raises(InputError, match="no parameter 'shrinkage'"):
+        bc.fit_moments(sites, shrinkage=True)
     with pytest.raises(InputError, match="no formula"):
         bc.fit_moments(sites, formula="~ age")
     with pytest.raises(InputError, match="not as AnnData"):

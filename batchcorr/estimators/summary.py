@@ -1,0 +1,34 @@
+"""What a fit is summed up to, for records and for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.estimators.metadata import Metadata
+
+__all__ = ["summary_of"]
+
+LISTED = 100
+"""Names of features that are listed at most."""
+
+
+def summary_of(metadata: Metadata, unchanged: NDArray[Any]) -> dict[str, Any]:
+    """Batches, covariates and features left as they were, as JSON can hold them.
+
+    Parameters
+    ----------
+    metadata
+        How labels were read.
+    unchanged
+        Names of the features that are not corrected.
+    """
+    return {
+        "batches": [str(level) for level in metadata.levels],
+        "kept": list(dict.fromkeys(metadata.covariates.terms)),
+        "read_as": metadata.read_as(),
+        "features_unchanged": int(unchanged.size),
+        "features_unchanged_names": [str(name) for name in unchanged[:LISTED]],
+    }
