@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from batchcorr.sites.moments_file import SiteMoments
     from batchcorr.sites.schema import Schema
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ComBat",
