@@ -40,6 +40,10 @@ PHRASES = (
     ),
     (r"correct the counts with combat_seq", "correct counts with --method combat_seq"),
     (r"\bbatchcorr\.pp\.(\w+)_normalize\b", r"--\1-normalize"),
+    (
+        r"correct counts by batchcorr\.pp\.combat_seq",
+        "correct counts with --method combat_seq",
+    ),
     (r"\bbatchcorr\.(?:sites\.)?moments\b", "batchcorr moments"),
     (
         r"batchcorr\.tl\.differential\(adata, batch_key, (.+?)\)",
