@@ -115,17 +115,7 @@ def choose_classes(
     correct: Callable[[EmpiricalBayes], tuple[Statistics, int]],
     restore: Callable[[], None],
 ) -> tuple[EmpiricalBayes, Statistics, NDArray[np.float64]]:
-    """The believed correction: its estimator, statistics and class shares.
-
-    Parameters
-    ----------
-    model, loader
-        The model, corrected by eb without classes, and the domain.
-    profile
-        What is known of the source.
-    correct, restore
-        Correct the model by an estimator; put it back as it was at first.
-    """
+    """The believed correction: its estimator, statistics and class shares."""
     classes = len(profile.shares)
     starts = [_mean_probabilities(model, loader, classes)]
     restore()
@@ -151,13 +141,6 @@ def is_unbalanced(
     Σ (share - expected)²/expected is 1 if half of equal classes are missing; by chance
     it is above the 99 % quantile of χ² with K - 1 degrees of freedom, over n, in one of
     a hundred samples.
-
-    Parameters
-    ----------
-    shares, expected
-        Of the domain and of the source: (K,).
-    n
-        Samples.
     """
     if len(shares) < 2:
         return False

@@ -70,12 +70,7 @@ def combat(_name: str, norm: _BatchNorm, observed: Observed) -> tuple[Tensor, Te
 class EmpiricalBayes:
     """Shrinkage with a profile, layer after layer; made anew for each run of layers.
 
-    Parameters
-    ----------
-    profile
-        What is known of the source.
-    shares
-        Share of each class in the domain, (K,); None: as in the source.
+    `shares` are those of the classes in the domain, (K,); None: as in the source.
 
     Attributes
     ----------

@@ -159,11 +159,6 @@ class Quiet(TorchFunctionMode):
 
     What a model computes is then a function of its input alone, so that two
     computations may be compared number by number.
-
-    Parameters
-    ----------
-    still
-        Whether they are held still, or only counted, in `draws`.
     """
 
     def __init__(self, *, still: bool = True) -> None:

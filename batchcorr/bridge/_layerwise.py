@@ -79,20 +79,8 @@ def correct(
 ) -> tuple[Statistics, int]:
     """Estimate and set the statistics of every layer; the next sees them corrected.
 
-    Parameters
-    ----------
-    model, loader
-        The model, and the samples of one domain.
-    norms
-        Its BatchNorm layers.
-    estimate
-        The estimator.
-
-    Returns
-    -------
-    tuple
-        The statistics of the layers that are called, in their order; and the number of
-        samples.
+    Returns the statistics by layer, in the order of their calls, and how many samples
+    there are.
     """
     if isinstance(loader, Iterator):
         msg = (

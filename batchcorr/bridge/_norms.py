@@ -97,16 +97,9 @@ def is_frozen(module: nn.Module) -> bool:
 def batch_norms(
     model: nn.Module, *, needed: bool = True, frozen: bool = False
 ) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers of a model by name, each once, in module order.
+    """The BatchNorm layers of a model by name, in module order; `frozen` ones of buffers, too.
 
-    Parameters
-    ----------
-    model
-        The model.
-    needed
-        Whether there must be one.
-    frozen
-        Whether those are wanted too that consist of buffers.
+    One must be there if it is `needed`.
     """
     found = {
         name: cast("_BatchNorm", module)
@@ -218,17 +211,7 @@ def normalizing(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> LocationScale:
-    """The correction γ (x - mean) / √(variance + ε) + β of each batch.
-
-    Parameters
-    ----------
-    mean, variance
-        Of each batch and channel: (B, C). Half precision is taken as float32.
-    eps
-        ε, added to the variance.
-    weight, bias
-        γ and β, (C,); None: 1 and 0.
-    """
+    """The correction γ (x - mean) / √(variance + ε) + β of each batch, from (B, C) each."""
     wide = torch.promote_types(mean.dtype, torch.float32)
     scale = 1 / torch.sqrt(variance.to(wide) + eps)
     if weight is not None:

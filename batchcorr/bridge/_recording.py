@@ -40,18 +40,7 @@ SECOND = (_ConvNd, _NormBase, nn.GroupNorm)
 
 
 class Recording:
-    """Outputs of layers so far.
-
-    Parameters
-    ----------
-    layers
-        The modules, by name.
-    needed
-        Whether all of them must be there: else those that are not matrices are left
-        out.
-    axes
-        The axis of the channels, for layers of which it is told.
-    """
+    """Outputs of layers so far."""
 
     def __init__(
         self, layers: Mapping[str, nn.Module], axes: Mapping[str, int], *, needed: bool

@@ -94,15 +94,7 @@ def hooked(
 ) -> Iterator[None]:
     """Call functions before and after each of some modules, as torch's hooks with kwargs.
 
-    Parameters
-    ----------
-    modules
-        The modules.
-    before
-        Called with module, args and kwargs.
-    after
-        Called with module, args, kwargs and output; a value it returns replaces the
-        output.
+    What `after` returns, if anything, replaces the output.
     """
     with ExitStack() as stack:
         for module in modules:

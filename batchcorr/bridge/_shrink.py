@@ -32,21 +32,10 @@ def channel_statistics(x: Tensor) -> tuple[int, Tensor, Tensor]:
 def shrunken_statistics(
     n: int, mean: Tensor, variance: Tensor, location: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean and variance of a batch, shrunken across channels: (C,) each.
+    """Mean and variance of a batch of n rows, shrunken across channels: (C,) each.
 
-    Parameters
-    ----------
-    n
-        Rows of the batch.
-    mean, variance
-        Of the batch (ddof 0): (C,) each, with or without gradients.
-    location, scale
-        μ and σ², what the channels have elsewhere: (C,) each.
-
-    Returns
-    -------
-    A batch of one row tells nothing of variances: it gets those given, and a shrunken
-    mean. So does a channel that has no variance elsewhere.
+    The channels have `location` and `scale`, a variance, elsewhere. A batch of one row,
+    and a channel without variance elsewhere, get that variance.
     """
     dtype = mean.dtype
     location, scale = location.to(dtype), scale.to(dtype)

@@ -108,12 +108,7 @@ class Step:
 
     @contextmanager
     def preserved(self) -> Iterator[Callable[[], None]]:
-        """Put tensors and random numbers back at the end, whatever happened.
-
-        Yields
-        ------
-        A function that puts parameters and buffers back before that.
-        """
+        """Put tensors and random numbers back at the end, and, by what it yields, before."""
         slots: list[tuple[Any, dict[str, Any]]] = [
             (tensors, dict(tensors))
             for module in self.model.modules()

@@ -49,17 +49,7 @@ class Along(NamedTuple):
 
 
 def passed(step: Step, change: Along, *, back: bool) -> Along | str:
-    """Carry a correction over a step, or say why it cannot pass.
-
-    Parameters
-    ----------
-    step
-        What is computed.
-    change
-        Correction of the step's result if `back`, else of its input.
-    back
-        Whether to go from the result to the input.
-    """
+    """Carry a correction over a step, `back` from its result; or say why it cannot pass."""
     reason = _closed(step, change)
     if reason:
         return reason

@@ -60,15 +60,7 @@ class Plan:
 
 
 def plan_all(model: nn.Module, traces: Sequence[Trace]) -> Plan:
-    """The plan on which the traces of calls with different numbers of samples agree.
-
-    Parameters
-    ----------
-    model
-        The model.
-    traces
-        Of calls of the model.
-    """
+    """The plan on which the traces of calls with different numbers of samples agree."""
     norms = batch_norms(model, frozen=True)
     corrections = {
         name: correction_of(norm)

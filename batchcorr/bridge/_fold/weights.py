@@ -43,21 +43,9 @@ def layer_weights(
     groups: int = 1,
     transposed: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the layer that has taken up its neighbours.
+    """Weight and bias of a layer that has taken up the corrections before and after it.
 
-    Parameters
-    ----------
-    weight
-        Of a linear layer or convolution, (out, in / groups, …); of a transposed one,
-        (in, out / groups, …).
-    bias
-        Of the layer: (out,); None: 0.
-    before, after
-        Corrections of its inputs and of its outputs; None: nothing is corrected.
-    groups
-        Number of blocks of channels that do not see each other.
-    transposed
-        Whether the layer is a transposed convolution.
+    The weight is (out, in / groups, …), of a transposed convolution (in, out / groups, …).
     """
     first, second = weight.shape[:2]
     blocks = wide(weight.detach()).reshape(groups, first // groups, second, -1)

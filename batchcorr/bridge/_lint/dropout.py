@@ -43,17 +43,6 @@ TOLERATED = 0.02
 class _Run(Quiet):
     """One forward pass, in which some of the random layers draw.
 
-    Parameters
-    ----------
-    trial
-        What is run.
-    still
-        A run without draws: its outputs of the BatchNorm calls are given again.
-    draws
-        Whether a random layer draws, by its number.
-    seed
-        Of the draws.
-
     Attributes
     ----------
     moments, outputs, layers

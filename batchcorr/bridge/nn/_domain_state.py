@@ -34,17 +34,7 @@ def domains_of_state(state: Tensor | list[Hashable]) -> list[Hashable]:
 def expand_plain_state(
     state_dict: dict[str, Any], prefix: str, count: int, domains: Tensor
 ) -> None:
-    """Make the state of a plain BatchNorm that of `count` domains, in place.
-
-    Parameters
-    ----------
-    state_dict, prefix
-        The state, and what stands before the names of this layer's arrays.
-    count
-        Number of domains.
-    domains
-        The domains, as `domains_as_tensor` gives them.
-    """
+    """Make the state of a plain BatchNorm that of `count` domains, in place."""
     mean = state_dict.get(f"{prefix}running_mean")
     if mean is None or mean.ndim != 1:
         return

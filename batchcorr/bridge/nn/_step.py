@@ -45,19 +45,7 @@ def normalize_batch(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """BatchNorm in training, running statistics and all; half precision in float32.
-
-    Parameters
-    ----------
-    x
-        Activations of more than one row.
-    running
-        Running mean and variance, which are moved.
-    affine
-        γ and β.
-    momentum, eps
-        As in torch.
-    """
+    """BatchNorm in training, running statistics and all; half precision in float32."""
     weight, bias = affine
     eps = eps or SMALLEST
     if x.dtype not in HALF:
