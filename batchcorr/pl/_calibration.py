@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import beta
 
 from batchcorr.errors import InputError
+from batchcorr.estimators.checks import check_rate
 from batchcorr.pl._looks import colours, shortened
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import named_p_values
@@ -75,9 +76,7 @@ def calibration(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['honest: 5.5% at p ≤ 0.05', 'too small: 22.7% at p ≤ 0.05']
     """
-    if not 0 < alpha < 1:
-        msg = f"alpha must lie between 0 and 1, not {alpha!r}."
-        raise InputError(msg)
+    check_rate(alpha)
     tests = named_p_values(p_values, contrast)
     if not tests:
         msg = "p_values holds no tests."

@@ -8,6 +8,7 @@ import numpy as np
 
 from batchcorr._matplotlib import BLUE
 from batchcorr.errors import InputError
+from batchcorr.estimators.checks import check_rate
 from batchcorr.pl._looks import shortened
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import named_p_values
@@ -62,11 +63,9 @@ def p_values(
     >>> len(ax.patches), round(ax.patches[0].get_height())
     (10, 10)
     """
-    if not isinstance(bins, int | np.integer) or bins < 1 or not 0 < alpha < 1:
-        msg = (
-            "bins must be a whole number from 1 on and alpha lie between 0 and 1, not "
-            f"{bins!r} and {alpha!r}."
-        )
+    check_rate(alpha)
+    if not isinstance(bins, int | np.integer) or bins < 1:
+        msg = f"bins must be a whole number from 1 on, not {bins!r:.40}."
         raise InputError(msg)
     if isinstance(table, dict):
         msg = "p_values draws one test; batchcorr.pl.calibration draws several."
@@ -82,7 +81,7 @@ def p_values(
     ax.set_xlabel("p" if contrast is None else f"p, {shortened(contrast)}")
     share = (
         f"{(p <= alpha).mean():.1%} of {p.size:,}\nat p ≤ {alpha:g}\n"
-        f"(by chance: {alpha:.0%})"
+        f"(by chance: {100 * alpha:g}%)"
     )
     ax.text(
         0.98,

@@ -8,6 +8,7 @@ import numpy as np
 
 from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.errors import InputError
+from batchcorr.estimators.checks import check_rate
 from batchcorr.pl._looks import inches, shortened, small_letter
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import column_for
@@ -82,11 +83,9 @@ def volcano(
     effect = column_for(table, ["log2_fold_change", "coefficient"], contrast)
     p_value = column_for(table, ["p_value"], contrast)
     p_adjusted = column_for(table, ["p_adjusted"], contrast)
-    if not 0 < alpha < 1 or not isinstance(n_labels, int | np.integer):
-        msg = (
-            "alpha must lie between 0 and 1 and n_labels be a whole number, not "
-            f"{alpha!r:.40} and {n_labels!r:.40}."
-        )
+    check_rate(alpha)
+    if not isinstance(n_labels, int | np.integer):
+        msg = f"n_labels must be a whole number, not {n_labels!r:.40}."
         raise InputError(msg)
     finite = np.isfinite(table[[effect, p_value]].to_numpy(float)).all(axis=1)
     known = table.iloc[np.flatnonzero(finite)]

@@ -52,6 +52,8 @@ def test_tests_are_named_in_colours_of_their_own():
 def test_no_tests_are_refused():
     with pytest.raises(InputError, match="no tests"):
         bc.pl.calibration({})
+    with pytest.raises(InputError, match="alpha"):
+        bc.pl.calibration([0.5], alpha=5)
     assert not plt.get_fignums()
 
 

@@ -92,6 +92,12 @@ def test_bars_are_shares_and_chance_is_a_line():
     assert ax.get_xlim() == (0, 1)
 
 
+@pytest.mark.parametrize("change", [{"bins": 0}, {"bins": 2.5}, {"alpha": "5%"}])
+def test_bars_and_rates_are_numbers(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        bc.pl.p_values([0.5], **change)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
@@ -110,8 +116,8 @@ def test_what_are_no_p_values_is_said(given, error, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"alpha": 0}, "alpha must lie"),
-        ({"n_labels": "all"}, "n_labels be a whole number"),
+        ({"alpha": 0}, "alpha.* must lie"),
+        ({"n_labels": "all"}, "n_labels must be a whole number"),
         ({"table": [1, 2]}, "made by|makes it"),
         ({"table": result().drop(columns="p_value")}, "no column 'p_value'"),
         ({"table": result().assign(p_value=np.nan)}, "no feature with a p-value"),
