@@ -122,8 +122,8 @@ def differential(
     ------
     InputError
         If the values were corrected, as their record says: the test would believe in
-        more samples than there are. If options do not go together: `voom` with any
-        other of these, `subject` with `equal_variances` or weights of values.
+        more samples than there are. If two of `voom`, `subject`, `weights` and
+        `equal_variances` are given: only `subject` goes with weights, of samples.
     DesignError
         If the tested column cannot be told from batch, or subjects from samples.
     TooLargeError
@@ -246,7 +246,7 @@ def _refuse_together(
     }
     allowed = {"subject", "weights"}  # one correlation, of weighted samples
     names = [name for name, given in asked.items() if given]
-    if {"voom", "subject"} & set(names) and len(names) > 1 and set(names) != allowed:
+    if len(names) > 1 and set(names) != allowed:
         msg = (
             f"{' and '.join(names)} do not go together: each says by itself how "
             "precisely values are known. Choose one."

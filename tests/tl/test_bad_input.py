@@ -155,6 +155,8 @@ row("weights: negative", InputError, "must not be negative",
     differential_of(weights=np.r_[-1, np.ones(N - 1)]))
 row("weights: a layer that is negative", InputError, "must not be negative",
     in_layer("w", values() - 5, weights="w"))
+row("weights: with one variance a batch", InputError, "weights and equal_variances",
+    differential_of(weights=np.ones(N), equal_variances=False))
 row("subject: no column", MissingKeyError, "subject 'whom'.*Did you mean 'who'",
     differential_of(subject="whom", of={"who": WHO}))
 row("subject: each sample another", DesignError, "another subject each",
