@@ -127,6 +127,12 @@ def evaluate(
     _check_seed(random_state)
     study = Study.of(adata, batch_key, labels, covariates, random_state)
     names, keys = _layers(adata, layers), _embeddings(adata, embeddings)
+    if not names and not keys:
+        msg = (
+            "There is nothing to evaluate: name layers or embeddings. "
+            f"{did_you_mean('', [*map(str, adata.layers), *adata.obsm])}"
+        )
+        raise InputError(msg)
     scores: dict[str, dict[str, Score]] = {}
     structure: dict[str, Floats] = {}
     first: tuple[Any, Floats] | None = None

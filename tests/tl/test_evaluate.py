@@ -146,6 +146,18 @@ def test_kinds_of_matrix_agree(kind):
     pd.testing.assert_frame_equal(one.scores, two.scores, atol=1e-4, rtol=1e-4)
 
 
+def test_views_and_embeddings_alone_are_evaluated():
+    adata = study(n=90, n_features=20)
+    view = adata[10:70, :15]
+    found = bc.tl.evaluate(view, "batch", labels="kind")
+    copy = bc.tl.evaluate(view.copy(), "batch", labels="kind")
+    pd.testing.assert_frame_equal(found.scores, copy.scores)
+    alone = ad.AnnData(obs=adata.obs, obsm={"z": adata.X[:, :4]})
+    found = bc.tl.evaluate(alone, "batch", embeddings="z")
+    assert list(found.scores.index) == ["z"]
+    assert np.isfinite(found.scores.loc["z", "pc_regression"])
+
+
 def test_missing_values_are_left_out_of_components():
     adata = study(n=60, n_features=20)
     adata.X[3, 4] = np.nan
@@ -200,6 +212,7 @@ REFUSED = {
     "negative seed": ({"random_state": -1}, InputError, "random_state must be"),
     "no seed": ({"random_state": None}, InputError, "random_state must be"),
     "infinite values": ({"layers": "infinite"}, InputError, "infinite"),
+    "nothing": ({"layers": [], "embeddings": []}, InputError, "nothing to evaluate"),
     "nothing varies": ({"layers": "flat"}, BatchCorrError, "No feature varies"),
 }
 
