@@ -21,6 +21,7 @@ from batchcorr.estimators.progress import progress
 from batchcorr.metrics._variance_explained import feature_shares
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from batchcorr._report.matrices import Compared, Values
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from batchcorr.tl import Audit
 
 __all__ = ["gather"]
+
+ROWS, COLUMNS = 200, 50
+"""Batches and levels of a table that are shown."""
 
 SECTIONS = {
     "verdict": "Verdict",
@@ -84,7 +88,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
         ],
         "verdict": verdict(audit, found, shares, question.column),
         "audit": audit,
-        "batches": audit.batches.rename(columns=lambda name: name.replace("_", " ")),
+        "tables": _tables(audit),
         "panels": points.panels,
         "columns": points.columns,
         "left_out": points.left_out,
@@ -110,6 +114,20 @@ def _audit(adata: AnnData, question: Question, found: Compared) -> Audit:
         return tl.audit(anndata.AnnData(obs=adata.obs), question.batch, **arguments)
     layer = None if values.from_counts else values.layer  # it says what counts are
     return tl.audit(values.adata, question.batch, layer=layer, **arguments)
+
+
+def _tables(audit: Audit) -> list[tuple[str, pd.DataFrame]]:
+    """Batches, and each covariate by batch, with what they are called."""
+    batches = audit.batches.rename(columns=lambda name: name.replace("_", " "))
+    whole = [("Samples, and what was read of their values", batches)]
+    whole += [(f"{name} by batch", table) for name, table in audit.tables.items()]
+    tables = []
+    for name, table in whole:
+        cut = table.iloc[:ROWS, :COLUMNS]
+        size = f": the first {len(cut)} of {len(table)} batches, {cut.shape[1]} of "
+        size += f"{table.shape[1]} levels"
+        tables.append((name if cut.shape == table.shape else name + size, cut))
+    return tables
 
 
 def _shares(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batchcorr.errors import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["method_name", "methods_text"]
 
@@ -73,6 +70,23 @@ def method_name(record: dict[str, Any]) -> str:
     return CORRECTIONS.get(method, (method, []))[0]
 
 
+class Citations:
+    """References in the order in which a text cites them."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+
+    def __call__(self, *keys: str) -> str:
+        """The numbers of references, as they stand behind a word; empty for none."""
+        numbers = [self._keys.setdefault(key, len(self._keys) + 1) for key in keys]
+        return f" [{', '.join(map(str, numbers))}]" if numbers else ""
+
+    @property
+    def references(self) -> list[str]:
+        """What was cited, first to last."""
+        return [REFERENCES[key] for key in self._keys]
+
+
 def methods_text(
     steps: list[dict[str, Any]],
     *,
@@ -93,49 +107,40 @@ def methods_text(
     from_counts
         Whether logarithms of counts were taken for the test.
     """
-    sentences, cited = [], []
-    for step in steps:
-        sentence, keys = _of_step(step)
-        sentences.append(sentence)
-        cited += keys
+    cite = Citations()
+    sentences = [_of_step(step, cite) for step in steps]
     if test is not None:
         if from_counts:
             sentences.append(
                 "For the test counts were divided by their library totals and "
                 "log-transformed."
             )
+        statistics = cite("smyth", *(["law"] if from_counts else []))
         sentences.append(
             f"Differences ({test}) were tested on values that were not corrected, with "
-            "batch in the linear model, by moderated statistics [smyth"
-            f"{', law' if from_counts else ''}]; p-values were adjusted for multiple "
-            "testing [benjamini], because tests of corrected values overstate "
-            "significance [nygaard]."
+            f"batch in the linear model, by moderated statistics{statistics}; p-values "
+            f"were adjusted for multiple testing{cite('benjamini')}. Corrected values "
+            "were not tested, because such tests overstate significance"
+            f"{cite('nygaard')}."
         )
-        cited += ["smyth", *(["law"] if from_counts else []), "benjamini", "nygaard"]
-    versions = {step.get("versions", {}).get("batchcorr", version) for step in steps}
-    used = ", ".join(sorted(versions or {version}))
-    sentences.append(f"Computations were made with batchcorr {used}.")
-    order = list(dict.fromkeys(cited))
-    text = " ".join(sentences)
-    for place, key in enumerate(order, 1):
-        for before, after in (("[", "]"), ("[", ","), (" ", "]")):
-            text = text.replace(f"{before}{key}{after}", f"{before}{place}{after}")
-    return text, [REFERENCES[key] for key in order]
+    used = {step.get("versions", {}).get("batchcorr", version) for step in steps}
+    made_with = ", ".join(sorted(used or {version}))
+    sentences.append(f"Computations were made with batchcorr {made_with}.")
+    return " ".join(sentences), cite.references
 
 
-def _of_step(step: dict[str, Any]) -> tuple[str, list[str]]:
-    """One step in a sentence, and what it cites."""
+def _of_step(step: dict[str, Any], cite: Citations) -> str:
+    """One step in a sentence."""
     method, parameters = str(step.get("method")), step.get("parameters", {})
     if method == "log_normalize":
-        how, keys = SIZE_FACTORS.get(
-            str(parameters.get("method")), (str(parameters.get("method")), [])
+        sizes = str(parameters.get("method"))
+        how, keys = SIZE_FACTORS.get(sizes, (sizes, []))
+        return (
+            f"Counts of {step['n_obs']:,} samples were divided by {how}{cite(*keys)} and "
+            "log-transformed."
         )
-        factors = f"{how}{_cite(keys)}"
-        samples = f"{step['n_obs']:,} samples"
-        text = f"Counts of {samples} were divided by {factors} and log-transformed."
-        return text, keys
     if method == "quantile_normalize":
-        return f"Samples were quantile-normalized{_cite(['bolstad'])}.", ["bolstad"]
+        return f"Samples were quantile-normalized{cite('bolstad')}."
     name, keys = CORRECTIONS.get(method, (method, []))
     details = []
     if method == "combat":
@@ -150,19 +155,14 @@ def _of_step(step: dict[str, Any]) -> tuple[str, list[str]]:
     text = (
         f"Effects of {_named(step.get('batch'))} ({len(step.get('batches') or [])} "
         f"batches; {step['n_obs']:,} samples × {step['n_vars']:,} features) were "
-        f"removed by {name}{_cite(keys)}"
+        f"removed by {name}{cite(*keys)}"
     )
     text += f" with {some(details)}" if details else ""
     text += f", keeping {some(kept)}" if kept else ", keeping no covariates"
     text += f" and removing {some(removed)}" if removed else ""
-    return f"{text}.", keys
+    return f"{text}."
 
 
 def _named(batch: Any) -> str:
     names = batch if isinstance(batch, list) else [batch or "batch"]
     return " and ".join(str(name) for name in names)
-
-
-def _cite(keys: Iterable[str]) -> str:
-    joined = ", ".join(keys)
-    return f" [{joined}]" if joined else ""

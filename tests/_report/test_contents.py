@@ -138,6 +138,11 @@ def test_which_correction_is_meant_must_be_said(adata, report):
         report(adata, corrected="twoo")
 
 
+def test_surrogate_variables_are_no_correction(adata, report):
+    bc.tl.surrogate_variables(adata, covariates=["group"], n_variables=1)
+    assert "Nothing was corrected yet" in report(adata, "batch").text
+
+
 def test_an_embedding_is_shown_beside_the_values_it_was_made_of(adata, report):
     bc.tl.pca(adata, "batch", n_comps=3)
     page = report(adata)
