@@ -173,10 +173,12 @@ class RemoveBatchEffect(LocationScaleMethod):
             Samples × features, the features of `fit`.
         batch
             Batch, or batch factors, of each sample.
-        covariates, subject
+        covariates
             Not needed and not read.
         nuisance
             Nuisances of each sample, if some were removed by `fit`.
+        subject
+            Not needed and not read.
 
         Returns
         -------
