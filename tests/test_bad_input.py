@@ -243,8 +243,24 @@ row("nuisance: a formula", InputError, "nuisance takes columns.*not a formula",
 row("nuisance: is the batch", DesignError,
     "'batch' is the batch and cannot be a nuisance",
     lambda w: bc.pp.remove_batch_effect(w(annotated()), "batch", nuisance="batch"))
-row("nuisance: for ComBat", InputError, "combat has no nuisance.*remove_batch_effect",
-    lambda w: bc.pp.correct(w(annotated()), "batch", "combat", nuisance="age"))
+row("nuisance: for standardize", InputError, "standardize has no nuisance.*remove_batch_effect",
+    lambda w: bc.pp.correct(w(annotated()), "batch", "standardize", nuisance="age"))
+row("method: surrogate variables", InputError, "finds columns and corrects nothing",
+    lambda w: bc.pp.correct(w(annotated()), "batch", "surrogate_variables"))
+row("surrogate variables: no such method", InputError, "no method 'svd'",
+    lambda w: bc.tl.surrogate_variables(w(annotated()), method="svd"))
+row("missing: no such way", InputError, "'error' or 'level'",
+    lambda w: bc.pp.standardize(w(annotated()), "batch", missing="drop"))
+row("obsm: none of the name", MissingKeyError, "no 'X_pca' in adata.obsm",
+    lambda w: bc.pp.combat(w(annotated()), "batch", obsm="X_pca"))
+row("subject: no such column", MissingKeyError, "subject 'person' is not a column",
+    lambda w: bc.pp.combat(w(annotated()), "batch", subject="person"))
+row("batch: several factors", InputError, "cross=True.*remove_batch_effect",
+    lambda w: bc.pp.combat(w(annotated(day=["x", "y"] * 12)), ["batch", "day"]))
+row("CovBat: too many components", InputError, "more than the",
+    lambda w: bc.CovBat(n_components=99).fit(w(values()), batch=BATCH))
+row("ComBat-seq: an unknown reference", InputError, "not one of the batches",
+    lambda w: bc.ComBatSeq(reference="z").fit(w(np.round(values())), batch=BATCH))
 row("covariate: NaN", DesignError, "'age' is missing in 1 of 24 samples.*s4",
     lambda w: bc.pp.combat(w(annotated(age=age_with(NAN))), "batch", covariates="age"))
 row("covariate: infinite", DesignError, "'age' is missing or infinite in 1 of 24",

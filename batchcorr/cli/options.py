@@ -111,7 +111,7 @@ Nuisances = Annotated[
     typer.Option(
         "--nuisance",
         metavar="KEY",
-        help="Column of obs to remove with batch (remove_batch_effect). Repeat.",
+        help="Column of obs to remove with batch (remove_batch_effect, combat). Repeat.",
     ),
 ]
 Subject = Annotated[

@@ -114,17 +114,18 @@ def estimate(
     checks.check_fit(fit, problem, columns)
     if refit is not None:
         fit = refit(fit, columns)
-    aim = method._aim(fit, metadata)
     first = len(metadata.names) - len(metadata.nuisance.names)
     centred = np.array(columns, int) >= first  # nuisances do not move the level
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)
+    fit = replace(fit, intercepts=fit.intercepts + level)
+    aim = method._aim(fit, metadata)
     aim = replace(
         aim,
-        location=aim.location + level,
         adjustable=aim.adjustable & fit.solved & fit.observed,
     )
     warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
+    adjustment = adjustment._replace(shift=adjustment.shift + adjustment.scale * level)
     everything = np.zeros((len(metadata.names), len(fit.solved)))
     everything[columns] = np.where(aim.adjustable, fit.coefficients, 0.0)
     correction = _correction(

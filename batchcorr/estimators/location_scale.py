@@ -60,6 +60,7 @@ class LocationScaleMethod(FittedState):
         *,
         batch: Any = None,
         covariates: Any = None,
+        nuisance: Any = None,
         subject: Any = None,
     ) -> Self:
         """Learn the correction from samples of all batches.
@@ -76,6 +77,9 @@ class LocationScaleMethod(FittedState):
         covariates
             What is to be kept: a DataFrame, with `formula` or all its columns; a
             Series; or a 2-D array of design columns. None: nothing but the mean.
+        nuisance
+            What is to be removed with batch, as numbers or categories (`ComBat` and
+            `RemoveBatchEffect`).
         subject
             Who each sample is of, (n,), where some were measured more than once: an
             intercept at random for each (`ComBat` and `RemoveBatchEffect`).
@@ -90,7 +94,7 @@ class LocationScaleMethod(FittedState):
             If covariates are confounded with batch, or labels are missing; if the data
             are infinite, not numeric or of wrong shape.
         """
-        self.fit_labels(X, Labels(batch, covariates, subject=subject))
+        self.fit_labels(X, Labels(batch, covariates, nuisance, subject=subject))
         return self
 
     def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
@@ -249,6 +253,7 @@ class LocationScaleMethod(FittedState):
         *,
         batch: Any = None,
         covariates: Any = None,
+        nuisance: Any = None,
         subject: Any = None,
     ) -> Any:
         """Correct samples of known batches, each on its own: row by row.
@@ -259,6 +264,8 @@ class LocationScaleMethod(FittedState):
             Samples × features, the features of `fit`, and the batch of each sample.
         covariates
             As in `fit`; needed only where values are scaled.
+        nuisance
+            As in `fit`, if some were removed.
         subject
             As in `fit`, of subjects that it saw; needed where covariates are.
 
@@ -271,7 +278,7 @@ class LocationScaleMethod(FittedState):
         UnknownBatchError, InputError
             For a batch that `fit` has not seen; if needed covariates are missing.
         """
-        return self.apply(X, Labels(batch, covariates, subject=subject))
+        return self.apply(X, Labels(batch, covariates, nuisance, subject=subject))
 
     def fit_transform(
         self,
@@ -280,20 +287,26 @@ class LocationScaleMethod(FittedState):
         *,
         batch: Any = None,
         covariates: Any = None,
+        nuisance: Any = None,
         subject: Any = None,
     ) -> Any:
         """Learn the correction and correct the same samples.
 
         Parameters
         ----------
-        X, y, batch, covariates, subject
+        X, y, batch, covariates, nuisance, subject
             As in `fit`.
 
         Returns
         -------
         Corrected values in the dtype of X; dense.
         """
-        labels = {"batch": batch, "covariates": covariates, "subject": subject}
+        labels = {
+            "batch": batch,
+            "covariates": covariates,
+            "nuisance": nuisance,
+            "subject": subject,
+        }
         return self.fit(X, y, **labels).transform(X, **labels)
 
     def inverse_transform(

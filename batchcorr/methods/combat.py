@@ -135,7 +135,9 @@ class ComBat(LocationScaleMethod):
     """
 
     record: ClassVar = MethodRecord(
-        "combat", takes=frozenset({"batch", "covariates", "subject"}), streams=True
+        "combat",
+        takes=frozenset({"batch", "covariates", "nuisance", "subject"}),
+        streams=True,
     )
 
     def __init__(

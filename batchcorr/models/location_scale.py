@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from batchcorr.errors import InputError
 from batchcorr.models.namespace import Array, namespace
 
 if TYPE_CHECKING:
@@ -61,13 +62,11 @@ class LocationScale:
         """Return what a unit of each design column adds, by batch: (B, kept + q, G).
 
         Kept columns add their coefficient in the share 1 - r, nuisances take theirs
-        away whole; `kept` is p, or 0 where the covariates are left out.
+        away in the share r; `kept` is p, or 0 where the covariates are left out.
         """
         xp = namespace(self.scale)
         share = (1 - self.scale)[:, None, :] * self.coefficients[None, :kept, :]
-        whole = xp.broadcast_to(
-            -self.nuisance[None, ...], (self.n_batches, *self.nuisance.shape)
-        )
+        whole = -self.scale[:, None, :] * self.nuisance[None, ...]
         return xp.concat([share, whole], axis=1)
 
     def moments(self, before: Moments, kept: int) -> Moments:
@@ -134,7 +133,10 @@ class LocationScale:
     def inverse(self) -> Self:
         r"""Return the correction that undoes this one: scale 1/r, shift -s/r, η -η.
 
-        Nuisances are only removed by maps with r = 1, so that -η undoes them.
+        Raises
+        ------
+        InputError
+            If nuisances are removed by a map with r ≠ 1, which no η undoes for all batches.
 
         Examples
         --------
@@ -144,6 +146,13 @@ class LocationScale:
         >>> halve.inverse().scale.item(), halve.inverse().shift.item()
         (2.0, -2.0)
         """
+        xp = namespace(self.scale)
+        if self.nuisance.shape[0] and bool(xp.any(self.scale != 1)):
+            msg = (
+                "A correction that scales and removes nuisances has no inverse here: keep "
+                "the uncorrected values."
+            )
+            raise InputError(msg)
         return type(self)(
             scale=1 / self.scale,
             shift=-self.shift / self.scale,

@@ -27,6 +27,7 @@ def combat(
     batch_key: str | list[str] | None = None,
     *,
     covariates: Any = None,
+    nuisance: Any = None,
     parametric: bool = True,
     mean_only: bool = False,
     shrink: bool = True,
@@ -55,6 +56,9 @@ def combat(
     covariates
         What to keep: columns of `obs`, a formula such as ``"~ cell_type + age"``, a
         DataFrame, or a 2-D array of design columns.
+    nuisance
+        What to remove with batch, such as an age or surrogate variables: columns of
+        `obs`, a matrix of `obsm`, or a table.
     parametric
         Normal and inverse-gamma priors; False: the other features are the prior.
     mean_only
@@ -140,6 +144,7 @@ def combat(
         missing=missing,
         subject=subject,
         covariates=covariates,
+        nuisance=nuisance,
         parametric=parametric,
         mean_only=mean_only,
         shrink=shrink,

@@ -39,7 +39,10 @@ from tests.cli.commands import (
         (["in.h5ad", "o.h5ad", "--layer", "raw"], "There is no layer 'raw'"),
         (["in.h5ad", "o.h5ad", "--covariate", "canser"], "Did you mean 'cancer'"),
         (["in.h5ad", "o.h5ad", "--reference", "9"], "'9' is not one of the batches"),
-        (["in.h5ad", "o.h5ad", "--nuisance", "outcome"], "has no nuisance"),
+        (
+            ["in.h5ad", "o.h5ad", "--nuisance", "outcome", "--method", "standardize"],
+            "has no nuisance",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
