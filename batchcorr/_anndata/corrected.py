@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["Lazy", "corrected", "lazily"]
 
@@ -148,7 +149,7 @@ def lazily(
 
 
 def _of_fitted(
-    x: Any, estimator: LocationScaleMethod, labels: Labels
+    x: Matrix, estimator: LocationScaleMethod, labels: Labels
 ) -> CorrectedMatrix:
     """The matrix that an estimator was fitted to, corrected: its moments are known."""
     design = estimator.design_of(x.shape[0], labels)
@@ -160,7 +161,7 @@ def _of_fitted(
 
 
 def _of_others(
-    adata: AnnData, x: Any, estimator: LocationScaleMethod, labels: ObsLabels
+    adata: AnnData, x: Matrix, estimator: LocationScaleMethod, labels: ObsLabels
 ) -> CorrectedMatrix:
     """The matrix corrected by an estimator fitted elsewhere, features by name."""
     warn_of_order(adata, estimator)

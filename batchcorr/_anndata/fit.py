@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["fit", "fit_matrix", "make_estimator", "require_correction"]
 
@@ -89,7 +90,7 @@ def fit(
 
 
 def fit_matrix(
-    x: Any,
+    x: Matrix,
     names: pd.Index[str],
     estimator: Corrector,
     labels: ObsLabels,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr.estimators.base import Corrector
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["ObsLabels", "labels_for", "obsm_columns", "read_labels"]
 
@@ -202,7 +203,9 @@ def _in_memory(table: Any) -> pd.DataFrame:
     return loaded
 
 
-def _columns_or_table(adata: AnnData, given: Any, what: str) -> tuple[Any, str | None]:
+def _columns_or_table(
+    adata: AnnData, given: Matrix, what: str
+) -> tuple[Any, str | None]:
     """What was asked for as covariates or nuisances, and the formula if it is one.
 
     Parameters
@@ -249,7 +252,7 @@ def _aligned(adata: AnnData, table: Any, what: str) -> Any:
     raise InputError(msg)
 
 
-def _names_of(given: Any, table: Any) -> list[str] | None:
+def _names_of(given: Matrix, table: Any) -> list[str] | None:
     """The names to read a table by again: as they were given, or its columns."""
     if isinstance(given, str):
         return [given]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = [
     "copied",
     "get_matrix",
@@ -65,7 +67,7 @@ def require_adata(adata: Any) -> AnnData:
     return adata
 
 
-def get_matrix(adata: AnnData, layer: str | None) -> Any:
+def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     """X, or a layer; what a mask hides is missing.
 
     Raises
@@ -94,7 +96,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Any:
     return np.asarray(matrix) if isinstance(matrix, np.ndarray) else matrix
 
 
-def _with_mask(matrix: Any) -> Any:
+def _with_mask(matrix: Matrix) -> Matrix:
     """A matrix of a view of an AnnData with its mask, which the view itself forgets."""
     base = getattr(matrix, "base", None)
     known = isinstance(base, np.ma.MaskedArray) and base.shape == matrix.shape
@@ -112,7 +114,7 @@ def copied(adata: AnnData) -> AnnData:
     return copy
 
 
-def may_overwrite(adata: AnnData, x: Any, layer: str | None) -> bool:
+def may_overwrite(adata: AnnData, x: Matrix, layer: str | None) -> bool:
     """Whether results may be written into X or a layer: nobody else sees its memory."""
     values = x.data if is_sparse(x) else x
     if adata.is_view or not is_writable(values) or x.dtype not in FLOATS:
@@ -161,14 +163,14 @@ def make_actual(adata: AnnData) -> None:
         adata._init_as_actual(copied(adata))
 
 
-def take_features(x: Any, positions: Any) -> Any:
+def take_features(x: Matrix, positions: Any) -> Matrix:
     """The columns of `x` at `positions`."""
     if is_foreign(x):
         return namespace(x).take(x, asarray_like(x, positions), axis=1)
     return x[:, positions]
 
 
-def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
+def replace_features(x: Matrix, positions: Any, corrected: Matrix) -> Matrix:
     """`x` with the columns at `positions` replaced."""
     if hasattr(x, "dask"):
         from batchcorr.arrays import dask_passes
@@ -195,7 +197,7 @@ def replace_features(x: Any, positions: Any, corrected: Any) -> Any:
 
 
 def set_matrix(
-    adata: AnnData, matrix: Any, layer: str | None, key_added: str | None
+    adata: AnnData, matrix: Matrix, layer: str | None, key_added: str | None
 ) -> None:
     """Put a result where it was read from, or into the layer `key_added`."""
     target = key_added or layer

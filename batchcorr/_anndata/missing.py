@@ -11,6 +11,7 @@ from batchcorr.errors import DesignError
 
 if TYPE_CHECKING:
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["LEVEL", "missing_in", "with_level"]
 
@@ -37,7 +38,7 @@ def missing_in(column: pd.Series[Any]) -> pd.Series[bool]:
     return column.isna() | texts.map(is_missing)
 
 
-def _filled(given: Any, counts: dict[str, int]) -> Any:
+def _filled(given: Matrix, counts: dict[str, int]) -> Any:
     if isinstance(given, pd.Series):
         return _column(given, str(given.name), counts)
     if not isinstance(given, pd.DataFrame):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.base import Corrector
+    from batchcorr.models.namespace import Matrix
 
 __all__ = [
     "finish",
@@ -75,7 +76,7 @@ def make(
     layer: str | None,
     earlier: list[dict[str, Any]],
     *,
-    x: Any = None,
+    x: Matrix | None = None,
 ) -> dict[str, Any]:
     """The record of one step on a matrix `x`, before it: see `finish`."""
     columns, method = columns or {}, estimator.record
@@ -157,7 +158,7 @@ def read(adata: AnnData, key: str) -> dict[str, Any] | None:
 
 
 def steps_of(
-    adata: AnnData, layer: str | None, x: Any, *, obsm: str | None = None
+    adata: AnnData, layer: str | None, x: Matrix, *, obsm: str | None = None
 ) -> list[dict[str, Any]]:
     """The records of the steps that made the values of a matrix, oldest first.
 
@@ -180,7 +181,7 @@ def steps_of(
     return steps
 
 
-def is_before(step: dict[str, Any], x: Any, *, expected: bool) -> bool:
+def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:
     """Whether a matrix holds the values that a step began with.
 
     Where that cannot be known from the values, it is as `expected`.
@@ -223,7 +224,7 @@ def warn_if_repeated(
     warn(msg, RepeatWarning)
 
 
-def sample(x: Any) -> NDArray[np.float64] | None:
+def sample(x: Matrix) -> NDArray[np.float64] | None:
     """A few values of a matrix in memory, from all over it; None of any other."""
     if x is None:
         return None

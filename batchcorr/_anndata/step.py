@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr.estimators.base import Corrector
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["Place", "Step", "begin"]
 
@@ -72,7 +73,7 @@ class Step:
     """
 
     adata: AnnData
-    x: Any
+    x: Matrix
     place: Place
     earlier: list[dict[str, Any]]
     key: str

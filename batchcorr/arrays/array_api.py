@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["StandardArray", "standard_has_infinite", "standard_sums_by_feature"]
 
@@ -101,8 +102,8 @@ def _affine(
     shift: NDArray[Any],
     slopes: NDArray[Any],
     tilt: NDArray[Any],
-    out: Any,
-) -> Any:
+    out: Matrix,
+) -> Matrix:
     xp, wide = namespace(x), accumulator(x)
     scale, shift, tilt = (asarray_like(x, a, wide) for a in (scale, shift, tilt))
     out = xp.empty_like(x) if out is None else out

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["BLOCK", "cuts", "dense_rows", "in_threads", "row_blocks"]
 
 BLOCK = 1 << 17
@@ -66,7 +68,7 @@ def row_blocks(shape: tuple[int, int], size: int = BLOCK) -> Iterator[slice]:
         yield slice(start, min(start + step, shape[0]))
 
 
-def dense_rows(x: Any, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
+def dense_rows(x: Matrix, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
     """Return some rows of a NumPy or SciPy matrix as a new dense array in float64."""
     block = x[rows]
     if hasattr(block, "toarray"):

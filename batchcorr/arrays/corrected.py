@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["CorrectedMatrix", "arranged", "gram_times", "times", "transposed_times"]
 
@@ -34,7 +35,7 @@ BLOCK = 1 << 22
 """Corrected values held at a time, where a kind of matrix has no products of its own."""
 
 
-def _blocks(x: Any, design: Design, correction: LocationScale) -> Iterator[Any]:
+def _blocks(x: Matrix, design: Design, correction: LocationScale) -> Iterator[Any]:
     """Form the corrected matrix, some rows at a time."""
     step = max(1, BLOCK // max(x.shape[1], 1))
     for start in range(0, x.shape[0], step):
@@ -43,14 +44,14 @@ def _blocks(x: Any, design: Design, correction: LocationScale) -> Iterator[Any]:
 
 
 @operation
-def arranged(x: Any) -> Any:
+def arranged(x: Matrix) -> Matrix:
     """Return the matrix as the products take it: rearranged once, not at each."""
     return x
 
 
 @operation
 def times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return C V, (n, k)."""
     result = np.empty((x.shape[0], right.shape[1]))
@@ -61,7 +62,7 @@ def times(
 
 @operation
 def transposed_times(
-    x: Any, design: Design, correction: LocationScale, left: NDArray[np.float64]
+    x: Matrix, design: Design, correction: LocationScale, left: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return Cᵀ U, (G, k)."""
     result = np.zeros((x.shape[1], left.shape[1]))
@@ -72,7 +73,7 @@ def transposed_times(
 
 @operation
 def gram_times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[np.float64]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return Cᵀ C V, (G, k), in one read of the matrix."""
     result = np.zeros(right.shape)
@@ -112,7 +113,7 @@ class CorrectedMatrix:
     (57, 1)
     """
 
-    x: Any
+    x: Matrix
     design: Design
     correction: LocationScale
     moments: Moments
@@ -120,7 +121,7 @@ class CorrectedMatrix:
     __array_ufunc__ = None  # U @ C is for C to compute, not for U
 
     @classmethod
-    def unchanged(cls, x: Any, design: Design, moments: Moments) -> Self:
+    def unchanged(cls, x: Matrix, design: Design, moments: Moments) -> Self:
         """A matrix as it is, for what is made for corrected ones."""
         one, none = np.ones(moments.mean.shape), np.zeros((0, x.shape[1]))
         return cls(x, design, LocationScale(one, 0 * one, none, none), moments)
@@ -211,7 +212,7 @@ class CorrectedMatrix:
         )
 
     @cached_property
-    def _arranged(self) -> Any:
+    def _arranged(self) -> Matrix:
         return arranged(self.x)
 
     @cached_property
@@ -250,7 +251,7 @@ def _dense(factor: Any) -> NDArray[Any]:
     return np.asarray(factor.toarray() if hasattr(factor, "toarray") else factor)
 
 
-def _part(x: Any, rows: Any, features: Any) -> Any:
+def _part(x: Matrix, rows: Any, features: Any) -> Any:
     """Return rows and features of a matrix, with no copy of all of it."""
     if isinstance(rows, slice):
         return x if isinstance(features, slice) else x[:, features]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.counts.size_factors import Reference
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["CountRows", "canonical", "count_rows", "effective_library_sizes", "totals"]
 
@@ -38,13 +39,13 @@ LARGE_LOG = 20
 
 
 @operation
-def count_rows(x: Any) -> Any:
+def count_rows(x: Matrix) -> Any:
     """Return the counts of one sample after the other, as `models.size_factors` reads."""
     raise unknown_kind(x)
 
 
 @operation
-def effective_library_sizes(x: Any, reference: Reference) -> Any:
+def effective_library_sizes(x: Matrix, reference: Reference) -> Any:
     """Return the effective library sizes of samples, (n,), each measured on its own.
 
     0 for samples without counts; for a Dask array a Dask array, with nothing computed.
@@ -53,7 +54,7 @@ def effective_library_sizes(x: Any, reference: Reference) -> Any:
 
 
 @operation
-def totals(x: Any) -> tuple[NDArray[np.float64], float]:
+def totals(x: Matrix) -> tuple[NDArray[np.float64], float]:
     """Return the sum of every row, (n,), and the smallest stored value or 0.
 
     A sum is not finite exactly when its row holds a value that is not (or, at 1e308, a
@@ -76,7 +77,7 @@ def _dense_totals(x: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     return found, min(lowest)
 
 
-def _csr_totals(x: Any) -> tuple[NDArray[np.float64], float]:
+def _csr_totals(x: Matrix) -> tuple[NDArray[np.float64], float]:
     found, lowest = np.zeros(x.shape[0]), [0.0]
 
     def add(rows: slice) -> None:
@@ -92,7 +93,7 @@ def _csr_totals(x: Any) -> tuple[NDArray[np.float64], float]:
     return found, min(lowest)
 
 
-def _csc_totals(x: Any) -> tuple[NDArray[np.float64], float]:
+def _csc_totals(x: Matrix) -> tuple[NDArray[np.float64], float]:
     n, stored = x.shape[0], int(x.indptr[-1])
     found, lowest = np.zeros(n), 0.0
     for start in range(0, stored, COLUMNS):
@@ -110,7 +111,7 @@ for _kinds, _rows in (
         totals.register(_kind, _rows)
 
 
-def checked_totals(x: Any, first: int = 0) -> NDArray[np.float64]:
+def checked_totals(x: Matrix, first: int = 0) -> NDArray[np.float64]:
     """Return the sum of every row, (n,).
 
     Parameters
@@ -145,7 +146,7 @@ def checked_totals(x: Any, first: int = 0) -> NDArray[np.float64]:
     return found
 
 
-def canonical(x: Any) -> Any:
+def canonical(x: Matrix) -> Matrix:
     """Return a NumPy array, or CSR or CSC that stores no entry twice: `x` if it is one."""
     if isinstance(x, np.ndarray):
         return x
@@ -194,7 +195,7 @@ class CountRows:
     """
 
     def __init__(
-        self, x: Any, totals: NDArray[np.float64] | None = None, first: int = 0
+        self, x: Matrix, totals: NDArray[np.float64] | None = None, first: int = 0
     ) -> None:
         self._x = x
         self.first = first
@@ -239,7 +240,7 @@ class CountRows:
 
 
 def _effective_library_sizes(
-    x: Any, reference: Reference, first: int = 0
+    x: Matrix, reference: Reference, first: int = 0
 ) -> NDArray[np.float64]:
     rows = CountRows(x, first=first)
     return scaled_totals(reference, rows.totals, measure(rows, reference))

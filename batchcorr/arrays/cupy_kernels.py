@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
-    from batchcorr.models.namespace import Array
+    from batchcorr.models.namespace import Array, Matrix
 
 __all__ = ["SOURCE", "Device", "csr_affine", "csr_sums", "dense_affine", "dense_sums"]
 
@@ -78,11 +78,11 @@ class Device:
     xp: Any
     launch: Callable[..., None]
 
-    def rows(self, name: str, x: Any, blocks: int, *args: Any) -> None:
+    def rows(self, name: str, x: Matrix, blocks: int, *args: Any) -> None:
         """Launch a kernel whose blocks have a row, or a stripe of rows, each."""
         self._run(name, x, blocks, ROW_THREADS, args)
 
-    def each(self, name: str, x: Any, tasks: int, *args: Any) -> None:
+    def each(self, name: str, x: Matrix, tasks: int, *args: Any) -> None:
         """Launch a kernel with a thread for each task."""
         self._run(name, x, -(-tasks // THREADS), THREADS, args)
 
@@ -90,7 +90,7 @@ class Device:
         """Return a small array on the device, C-contiguous."""
         return self.xp.asarray(np.ascontiguousarray(values, dtype=dtype))
 
-    def _run(self, name: str, x: Any, blocks: int, threads: int, args: Any) -> None:
+    def _run(self, name: str, x: Matrix, blocks: int, threads: int, args: Any) -> None:
         types = (CTYPES[str(x.dtype)], "int")
         if hasattr(x, "indptr"):
             types = (types[0], CTYPES[str(x.indptr.dtype)])
@@ -166,7 +166,7 @@ def dense_sums(
 
 
 def csr_sums(
-    device: Device, x: Any, cells: Cells, slopes: NDArray[np.float64]
+    device: Device, x: Matrix, cells: Cells, slopes: NDArray[np.float64]
 ) -> tuple[Array, Array, Array]:
     """Return what `dense_sums` does, from the stored values of a CSR matrix."""
     xp, n_features, n_slopes = device.xp, x.shape[1], slopes.shape[1]
@@ -187,7 +187,12 @@ def csr_sums(
 
 
 def _merged(
-    device: Device, x: Any, stripes: Stripes, cells: Cells, mean: Array, squares: Array
+    device: Device,
+    x: Matrix,
+    stripes: Stripes,
+    cells: Cells,
+    mean: Array,
+    squares: Array,
 ) -> tuple[Array, Array]:
     """Merge the moments of stripes into those of their cells."""
     n_cells, n_features = cells.n_cells, x.shape[1]
@@ -201,7 +206,7 @@ def _merged(
 
 
 def _by_batch(
-    device: Device, x: Any, stripes: Stripes, n_batches: int, cross: Array
+    device: Device, x: Matrix, stripes: Stripes, n_batches: int, cross: Array
 ) -> Array:
     """Add up the products of the stripes of each batch."""
     width = cross.shape[1] * cross.shape[2]
@@ -231,7 +236,7 @@ def dense_affine(
 
 def csr_affine(
     device: Device,
-    x: Any,
+    x: Matrix,
     cells: Cells,
     scale: NDArray[np.float64],
     shift: NDArray[np.float64],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["CupyArray", "CupyRows"]
 
@@ -62,12 +63,12 @@ def _module(real: str, index: str) -> Any:
 
 
 def _launch(
-    name: str, types: tuple[str, str], grid: Any, block: Any, args: Any
+    name: str, types: tuple[str, str], grid: Any, block: Matrix, args: Any
 ) -> None:
     _module(*types).get_function(name)(grid, block, args)
 
 
-def _on_its_device(work: Callable[..., Any], x: Any, *given: Any) -> Any:
+def _on_its_device(work: Callable[..., Any], x: Matrix, *given: Matrix) -> Any:
     """Do the work of a pass on the device that holds x, which may be one of several."""
     import cupy
 
@@ -76,36 +77,38 @@ def _on_its_device(work: Callable[..., Any], x: Any, *given: Any) -> Any:
 
 
 @sums.register(CupyArray)
-def _sums(x: Array, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _sums(x: Array, *given: Matrix) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     mean, squares, cross = _on_its_device(cupy_kernels.dense_sums, x, *given)
     return to_numpy(mean), to_numpy(squares), to_numpy(cross)
 
 
 @sums.register(CupyRows)
-def _csr_sums(x: Any, *given: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _csr_sums(
+    x: Matrix, *given: Matrix
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     mean, squares, cross = _on_its_device(cupy_kernels.csr_sums, x, *given)
     return to_numpy(mean), to_numpy(squares), to_numpy(cross)
 
 
 @affine.register(CupyArray)
-def _affine(x: Array, *given: Any) -> Array:
+def _affine(x: Array, *given: Matrix) -> Array:
     return _on_its_device(cupy_kernels.dense_affine, x, *given)
 
 
 @affine.register(CupyRows)
-def _csr_affine(x: Any, *given: Any) -> Array:
+def _csr_affine(x: Matrix, *given: Matrix) -> Array:
     return _on_its_device(cupy_kernels.csr_affine, x, *given)
 
 
 @sums_by_feature.register(CupyRows)
-def _csr_by_feature(x: Any, *given: Any) -> Moments:
+def _csr_by_feature(x: Matrix, *given: Matrix) -> Moments:
     refuse_missing(x.data)
     found: Moments = sums_by_feature(x.toarray(), *given)
     return found
 
 
 @has_infinite.register(CupyRows)
-def _csr_has_infinite(x: Any) -> bool:
+def _csr_has_infinite(x: Matrix) -> bool:
     found: bool = has_infinite(x.data[:, None])
     return found
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.counts.size_factors import Reference
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["LazyCountRows"]
 
@@ -52,7 +53,7 @@ class LazyCountRows:
 
     first = 0
 
-    def __init__(self, x: Any) -> None:
+    def __init__(self, x: Matrix) -> None:
         self.n_features = int(x.shape[1])
         self._strips = [
             (rows, list(blocks))
@@ -108,7 +109,7 @@ count_rows.register(da.Array, LazyCountRows)
 
 
 @effective_library_sizes.register(da.Array)
-def _effective_library_sizes(x: Any, reference: Reference) -> Any:
+def _effective_library_sizes(x: Matrix, reference: Reference) -> Any:
     numbers = da.from_array(np.arange(x.shape[0]), chunks=(x.chunks[0],), name=False)
     return da.blockwise(
         _libraries_block,
@@ -125,7 +126,9 @@ def _effective_library_sizes(x: Any, reference: Reference) -> Any:
 
 
 @log_scale.register(da.Array)
-def _log_scale(x: Any, scale: Any, *, base: float = math.e, out: Any = None) -> Any:
+def _log_scale(
+    x: Matrix, scale: Any, *, base: float = math.e, out: Matrix | None = None
+) -> Any:
     require_no_place(out)
     options = {"base": base}
     meta = _log_scale_block(x._meta[:0, :0], np.zeros(0), **options)
@@ -134,7 +137,7 @@ def _log_scale(x: Any, scale: Any, *, base: float = math.e, out: Any = None) -> 
 
 @log_shifted.register(da.Array)
 def _log_shifted(
-    x: Any, shift: Any, scale: Any, *, base: float = 2.0, out: Any = None
+    x: Matrix, shift: Any, scale: Any, *, base: float = 2.0, out: Matrix | None = None
 ) -> Any:
     require_no_place(out)
     options = {"base": base}
@@ -144,7 +147,7 @@ def _log_shifted(
 
 def _by_row(
     work: Callable[..., Any],
-    x: Any,
+    x: Matrix,
     beside: list[Any],
     meta: Any,
     options: dict[str, Any],
@@ -202,11 +205,11 @@ def _libraries_block(
     return effective_library_sizes(_beside(blocks), reference, int(numbers[0]))
 
 
-def _log_scale_block(x: Any, scale: NDArray[np.float64], *, base: float) -> Any:
+def _log_scale_block(x: Matrix, scale: NDArray[np.float64], *, base: float) -> Any:
     return log_scale(canonical(x), scale, base=base)
 
 
 def _log_shifted_block(
-    x: Any, shift: NDArray[np.float64], scale: NDArray[np.float64], *, base: float
+    x: Matrix, shift: NDArray[np.float64], scale: NDArray[np.float64], *, base: float
 ) -> Any:
     return log_shifted(canonical(x), shift, scale, base=base)

@@ -14,10 +14,12 @@ from batchcorr.arrays.differing import Differing, count_differing, on_host
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 
 @count_differing.register(da.Array)
 def _count_differing(
-    x: Any,
+    x: Matrix,
     codes: NDArray[np.int32],
     common: NDArray[np.float64],
 ) -> Differing:
@@ -38,7 +40,7 @@ def _count_differing(
 
 
 def _count(
-    block: Any,
+    block: Matrix,
     codes: NDArray[np.int32],
     common: NDArray[np.float64],
 ) -> Any:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["merge_tree", "replace_features", "require_no_place", "slices_of"]
 
@@ -37,7 +38,7 @@ FAN_IN = 8
 
 @moments.register(da.Array)
 def _moments(
-    x: Any, design: Design, *, weights: NDArray[np.float64] | None = None
+    x: Matrix, design: Design, *, weights: NDArray[np.float64] | None = None
 ) -> Moments:
     _require_known_chunks(x)
     blocks = x.to_delayed()
@@ -60,8 +61,8 @@ def _moments(
 
 @apply.register(da.Array)
 def _apply(
-    x: Any, design: Design, correction: LocationScale, *, out: Any = None
-) -> Any:
+    x: Matrix, design: Design, correction: LocationScale, *, out: Matrix | None = None
+) -> Matrix:
     _require_known_chunks(x)
     require_no_place(out)
     rows, features = x.chunks
@@ -105,14 +106,14 @@ def merge_tree(parts: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
     return parts[0]
 
 
-def require_no_place(out: Any) -> None:
+def require_no_place(out: Matrix) -> None:
     """Refuse to write into a Dask array, or any other place."""
     if out is not None:
         msg = "A Dask array cannot be written in place: leave out= at None."
         raise InputError(msg)
 
 
-def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
+def replace_features(x: Matrix, positions: NDArray[np.intp], other: Any) -> Matrix:
     """Return `x` with the features at `positions` replaced by those of `other`, dense."""
     rest = np.setdiff1d(np.arange(x.shape[1]), positions)
     order = np.argsort(np.concatenate([positions, rest]))
@@ -122,7 +123,7 @@ def replace_features(x: Any, positions: NDArray[np.intp], other: Any) -> Any:
     return da.concatenate([other, unchanged], axis=1)[:, order]
 
 
-def _empty(x: Any, dtype: Any) -> Any:
+def _empty(x: Matrix, dtype: Any) -> Any:
     """Return what the blocks of a corrected Dask array are: dense, NumPy's or CuPy's."""
     if packages_of(type(x._meta)) & {"cupy", "cupyx"}:
         import cupy
@@ -131,18 +132,18 @@ def _empty(x: Any, dtype: Any) -> Any:
     return np.empty((0, 0), dtype)
 
 
-def _dense(block: Any, dtype: Any) -> Any:
+def _dense(block: Matrix, dtype: Any) -> Matrix:
     return (block.toarray() if hasattr(block, "toarray") else block).astype(dtype)
 
 
 @has_infinite.register(da.Array)
-def _has_infinite(x: Any) -> bool:
+def _has_infinite(x: Matrix) -> bool:
     found = [delayed(has_infinite)(block) for block in x.to_delayed().ravel()]
     return any(da.compute(*found))
 
 
 def _gather_block(
-    block: Any, design: Design, weights: NDArray[np.float64] | None
+    block: Matrix, design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     found: Moments = moments(block, design, weights=weights)
     return found
@@ -156,7 +157,7 @@ def _merge_all(parts: list[Moments]) -> Moments:
 
 
 def _apply_block(
-    block: Any,
+    block: Matrix,
     codes: NDArray[np.int32],
     columns: NDArray[np.float64],
     scale: NDArray[np.float64],
@@ -165,7 +166,7 @@ def _apply_block(
     nuisance: NDArray[np.float64],
     *,
     design: Design,
-) -> Any:
+) -> Matrix:
     if len(codes) == 0:
         return block.toarray() if hasattr(block, "toarray") else block
     design = replace(design, codes=codes, columns=np.ascontiguousarray(columns))
@@ -185,7 +186,7 @@ def _part_of(weights: Any, rows: slice, features: slice) -> Any:
     return weights[rows] if weights.ndim == 1 else weights[rows, features]
 
 
-def _require_known_chunks(x: Any) -> None:
+def _require_known_chunks(x: Matrix) -> None:
     if np.isnan(x.shape[0]):
         msg = (
             "The lengths of this Dask array's chunks are not known: call "

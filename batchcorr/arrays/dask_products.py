@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
+    from batchcorr.models.namespace import Matrix
 
 
-def _blocks(x: Any, design: Design) -> Iterator[tuple[Any, Design, slice]]:
+def _blocks(x: Matrix, design: Design) -> Iterator[tuple[Any, Design, slice]]:
     """Give each block of whole rows, and what is known of them."""
     whole = x.rechunk({1: -1})
     slices = slices_of(whole.chunks[0])
@@ -37,7 +38,7 @@ def _blocks(x: Any, design: Design) -> Iterator[tuple[Any, Design, slice]]:
 
 
 def _times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
 ) -> NDArray[Any]:
     task = delayed(_in_block, pure=False)
     shared = delayed(correction), delayed(right)
@@ -46,7 +47,7 @@ def _times(
 
 
 def _transposed_times(
-    x: Any, design: Design, correction: LocationScale, left: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, left: NDArray[Any]
 ) -> NDArray[np.float64]:
     task, shared = delayed(_in_block, pure=False), delayed(correction)
     return _summed(
@@ -58,7 +59,7 @@ def _transposed_times(
 
 
 def _gram_times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
 ) -> NDArray[np.float64]:
     task = delayed(_in_block, pure=False)
     shared = delayed(correction), delayed(right)
@@ -69,7 +70,7 @@ def _gram_times(
 
 def _in_block(
     product: Callable[..., Any],
-    block: Any,
+    block: Matrix,
     design: Design,
     correction: LocationScale,
     vectors: NDArray[Any],

@@ -22,6 +22,8 @@ from batchcorr.models.namespace import is_foreign, packages_of, to_numpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = [
     "MOST_DECIMALS",
     "Differing",
@@ -81,7 +83,9 @@ class Differing(NamedTuple):
         )
 
 
-def differing(x: Any, codes: NDArray[np.int32], n_batches: int, few: int) -> Differing:
+def differing(
+    x: Matrix, codes: NDArray[np.int32], n_batches: int, few: int
+) -> Differing:
     """Count the values of each batch and feature that differ from the most common one.
 
     Parameters
@@ -113,7 +117,7 @@ def differing(x: Any, codes: NDArray[np.int32], n_batches: int, few: int) -> Dif
     return found
 
 
-def on_host(x: Any) -> Any:
+def on_host(x: Matrix) -> Any:
     """A matrix on a device as one of NumPy's or SciPy's; others as they are."""
     if packages_of(type(x)) & {"cupy", "cupyx"}:
         return x.get()
@@ -121,7 +125,7 @@ def on_host(x: Any) -> Any:
 
 
 def _common(
-    x: Any, codes: NDArray[np.int32], n_batches: int, some: int
+    x: Matrix, codes: NDArray[np.int32], n_batches: int, some: int
 ) -> NDArray[np.float64]:
     """The middle of some rows of each batch: (B, G)."""
     common = np.zeros((n_batches, x.shape[1]))
@@ -141,7 +145,7 @@ def _common(
     return common
 
 
-def read_rows(x: Any, rows: NDArray[np.intp], features: Any = None) -> Any:
+def read_rows(x: Matrix, rows: NDArray[np.intp], features: Any = None) -> Any:
     """Some rows of a matrix of any kind, and some features of them: NumPy's or SciPy's."""
     block = x[rows] if features is None else x[rows][:, features]
     return on_host(block.compute() if hasattr(block, "compute") else block)
@@ -159,7 +163,7 @@ def _middle(block: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @operation
 def count_differing(
-    x: Any, codes: NDArray[np.int32], common: NDArray[np.float64]
+    x: Matrix, codes: NDArray[np.int32], common: NDArray[np.float64]
 ) -> Any:
     """Count the values that are not the common ones, (B, G), in one read."""
     raise unknown_kind(x)
@@ -222,7 +226,7 @@ def _count_dense(
 
 
 def _count_sparse(
-    x: Any, codes: NDArray[np.int32], common: NDArray[np.float64]
+    x: Matrix, codes: NDArray[np.int32], common: NDArray[np.float64]
 ) -> Differing:
     x = canonical(x)
     found = Differing.empty(common.shape)

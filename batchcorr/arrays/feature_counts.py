@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["FeatureCounts"]
 
 VALUES = 1 << 19
@@ -46,12 +48,12 @@ class FeatureCounts:
     [[[2.0, 4.0, 6.0]]]
     """
 
-    x: Any
+    x: Matrix
     features: NDArray[np.intp]
     rows: NDArray[np.intp] | None = None
 
     @classmethod
-    def of(cls, counts: Any) -> Self:
+    def of(cls, counts: Matrix) -> Self:
         """The counts of all samples and features: NumPy's, or SciPy's CSR or CSC."""
         dense = isinstance(counts, np.ndarray)
         x = counts if dense else canonical(counts).tocsc()

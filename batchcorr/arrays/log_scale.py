@@ -21,6 +21,8 @@ from batchcorr.arrays.operations import operation, unknown_kind
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["log_scale", "log_shifted"]
 
 KINDS: dict[str, Any] = {
@@ -31,8 +33,12 @@ KINDS: dict[str, Any] = {
 
 @operation
 def log_scale(
-    x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
-) -> Any:
+    x: Matrix,
+    scale: NDArray[np.float64],
+    *,
+    base: float = math.e,
+    out: Matrix | None = None,
+) -> Matrix:
     """Return log(1 + scale x) / log(base), row by row; a sparse matrix stays sparse.
 
     Parameters
@@ -52,13 +58,13 @@ def log_scale(
 
 @operation
 def log_shifted(
-    x: Any,
+    x: Matrix,
     shift: NDArray[np.float64],
     scale: NDArray[np.float64],
     *,
     base: float = 2.0,
-    out: Any = None,
-) -> Any:
+    out: Matrix | None = None,
+) -> Matrix:
     """Return log(scale (x + shift)) / log(base), row by row; dense.
 
     Parameters
@@ -91,7 +97,7 @@ def _dense_log_scale(
     scale: NDArray[np.float64],
     *,
     base: float = math.e,
-    out: Any = None,
+    out: Matrix | None = None,
 ) -> Any:
     if out is None:
         out = np.empty(x.shape, dtype=_float_of(x.dtype))
@@ -107,7 +113,11 @@ def _dense_log_scale(
 
 
 def _sparse_log_scale(
-    x: Any, scale: NDArray[np.float64], *, base: float = math.e, out: Any = None
+    x: Matrix,
+    scale: NDArray[np.float64],
+    *,
+    base: float = math.e,
+    out: Matrix | None = None,
 ) -> Any:
     data = np.empty(x.nnz, dtype=_float_of(x.dtype)) if out is None else out.data
     factors = scale.astype(data.dtype)
@@ -127,7 +137,7 @@ def _sparse_log_scale(
     return _like(x, data) if out is None else out
 
 
-def _like(x: Any, data: NDArray[Any]) -> Any:
+def _like(x: Matrix, data: NDArray[Any]) -> Any:
     """Return a matrix with other values at the same places, sharing no memory."""
     kinds = KINDS[x.format]
     places = x.indices[: len(data)].copy(), x.indptr.copy()
@@ -137,12 +147,12 @@ def _like(x: Any, data: NDArray[Any]) -> Any:
 
 
 def _log_shifted(
-    x: Any,
+    x: Matrix,
     shift: NDArray[np.float64],
     scale: NDArray[np.float64],
     *,
     base: float = 2.0,
-    out: Any = None,
+    out: Matrix | None = None,
 ) -> Any:
     x = x if isinstance(x, np.ndarray) else x.tocsr()
     if out is None:

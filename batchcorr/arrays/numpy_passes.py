@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.models.namespace import Matrix
 
 CHUNK = 256
 """Rows between two mergers."""
@@ -175,8 +176,8 @@ def _dense_affine(
     shift: NDArray[Any],
     slopes: NDArray[Any],
     tilt: NDArray[Any],
-    out: Any,
-) -> Any:
+    out: Matrix,
+) -> Matrix:
     if out is None:
         out = np.empty_like(x)
     for part in _features(x, out):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from batchcorr.arrays.cells import Cells
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = [
     "affine",
@@ -59,7 +60,7 @@ def operation(default: Callable[..., Any]) -> Any:
     The first matrix of a type is looked up, and its function registered for the type.
     """
 
-    def look_up(x: Any, *args: Any, **kwargs: Any) -> Any:
+    def look_up(x: Matrix, *args: Any, **kwargs: Any) -> Any:
         packages = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
         modules = next(filter(None, map(modules_of, packages)), (OTHERS,))
         for name in modules:
@@ -75,7 +76,7 @@ def operation(default: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def unknown_kind(x: Any) -> InputError:
+def unknown_kind(x: Matrix) -> InputError:
     """The error for a matrix of a kind that an operation is not written for."""
     name = f"{type(x).__module__}.{type(x).__qualname__}"
     if is_foreign(x) or any(map(modules_of, packages_of(type(x)))):
@@ -95,7 +96,7 @@ def unknown_kind(x: Any) -> InputError:
 
 @operation
 def sums(
-    x: Any, cells: Cells, slopes: NDArray[Any]
+    x: Matrix, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Gather first and second moments per cell, and products with the slopes.
 
@@ -121,7 +122,7 @@ def sums(
 
 @operation
 def sums_by_feature(
-    x: Any,
+    x: Matrix,
     codes: NDArray[Any],
     n_batches: int,
     columns: NDArray[Any],
@@ -132,21 +133,21 @@ def sums_by_feature(
 
 
 @operation
-def has_infinite(x: Any) -> bool:
+def has_infinite(x: Matrix) -> bool:
     """Whether any value is infinite."""
     raise unknown_kind(x)
 
 
 @operation
 def affine(
-    x: Any,
+    x: Matrix,
     cells: Cells,
     scale: NDArray[Any],
     shift: NDArray[Any],
     slopes: NDArray[Any],
     tilt: NDArray[Any],
-    out: Any,
-) -> Any:
+    out: Matrix,
+) -> Matrix:
     """Write scale x + shift + slopes tilt: shift per cell, scale and tilt per batch.
 
     `out` is a matrix to write to (it may be `x`), or None for a new dense one.

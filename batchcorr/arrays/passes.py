@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["apply", "by_cell", "moments"]
 
 
 @operation
 def moments(
-    x: Any, design: Design, *, weights: NDArray[np.float64] | None = None
+    x: Matrix, design: Design, *, weights: NDArray[np.float64] | None = None
 ) -> Moments:
     """Read a matrix once and return its moments per batch and feature.
 
@@ -78,7 +79,9 @@ def moments(
     return _merge_cells(design, cells, column_means, centred, mean, squares, cross)
 
 
-def _by_feature(x: Any, design: Design, weights: NDArray[np.float64] | None) -> Moments:
+def _by_feature(
+    x: Matrix, design: Design, weights: NDArray[np.float64] | None
+) -> Moments:
     if has_infinite(x):
         msg = (
             "The data hold infinite values, which have no mean. Replace them, or mark "
@@ -146,7 +149,9 @@ def _merge_cells(
 
 
 @operation
-def apply(x: Any, design: Design, correction: LocationScale, *, out: Any = None) -> Any:
+def apply(
+    x: Matrix, design: Design, correction: LocationScale, *, out: Matrix | None = None
+) -> Matrix:
     """Read a matrix once and write its corrected values.
 
     Parameters

@@ -12,6 +12,8 @@ from batchcorr.models.quantiles import sorted_values, to_quantiles
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["mean_quantiles", "quantile_rows"]
 
 STRIPES = 16
@@ -21,7 +23,7 @@ SIZE = 1 << 20
 """Values in a block."""
 
 
-def mean_quantiles(x: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_quantiles(x: Matrix, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the weighted mean of the ordered values of rows, (G,).
 
     Parameters
@@ -46,7 +48,7 @@ def mean_quantiles(x: Any, weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def quantile_rows(
-    x: Any, target: NDArray[np.float64], *, ties: bool, out: NDArray[Any]
+    x: Matrix, target: NDArray[np.float64], *, ties: bool, out: NDArray[Any]
 ) -> None:
     """Write every row with the values of `target` in its place; `out` may be `x`."""
 

@@ -15,12 +15,14 @@ from batchcorr.models.namespace import to_numpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
     Floats = NDArray[np.float64]
 
 __all__ = ["in_memory", "products_with", "sample_products", "scores"]
 
 
-def in_memory(x: Any) -> Floats:
+def in_memory(x: Matrix) -> Floats:
     """A matrix of any kind as a dense NumPy array of float64: (n, G)."""
     x = x.compute() if hasattr(x, "dask") else x
     x = x.toarray() if hasattr(x, "toarray") else x
@@ -28,7 +30,7 @@ def in_memory(x: Any) -> Floats:
     return dense
 
 
-def sample_products(x: Any, features: NDArray[np.bool_] | None = None) -> Floats:
+def sample_products(x: Matrix, features: NDArray[np.bool_] | None = None) -> Floats:
     """The products of samples over all features, or some: (n, n).
 
     Parameters
@@ -48,7 +50,7 @@ def sample_products(x: Any, features: NDArray[np.bool_] | None = None) -> Floats
     return in_memory(wide @ wide.T)
 
 
-def products_with(x: Any, columns: Floats) -> Floats:
+def products_with(x: Matrix, columns: Floats) -> Floats:
     """Xᵀ W: what each feature has in common with columns of the samples: (G, k)."""
     wide = _wide(x).T
     if hasattr(wide, "dask"):
@@ -58,12 +60,12 @@ def products_with(x: Any, columns: Floats) -> Floats:
     return in_memory(wide @ columns)
 
 
-def scores(x: Any, loadings: Floats) -> Floats:
+def scores(x: Matrix, loadings: Floats) -> Floats:
     """X L: the scores of samples on loadings of the features, (n, k)."""
     return in_memory(_wide(x) @ loadings)
 
 
-def _wide(x: Any) -> Any:
+def _wide(x: Matrix) -> Any:
     """A matrix in float64, so that sums are; the blocks of a Dask array dense, one by one."""
     if hasattr(x, "dask"):
         return x.map_blocks(in_memory, dtype=np.float64, meta=np.empty((0, 0)))

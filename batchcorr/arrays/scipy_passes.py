@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.models.namespace import Matrix
 
 STRIPES = 16
 """CSR rows are summed in stripes of one cell each, of n / STRIPES rows at most."""
@@ -85,7 +86,7 @@ def with_zeros(found: Array, rows: Array) -> tuple[Array, Array]:
     )
 
 
-def canonical(x: Any) -> Any:
+def canonical(x: Matrix) -> Matrix:
     """Return a matrix in which no entry is stored twice: `x` itself if possible."""
     if x.has_canonical_format:
         return x
@@ -95,7 +96,7 @@ def canonical(x: Any) -> Any:
 
 
 def _csr(
-    x: Any, cells: Cells, slopes: NDArray[Any]
+    x: Matrix, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
     order = cells.sorted_rows().order
@@ -124,7 +125,7 @@ def _csr(
 
 
 def _csc(
-    x: Any, cells: Cells, slopes: NDArray[Any]
+    x: Matrix, cells: Cells, slopes: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
     found = np.zeros((cells.n_cells, x.shape[1], 4))
@@ -148,7 +149,7 @@ def refuse_missing(values: Array) -> None:
 
 
 def _sums_by_feature(
-    x: Any,
+    x: Matrix,
     codes: NDArray[np.int32],
     n_batches: int,
     columns: NDArray[np.float64],
@@ -175,14 +176,14 @@ def _csr_affine(stored, codes, cell_batch, scale, shift, slopes, tilt, out):
 
 
 def _affine(
-    x: Any,
+    x: Matrix,
     cells: Cells,
     scale: NDArray[Any],
     shift: NDArray[Any],
     slopes: NDArray[Any],
     tilt: NDArray[Any],
-    out: Any,
-) -> Any:
+    out: Matrix,
+) -> Matrix:
     x = x.tocsr()
     if out is None:
         out = np.empty(x.shape, dtype=x.dtype)
@@ -199,7 +200,7 @@ def _affine(
     return out
 
 
-def _has_infinite(x: Any) -> bool:
+def _has_infinite(x: Matrix) -> bool:
     return bool(np.isinf(x.data).any())
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.location_scale import LocationScale
+    from batchcorr.models.namespace import Matrix
 
 CHUNK = 512
 """Rows that are multiplied together."""
@@ -162,7 +163,11 @@ class _Parts:
     """A corrected CSR matrix taken apart, for vectors of one width and dtype."""
 
     def __init__(
-        self, x: Any, design: Design, correction: LocationScale, vectors: NDArray[Any]
+        self,
+        x: Matrix,
+        design: Design,
+        correction: LocationScale,
+        vectors: NDArray[Any],
     ) -> None:
         x = arranged(x)
         self.cells = Cells.of(design)
@@ -208,7 +213,7 @@ class _Parts:
 
 
 def _times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
 ) -> NDArray[Any]:
     parts = _Parts(x, design, correction, right)
     result = np.empty((x.shape[0], right.shape[1]), right.dtype)
@@ -217,7 +222,7 @@ def _times(
 
 
 def _transposed_times(
-    x: Any, design: Design, correction: LocationScale, left: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, left: NDArray[Any]
 ) -> NDArray[np.float64]:
     parts = _Parts(x, design, correction, left)
     bounds, *sums = parts.sums()
@@ -226,7 +231,7 @@ def _transposed_times(
 
 
 def _gram_times(
-    x: Any, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
 ) -> NDArray[np.float64]:
     parts = _Parts(x, design, correction, right)
     bounds, *sums = parts.sums()
@@ -235,7 +240,7 @@ def _gram_times(
     return parts.result(*sums)
 
 
-def _arranged(x: Any) -> Any:
+def _arranged(x: Matrix) -> Matrix:
     return canonical(x).tocsr()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "Matrix",
     "Namespace",
     "asarray_like",
     "is_cupy",
@@ -25,6 +26,9 @@ __all__ = [
 
 Array: TypeAlias = Any
 """An array of any library that follows the array API standard."""
+
+Matrix: TypeAlias = Any
+"""A matrix of a kind that the passes know: NumPy, SciPy, Dask, CuPy, or on the standard."""
 
 Namespace: TypeAlias = Any
 """The functions of such a library, as the standard names them."""

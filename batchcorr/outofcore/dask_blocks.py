@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["as_dask", "scheduled", "write_array", "write_store"]
 
 
@@ -68,7 +70,7 @@ def scheduled(scheduler: str | None) -> Iterator[int]:
         logger.setLevel(level)
 
 
-def as_dask(x: StoredMatrix, slices: list[slice]) -> Any:
+def as_dask(x: StoredMatrix, slices: list[slice]) -> Matrix:
     """Return a Dask array whose tasks read the file, wherever they run."""
     dask, da = import_module("dask"), import_module("dask.array")
     read = dask.delayed(read_rows, pure=False)
@@ -87,7 +89,9 @@ def as_dask(x: StoredMatrix, slices: list[slice]) -> Any:
     return da.concatenate(blocks, axis=0)
 
 
-def write_store(corrected: Any, slices: list[slice], target: Path, name: str) -> None:
+def write_store(
+    corrected: Matrix, slices: list[slice], target: Path, name: str
+) -> None:
     """Have the workers write the blocks of a Dask array into a zarr store.
 
     The blocks end where chunks end, so that nobody writes to the same chunk; a block
@@ -105,7 +109,9 @@ def write_store(corrected: Any, slices: list[slice], target: Path, name: str) ->
     )
 
 
-def write_array(corrected: Any, slices: list[slice], made: Any, workers: int) -> None:
+def write_array(
+    corrected: Matrix, slices: list[slice], made: Any, workers: int
+) -> None:
     """Write the blocks of a Dask array here, as many at a time as there are workers."""
     dask = import_module("dask")
     blocks = corrected.to_delayed().ravel()
@@ -115,6 +121,6 @@ def write_array(corrected: Any, slices: list[slice], made: Any, workers: int) ->
             made[rows] = block
 
 
-def _write_rows(path: str, name: str, start: int, stop: int, block: Any) -> None:
+def _write_rows(path: str, name: str, start: int, stop: int, block: Matrix) -> None:
     zarr: Any = import_module("zarr")
     zarr.open_group(path, mode="r+")[name][start:stop] = block

@@ -28,6 +28,7 @@ from batchcorr.outofcore.dask_blocks import as_dask, scheduled
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from batchcorr.models.namespace import Matrix
     from batchcorr.outofcore.stored_matrix import StoredMatrix
 
 __all__ = ["take_logs"]
@@ -72,7 +73,7 @@ def _fit(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
     return estimator
 
 
-def _take_logs(estimator: LogNormalize, block: Any) -> Any:
+def _take_logs(estimator: LogNormalize, block: Matrix) -> Any:
     counts = canonical(block)
     sizes = effective_library_sizes(counts, estimator.reference_)
     out = counts if counts.dtype in FLOATS else None
