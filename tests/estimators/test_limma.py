@@ -82,11 +82,14 @@ def read(golden, name):
     return r, x, batch, beside
 
 
-def of_sites(x, metadata, labels):
+def of_sites(x, labels):
     """The problem of moments that were gathered in three parts."""
-    design = metadata.design(len(x), labels)
-    parts = [moments(x[rows], design.take(rows)) for rows in np.arange(len(x)) % 3 == [[0], [1], [2]]]  # fmt: skip
-    return Problem.of_moments(parts[0].merge(parts[1]).merge(parts[2]), metadata)
+    metadata, design = Metadata.fit_transform(len(x), labels)
+    site = np.arange(len(x)) % 3
+    first, *others = (moments(x[site == k], design.take(site == k)) for k in range(3))
+    for part in others:
+        first = first.merge(part)
+    return Problem.of_moments(first, metadata)
 
 
 def estimated(case, kind, method=None, **options):
@@ -94,7 +97,7 @@ def estimated(case, kind, method=None, **options):
     r, x, batch, beside = case
     labels = Labels(batch, r["design"][:, beside] if len(beside) else None)
     if kind == "sites":
-        problem = of_sites(x, Metadata.fit(len(x), labels), labels)
+        problem = of_sites(x, labels)
     else:
         problem = Problem.of(
             x if method else KINDS[kind](x),
@@ -188,7 +191,7 @@ def test_one_variance_a_batch(golden, kind):
     r, x, batch, beside = read(golden, "limma_21_batch_weights_fit")
     if kind == "sites":
         labels = Labels(batch, r["design"][:, beside])
-        problem = of_sites(x, Metadata.fit(len(x), labels), labels)
+        problem = of_sites(x, labels)
     else:
         problem = Problem.of(x, Labels(batch, r["design"][:, beside]))
     method = LeastSquares(equal_variances=False)
