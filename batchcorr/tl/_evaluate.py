@@ -120,8 +120,10 @@ def evaluate(
     >>> adata = bc.datasets.bladder()[:, :800].copy()
     >>> bc.pp.remove_batch_effect(adata, "batch", key_added="centred")
     >>> found = bc.tl.evaluate(adata, "batch", labels="cancer")
-    >>> found.scores["batch_predicted"].round(1).to_dict()
-    {'X': 1.0, 'centred': 0.2}
+    >>> bool(found.scores.loc["X", "batch_predicted"] > 0.6)
+    True
+    >>> bool(found.scores.loc["centred", "batch_predicted"] < 0.2)  # 0.6 is chance
+    True
     """
     matrices.require_adata(adata)
     _check_seed(random_state)

@@ -46,9 +46,10 @@ class Evaluation:
     Examples
     --------
     >>> frame = pd.DataFrame({"ilisi": [1.2]}, index=["X"])
-    >>> print(Evaluation(frame, frame - 0.1, frame + 0.1, 2 * frame, frame, 100))
+    >>> none = pd.DataFrame()
+    >>> print(Evaluation(frame, frame - 0.1, frame + 0.1, 2 * frame, none, 100))
     Batch (the nearer to chance, the less is left):
-                         X
+                           X
     ilisi  1.20 ±0.10 (2.40)
     In brackets: chance. ± half of the 95 % interval.
     """
