@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.design import findings
-from batchcorr.design.confounding import ColumnProducts, association, unestimable
+from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.confounding import association, unestimable
 from batchcorr.models.naive_test import (
     DesignSums,
     corrected_rate,

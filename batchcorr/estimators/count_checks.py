@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.design.confounding import ColumnProducts, check_estimable
+from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.confounding import check_estimable
 from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from batchcorr.arrays import moments
-from batchcorr.design.confounding import ColumnProducts, independent
+from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.confounding import independent
 from batchcorr.design.orthogonal import OrthogonalColumns, orthogonal_columns
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.models.linear_model import LinearFit

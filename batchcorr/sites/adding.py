@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.design.confounding import ColumnProducts
+from batchcorr.design.column_products import ColumnProducts
 from batchcorr.errors import DesignError, InputError, some
 from batchcorr.models.moments import Moments
 from batchcorr.sites.moments_file import SiteMoments

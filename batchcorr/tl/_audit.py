@@ -11,7 +11,8 @@ import pandas as pd
 
 from batchcorr._anndata import matrices
 from batchcorr._anndata.labels import read_labels
-from batchcorr.design.confounding import ColumnProducts, association
+from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.confounding import association
 from batchcorr.design.findings import LEVELS, Finding, apart
 from batchcorr.errors import InputError
 from batchcorr.estimators.audit import (

@@ -10,7 +10,8 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.arrays import moments
-from batchcorr.design.confounding import ColumnProducts, association
+from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.confounding import association
 from batchcorr.design.design import Design
 from batchcorr.errors import (
     AssociationWarning,
