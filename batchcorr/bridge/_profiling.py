@@ -251,11 +251,14 @@ def _drawn_errors(
     """N, b and V of supports by size, (S, C) each, and effective numbers of channels."""
     found = []
     effective = np.ones(2)
+    mean = each.mean.astype(np.float64)
+    square = each.variance + mean**2
     for n in sizes:
         rows = _draw(len(each.mean), int(n))
-        means = each.mean[rows].astype(np.float64)  # (supports, n, C)
-        delta2 = each.variance[rows].mean(axis=1, dtype=np.float64) + means.var(axis=1)
-        gamma = means.mean(axis=1)
+        shares = np.zeros((len(rows), len(mean)))  # of each sample in each support
+        np.put_along_axis(shares, rows, 1 / rows.shape[1], axis=1)
+        gamma = shares @ mean
+        delta2 = shares @ square - gamma**2
         logs = np.log(np.maximum(delta2, FLOOR))
         if n * each.positions == 1:
             logs = np.full(logs.shape, np.nan)
