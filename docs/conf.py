@@ -84,6 +84,7 @@ def copy_notebooks(*_: object) -> None:
 def link_within(_app: object, _name: str, source: list[str]) -> None:
     """What a page links to beside `docs/` in the repository is on the site, too."""
     source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+    source[0] = source[0].replace("](../docs/", "](../")
     source[0] = source[0].replace("](../benchmarks/README.md", "](benchmarks.md")
 
 
