@@ -35,7 +35,8 @@ def test_steps_are_told_in_their_order(steps):
         "40 features) were removed by ComBat [3] with parametric priors, batch b as the "
         "reference, keeping kind. Differences (kind) were tested"
     )
-    assert text.endswith(f"Computations were made with batchcorr {bc.__version__}.")
+    version = steps[0]["versions"]["batchcorr"]
+    assert text.endswith(f"Computations were made with batchcorr {version}.")
     assert [each.split()[0] for each in references] == [
         "Robinson",
         "Bolstad",
