@@ -16,6 +16,7 @@ OPTIONS = {
     "labels": "--labels",
     "layer": "--layer",
     "nuisance": "--nuisance",
+    "reference": "--reference",
     "subject": "--subject",
     "units": "--units",
     "voom": "--voom",

@@ -61,6 +61,7 @@ OF_PYTHON = (
     "The mean library is not known",
     "normalizes and knows no batches to correct",
     "finds columns and corrects nothing",
+    "Give layer= or obsm=, not both",
     "Within batches there are only",
     r"| [^\W\d]",
 )
