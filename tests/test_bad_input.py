@@ -534,7 +534,7 @@ row("partial_fit: after load", InputError, "loaded.*add_batches",
 row("add_batches: known batches", DesignError,
     "'a', 'b', 'c'.*known already.*fit again",
     lambda w: w(combat()).add_batches(w(values()), batch=BATCH))
-row("add_batches: other features", InputError, "2 features.*fitted on 6",
+row("add_batches: other features", InputError, "2 features.*expecting 6",
     lambda w: w(combat()).add_batches(w(values()[:, :2]), batch=NEW))
 row("add_batches: labels missing", DesignError, "batch is missing for 24 of 24",
     lambda w: w(combat()).add_batches(w(values()), batch=[None] * N))

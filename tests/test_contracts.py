@@ -570,6 +570,7 @@ MOVES = {
         "": (SHARE, SHARE),
         "mean_only": (SHARE, SHARE),
         "parametric": (SHARE, SHARE),
+        "shrink": (SHARE, SHARE),
         "reference": (0, 0),
     },
 }

@@ -34,6 +34,9 @@ ELSEWHERE = {
     "head -3": "shows a file",
 }
 
+TOGETHER = ("figures", "testing")
+"""Pages whose blocks go on from one another."""
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning"),
     pytest.mark.filterwarnings("ignore:Transforming to str index"),
@@ -55,7 +58,9 @@ def samples(seed=0, n=72, genes=40):
     """Counts with all the columns that the pages speak of."""
     rng = np.random.default_rng(seed)
     batch = np.resize(["site1", "site2", "site3"], n)
-    group = rng.permutation(np.resize(["a", "b", "treated", "control"], n))
+    group = rng.permutation(
+        np.resize(["a", "b", "ill", "well", "treated", "control"], n)
+    )
     depth = np.where(batch == "site2", 30, 60)[:, None] * rng.uniform(0.5, 2, genes)
     counts = rng.negative_binomial(8, 8 / (8 + depth)).astype(float)
     obs = pd.DataFrame(
@@ -70,6 +75,7 @@ def samples(seed=0, n=72, genes=40):
             "cell_type": rng.permutation(np.resize(["T", "B", "NK"], n)),
             "rin": rng.uniform(5, 9, n),
             "age": rng.normal(50, 9, n),
+            "sex": rng.choice(["f", "m"], n),
         },
         index=[f"s{i}" for i in range(n)],
     )
@@ -84,6 +90,10 @@ def common(code):
     bc.pp.log_normalize(logs)
     bc.pp.log_normalize(new)
     logs.layers["logs"] = logs.X.copy()
+    if "bc.pl." in code:
+        bc.tl.pca(logs, "batch", n_comps=2, key_added="after")
+        logs.obsm["before"] = logs.obsm["after"]
+        bc.pp.combat(logs, "batch", covariates=["cell_type"], key_added="corrected")
     from_counts = "log_normalize(" in code or "combat_seq(" in code
     adata = counts if from_counts else logs
     return {"bc": bc, "adata": adata, "train": logs, "test": logs.copy(), "new": new}
@@ -151,6 +161,8 @@ def namespace(page, code):
         return {"bc": bc, "files": sites()}
     if page.stem == "unknown_batches":
         return hidden()
+    if page.stem == "figures":
+        return {"bc": bc}
     if "bridge." in code:
         return {"bc": bc} | networks()
     return common(code) | {"classifier": LogisticRegression()}
@@ -160,9 +172,11 @@ def namespace(page, code):
 def test_python_on_the_pages_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    for code in blocks(page, "python"):
-        if runs_here(code):
-            exec(compile(code, page.name, "exec"), namespace(page, code))
+    typed = [code for code in blocks(page, "python") if runs_here(code)]
+    if page.stem in TOGETHER:
+        typed = ["\n".join(typed)]
+    for code in typed:
+        exec(compile(code, page.name, "exec"), namespace(page, code))
 
 
 def write_files():

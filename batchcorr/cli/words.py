@@ -9,6 +9,7 @@ __all__ = ["as_typed"]
 OPTIONS = {
     "batch": "--batch",
     "batch_key": "--batch",
+    "corrected": "--corrected",
     "covariates": "--covariate",
     "dense": "--dense",
     "key_added": "--key-added",

@@ -52,12 +52,12 @@ class FormulaEncoding:
     --------
     >>> formula = Formula.parse("~ sex + center(age)")
     >>> sex, age = np.array([0, 1, 1]), np.array([30.0, 40.0, 50.0])
-    >>> encoding = FormulaEncoding.fit_transform(
+    >>> encoding, columns = FormulaEncoding.fit_transform(
     ...     formula, [sex, age], [("m", "f"), None]
     ... )
     >>> encoding.names
     ('sex[f]', 'center(age)')
-    >>> encoding.columns([sex, age])
+    >>> columns
     array([[  0., -10.],
            [  1.,   0.],
            [  1.,  10.]])

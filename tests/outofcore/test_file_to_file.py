@@ -644,6 +644,7 @@ ROADS = [
 
 @needs_posix
 @pytest.mark.parametrize(("source", "target", "memory"), ROADS)
+@pytest.mark.slow
 def test_what_cannot_be_written_is_one_error_and_no_file(
     samples, tmp_path, source, target, memory
 ):
@@ -769,11 +770,13 @@ def stop_at_random(samples, folder, times, how):
 
 
 @needs_posix
+@pytest.mark.slow
 def test_killed_the_target_is_absent_or_complete(samples, tmp_path):
     stop_at_random(samples, tmp_path, 5, signal.SIGKILL)
 
 
 @needs_posix
+@pytest.mark.slow
 def test_interrupted_nothing_is_left(samples, tmp_path):
     stop_at_random(samples, tmp_path, 2, signal.SIGINT)
 

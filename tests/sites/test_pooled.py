@@ -15,6 +15,7 @@ from batchcorr.errors import FeatureWarning
 from tests.sites.examples import KEPT, corrected, gathered, only, parts, same_moments
 
 
+@pytest.mark.filterwarnings("ignore:.* keep part of their batch effects")
 @pytest.mark.parametrize("kept", [[], ["cell_type"], KEPT], ids=" ".join)
 @pytest.mark.parametrize(
     ("method", "parameters"),

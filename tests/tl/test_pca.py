@@ -115,6 +115,7 @@ def test_components_are_those_of_the_formed_matrix(kind, method):
 @pytest.mark.parametrize(
     ("first", "searches"), [(1.0, 1), (1e4, 2)], ids=["alike", "one far larger"]
 )
+@pytest.mark.slow
 def test_float32_is_checked_in_float64(first, searches, monkeypatch):
     rng = np.random.default_rng(5)
     calls = []
@@ -198,6 +199,7 @@ def test_a_start_that_is_nearly_right_needs_few_products():
     np.testing.assert_allclose(found, values[::-1][:20], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_scanpy_goes_on_from_there():
     import scanpy as sc
 
