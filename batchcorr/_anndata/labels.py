@@ -15,7 +15,7 @@ from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_m
 from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
@@ -104,11 +104,23 @@ def read_labels(
     }
     given = Labels(batch, kept, removed)
     if subject is not None:
+        _check_subject(subject, {"batch": keys} | names)
         given = given._replace(subject=_columns(adata, [subject], "subject")[subject])
         saved["subject"] = subject
     if missing == "level":
         given, saved["missing_labels"] = with_level(given)
     return ObsLabels(given, formula, saved)
+
+
+def _check_subject(subject: str, names: Mapping[str, Any]) -> None:
+    """Refuse a subject that is given for something else as well."""
+    for what, used in names.items():
+        if isinstance(used, list | tuple) and subject in used:
+            msg = (
+                f"{subject!r} is a {what} and cannot be the subject as well: subjects "
+                "are persons with several samples."
+            )
+            raise DesignError(msg)
 
 
 def labels_for(

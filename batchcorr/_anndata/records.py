@@ -37,6 +37,7 @@ __all__ = [
     "make",
     "read",
     "sample",
+    "source_of",
     "steps_of",
     "warn_if_repeated",
     "write",
@@ -190,6 +191,28 @@ def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:
     if values is None or known is None:
         return expected
     return bool(_digest(values) == known)
+
+
+def source_of(adata: AnnData, made: str, step: dict[str, Any]) -> str | None:
+    """Where the values that a step began with still are: "X" or a layer; None: nowhere.
+
+    Parameters
+    ----------
+    adata
+        The data.
+    made
+        Where the step's result is: "X", a layer, or an embedding.
+    step
+        Its record.
+    """
+    source = str(step.get("source", "X"))
+    others: list[str] = [key for key in adata.layers if key is not None]
+    others = others if adata.X is None else ["X", *others]
+    for other in sorted(others, key=lambda name: name != source):
+        x = adata.X if other == "X" else adata.layers[other]
+        if other != made and is_before(step, x, expected=other == source):
+            return other
+    return None
 
 
 def write(adata: AnnData, key: str, record: dict[str, Any]) -> None:

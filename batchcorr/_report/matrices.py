@@ -123,7 +123,7 @@ def compared(
     if layer is not None:
         before = _values(adata, layer)
     elif steps:
-        source = _source(adata, name, _first(steps))
+        source = records.source_of(adata, name, _first(steps))
         before = None if source is None else _values(adata, _layer(source))
     elif name != X and adata.X is not None:
         before = _values(adata, None)
@@ -185,19 +185,6 @@ def _named(
         )
         raise InputError(msg)
     return next(iter(done), None)
-
-
-def _source(adata: AnnData, name: str, step: dict[str, Any]) -> str | None:
-    """What still holds the values that a correction began with."""
-    source = step.get("source", X)
-    others = [each for each in _matrices(adata) if each != name]
-    if source in others:
-        others = [source, *(each for each in others if each != source)]
-    for other in others:
-        x = matrices.get_matrix(adata, _layer(other))
-        if records.is_before(step, x, expected=other == source):
-            return other
-    return None
 
 
 def _values(adata: AnnData, layer: str | None) -> Values | None:

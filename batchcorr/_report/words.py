@@ -152,7 +152,7 @@ def cautions(
             "Do not give corrected values to methods that need counts (DESeq2, edgeR, "
             "scVI): give them the counts, and batch as a covariate."
         )
-    if test is not None and found.is_corrected and test not in kept:
+    if test is not None and record is not None and test not in kept:
         told.append(
             f"Do not look for differences by {test!r} in the corrected values: it was "
             "not kept when batch was removed, so that part of it went with the batches."

@@ -219,6 +219,12 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
             batch_column=self.batch_column,
             covariate_columns=self.covariate_columns,
         )
+        if not isinstance(self.cross, bool):
+            msg = (
+                f"cross must be True or False, not {self.cross!r:.60}: it is the batch "
+                "columns whose combinations are taken."
+            )
+            raise InputError(msg)
         factors = factor_count(samples.batch)
         if factors == 1 or "batches" in self.record.takes:
             return samples

@@ -19,7 +19,7 @@ from batchcorr.tl._evaluation import Evaluation
 from batchcorr.tl._pca import components
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -137,22 +137,26 @@ def evaluate(
         raise InputError(msg)
     scores: dict[str, dict[str, Score]] = {}
     structure: dict[str, Floats] = {}
-    first: tuple[Any, Floats] | None = None
+    points: dict[str, Floats] = {}
     for name in names:
         x = as_matrix(matrices.get_matrix(adata, name))
         sums = moments(x, study.by_group)
-        points = _components(x, study, sums, adata, random_state)
         row = name or "X"
-        scores[row] = study.variance(sums) | _of_points(points, study)
-        if first is None:
-            first = x, points
-        else:
-            structure[row] = values_kept(first[0], x, study.design.codes)
+        points[row] = _components(x, study, sums, adata, random_state)
+        scores[row] = study.variance(sums) | _of_points(points[row], study)
+    for name, before in _pairs(adata, names, chosen=layers is not None):
+        first, second = (
+            as_matrix(matrices.get_matrix(adata, n)) for n in (before, name)
+        )
+        structure[name or "X"] = values_kept(first, second, study.design.codes)
     for key in keys:
-        points = _points(adata, key)
-        scores[key] = _of_points(points, study)
-        if first is not None:
-            structure[key] = products_kept(first[1], points, study.design.codes)
+        at = _points(adata, key)
+        scores[key] = _of_points(at, study)
+        known = points.get(_source(adata, records.key_of(obsm=key), key) or "")
+        if known is None and names:
+            known = points[names[0] or "X"]
+        if known is not None:
+            structure[key] = products_kept(known, at, study.design.codes)
     return _evaluation(scores, structure, study)
 
 
@@ -172,14 +176,21 @@ def _check_seed(random_state: Any) -> None:
 
 
 def _layers(adata: AnnData, layers: Any) -> list[str | None]:
-    """The layers to look at, None for X; each once."""
+    """The layers to look at, None for X; each once, and what was corrected after it."""
     if layers is None:
-        made = [
-            key
-            for key in adata.layers
-            if key is not None and _corrected(adata, records.key_of(key))
+        made: list[str | None] = [
+            name
+            for name in (None, *adata.layers)
+            if _corrected(adata, records.key_of(name))
         ]
-        return [*([None] if adata.X is not None else []), *made]
+        sources = [_source(adata, records.key_of(n), n or "X") for n in made]
+        sources += [
+            _source(adata, records.key_of(obsm=key), key)
+            for key in _embeddings(adata, None)
+        ]
+        first = [None if each == "X" else each for each in sources if each is not None]
+        found = list(dict.fromkeys([*first, *made]))
+        return found or [None] * (adata.X is not None)
     given = [layers] if isinstance(layers, str) else layers
     if not isinstance(given, list | tuple) or not all(
         isinstance(name, str | None) for name in given
@@ -195,6 +206,30 @@ def _layers(adata: AnnData, layers: Any) -> list[str | None]:
 def _corrected(adata: AnnData, key: str) -> bool:
     record = records.read(adata, key)
     return record is not None and not record["normalizes"]
+
+
+def _source(adata: AnnData, key: str, made: str) -> str | None:
+    """Where the values are that the matrix of a record was made from; None: nowhere."""
+    record = records.read(adata, key)
+    return None if record is None else records.source_of(adata, made, record)
+
+
+def _pairs(
+    adata: AnnData, names: list[str | None], *, chosen: bool
+) -> Iterator[tuple[str | None, str | None]]:
+    """Each layer beside that of the values before it.
+
+    A corrected one was made from another; any other is compared with the first.
+    """
+    for name in names:
+        key = records.key_of(name)
+        corrected = _corrected(adata, key)
+        source = _source(adata, key, name or "X") if corrected else None
+        before = None if source == "X" else source
+        if source is not None and before in names:
+            yield name, before
+        elif name != names[0] and (chosen or not corrected):
+            yield name, names[0]
 
 
 def _embeddings(adata: AnnData, embeddings: Any) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 
 import batchcorr as bc
 from batchcorr.errors import (
+    BatchCorrError,
     InputError,
 )
 from tests.pp.annotated import (
@@ -135,3 +137,26 @@ def test_weights_reach_the_method():
     expected = estimator.fit_transform(values(), batch=BATCH, weights=weights)
     np.testing.assert_array_equal(adata.X, expected)
     assert np.abs(expected - corrected("remove_batch_effect")).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"subject": "batch"}, "'batch' is a batch and cannot be the subject"),
+        (
+            {"subject": "kind", "covariates": ["kind"]},
+            "'kind' is a covariate and cannot be the subject",
+        ),
+        ({"cross": "kind"}, "cross must be True or False, not 'kind'"),
+    ],
+)
+def test_columns_given_for_what_they_are_not_are_refused(options, match):
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {"batch": np.resize(["u", "v"], 24), "kind": ["B", "T", "T"] * 8}
+    )
+    adata = AnnData(rng.normal(5, 1, (24, 12)), obs.set_axis(obs.index.astype(str)))
+    before = adata.X.copy()
+    with pytest.raises(BatchCorrError, match=match):
+        bc.pp.combat(adata, "batch", **options)
+    np.testing.assert_array_equal(adata.X, before)

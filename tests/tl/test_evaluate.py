@@ -232,3 +232,17 @@ def test_what_is_refused(given, kind, words):
     arguments = {"adata": adata, "batch_key": "batch"} | given
     with pytest.raises(kind, match=words):
         bc.tl.evaluate(**arguments)
+
+
+def test_a_corrected_layer_is_compared_with_what_it_was_made_from():
+    rng = np.random.default_rng(2)
+    obs = pd.DataFrame({"run": np.resize(["a", "b"], 40)})
+    counts = rng.poisson(rng.gamma(2, 20, 60), (40, 60)).astype(float)
+    adata = ad.AnnData(counts, obs.set_axis([f"s{k}" for k in range(40)]))
+    bc.pp.log_normalize(adata, key_added="logs")
+    bc.pp.remove_batch_effect(adata, "run", layer="logs", key_added="centred")
+    found = bc.tl.evaluate(adata, "run")
+    assert list(found.scores.index) == ["logs", "centred"]
+    assert found.structure.loc["centred"].min() > 1 - 1e-9
+    del adata.layers["logs"]  # nothing is left to compare with
+    assert list(bc.tl.evaluate(adata, "run").structure.index) == []
