@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchcorr.models.namespace import Matrix
 
 __all__ = [
+    "copied_from",
     "finish",
     "is_before",
     "key_of",
@@ -111,7 +112,7 @@ def make(
 def finish(
     record: dict[str, Any], warned: list[str], result: Any = None
 ) -> dict[str, Any]:
-    """The record with its warnings, and what the values before it are known by.
+    """The record with its warnings, and what values before and after it are known by.
 
     Parameters
     ----------
@@ -124,8 +125,12 @@ def finish(
     """
     before = record["values_before"]
     changed = before is not None and _differ(before, sample(result))
-    known = _digest(before) if changed else None
-    return record | {"warnings": list(dict.fromkeys(warned)), "values_before": known}
+    after = sample(result) if changed else None
+    return record | {
+        "warnings": list(dict.fromkeys(warned)),
+        "values_before": _digest(before) if changed else None,
+        "values_after": None if after is None else _digest(after),
+    }
 
 
 def read(adata: AnnData, key: str) -> dict[str, Any] | None:
@@ -191,6 +196,17 @@ def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:
     if values is None or known is None:
         return expected
     return bool(_digest(values) == known)
+
+
+def copied_from(adata: AnnData, x: Matrix) -> list[dict[str, Any]]:
+    """The records of what a matrix was copied from: X from a layer, say."""
+    values = sample(x)
+    kept = adata.uns.get(RECORDS, {})
+    if values is None or not isinstance(kept, Mapping):
+        return []
+    known = [read(adata, key) for key in kept]
+    now = _digest(values)
+    return [each for each in known if each and each.get("values_after") == now]
 
 
 def source_of(adata: AnnData, made: str, step: dict[str, Any]) -> str | None:

@@ -169,7 +169,7 @@ def differential(
     if 0 in given.shape:
         msg = f"There is nothing to test: {given.shape[0]} samples × {given.shape[1]} features."
         raise InputError(msg)
-    steps = records.steps_of(adata, layer, given)
+    steps = records.steps_of(adata, layer, given) or records.copied_from(adata, given)
     _refuse_corrected(steps, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
     table, formula = with_tested(

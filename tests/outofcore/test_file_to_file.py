@@ -236,7 +236,7 @@ def record_of(adata, key):
     """The record, but for the digest of values that only a matrix in memory has."""
     record = records.read(adata, key)
     for step in (record, *record["earlier"]):
-        del step["values_before"]
+        del step["values_before"], step["values_after"]
     return record
 
 

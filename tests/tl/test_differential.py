@@ -355,3 +355,16 @@ def test_one_feature_alone_is_refused_as_many_are(simulated):
     simulated.obs["site"] = simulated.obs["batch"].map({"x": "s", "y": "s", "z": "t"})
     with pytest.raises(DesignError, match="'site' is confounded with batch"):
         bc.tl.differential(simulated[:, :1], "batch", "group", covariates="site")
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.AssociationWarning")
+def test_corrected_values_are_refused_wherever_they_were_copied_to():
+    adata = bc.datasets.bladder()[:, :60].copy()
+    bc.pp.combat(adata, "batch", covariates=["cancer"], key_added="combat")
+    adata.layers["copy"] = adata.layers["combat"].copy()
+    bc.tl.differential(adata, "batch", "cancer")
+    with pytest.raises(InputError, match="layer 'copy' was corrected by combat"):
+        bc.tl.differential(adata, "batch", "cancer", layer="copy")
+    adata.X = adata.layers["combat"]
+    with pytest.raises(InputError, match="X was corrected by combat"):
+        bc.tl.differential(adata, "batch", "cancer")
