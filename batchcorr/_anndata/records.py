@@ -21,6 +21,7 @@ import numpy as np
 from batchcorr.errors import InputError, RepeatWarning, warn
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.versions import versions
+from batchcorr.methods import registry
 from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "copied_from",
+    "corrects",
     "finish",
     "is_before",
     "key_of",
@@ -124,12 +126,12 @@ def finish(
         What the step made of the matrix.
     """
     before = record["values_before"]
-    changed = before is not None and _differ(before, sample(result))
-    after = sample(result) if changed else None
+    after = sample(result)
+    changed = before is not None and _differ(before, after)
     return record | {
         "warnings": list(dict.fromkeys(warned)),
         "values_before": _digest(before) if changed else None,
-        "values_after": None if after is None else _digest(after),
+        "values_after": _digest(after) if changed and after is not None else None,
     }
 
 
@@ -185,6 +187,13 @@ def steps_of(
         if now is not None and step.get("values_before") == now:
             return steps[:place]
     return steps
+
+
+def corrects(step: dict[str, Any]) -> bool:
+    """Whether a step took a batch effect away: it neither normalized nor made columns."""
+    kind = registry().get(str(step.get("method")))
+    makes_columns = kind is not None and kind.record.returns == "covariates"
+    return not (step["normalizes"] or makes_columns)
 
 
 def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:

@@ -11,7 +11,6 @@ from batchcorr import pp
 from batchcorr._anndata import matrices, records
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 from batchcorr.estimators.scale import unlogged
-from batchcorr.methods import registry
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -155,14 +154,11 @@ def _corrections(adata: AnnData) -> dict[str, list[dict[str, Any]]]:
         record = records.read(adata, records.key_of(obsm=name))
         if record is not None and name not in found:
             found[name] = [*record.pop("earlier", []), record]
-    return {name: steps for name, steps in found.items() if any(map(_corrects, steps))}
-
-
-def _corrects(step: dict[str, Any]) -> bool:
-    """Whether a step took a batch effect away: it neither normalized nor made columns."""
-    kind = registry().get(str(step.get("method")))
-    makes_columns = kind is not None and kind.record.returns == "covariates"
-    return not (step["normalizes"] or makes_columns)
+    return {
+        name: steps
+        for name, steps in found.items()
+        if any(map(records.corrects, steps))
+    }
 
 
 def _named(

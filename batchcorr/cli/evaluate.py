@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchcorr._files.atomic import replacing
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import out, reporting, working
-from batchcorr.cli.files import check_kind, check_target, writing
+from batchcorr.cli.files import check_kind, check_target, write_json
 from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
 from batchcorr.cli.words import as_typed
 
@@ -37,7 +35,7 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="Layer to look at, X for X. Repeat: all are compared with the first.",
+        help="Layer to look at, X for X. Repeat. Corrected ones are compared with what they were made from.",
         show_default="X, and what was corrected",
     ),
 ]
@@ -103,8 +101,7 @@ def evaluate(
         out.print(Text(heading, style="bold"))
         _show(found)
         if json_file is not None:
-            with writing(json_file), replacing(json_file) as part:
-                part.write_text(json.dumps(found.to_dict(), indent=1), "utf-8")
+            write_json(json_file, found.to_dict())
 
 
 def _show(found: Evaluation) -> None:

@@ -6,6 +6,7 @@ and the user is told in one sentence.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ __all__ = [
     "read",
     "reading",
     "write",
+    "write_json",
     "writing",
 ]
 
@@ -196,6 +198,12 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         msg = f"{path} could not be written, and is as it was before: {_why(error)}."
         raise FileError(msg) from error
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file for programs, whole or not at all."""
+    with writing(path), replacing(path) as part:
+        part.write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def _same(one: Path, other: Path) -> bool:

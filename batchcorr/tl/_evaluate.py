@@ -76,8 +76,9 @@ def evaluate(
         What explains variance beside batch: columns of `obs`, a formula, or a table;
         None: the labels.
     layers
-        Layers to look at, None among them for X; the others are compared with the first.
-        None: X, and all layers that a correction of this package made.
+        Layers to look at, None among them for X. None: what this package corrected, and
+        what it was made from; X where nothing was. A corrected layer is compared with
+        what it was made from, any other with the first.
     embeddings
         Keys of `obsm` to look at. None: those that this package made.
     random_state
@@ -138,17 +139,15 @@ def evaluate(
     scores: dict[str, dict[str, Score]] = {}
     structure: dict[str, Floats] = {}
     points: dict[str, Floats] = {}
-    for name in names:
-        x = as_matrix(matrices.get_matrix(adata, name))
+    values = {name: as_matrix(matrices.get_matrix(adata, name)) for name in names}
+    for name, x in values.items():
         sums = moments(x, study.by_group)
         row = name or "X"
         points[row] = _components(x, study, sums, adata, random_state)
         scores[row] = study.variance(sums) | _of_points(points[row], study)
     for name, before in _pairs(adata, names, chosen=layers is not None):
-        first, second = (
-            as_matrix(matrices.get_matrix(adata, n)) for n in (before, name)
-        )
-        structure[name or "X"] = values_kept(first, second, study.design.codes)
+        kept = values_kept(values[before], values[name], study.design.codes)
+        structure[name or "X"] = kept
     for key in keys:
         at = _points(adata, key)
         scores[key] = _of_points(at, study)
@@ -205,7 +204,7 @@ def _layers(adata: AnnData, layers: Any) -> list[str | None]:
 
 def _corrected(adata: AnnData, key: str) -> bool:
     record = records.read(adata, key)
-    return record is not None and not record["normalizes"]
+    return record is not None and records.corrects(record)
 
 
 def _source(adata: AnnData, key: str, made: str) -> str | None:

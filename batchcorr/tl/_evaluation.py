@@ -33,13 +33,13 @@ class Evaluation:
         only), ``batch_predicted`` (balanced accuracy). Of biology, the higher the more is
         kept: ``variance[column]`` (adjusted R² of a covariate within batches), ``clisi``
         (labels in a neighbourhood: 1 is best), ``ari`` and ``nmi`` of clusters,
-        ``structure_kept`` (correlation with the first layer within batches, the least).
+        ``structure_kept`` (correlation with the values before, within batches, the least).
     low, high
         The 95 % intervals.
     chance
         What chance would give.
     structure
-        The correlation with the first layer within each batch, a column a batch.
+        The correlation with the values before within each batch, a column a batch.
     n_obs
         How many samples neighbours, clusters and the classifier were of.
 

@@ -246,3 +246,9 @@ def test_a_corrected_layer_is_compared_with_what_it_was_made_from():
     assert found.structure.loc["centred"].min() > 1 - 1e-9
     del adata.layers["logs"]  # nothing is left to compare with
     assert list(bc.tl.evaluate(adata, "run").structure.index) == []
+
+
+def test_surrogate_variables_are_no_corrected_embedding():
+    adata = study()
+    bc.tl.surrogate_variables(adata, covariates="kind", n_variables=1)
+    assert list(bc.tl.evaluate(adata, "batch").scores.index) == ["X"]
