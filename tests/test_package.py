@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -126,7 +127,7 @@ def test_public_names_exist_once():
 def test_public_objects_have_a_page():
     page = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^   ([\w.]+)$", page, flags=re.M))
-    known = {getattr_path(name) for name in listed}
+    known = {attrgetter(name)(bc) for name in listed}
     missing = [
         name
         for name, thing in public_objects()
@@ -134,14 +135,6 @@ def test_public_objects_have_a_page():
         if not name.startswith(("bridge.nn.", "bridge.claims.", "errors."))
     ]
     assert not missing
-
-
-def getattr_path(name):
-    """The public object of a dotted name."""
-    thing = bc
-    for part in name.split("."):
-        thing = getattr(thing, part)
-    return thing
 
 
 def test_public_objects_are_documented():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["ObsLabels", "labels_for", "obsm_columns", "read_labels"]
+__all__ = ["ObsLabels", "column_of", "labels_for", "obsm_columns", "read_labels"]
 
 
 class ObsLabels(NamedTuple):
@@ -157,6 +157,24 @@ def labels_for(
     )
 
 
+def column_of(adata: AnnData, key: Any, what: str) -> pd.Series[Any]:
+    """A column of `obs`.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is none of this name; the message suggests the nearest.
+    """
+    if not isinstance(key, str) or key not in adata.obs.columns:
+        msg = (
+            f"The {what} {key!r:.80} is not a column of adata.obs. "
+            f"{did_you_mean(key, adata.obs.columns)}"
+        )
+        raise MissingKeyError(msg)
+    column: pd.Series[Any] = adata.obs[key]
+    return column
+
+
 def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
     """Columns of `obs`.
 
@@ -166,12 +184,7 @@ def _columns(adata: AnnData, keys: Sequence[str], what: str) -> pd.DataFrame:
         If a column does not exist; the message suggests the nearest.
     """
     for key in keys:
-        if key not in adata.obs.columns:
-            msg = (
-                f"The {what} {key!r} is not a column of adata.obs. "
-                f"{did_you_mean(key, adata.obs.columns)}"
-            )
-            raise MissingKeyError(msg)
+        column_of(adata, key, what)
     return _in_memory(adata.obs[list(keys)])
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import column_of
 from batchcorr.errors import InputError
-from batchcorr.pl._looks import Groups, column_of, inches, shortened, small_letter
+from batchcorr.pl._looks import Groups, inches, shortened, small_letter
 from batchcorr.pl._panels import panel
 
 if TYPE_CHECKING:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from batchcorr._matplotlib import HUES, require_matplotlib
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    from anndata import AnnData
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
@@ -25,7 +24,6 @@ __all__ = [
     "MISSING",
     "Groups",
     "colours",
-    "column_of",
     "inches",
     "shortened",
     "small_letter",
@@ -82,24 +80,6 @@ def shortened(name: object, longest: int = LONGEST) -> str:
     text = " ".join(str(name).split())
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
-
-
-def column_of(adata: AnnData, key: Any, what: str) -> pd.Series[Any]:
-    """A column of `obs`.
-
-    Raises
-    ------
-    MissingKeyError
-        If there is none of this name; the message suggests the nearest.
-    """
-    if not isinstance(key, str) or key not in adata.obs.columns:
-        msg = (
-            f"The {what} {key!r:.80} is not a column of adata.obs. "
-            f"{did_you_mean(key, adata.obs.columns)}"
-        )
-        raise MissingKeyError(msg)
-    column: pd.Series[Any] = adata.obs[key]
-    return column
 
 
 @dataclass(frozen=True)

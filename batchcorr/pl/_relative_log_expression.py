@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import column_of
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix, is_sparse
 from batchcorr.models.namespace import to_numpy
-from batchcorr.pl._looks import Groups, column_of, shortened, small_letter
+from batchcorr.pl._looks import Groups, shortened, small_letter
 from batchcorr.pl._panels import panels, thin_spines
 
 if TYPE_CHECKING:

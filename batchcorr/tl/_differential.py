@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices, records
-from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.labels import column_of, read_labels
 from batchcorr.arrays import moments
 from batchcorr.errors import (
     CountsWarning,
@@ -190,7 +190,7 @@ def differential(
             method = LeastSquares(observed, equal_variances)
         else:
             _refuse_of_values(of_samples)
-            who = _column(adata, subject, "subject")
+            who = column_of(adata, subject, "subject")
             method = WithinSubjects.of(x, who, of_samples, observed)
     result = differential_table(
         problem,
@@ -306,18 +306,6 @@ def _weights(adata: AnnData, weights: Any) -> Floats | None:
         )
         raise InputError(msg)
     return values
-
-
-def _column(adata: AnnData, name: str, what: str) -> pd.Series:
-    """A column of obs, by what it is for in messages."""
-    if name not in adata.obs.columns:
-        msg = (
-            f"The {what} {name!r} is not a column of adata.obs. "
-            f"{did_you_mean(name, adata.obs.columns)}"
-        )
-        raise MissingKeyError(msg)
-    column: pd.Series = adata.obs[name]
-    return column
 
 
 def _with_fold_changes(table: pd.DataFrame, base: float | None) -> pd.DataFrame:
