@@ -9,10 +9,12 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
+import grimp
 import pytest
 from numpydoc.validate import validate
 
@@ -76,6 +78,20 @@ def test_each_floor_imports_only_floors_below_it():
         "sys.exit(lint_imports(no_cache=True))"
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = grimp.build_graph("batchcorr")
+    imports = {
+        module: graph.find_modules_directly_imported_by(module)
+        for module in graph.modules
+    }
+    TopologicalSorter(imports).prepare()  # raises CycleError, and names the circle
+
+
+def test_the_root_holds_folders_and_five_files():
+    here = {path.name for path in (ROOT / "batchcorr").iterdir() if path.is_file()}
+    assert here == {"__init__.py", "__main__.py", "_numba.py", "errors.py", "py.typed"}
 
 
 def test_importing_the_package_is_light():

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import anndata
 
-import batchcorr
 from batchcorr import tl
 from batchcorr._report.features import feature_table
 from batchcorr._report.methods_text import methods_text
@@ -18,6 +17,7 @@ from batchcorr._report.tested import tested
 from batchcorr._report.words import Shares, cautions, verdict
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators.progress import progress
+from batchcorr.estimators.versions import versions
 from batchcorr.metrics._variance_explained import feature_shares
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
     shares = Shares(before and before.mean(), after and after.mean(), question.beyond)
     text, references = methods_text(
         found.steps,
-        version=batchcorr.__version__,
+        version=versions()["batchcorr"],
         test=test.label if test and test.table is not None else None,
         from_counts=bool(found.before and found.before.from_counts),
     )
     return {
         "title": question.title,
-        "version": batchcorr.__version__,
+        "version": versions()["batchcorr"],
         "date": datetime.now(UTC).date().isoformat(),
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,

@@ -50,8 +50,8 @@ def bridge(
     minute; needs torch. The exit code is 1 if a claim does not hold.
     """
     with reporting():
-        from batchcorr._matplotlib import require_matplotlib
         from batchcorr.bridge import claims
+        from batchcorr.pl._matplotlib import require_matplotlib
 
         targets = _targets(figures, force=force)
         if figures is not None:

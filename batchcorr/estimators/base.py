@@ -1,8 +1,8 @@
-"""What every method's estimator shares: features, tables, saving, scikit-learn's marks.
+"""What every method's estimator shares: labels in, a corrected matrix out.
 
 A method of any kind is a class here below with a `record`. It fits, transforms, and gives
-its frozen state as plain values and arrays (`state`), from which an equal one can be made
-(`set_state`). Whatever is above this folder uses these verbs and no private member.
+its frozen state as plain values and arrays, from which an equal one can be made
+(`Saved`). Whatever is above this folder uses public verbs and no private member.
 """
 
 from __future__ import annotations
@@ -10,19 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
 from batchcorr.estimators.crossing import check_combinations, crossed, factor_count
-from batchcorr.estimators.features import Features
+from batchcorr.estimators.saving import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from os import PathLike
-
-    from numpy.typing import NDArray
-
     from batchcorr.estimators.inputs import Samples
     from batchcorr.estimators.metadata import Labels
     from batchcorr.estimators.record import MethodRecord
@@ -30,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Corrector"]
 
 
-class Corrector(Features, TransformerMixin, BaseEstimator):
+class Corrector(TransformerMixin, Saved):
     """Base of the estimators of all methods.
 
     A subclass has a `record` and implements `fit`, `transform` and the abstract methods.
@@ -39,17 +34,6 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
     ----------
     record : MethodRecord
         What the method is called, takes and gives.
-    feature_names_ : tuple of str or None
-        Names of the features; None: they are known by their places.
-    n_features_ : int
-        Number of features.
-    obs_columns_ : dict or None
-        Columns of `obs` that labels were read from, where that is known.
-    warnings_ : tuple of str
-        Texts of what `batchcorr.fit` warned of; records hold them.
-    normalized_by_ : tuple of Corrector
-        Fitted normalizations of the values it was fitted to, first to last. They are
-        saved with it; `batchcorr apply` takes them first, `transform` does not.
     """
 
     record: ClassVar[MethodRecord]
@@ -57,10 +41,6 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
     batch_column: str | None = None
     covariate_columns: list[str] | None = None
     cross: bool = False
-
-    obs_columns_: dict[str, Any] | None = None
-    warnings_: tuple[str, ...] = ()
-    normalized_by_: tuple[Corrector, ...] = ()
 
     def _fit_labels(self, x: Any, labels: Labels, weights: Any) -> Labels:
         """Fit to samples; see `fit_labels`."""
@@ -71,16 +51,6 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
     @abstractmethod
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         """Correct samples; see `apply`."""
-
-    @abstractmethod
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give the frozen state; see `state`."""
-
-    @abstractmethod
-    def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Take a state, or raise KeyError or InputError; see `set_state`."""
 
     @abstractmethod
     def _summary(self) -> dict[str, Any]:
@@ -151,33 +121,6 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
         self._require_fitted()
         return self._apply(x, labels, out, dense=dense)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give the frozen state, as `save` writes it.
-
-        Returns
-        -------
-        Values that JSON can hold, and arrays by name.
-        """
-        self._require_fitted()
-        return self._state()
-
-    def set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Take a frozen state, as `load` reads it.
-
-        Parameters
-        ----------
-        plain, arrays
-            As `state` gave them.
-
-        Raises
-        ------
-        KeyError, InputError
-            If something is missing or damaged.
-        """
-        self._set_state(plain, arrays)
-
     def summary(self) -> dict[str, Any]:
         """Sum the fit up, for the record of a correction.
 
@@ -187,18 +130,6 @@ class Corrector(Features, TransformerMixin, BaseEstimator):
         """
         self._require_fitted()
         return self._summary()
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the frozen state to a file: plain arrays and JSON, no pickle.
-
-        Parameters
-        ----------
-        path
-            The file, by custom ``*.npz``; written beside and renamed when complete.
-        """
-        from batchcorr.estimators.saving import save
-
-        save(self, path)
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that missing values and sparse matrices are welcome."""

@@ -6,59 +6,138 @@ read, the features, and the versions that wrote it. Whatever is loaded is checke
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from batchcorr._files import npz
 from batchcorr.errors import FileError, InputError
 from batchcorr.estimators.densify import free_memory
+from batchcorr.estimators.features import Features
 from batchcorr.estimators.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from os import PathLike
 
-    from batchcorr.estimators.base import Corrector
+    from numpy.typing import NDArray
 
-__all__ = ["prefix", "reading", "restore", "save"]
+__all__ = ["Saved", "prefix", "reading"]
 
 SCHEMA = 1
 
 
-def save(estimator: Corrector, path: str | PathLike[str]) -> None:
-    """Write a fitted estimator; the file is complete or not there."""
-    header, arrays = _packed(estimator)
-    header["normalized_by"] = []
-    for k, step in enumerate(estimator.normalized_by_):
-        more, own = _packed(step)
-        header["normalized_by"].append(more)
-        arrays |= {f"{prefix(k)}{name}": array for name, array in own.items()}
-    npz.write(path, header, arrays)
+class Saved(Features, BaseEstimator):
+    """Base of estimators: what of them is saved, and read again.
+
+    Attributes
+    ----------
+    obs_columns_ : dict or None
+        Columns of `obs` that labels were read from, where that is known.
+    warnings_ : tuple of str
+        Texts of what `batchcorr.fit` warned of; records hold them.
+    normalized_by_ : tuple of estimators
+        Fitted normalizations of the values it was fitted to, first to last. They are
+        saved with it; `batchcorr apply` takes them first, `transform` does not.
+    """
+
+    obs_columns_: dict[str, Any] | None = None
+    warnings_: tuple[str, ...] = ()
+    normalized_by_: tuple[Self, ...] = ()
+
+    @abstractmethod
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """The frozen state: values that JSON can hold, and arrays by name."""
+
+    @abstractmethod
+    def _set_state(
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Take a state as `_state` gives it, or raise KeyError or InputError."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the frozen state to a file: plain arrays and JSON, no pickle.
+
+        Parameters
+        ----------
+        path
+            The file, by custom ``*.npz``; written beside and renamed when complete.
+        """
+        header, arrays = self._packed()
+        header["normalized_by"] = []
+        for k, step in enumerate(self.normalized_by_):
+            more, own = step._packed()
+            header["normalized_by"].append(more)
+            arrays |= {f"{prefix(k)}{name}": array for name, array in own.items()}
+        npz.write(path, header, arrays)
+
+    def _packed(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Header and arrays, without those of normalizations."""
+        self._require_fitted()
+        plain, arrays = self._state()
+        names = self.feature_names_
+        header = plain | {
+            "schema": SCHEMA,
+            "method": self.record.name,
+            "parameters": _plain(self.get_params(deep=False)),
+            "features": None if names is None else list(names),
+            "n_features": self.n_features_,
+            "n_features_in": self.n_features_in_,
+            "columns": self.obs_columns_,
+            "warnings": list(self.warnings_),
+            "versions": versions(),
+        }
+        return header, dict(arrays)
+
+    def restore(self, header: Mapping[str, Any], arrays: npz.Arrays) -> Self:
+        """Take the state that a file holds, all of it checked.
+
+        Parameters
+        ----------
+        header, arrays
+            As `reading` gives them.
+
+        Returns
+        -------
+        The estimator itself, fitted.
+
+        Raises
+        ------
+        KeyError, InputError
+            Names what is missing or damaged.
+        """
+        for name, value in header["parameters"].items():
+            values = value if isinstance(value, list) else [value]
+            if not all(isinstance(v, str | int | float | None) for v in values):
+                msg = f"the parameter {name!r:.40} is no plain value."
+                raise InputError(msg)
+        names, columns = header["features"], header["columns"]
+        sizes = [header["n_features"], header["n_features_in"]]
+        if any(type(size) is not int or size < 1 for size in sizes):
+            msg = f"n_features is {sizes[0]!r:.40}, and not a number of features."
+            raise InputError(msg)
+        if names is not None:
+            _require_texts("features", names, sizes[0])
+        if columns is not None and not isinstance(columns, dict):
+            msg = "columns holds no names of columns."
+            raise InputError(msg)
+        self.feature_names_ = None if names is None else tuple(names)
+        self.n_features_, self.n_features_in_ = sizes
+        self.obs_columns_ = columns
+        self.warnings_ = tuple(header.get("warnings", ()))
+        if not all(isinstance(text, str) for text in self.warnings_):
+            msg = "warnings are no texts."
+            raise InputError(msg)
+        self._set_state(header, arrays)
+        return self
 
 
 def prefix(k: int) -> str:
     """What the names of arrays of the k-th normalization begin with."""
     return f"normalized_by.{k}."
-
-
-def _packed(estimator: Corrector) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and arrays of one estimator."""
-    plain, arrays = estimator.state()
-    names = estimator.feature_names_
-    header = plain | {
-        "schema": SCHEMA,
-        "method": estimator.record.name,
-        "parameters": _plain(estimator.get_params(deep=False)),
-        "features": None if names is None else list(names),
-        "n_features": estimator.n_features_,
-        "n_features_in": estimator.n_features_in_,
-        "columns": estimator.obs_columns_,
-        "warnings": list(estimator.warnings_),
-        "versions": versions(),
-    }
-    return header, dict(arrays)
 
 
 @contextmanager
@@ -88,43 +167,7 @@ def reading(path: str | PathLike[str]) -> Iterator[tuple[dict[str, Any], npz.Arr
         yield header, arrays
 
 
-def restore(
-    estimator: Corrector, header: Mapping[str, Any], arrays: npz.Arrays
-) -> Corrector:
-    """Give an estimator of the right class the state of a file, all of it checked.
-
-    Raises
-    ------
-    InputError
-        Names what is damaged.
-    """
-    for name, value in header["parameters"].items():
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, str | int | float | None) for v in values):
-            msg = f"the parameter {name!r:.40} is no plain value."
-            raise InputError(msg)
-    names, columns = header["features"], header["columns"]
-    sizes = [header["n_features"], header["n_features_in"]]
-    if any(type(size) is not int or size < 1 for size in sizes):
-        msg = f"n_features is {sizes[0]!r:.40}, and not a number of features."
-        raise InputError(msg)
-    if names is not None:
-        _require_texts("features", names, sizes[0])
-    if columns is not None and not isinstance(columns, dict):
-        msg = "columns holds no names of columns."
-        raise InputError(msg)
-    estimator.feature_names_ = None if names is None else tuple(names)
-    estimator.n_features_, estimator.n_features_in_ = sizes
-    estimator.obs_columns_ = columns
-    estimator.warnings_ = tuple(header.get("warnings", ()))
-    if not all(isinstance(text, str) for text in estimator.warnings_):
-        msg = "warnings are no texts."
-        raise InputError(msg)
-    estimator.set_state(header, arrays)
-    return estimator
-
-
-def _require_texts(name: str, texts: Any, count: int) -> None:
+def _require_texts(name: str, texts: object, count: int) -> None:
     """Refuse what is not a list of so many different texts."""
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         msg = f"{name} is no list of names."
@@ -134,8 +177,8 @@ def _require_texts(name: str, texts: Any, count: int) -> None:
         raise InputError(msg)
 
 
-def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return parameters as JSON can hold them: NumPy scalars as Python ones."""
+def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Parameters as JSON can hold them: NumPy scalars as Python ones."""
     return {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in parameters.items()

@@ -44,17 +44,17 @@ def load(path: str | PathLike[str]) -> Corrector:
     >>> bc.load(path).batches_
     (1, 2)
     """
-    from batchcorr.estimators.saving import prefix, reading, restore
+    from batchcorr.estimators.saving import prefix, reading
 
     with reading(path) as (header, arrays):
         steps = [
-            restore(_new(own), own, arrays.under(prefix(k)))
+            _new(own).restore(own, arrays.under(prefix(k)))
             for k, own in enumerate(header.get("normalized_by", []))
         ]
         if not all(step.record.normalizes for step in steps):
             msg = "normalized_by holds a step that does not normalize."
             raise InputError(msg)
-        estimator = restore(_new(header), header, arrays)
+        estimator = _new(header).restore(header, arrays)
         estimator.normalized_by_ = tuple(steps)
         return estimator
 

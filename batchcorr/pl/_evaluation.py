@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.pl._looks import shortened
+from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
 from batchcorr.tl import Evaluation
 from batchcorr.tl._evaluation import ABOUT_BATCH

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from batchcorr._matplotlib import HUES, require_matplotlib
 from batchcorr.errors import InputError
+from batchcorr.pl._matplotlib import HUES, require_matplotlib
 
 if TYPE_CHECKING:
     import numpy as np

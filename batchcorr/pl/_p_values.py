@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr._matplotlib import BLUE
 from batchcorr.errors import InputError
 from batchcorr.estimators.checks import check_rate
 from batchcorr.pl._looks import shortened
+from batchcorr.pl._matplotlib import BLUE
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import named_p_values
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from batchcorr._matplotlib import require_matplotlib
 from batchcorr.errors import InputError
+from batchcorr.pl._matplotlib import require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

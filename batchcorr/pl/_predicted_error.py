@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.errors import InputError
 from batchcorr.estimators.audit import INFLATED
+from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.tl import Audit
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import invgamma, norm
 
-from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.pl._effects import effects_of
 from batchcorr.pl._looks import shortened, small_letter
+from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata import matrices
-from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.metrics._variance_explained import feature_shares
 from batchcorr.pl._looks import shortened
+from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
 
 if TYPE_CHECKING:

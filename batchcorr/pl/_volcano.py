@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr._matplotlib import BLUE, VERMILION
 from batchcorr.errors import InputError
 from batchcorr.estimators.checks import check_rate
 from batchcorr.pl._looks import inches, shortened, small_letter
+from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import column_for
 

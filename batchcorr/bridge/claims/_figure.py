@@ -10,7 +10,7 @@ from __future__ import annotations
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._matplotlib import BLUE, GREY, VERMILION, require_matplotlib
+from batchcorr.pl._matplotlib import BLUE, GREY, VERMILION, require_matplotlib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from batchcorr.bridge.claims._claim import Measured
+    from batchcorr.bridge.claims._measured import Measured
 
 __all__ = ["drawn"]
 
