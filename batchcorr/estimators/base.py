@@ -88,13 +88,14 @@ class Corrector(TransformerMixin, Saved):
         InputError
             If the method does not take nuisances or weights that are given.
         """
-        given = {"nuisance": labels.nuisance, "weights": weights}
-        if labels.subject is not None and "subject" not in self.record.takes:
-            msg = f"{self.record.name} has no subject: combat and remove_batch_effect have."
-            raise InputError(msg)
-        for name, value in given.items():
+        given = {
+            "nuisance": (labels.nuisance, "combat, combat_seq or remove_batch_effect"),
+            "subject": (labels.subject, "combat, standardize or remove_batch_effect"),
+            "weights": (weights, "remove_batch_effect"),
+        }
+        for name, (value, methods) in given.items():
             if value is not None and name not in self.record.takes:
-                msg = f"{self.record.name} has no {name}: use remove_batch_effect."
+                msg = f"{self.record.name} has no {name}: use {methods}."
                 raise InputError(msg)
         return self._fit_labels(x, labels, weights)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from batchcorr.design.column_products import ColumnProducts
     from batchcorr.estimators.metadata import Metadata
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.linear_model import LinearFit
@@ -45,6 +46,7 @@ __all__ = [
     "check_several",
     "check_variance",
     "drop_redundant",
+    "without_redundant",
 ]
 
 
@@ -164,20 +166,25 @@ def drop_redundant(problem: Problem) -> list[int]:
         If protected columns are confounded with batch, nuisances or each other.
     """
     metadata, moments, products = problem.metadata, problem.read, problem.products
-    names, kept = metadata.names, metadata.kept
-    if not names:
+    if not metadata.names:
         return []
-    dropped = redundant_nuisances(products, kept)
-    check_spare(moments, len(names) - len(dropped))
+    columns = without_redundant(products, metadata)
+    check_spare(moments, len(columns))
+    complete = (moments.n == moments.rows).all(axis=0).any()
+    if complete or not moments.by_feature:  # else some features may not be confounded
+        check_estimable(products, metadata.names, metadata.terms, metadata.kept)
+    return columns
+
+
+def without_redundant(products: ColumnProducts, metadata: Metadata) -> list[int]:
+    """All columns but nuisances that batch and others say already, with a warning."""
+    names, dropped = metadata.names, redundant_nuisances(products, metadata.kept)
     if dropped:
         msg = (
             f"The nuisances {some(repr(names[k]) for k in dropped)} say nothing "
             "that batch and the other nuisances do not say already; they are dropped."
         )
         warn(msg, CovariateWarning)
-    complete = (moments.n == moments.rows).all(axis=0).any()
-    if complete or not moments.by_feature:  # else some features may not be confounded
-        check_estimable(products, names, metadata.terms, kept)
     return [k for k in range(len(names)) if k not in dropped]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchcorr.design.column_products import ColumnProducts
+from batchcorr.design.column_products import TOLERANCE, ColumnProducts
 from batchcorr.design.confounding import check_estimable
 from batchcorr.errors import DesignError, InputError, some
+from batchcorr.estimators import checks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +43,14 @@ def check_shrinkage(estimator: Any) -> None:
         raise InputError(msg)
 
 
-def check_design(design: Design, metadata: Metadata) -> None:
-    """Refuse too few batches, batches of one sample, and confounded covariates."""
+def check_design(design: Design, metadata: Metadata) -> list[int]:
+    """The columns to fit: all but nuisances that say nothing new, with a warning.
+
+    Raises
+    ------
+    DesignError
+        If there is one batch, or one of one sample, or covariates are confounded.
+    """
     if metadata.n_batches < 2:
         msg = (
             f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
@@ -63,16 +71,10 @@ def check_design(design: Design, metadata: Metadata) -> None:
         )
         raise DesignError(msg)
     if not metadata.names:
-        return
-    means, centred = design.centred
-    gram = np.stack(
-        [
-            centred[design.codes == b].T @ centred[design.codes == b]
-            for b in range(design.n_batches)
-        ]
-    )
-    products = ColumnProducts.of(design.counts.astype(np.float64), means, gram)
+        return []
+    products = replace(ColumnProducts.of_design(design), tolerance=TOLERANCE)
     check_estimable(products, metadata.names, metadata.terms, metadata.kept)
+    return checks.without_redundant(products, metadata)
 
 
 def require_counts(library: NDArray[np.float64], names: SampleNames) -> None:

@@ -77,7 +77,7 @@ def map_counts(
             mapped,
             *(() if model.reference is None else TO_REFERENCE),
         )
-        if model.reference is not None:
+        if model.reference is not None and model.nuisance_mean is None:
             stays = design.codes == model.reference
             mapped[:, stays] = block[:, stays]
         values = values.astype(

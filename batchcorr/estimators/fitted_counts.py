@@ -1,15 +1,22 @@
-"""The state of ComBat-seq: what it shows, saves and is made from."""
+"""The state of ComBat-seq: what it shows, saves and is made from, and how it is applied."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchcorr._files.expected import Expected
 from batchcorr._files.npz import take
-from batchcorr.errors import InputError
+from batchcorr.arrays.feature_counts import FeatureCounts
+from batchcorr.errors import CappedWarning, InputError, some, warn
+from batchcorr.estimators import checks, count_checks, inputs
 from batchcorr.estimators.base import Corrector
-from batchcorr.estimators.count_model import CountModel
-from batchcorr.estimators.metadata import Metadata
+from batchcorr.estimators.count_mapping import BOUND, map_counts
+from batchcorr.estimators.count_model import CountModel, total_counts
+from batchcorr.estimators.matrix import is_sparse
+from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.estimators.raw_counts import as_counts
 from batchcorr.estimators.summary import summary_of
 
 if TYPE_CHECKING:
@@ -43,6 +50,47 @@ class FittedCounts(Corrector):
         """Whether covariates must be given to correct samples."""
         return self._metadata is not None and self._metadata.kept > 0
 
+    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+        assert self._metadata is not None
+        samples = self._samples(x, labels.batch, labels.covariates)
+        counts = as_counts(samples.features)
+        self._check_features(samples, counts.shape[1])
+        if samples.batch is None:
+            raise inputs.no_batch(type(self).__name__)
+        if self._metadata.kept and samples.covariates is None and not labels.design:
+            checks.refuse_without_covariates(
+                self._metadata,
+                "Covariates were kept, and they are part of the count that is expected "
+                "of a sample",
+                "without them",
+            )
+        labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
+        design = labels.design or self._metadata.design(counts.shape[0], labels)
+        if counts.shape[0] == 0:
+            return counts.copy()
+        by_feature = FeatureCounts.of(counts)
+        library = total_counts(by_feature, self.model_.adjusted)
+        count_checks.require_counts(
+            library, inputs.SampleNames(x, labels.batch, labels.covariates)
+        )
+        corrected, capped = map_counts(by_feature, self.model_, design, np.log(library))
+        self._report(capped)
+        return corrected.asformat(counts.format) if is_sparse(counts) else corrected
+
+    def _report(self, capped: NDArray[np.float64]) -> None:
+        """Name the features with the most values that were kept down, and only those."""
+        n = int((capped > 0).sum())
+        if not n:
+            return
+        names = self.feature_names_out_[np.argsort(-capped, kind="stable")[:n]]
+        msg = (
+            f"{int(capped.sum())} corrected counts of {n} features ({some(names, 3)}) "
+            f"were held at their bound, {BOUND:g} "
+            "times the highest rate at which the feature was seen: their batch effects "
+            "are not to be trusted. Look for features nearly absent from a batch."
+        )
+        warn(msg, CappedWarning)
+
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         assert self._metadata is not None
         plain = {
@@ -64,6 +112,9 @@ class FittedCounts(Corrector):
             "phi_star": Expected((g,), least=0.0),
             "top_rate": Expected((g,), least=0.0),
         }
+        removed = len(metadata.names) - metadata.kept
+        if removed:
+            expected["nuisance_mean"] = Expected((removed,))
         reference = plain.get("reference_code")
         if reference is not None:
             if type(reference) is not int or not 0 <= reference < b:

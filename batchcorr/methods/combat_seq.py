@@ -1,46 +1,38 @@
 r"""ComBat-seq: batch effects removed from counts, and counts given back.
 
-    y ~ NB(μ, φ_b),   log μ = log N + α + z β + γ_b
-    μ* = μ e^(-γ*_b),   φ* = mean of the batches' φ,   y* = F*⁻¹(F(y))
+    y ~ NB(μ, φ_b),   log μ = log N + α + z β + γ_b + w η
+    μ* = μ e^(-γ*_b - (w - w̄) η),   φ* = mean of the batches' φ,   y* = F*⁻¹(F(y))
 
-with N the library size: each count is mapped to the same quantile of the distribution
-it would have without the batch effect. Zeros stay zeros and counts stay integers.
+with N the library size, z kept and w removed with batch: each count is mapped to the same
+quantile of the distribution it would have without their effects. Zeros stay zeros and
+counts stay integers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
-
-import numpy as np
+from typing import Any, ClassVar, Self
 
 from batchcorr.arrays.feature_counts import FeatureCounts
-from batchcorr.errors import CappedWarning, some, warn
-from batchcorr.estimators import checks, count_checks, inputs
-from batchcorr.estimators.count_mapping import BOUND, map_counts
-from batchcorr.estimators.count_model import (
-    Shrinkage,
-    fit_count_model,
-    total_counts,
-)
+from batchcorr.estimators import count_checks, inputs
+from batchcorr.estimators.count_model import fit_count_model
+from batchcorr.estimators.count_shrinkage import Shrinkage
 from batchcorr.estimators.fitted_counts import FittedCounts
-from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.progress import progress
 from batchcorr.estimators.raw_counts import as_counts
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import reference_code
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 __all__ = ["ComBatSeq"]
+
+ROUTED = {"batch": True, "covariates": True, "nuisance": True}
 
 
 class ComBatSeq(FittedCounts):
     r"""Remove batch effects from counts by negative-binomial regression (ComBat-seq).
 
-    .. math:: y \sim NB(μ, φ_b), \quad \log μ = \log N + α + zβ + γ_b, \quad
-        y^* = F_{μ e^{-γ^*}, φ^*}^{-1}(F_{μ, φ_b}(y))
+    .. math:: y \sim NB(μ, φ_b), \quad \log μ = \log N + α + zβ + γ_b + wη, \quad
+        y^* = F_{μ e^{-γ^* - (w - \bar w)η}, φ^*}^{-1}(F_{μ, φ_b}(y))
 
     Parameters
     ----------
@@ -100,7 +92,8 @@ class ComBatSeq(FittedCounts):
     solved fully where R's edgeR stops early: up to 0.3 % of counts differ from R's.
 
     With a reference (ComBat-ref) a batch has one dispersion for all features, and counts
-    are given that of the reference. Zeros may become counts, also of a sparse matrix.
+    are given that of the reference. Zeros may become counts, also of a sparse matrix. From
+    the samples of the reference nuisances are removed, and nothing else.
 
     Dispersions take 25 fits a feature and batch: 20,000 × 200 counts take seconds.
 
@@ -122,11 +115,13 @@ class ComBatSeq(FittedCounts):
     """
 
     record: ClassVar = MethodRecord(
-        "combat_seq", scale="counts", takes=frozenset({"batch", "covariates"})
+        "combat_seq",
+        scale="counts",
+        takes=frozenset({"batch", "covariates", "nuisance"}),
     )
 
-    __metadata_request__fit: ClassVar = {"batch": True, "covariates": True}
-    __metadata_request__transform: ClassVar = {"batch": True, "covariates": True}
+    __metadata_request__fit: ClassVar = ROUTED
+    __metadata_request__transform: ClassVar = ROUTED
 
     def __init__(
         self,
@@ -152,7 +147,13 @@ class ComBatSeq(FittedCounts):
         self.covariate_columns = covariate_columns
 
     def fit(
-        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
     ) -> Self:
         """Fit the regression and freeze the batch effects.
 
@@ -166,116 +167,86 @@ class ComBatSeq(FittedCounts):
             Batch of each sample, at least two samples each.
         covariates
             What is to be kept: a DataFrame, a Series or a 2-D array.
+        nuisance
+            What is to be removed with batch, such as RIN: of the same kinds.
 
         Returns
         -------
         The estimator itself.
         """
+        self.fit_labels(X, Labels(batch, covariates, nuisance))
+        return self
+
+    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
         count_checks.check_shrinkage(self)
-        samples = self._samples_to_fit(X, batch, covariates)
+        samples = self._samples_to_fit(X, labels.batch, labels.covariates)
         counts = as_counts(samples.features)
         if samples.batch is None:
             raise inputs.no_batch(type(self).__name__)
-        labels = Labels(samples.batch, samples.covariates)
+        labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
         metadata, design = Metadata.fit_transform(
             counts.shape[0], labels, formula=self.formula
         )
-        count_checks.check_design(design, metadata)
+        columns = count_checks.check_design(design, metadata)
         reference = self.reference
         if reference is not None and reference != "auto":
             reference = reference_code(reference, metadata)
+        shrinkage = None
+        if self.shrink:
+            shrinkage = Shrinkage(
+                self.shrink_dispersion, self.gene_subset, self.random_state
+            )
         with progress("ComBat-seq", metadata.n_batches * counts.shape[1]) as advance:
             model = fit_count_model(
                 FeatureCounts.of(counts),
                 design,
-                self._shrinkage(),
-                inputs.SampleNames(X, *labels),
+                inputs.SampleNames(X, labels.batch, labels.covariates),
                 advance,
+                fitted=columns,
+                shrinkage=shrinkage,
                 reference=reference,
             )
         self._remember_features(samples, counts.shape[1])
         self._metadata, self.model_ = metadata, model
-        return self
+        return labels._replace(design=design)
 
-    def transform(self, X: Any, *, batch: Any = None, covariates: Any = None) -> Any:
+    def transform(
+        self, X: Any, *, batch: Any = None, covariates: Any = None, nuisance: Any = None
+    ) -> Any:
         """Map the counts of known batches, each sample on its own.
 
         Parameters
         ----------
         X
             Counts, samples × features, the features of `fit`.
-        batch, covariates
-            As in `fit`; covariates are needed, as they are part of the expected count.
+        batch, covariates, nuisance
+            As in `fit`; all are needed, as they are part of the expected count.
 
         Returns
         -------
         Corrected counts in the dtype and storage of X.
         """
-        return self.apply(X, Labels(batch, covariates))
+        return self.apply(X, Labels(batch, covariates, nuisance))
 
     def fit_transform(
-        self, X: Any, y: Any = None, *, batch: Any = None, covariates: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        batch: Any = None,
+        covariates: Any = None,
+        nuisance: Any = None,
     ) -> Any:
         """Fit, and correct the same samples.
 
         Parameters
         ----------
-        X
-            Samples × features.
-        y
-            Ignored.
-        batch
-            Batch of each sample.
-        covariates
+        X, y, batch, covariates, nuisance
             As in `fit`.
 
         Returns
         -------
         Corrected counts in the dtype and storage of X.
         """
-        self.fit(X, batch=batch, covariates=covariates)
-        return self.transform(X, batch=batch, covariates=covariates)
-
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
-        assert self._metadata is not None
-        samples = self._samples(x, labels.batch, labels.covariates)
-        counts = as_counts(samples.features)
-        self._check_features(samples, counts.shape[1])
-        if samples.batch is None:
-            raise inputs.no_batch(type(self).__name__)
-        if self._metadata.kept and samples.covariates is None:
-            checks.refuse_without_covariates(
-                self._metadata,
-                "Covariates were kept, and they are part of the count that is expected "
-                "of a sample",
-                "without them",
-            )
-        labels = Labels(samples.batch, samples.covariates)
-        design = self._metadata.design(counts.shape[0], labels)
-        if counts.shape[0] == 0:
-            return counts.copy()
-        by_feature = FeatureCounts.of(counts)
-        library = total_counts(by_feature, self.model_.adjusted)
-        count_checks.require_counts(library, inputs.SampleNames(x, *labels))
-        corrected, capped = map_counts(by_feature, self.model_, design, np.log(library))
-        self._report(capped)
-        return corrected.asformat(counts.format) if is_sparse(counts) else corrected
-
-    def _shrinkage(self) -> Shrinkage:
-        return Shrinkage(
-            self.shrink, self.shrink_dispersion, self.gene_subset, self.random_state
-        )
-
-    def _report(self, capped: NDArray[np.float64]) -> None:
-        """Name the features with the most values that were kept down, and only those."""
-        n = int((capped > 0).sum())
-        if not n:
-            return
-        names = self.feature_names_out_[np.argsort(-capped, kind="stable")[:n]]
-        msg = (
-            f"{int(capped.sum())} corrected counts of {n} features ({some(names, 3)}) "
-            f"were held at their bound, {BOUND:g} "
-            "times the highest rate at which the feature was seen: their batch effects "
-            "are not to be trusted. Look for features nearly absent from a batch."
-        )
-        warn(msg, CappedWarning)
+        labels = self.fit_labels(X, Labels(batch, covariates, nuisance))
+        return self.apply(X, labels)

@@ -18,6 +18,7 @@ def combat_seq(
     batch_key: str | list[str],
     *,
     covariates: Any = None,
+    nuisance: Any = None,
     shrink: bool = False,
     shrink_dispersion: bool = False,
     gene_subset: int | None = None,
@@ -30,8 +31,8 @@ def combat_seq(
 ) -> AnnData | None:
     r"""Remove batch effects from counts and give counts back (ComBat-seq).
 
-    .. math:: \log μ = \log N + α + zβ + γ_b, \quad
-        y^* = F_{μ e^{-γ^*}, φ^*}^{-1}(F_{μ, φ_b}(y))
+    .. math:: \log μ = \log N + α + zβ + γ_b + wη, \quad
+        y^* = F_{μ e^{-γ^* - (w - \bar w)η}, φ^*}^{-1}(F_{μ, φ_b}(y))
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ def combat_seq(
     covariates
         What to keep, the biological group above all: columns of `obs`, a formula, a
         DataFrame, or a 2-D array.
+    nuisance
+        What to remove with batch, such as RIN or surrogate variables: columns of `obs`,
+        matrices of `obsm`, a DataFrame or a 2-D array.
     shrink
         Draw batch effects towards those of features with similar counts: slow.
     shrink_dispersion
@@ -111,6 +115,7 @@ def combat_seq(
         method="combat_seq",
         missing=missing,
         covariates=covariates,
+        nuisance=nuisance,
         shrink=shrink,
         shrink_dispersion=shrink_dispersion,
         gene_subset=gene_subset,

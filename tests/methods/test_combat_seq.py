@@ -18,7 +18,7 @@ import batchcorr as bc
 from batchcorr.arrays import feature_counts
 from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.errors import CappedWarning, DesignError, InputError
-from batchcorr.estimators import count_model
+from batchcorr.estimators import count_model, count_shrinkage
 from batchcorr.estimators.metadata import Labels
 from tests.conftest import GOLDEN
 
@@ -45,7 +45,7 @@ def estimator_of(case, monkeypatch):
     if "mc_draws" in case:  # R's random choice of genes, batch after batch
         options["gene_subset"] = case["mc_draws"].shape[1]
         drawn = iter(np.split(case["mc_draws"].astype(np.intp), 3))
-        monkeypatch.setattr(count_model, "_draws", lambda *_: next(drawn))
+        monkeypatch.setattr(count_shrinkage, "_draws", lambda *_: next(drawn))
     return bc.ComBatSeq(**options)
 
 
