@@ -82,7 +82,7 @@ class LocationScaleMethod(FittedState):
             `RemoveBatchEffect`).
         subject
             Who each sample is of, (n,), where some were measured more than once: an
-            intercept at random for each (`ComBat` and `RemoveBatchEffect`).
+            intercept at random for each (not `CovBat`).
 
         Returns
         -------

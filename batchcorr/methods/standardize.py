@@ -24,12 +24,17 @@ from batchcorr.estimators.reference import check_reference, reference_code
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from batchcorr.estimators.metadata import Metadata
+    from batchcorr.estimators.metadata import Labels, Metadata
     from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["Standardize"]
 
 TARGETS = ("pooled", "unit")
+
+NOTHING_KEPT = (
+    "target='unit' brings every batch to mean 0 and standard deviation 1, which leaves no "
+    "effects of covariates or subjects to keep: give none, or use target='pooled'."
+)
 
 
 class Standardize(LocationScaleMethod):
@@ -84,6 +89,10 @@ class Standardize(LocationScaleMethod):
     samples the covariates fit exactly. One batch is the identity for the
     pooled target.
 
+    With ``subject=`` in `fit` residuals are those about each subject's predicted
+    intercept. A batch of persons seen once has smaller ones: if such batches differ from
+    others, ``scale=False``.
+
     Examples
     --------
     >>> import numpy as np
@@ -93,7 +102,9 @@ class Standardize(LocationScaleMethod):
     """
 
     record: ClassVar = MethodRecord(
-        "standardize", takes=frozenset({"batch", "covariates"}), streams=True
+        "standardize",
+        takes=frozenset({"batch", "covariates", "subject"}),
+        streams=True,
     )
     fewest_batches: ClassVar[int] = 1
 
@@ -129,17 +140,17 @@ class Standardize(LocationScaleMethod):
             msg = "With center=False and scale=False there is nothing to do."
             raise InputError(msg)
 
+    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+        if labels.subject is not None and self.target == "unit":
+            raise InputError(NOTHING_KEPT)
+        return super()._fit_labels(X, labels, weights)
+
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         n_features = fit.n_features
         everywhere = np.ones(n_features, dtype=bool)
         if self.target == "unit":
             if metadata.kept:
-                msg = (
-                    "target='unit' brings every batch to mean 0 and standard deviation "
-                    "1, which leaves no covariate effects to keep: give no "
-                    "covariates, or use target='pooled'."
-                )
-                raise InputError(msg)
+                raise InputError(NOTHING_KEPT)
             return Aim(np.zeros(n_features), np.ones(n_features), everywhere)
         if self.reference is not None:
             b = reference_code(self.reference, metadata)

@@ -25,6 +25,7 @@ def standardize(
     layer: str | None = None,
     obsm: str | None = None,
     missing: str = "error",
+    subject: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,
     copy: bool = False,
@@ -55,6 +56,9 @@ def standardize(
         the result in `obsm`.
     missing
         ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+    subject
+        Column of `obs` that says who a sample is of: persons measured in several batches
+        keep their level, by an intercept at random for each.
     key_added
         Layer for the result; None: overwrite what was read.
     dense
@@ -94,6 +98,7 @@ def standardize(
         Place(layer, key_added, dense, copy, obsm),
         method="standardize",
         missing=missing,
+        subject=subject,
         covariates=covariates,
         target=target,
         center=center,

@@ -11,6 +11,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.errors import DesignError, InputError
+from batchcorr.estimators.metadata import Labels
 from tests.cli.commands import done
 
 
@@ -62,13 +63,27 @@ def repeated(seed=0):
     return 8 + x, batch, pd.Series([f"p{k}" for k in person], name="person")
 
 
-@pytest.mark.parametrize("method", [bc.ComBat, bc.RemoveBatchEffect])
+@pytest.mark.parametrize("method", [bc.ComBat, bc.RemoveBatchEffect, bc.Standardize])
 def test_batch_effects_are_known_better_by_persons_seen_twice(method):
     x, batch, person = repeated()
     for subject, far in ((None, True), (person, False)):
         y = method().fit_transform(x, batch=batch, subject=subject)
         between = np.abs(y[:30] - y[30:60]).mean()  # the same persons
         assert (between > 0.8) == far
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_standardize_is_the_formula_about_predicted_intercepts(case):
+    r, labels = case
+    x, codes = r["input"], np.unique(r["batch"], return_inverse=True)[1]
+    effects, predicted = r["batch_effects"], r["predicted"]
+    left, n = x - predicted, np.bincount(codes)
+    squares = np.stack([(left[codes == b] ** 2).sum(axis=0) for b in range(len(n))])
+    spare = len(x) - len(n) - labels["covariates"].shape[1]
+    scale = np.sqrt(squares.sum(axis=0) / spare / (squares / (n - 1)[:, None]))
+    found = bc.Standardize().fit_transform(x, **labels)
+    expected = left * scale[codes] + predicted - effects[codes]
+    np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 def test_new_samples_of_known_persons():
@@ -85,8 +100,10 @@ def test_refusals():
     x, batch, person = repeated()
     with pytest.raises(DesignError, match="Every subject has one sample"):
         bc.ComBat().fit(x, batch=batch, subject=np.arange(90))
-    with pytest.raises(InputError, match="standardize has no subject"):
-        bc.Standardize().fit(x, batch=batch, subject=person)
+    with pytest.raises(InputError, match=r"covbat has no subject.*standardize"):
+        bc.CovBat().fit_labels(x, Labels(batch, subject=person))
+    with pytest.raises(InputError, match="subjects to keep"):
+        bc.Standardize(target="unit").fit(x, batch=batch, subject=person)
     with pytest.raises(InputError, match="do not go together"):
         bc.RemoveBatchEffect().fit(x, batch=batch, subject=person, weights=np.ones(90))
     x[0, 0] = np.nan
