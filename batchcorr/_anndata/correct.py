@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.features import warn_of_order
 from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
@@ -27,12 +27,12 @@ def correct(
     place: Place,
     *,
     method: str,
-    covariates: Any = None,
-    nuisance: Any = None,
-    weights: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
+    weights: object = None,
     missing: str = "error",
     subject: str | None = None,
-    **parameters: Any,
+    **parameters: object,
 ) -> AnnData | None:
     """Fit a method to an AnnData and correct the same AnnData; see `pp.correct`."""
     with collected() as texts:
@@ -64,8 +64,8 @@ def apply(
     place: Place,
     *,
     batch_key: str | Sequence[str] | None = None,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
 ) -> AnnData | None:
     """Correct an AnnData with a correction fitted elsewhere; see `pp.apply`."""
     with collected() as texts:

@@ -34,11 +34,11 @@ def corrected(
     batch_key: str | Sequence[str] | None = None,
     *,
     method: str | None = None,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     correction: LocationScaleMethod | None = None,
     layer: str | None = None,
-    **parameters: Any,
+    **parameters: object,
 ) -> CorrectedMatrix:
     """The corrected matrix without making it: parts, products and moments of it.
 
@@ -118,11 +118,11 @@ def lazily(
     batch_key: str | Sequence[str] | None,
     *,
     method: str | None,
-    covariates: Any,
-    nuisance: Any,
+    covariates: object,
+    nuisance: object,
     correction: Corrector | None,
     layer: str | None,
-    **parameters: Any,
+    **parameters: object,
 ) -> Lazy:
     """The corrected matrix, how it was corrected, and what had been done to it before."""
     x = get_matrix(require_adata(adata), layer)

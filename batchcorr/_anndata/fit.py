@@ -27,13 +27,13 @@ def fit(
     batch_key: str | Sequence[str] | None,
     *,
     method: str = "combat",
-    covariates: Any = None,
-    nuisance: Any = None,
-    weights: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
+    weights: object = None,
     layer: str | None = None,
     missing: str = "error",
     subject: str | None = None,
-    **parameters: Any,
+    **parameters: object,
 ) -> Corrector:
     """Fit a correction to an AnnData and leave the AnnData as it is.
 
@@ -94,7 +94,7 @@ def fit_matrix(
     names: pd.Index[str],
     estimator: Corrector,
     labels: ObsLabels,
-    weights: Any = None,
+    weights: object = None,
 ) -> Labels:
     """Fit an estimator to a matrix; the labels of its rows, to apply it with."""
     if names.is_unique:
@@ -132,7 +132,7 @@ def make_estimator(
     return kind(**parameters)
 
 
-def require_correction(correction: Any) -> Corrector:
+def require_correction(correction: object) -> Corrector:
     """A fitted estimator as what it is; anything else is refused."""
     if isinstance(correction, Corrector):
         if correction.record.returns != "matrix":

@@ -36,8 +36,8 @@ class ObsLabels(NamedTuple):
 def read_labels(
     adata: AnnData,
     batch_key: Any,
-    covariates: Any,
-    nuisance: Any,
+    covariates: object,
+    nuisance: object,
     *,
     needed: bool = True,
     missing: str = "error",
@@ -112,7 +112,7 @@ def read_labels(
     return ObsLabels(given, formula, saved)
 
 
-def _check_subject(subject: str, names: Mapping[str, Any]) -> None:
+def _check_subject(subject: str, names: Mapping[str, object]) -> None:
     """Refuse a subject that is given for something else as well."""
     for what, used in names.items():
         if isinstance(used, list | tuple) and subject in used:
@@ -127,8 +127,8 @@ def labels_for(
     adata: AnnData,
     correction: Corrector,
     batch_key: str | Sequence[str] | None,
-    covariates: Any,
-    nuisance: Any,
+    covariates: object,
+    nuisance: object,
 ) -> ObsLabels:
     """Read the labels a correction needs: from the columns it was fitted to, or others."""
     keeps, columns = correction.needs_covariates_, correction.obs_columns_ or {}
@@ -157,7 +157,7 @@ def labels_for(
     )
 
 
-def column_of(adata: AnnData, key: Any, what: str) -> pd.Series[Any]:
+def column_of(adata: AnnData, key: object, what: str) -> pd.Series[Any]:
     """A column of `obs`.
 
     Raises
@@ -277,7 +277,7 @@ def _aligned(adata: AnnData, table: Any, what: str) -> Any:
     raise InputError(msg)
 
 
-def _names_of(given: Matrix, table: Any) -> list[str] | None:
+def _names_of(given: Matrix, table: object) -> list[str] | None:
     """The names to read a table by again: as they were given, or its columns."""
     if isinstance(given, str):
         return [given]

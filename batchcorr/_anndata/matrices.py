@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-def require_adata(adata: Any) -> AnnData:
+def require_adata(adata: object) -> AnnData:
     """`adata`, if it is an AnnData whose values are in memory or in a Dask array."""
     import anndata
 
@@ -163,7 +163,7 @@ def make_actual(adata: AnnData) -> None:
         adata._init_as_actual(copied(adata))
 
 
-def take_features(x: Matrix, positions: Any) -> Matrix:
+def take_features(x: Matrix, positions: object) -> Matrix:
     """The columns of `x` at `positions`."""
     if is_foreign(x):
         return namespace(x).take(x, asarray_like(x, positions), axis=1)

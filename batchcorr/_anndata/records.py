@@ -76,7 +76,7 @@ def key_of(layer: str | None = None, *, obsm: str | None = None) -> str:
 def make(
     adata: AnnData,
     estimator: Corrector,
-    columns: Mapping[str, Any] | None,
+    columns: Mapping[str, object] | None,
     layer: str | None,
     earlier: list[dict[str, Any]],
     *,
@@ -112,7 +112,7 @@ def make(
 
 
 def finish(
-    record: dict[str, Any], warned: list[str], result: Any = None
+    record: dict[str, Any], warned: list[str], result: object = None
 ) -> dict[str, Any]:
     """The record with its warnings, and what values before and after it are known by.
 

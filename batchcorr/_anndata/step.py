@@ -105,7 +105,7 @@ class Step:
     def finish(
         self,
         estimator: Corrector,
-        columns: Mapping[str, Any] | None,
+        columns: Mapping[str, object] | None,
         warned: list[str],
         change: Callable[[Any, Any], Any],
     ) -> None:
@@ -151,7 +151,7 @@ class Step:
         return matrices.may_overwrite(self.adata, self.x, self.place.layer)
 
 
-def begin(adata: Any, place: Place) -> Step:
+def begin(adata: object, place: Place) -> Step:
     """Read a matrix of an AnnData, or of a copy of it."""
     adata = matrices.require_adata(adata)
     if place.copy:

@@ -119,7 +119,7 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
         return values
 
 
-def shape_of(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[int, ...]:
+def shape_of(arrays: Mapping[str, NDArray[np.generic]], name: str) -> tuple[int, ...]:
     """The shape of an array; of one in a file without reading it."""
     if name not in arrays:
         msg = f"{name} is missing."
@@ -128,7 +128,7 @@ def shape_of(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[int, ...]:
 
 
 def take(
-    arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, Expected]
+    arrays: Mapping[str, NDArray[np.generic]], expected: Mapping[str, Expected]
 ) -> dict[str, NDArray[Any]]:
     """The arrays that are expected, each checked; others are not looked at.
 
@@ -161,7 +161,9 @@ def take(
 
 
 def write(
-    path: str | PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Any]
+    path: str | PathLike[str],
+    header: Mapping[str, object],
+    arrays: Mapping[str, object],
 ) -> None:
     """Write a header and arrays; the file is complete or not there."""
     contents: dict[str, Any] = {"header": np.array(json.dumps(header)), **arrays}

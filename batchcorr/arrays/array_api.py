@@ -58,7 +58,7 @@ class StandardArray(ABC):  # noqa: B024 - only ever asked, never inherited
 
 @sums.register(StandardArray)
 def _sums(
-    x: Array, cells: Cells, slopes: NDArray[Any]
+    x: Array, cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     own = tensor_moments(x, cells.codes, cells.n_cells, slopes)
     whole = own
@@ -98,10 +98,10 @@ def standard_has_infinite(x: Array) -> bool:
 def _affine(
     x: Array,
     cells: Cells,
-    scale: NDArray[Any],
-    shift: NDArray[Any],
-    slopes: NDArray[Any],
-    tilt: NDArray[Any],
+    scale: NDArray[np.generic],
+    shift: NDArray[np.generic],
+    slopes: NDArray[np.generic],
+    tilt: NDArray[np.generic],
     out: Matrix,
 ) -> Matrix:
     xp, wide = namespace(x), accumulator(x)

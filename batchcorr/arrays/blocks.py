@@ -27,7 +27,7 @@ BLOCK = 1 << 17
 """Values in a block: a megabyte at most, which a core's own cache holds."""
 
 
-def in_threads(work: Callable[[Any], None], blocks: Iterable[Any]) -> None:
+def in_threads(work: Callable[[Any], None], blocks: Iterable[object]) -> None:
     """Do some work on every block, on as many threads as the caller may use.
 
     Every thread takes the next block until none is left: whoever has begun finishes, so
@@ -52,7 +52,7 @@ def in_threads(work: Callable[[Any], None], blocks: Iterable[Any]) -> None:
             done.result()
 
 
-def cuts(indptr: NDArray[Any], size: int = BLOCK) -> Iterator[slice]:
+def cuts(indptr: NDArray[np.generic], size: int = BLOCK) -> Iterator[slice]:
     """Cut rows (or columns) that store `indptr` values into blocks of about `size`."""
     n = len(indptr) - 1
     inner = np.searchsorted(indptr, np.arange(size, max(indptr[-1], 1), size))

@@ -10,7 +10,7 @@ features; the memory is that of the result, B p² G.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def _second_moments(x, codes, z, weights, mean, columns, squares, cross, gram):
 
 
 def dense_sums_by_feature(
-    x: NDArray[Any],
+    x: NDArray[np.generic],
     codes: NDArray[np.int32],
     n_batches: int,
     columns: NDArray[np.float64],

@@ -146,22 +146,22 @@ class CorrectedMatrix:
         dtype: np.dtype[Any] = np.dtype(self.x.dtype)
         return dtype
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         """Make a part: rows, or rows and features; always two-dimensional."""
         rows, features = key if isinstance(key, tuple) else (key, slice(None))
         rows, features = _listed(rows, self.shape[0]), _listed(features, self.shape[1])
         part = _part(self.x, rows, features)
         return apply(part, self.design.take(rows), self.correction.select(features))
 
-    def __matmul__(self, right: Any) -> Any:
+    def __matmul__(self, right: object) -> Any:
         """Return C V for a vector or a matrix V."""
         return _columns(times, self, right)
 
-    def __rmatmul__(self, left: Any) -> Any:
+    def __rmatmul__(self, left: object) -> Any:
         """Return U C for a vector or a matrix U, such as the sums of groups of rows."""
         return _columns(transposed_times, self, _dense(left).T).T
 
-    def gram_times(self, right: NDArray[Any]) -> Any:
+    def gram_times(self, right: NDArray[np.generic]) -> Any:
         """Return Cᵀ C V, reading the matrix once.
 
         Vectors and matrix in float32 are multiplied in float32, in less time; the sums
@@ -190,7 +190,7 @@ class CorrectedMatrix:
         shift = self.correction.shift - self.mean()
         return replace(self, correction=replace(self.correction, shift=shift))
 
-    def select(self, features: Any) -> CorrectedMatrix:
+    def select(self, features: object) -> CorrectedMatrix:
         """Return the matrix of some features only."""
         features = _listed(features, self.shape[1])
         return CorrectedMatrix(
@@ -247,11 +247,11 @@ def _columns(
     return result[:, 0] if right.ndim == 1 else result
 
 
-def _dense(factor: Any) -> NDArray[Any]:
+def _dense(factor: object) -> NDArray[Any]:
     return np.asarray(factor.toarray() if hasattr(factor, "toarray") else factor)
 
 
-def _part(x: Matrix, rows: Any, features: Any) -> Any:
+def _part(x: Matrix, rows: object, features: object) -> Any:
     """Return rows and features of a matrix, with no copy of all of it."""
     if isinstance(rows, slice):
         return x if isinstance(features, slice) else x[:, features]

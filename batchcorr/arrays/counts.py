@@ -64,7 +64,7 @@ def totals(x: Matrix) -> tuple[NDArray[np.float64], float]:
 
 
 @totals.register(np.ndarray)
-def _dense_totals(x: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+def _dense_totals(x: NDArray[np.generic]) -> tuple[NDArray[np.float64], float]:
     found, lowest = np.zeros(x.shape[0]), [0.0]
 
     def add(rows: slice) -> None:
@@ -215,7 +215,7 @@ class CountRows:
         fractions = np.mean(values == np.floor(values)) < 0.5
         return float(values.max()) if fractions else 0.0
 
-    def gather(self, work: Callable[[Any], Any], _: Any) -> Any:
+    def gather(self, work: Callable[[Any], Any], _: object) -> Any:
         """Work on all samples: they are one block."""
         return work(self)
 

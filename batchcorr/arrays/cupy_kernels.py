@@ -78,11 +78,11 @@ class Device:
     xp: Any
     launch: Callable[..., None]
 
-    def rows(self, name: str, x: Matrix, blocks: int, *args: Any) -> None:
+    def rows(self, name: str, x: Matrix, blocks: int, *args: object) -> None:
         """Launch a kernel whose blocks have a row, or a stripe of rows, each."""
         self._run(name, x, blocks, ROW_THREADS, args)
 
-    def each(self, name: str, x: Matrix, tasks: int, *args: Any) -> None:
+    def each(self, name: str, x: Matrix, tasks: int, *args: object) -> None:
         """Launch a kernel with a thread for each task."""
         self._run(name, x, -(-tasks // THREADS), THREADS, args)
 

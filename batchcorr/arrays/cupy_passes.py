@@ -63,7 +63,7 @@ def _module(real: str, index: str) -> Any:
 
 
 def _launch(
-    name: str, types: tuple[str, str], grid: Any, block: Matrix, args: Any
+    name: str, types: tuple[str, str], grid: object, block: Matrix, args: object
 ) -> None:
     _module(*types).get_function(name)(grid, block, args)
 

@@ -127,7 +127,7 @@ def _effective_library_sizes(x: Matrix, reference: Reference) -> Any:
 
 @log_scale.register(da.Array)
 def _log_scale(
-    x: Matrix, scale: Any, *, base: float = math.e, out: Matrix | None = None
+    x: Matrix, scale: object, *, base: float = math.e, out: Matrix | None = None
 ) -> Any:
     require_no_place(out)
     options = {"base": base}
@@ -137,7 +137,12 @@ def _log_scale(
 
 @log_shifted.register(da.Array)
 def _log_shifted(
-    x: Matrix, shift: Any, scale: Any, *, base: float = 2.0, out: Matrix | None = None
+    x: Matrix,
+    shift: object,
+    scale: object,
+    *,
+    base: float = 2.0,
+    out: Matrix | None = None,
 ) -> Any:
     require_no_place(out)
     options = {"base": base}
@@ -193,7 +198,7 @@ def _merge_first(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
     return np.concatenate(totals), logged[0], merge(list(found))
 
 
-def _nothing(_: Any) -> None:
+def _nothing(_: object) -> None:
     return None
 
 

@@ -123,7 +123,7 @@ def replace_features(x: Matrix, positions: NDArray[np.intp], other: Any) -> Matr
     return da.concatenate([other, unchanged], axis=1)[:, order]
 
 
-def _empty(x: Matrix, dtype: Any) -> Any:
+def _empty(x: Matrix, dtype: object) -> Any:
     """Return what the blocks of a corrected Dask array are: dense, NumPy's or CuPy's."""
     if packages_of(type(x._meta)) & {"cupy", "cupyx"}:
         import cupy
@@ -132,7 +132,7 @@ def _empty(x: Matrix, dtype: Any) -> Any:
     return np.empty((0, 0), dtype)
 
 
-def _dense(block: Matrix, dtype: Any) -> Matrix:
+def _dense(block: Matrix, dtype: object) -> Matrix:
     return (block.toarray() if hasattr(block, "toarray") else block).astype(dtype)
 
 

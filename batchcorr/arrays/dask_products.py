@@ -38,7 +38,7 @@ def _blocks(x: Matrix, design: Design) -> Iterator[tuple[Any, Design, slice]]:
 
 
 def _times(
-    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.generic]
 ) -> NDArray[Any]:
     task = delayed(_in_block, pure=False)
     shared = delayed(correction), delayed(right)
@@ -47,7 +47,7 @@ def _times(
 
 
 def _transposed_times(
-    x: Matrix, design: Design, correction: LocationScale, left: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, left: NDArray[np.generic]
 ) -> NDArray[np.float64]:
     task, shared = delayed(_in_block, pure=False), delayed(correction)
     return _summed(
@@ -59,7 +59,7 @@ def _transposed_times(
 
 
 def _gram_times(
-    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.generic]
 ) -> NDArray[np.float64]:
     task = delayed(_in_block, pure=False)
     shared = delayed(correction), delayed(right)
@@ -73,7 +73,7 @@ def _in_block(
     block: Matrix,
     design: Design,
     correction: LocationScale,
-    vectors: NDArray[Any],
+    vectors: NDArray[np.generic],
 ) -> Any:
     return product(block, design, correction, vectors)
 

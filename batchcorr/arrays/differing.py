@@ -145,7 +145,7 @@ def _common(
     return common
 
 
-def read_rows(x: Matrix, rows: NDArray[np.intp], features: Any = None) -> Any:
+def read_rows(x: Matrix, rows: NDArray[np.intp], features: object = None) -> Any:
     """Some rows of a matrix of any kind, and some features of them: NumPy's or SciPy's."""
     block = x[rows] if features is None else x[rows][:, features]
     return on_host(block.compute() if hasattr(block, "compute") else block)
@@ -218,7 +218,7 @@ def _csc(data, indices, indptr, codes, common, stored, found):
 
 @count_differing.register(np.ndarray)
 def _count_dense(
-    x: NDArray[Any], codes: NDArray[np.int32], common: NDArray[np.float64]
+    x: NDArray[np.generic], codes: NDArray[np.int32], common: NDArray[np.float64]
 ) -> Differing:
     found = Differing.empty(common.shape)
     _dense(x, codes, common, found)

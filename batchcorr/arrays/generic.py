@@ -241,7 +241,7 @@ def rows_of(values: Array, pick: Array | None) -> Array:
 
 
 def affine_rows(
-    x: Array, scale: Array, shift: Array, columns: Any, tilt: Array
+    x: Array, scale: Array, shift: Array, columns: object, tilt: Array
 ) -> Array:
     """Return scale x + shift + columns tilt, each laid out for the rows of x.
 

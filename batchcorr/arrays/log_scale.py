@@ -85,7 +85,7 @@ def _float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _take_logs(block: NDArray[Any], base: float) -> None:
+def _take_logs(block: NDArray[np.generic], base: float) -> None:
     np.log1p(block, out=block)
     if base != math.e:
         np.divide(block, math.log(base), out=block)
@@ -93,7 +93,7 @@ def _take_logs(block: NDArray[Any], base: float) -> None:
 
 @log_scale.register(np.ndarray)
 def _dense_log_scale(
-    x: NDArray[Any],
+    x: NDArray[np.generic],
     scale: NDArray[np.float64],
     *,
     base: float = math.e,
@@ -137,7 +137,7 @@ def _sparse_log_scale(
     return _like(x, data) if out is None else out
 
 
-def _like(x: Matrix, data: NDArray[Any]) -> Any:
+def _like(x: Matrix, data: NDArray[np.generic]) -> Any:
     """Return a matrix with other values at the same places, sharing no memory."""
     kinds = KINDS[x.format]
     places = x.indices[: len(data)].copy(), x.indptr.copy()

@@ -104,7 +104,7 @@ def _sums(x, rows, origin, slopes, width, mean, squares, cross):
 
 @sums.register(np.ndarray)
 def _dense_sums(
-    x: NDArray[Any], cells: Cells, slopes: NDArray[Any]
+    x: NDArray[np.generic], cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     rows = cells.sorted_rows()
     order, starts, _ = rows
@@ -132,7 +132,7 @@ def _dense_sums(
     return mean, squares, cross
 
 
-def _features(*matrices: NDArray[Any]) -> Iterator[slice]:
+def _features(*matrices: NDArray[np.generic]) -> Iterator[slice]:
     """Cut the features so that blocks of matrices not in C order are small copies."""
     n_rows, n_features = matrices[0].shape
     whole = all(matrix.flags.c_contiguous for matrix in matrices)
@@ -170,12 +170,12 @@ def _affine(x, codes, cell_batch, scale, shift, slopes, tilt, out, in_place):
 
 @affine.register(np.ndarray)
 def _dense_affine(
-    x: NDArray[Any],
+    x: NDArray[np.generic],
     cells: Cells,
-    scale: NDArray[Any],
-    shift: NDArray[Any],
-    slopes: NDArray[Any],
-    tilt: NDArray[Any],
+    scale: NDArray[np.generic],
+    shift: NDArray[np.generic],
+    slopes: NDArray[np.generic],
+    tilt: NDArray[np.generic],
     out: Matrix,
 ) -> Matrix:
     if out is None:
@@ -210,7 +210,7 @@ def _any_infinite(x):
 
 
 @has_infinite.register(np.ndarray)
-def _dense_has_infinite(x: NDArray[Any]) -> bool:
+def _dense_has_infinite(x: NDArray[np.generic]) -> bool:
     return bool(_any_infinite(x))
 
 

@@ -60,7 +60,7 @@ def operation(default: Callable[..., Any]) -> Any:
     The first matrix of a type is looked up, and its function registered for the type.
     """
 
-    def look_up(x: Matrix, *args: Any, **kwargs: Any) -> Any:
+    def look_up(x: Matrix, *args: object, **kwargs: object) -> Any:
         packages = [parent.__module__.partition(".")[0] for parent in type(x).__mro__]
         modules = next(filter(None, map(modules_of, packages)), (OTHERS,))
         for name in modules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def mean_quantiles(x: Matrix, weights: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def quantile_rows(
-    x: Matrix, target: NDArray[np.float64], *, ties: bool, out: NDArray[Any]
+    x: Matrix, target: NDArray[np.float64], *, ties: bool, out: NDArray[np.generic]
 ) -> None:
     """Write every row with the values of `target` in its place; `out` may be `x`."""
 

@@ -96,7 +96,7 @@ def canonical(x: Matrix) -> Matrix:
 
 
 def _csr(
-    x: Matrix, cells: Cells, slopes: NDArray[Any]
+    x: Matrix, cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
     order = cells.sorted_rows().order
@@ -125,7 +125,7 @@ def _csr(
 
 
 def _csc(
-    x: Matrix, cells: Cells, slopes: NDArray[Any]
+    x: Matrix, cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     x = canonical(x)
     found = np.zeros((cells.n_cells, x.shape[1], 4))
@@ -178,10 +178,10 @@ def _csr_affine(stored, codes, cell_batch, scale, shift, slopes, tilt, out):
 def _affine(
     x: Matrix,
     cells: Cells,
-    scale: NDArray[Any],
-    shift: NDArray[Any],
-    slopes: NDArray[Any],
-    tilt: NDArray[Any],
+    scale: NDArray[np.generic],
+    shift: NDArray[np.generic],
+    slopes: NDArray[np.generic],
+    tilt: NDArray[np.generic],
     out: Matrix,
 ) -> Matrix:
     x = x.tocsr()

@@ -167,7 +167,7 @@ class _Parts:
         x: Matrix,
         design: Design,
         correction: LocationScale,
-        vectors: NDArray[Any],
+        vectors: NDArray[np.generic],
     ) -> None:
         x = arranged(x)
         self.cells = Cells.of(design)
@@ -202,7 +202,10 @@ class _Parts:
         return bounds, partial, in_cell, sloped
 
     def result(
-        self, partial: NDArray[Any], in_cell: NDArray[Any], sloped: NDArray[Any]
+        self,
+        partial: NDArray[np.generic],
+        in_cell: NDArray[np.generic],
+        sloped: NDArray[np.generic],
     ) -> NDArray[np.float64]:
         """Return Cᵀ U from the sums."""
         total: NDArray[np.float64] = partial.sum(axis=0, dtype=np.float64)
@@ -213,7 +216,7 @@ class _Parts:
 
 
 def _times(
-    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.generic]
 ) -> NDArray[Any]:
     parts = _Parts(x, design, correction, right)
     result = np.empty((x.shape[0], right.shape[1]), right.dtype)
@@ -222,7 +225,7 @@ def _times(
 
 
 def _transposed_times(
-    x: Matrix, design: Design, correction: LocationScale, left: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, left: NDArray[np.generic]
 ) -> NDArray[np.float64]:
     parts = _Parts(x, design, correction, left)
     bounds, *sums = parts.sums()
@@ -231,7 +234,7 @@ def _transposed_times(
 
 
 def _gram_times(
-    x: Matrix, design: Design, correction: LocationScale, right: NDArray[Any]
+    x: Matrix, design: Design, correction: LocationScale, right: NDArray[np.generic]
 ) -> NDArray[np.float64]:
     parts = _Parts(x, design, correction, right)
     bounds, *sums = parts.sums()

@@ -87,11 +87,11 @@ class CovariateEncoding:
     @classmethod
     def fit_transform(
         cls,
-        covariates: Any,
+        covariates: object,
         n_rows: int,
         *,
         formula: str | None = None,
-        levels: Mapping[str, Iterable[Any]] | None = None,
+        levels: Mapping[str, Iterable[object]] | None = None,
         role: str = "covariate",
     ) -> tuple[CovariateEncoding, Floats]:
         """The encoding found in some rows, and the design columns of these: (n, p).
@@ -177,7 +177,7 @@ class CovariateEncoding:
         names, terms = encoding._all_names()
         return encoding._keep(design, names, terms, everything=levels is not None)
 
-    def columns(self, covariates: Any, n_rows: int) -> Floats:
+    def columns(self, covariates: object, n_rows: int) -> Floats:
         """The design columns of these rows: (n, p), C-ordered.
 
         Parameters

@@ -58,7 +58,7 @@ class Distinct(NamedTuple):
 
 
 def distinct(
-    labels: Any, name: str, n_rows: int | None, known: Collection[Level] = ()
+    labels: object, name: str, n_rows: int | None, known: Collection[Level] = ()
 ) -> Distinct:
     """The distinct labels of some rows.
 
@@ -121,7 +121,7 @@ def distinct(
 
 
 def factorized(
-    labels: Any, name: str, n_rows: int | None
+    labels: object, name: str, n_rows: int | None
 ) -> tuple[tuple[Level, ...], npt.NDArray[np.int32]]:
     """The levels of some labels, sorted but for categories, and the code of each row.
 
@@ -195,7 +195,7 @@ def named(index: pd.Index[Any], rows: npt.NDArray[Any]) -> str:
     return some(index[rows])
 
 
-def _plain(value: Any, name: str) -> Level:
+def _plain(value: object, name: str) -> Level:
     """A label as a plain Python value; what is no value becomes its text."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
@@ -211,7 +211,7 @@ def _plain(value: Any, name: str) -> Level:
     return str(value)
 
 
-def declared(levels: Iterable[Any], name: str) -> tuple[Level, ...]:
+def declared(levels: Iterable[object], name: str) -> tuple[Level, ...]:
     """Declared levels as plain values, in the order given."""
     series = _series(levels, f"levels of {name}")
     given = [_plain(level, name) for level in series.tolist() if not pd.isna(level)]
@@ -271,12 +271,12 @@ def _series(labels: Any, name: str) -> pd.Series[Any]:
     return pd.Series(labels).reset_index(drop=True)
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a text stands for a missing label."""
     return _is_mark(value, ())
 
 
-def _is_mark(value: Any, known: Collection[Level]) -> bool:
+def _is_mark(value: object, known: Collection[Level]) -> bool:
     """Whether a label is a text that stands for a missing one."""
     text = value.decode(errors="replace") if isinstance(value, bytes) else value
     return isinstance(text, str) and text.strip() in MISSING and text not in known

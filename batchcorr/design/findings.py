@@ -7,7 +7,7 @@ words, so that the two never disagree.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from batchcorr.errors import some
 
@@ -67,7 +67,7 @@ class Finding:
         return f"{self.sentence} {self.remedy}".strip()
 
 
-def one_batch(level: Any) -> Finding:
+def one_batch(level: object) -> Finding:
     """All samples are of one batch."""
     return Finding(
         "blocks",
@@ -78,7 +78,7 @@ def one_batch(level: Any) -> Finding:
     )
 
 
-def small_batches(levels: Sequence[Any], rows: Iterable[float]) -> Finding | None:
+def small_batches(levels: Sequence[object], rows: Iterable[float]) -> Finding | None:
     """Batches whose means and variances are hardly known."""
     small = [
         f"{level!r} ({int(n)})"

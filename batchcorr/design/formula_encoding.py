@@ -73,7 +73,7 @@ class FormulaEncoding:
     def fit_transform(
         cls,
         formula: Formula,
-        values: Sequence[npt.NDArray[Any]],
+        values: Sequence[npt.NDArray[np.generic]],
         levels: Sequence[tuple[Level, ...] | None],
     ) -> tuple[FormulaEncoding, npt.NDArray[np.float64]]:
         """The encoding of a formula, found in some rows, and the columns of these.
@@ -133,7 +133,9 @@ class FormulaEncoding:
         encoding._refuse_non_finite(matrix)
         return encoding, matrix
 
-    def columns(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    def columns(
+        self, values: Sequence[npt.NDArray[np.generic]]
+    ) -> npt.NDArray[np.float64]:
         """Return the columns for the values of each input: (n, p).
 
         Parameters
@@ -208,7 +210,7 @@ class FormulaEncoding:
         return cls(formula, tuple(levels), names, terms, state)
 
     def _materialize(
-        self, values: Sequence[npt.NDArray[Any]]
+        self, values: Sequence[npt.NDArray[np.generic]]
     ) -> tuple[npt.NDArray[np.float64], list[tuple[list[str], list[str]]], Any]:
         """Have formulaic build the columns; return their terms and names, and state."""
         if not self.formula.terms:
@@ -261,14 +263,14 @@ class FormulaEncoding:
         return ":".join(parts)
 
 
-def _plain(state: Any) -> Any:
+def _plain(state: object) -> Any:
     """Return what functions learned as plain values, the keys of mappings as text."""
     if isinstance(state, Mapping):
         return {str(key): _plain(value) for key, value in state.items()}
     return np.asarray(state).tolist()
 
 
-def _restored(state: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _restored(state: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Any]]:
     """Return what functions learned as formulaic has it: mappings have whole keys."""
     return {
         name: {

@@ -11,7 +11,7 @@ Check: TypeAlias = tuple[Callable[[Any], bool], str]
 """Whether a value is possible, and what is."""
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Return whether a value is a number and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -55,10 +55,10 @@ class BatchLabels:
     @classmethod
     def fit(
         cls,
-        labels: Any,
+        labels: object,
         *,
         name: str = "batch",
-        levels: Iterable[Any] | None = None,
+        levels: Iterable[object] | None = None,
         n_rows: int | None = None,
     ) -> BatchLabels:
         """The levels of some labels: see `factorize`, which also gives their codes.
@@ -73,10 +73,10 @@ class BatchLabels:
     @classmethod
     def factorize(
         cls,
-        labels: Any,
+        labels: object,
         *,
         name: str = "batch",
-        levels: Iterable[Any] | None = None,
+        levels: Iterable[object] | None = None,
         n_rows: int | None = None,
     ) -> tuple[BatchLabels, npt.NDArray[np.int32]]:
         """The levels of some labels, and the code of each label.
@@ -136,7 +136,7 @@ class BatchLabels:
 
     def codes(
         self,
-        labels: Any,
+        labels: object,
         *,
         n_rows: int | None = None,
         unknown: type[DesignError] = UnknownBatchError,
@@ -193,7 +193,7 @@ class BatchLabels:
         return {"name": self.name, "levels": list(self.levels)}
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> BatchLabels:
+    def from_json(cls, saved: Mapping[str, object]) -> BatchLabels:
         """Read what `to_json` wrote, and check it.
 
         Examples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def main_effect_names(variables: Sequence[Variable]) -> tuple[list[str], list[st
 
 
 def main_effects(
-    variables: Sequence[Variable], values: Sequence[NDArray[Any]], n_rows: int
+    variables: Sequence[Variable], values: Sequence[NDArray[np.generic]], n_rows: int
 ) -> NDArray[np.float64]:
     """The columns for the values of each variable, numbers or codes: (n, p)."""
     design = np.zeros((n_rows, len(main_effect_names(variables)[0])))

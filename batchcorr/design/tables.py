@@ -23,7 +23,7 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Table: TypeAlias = Mapping[str, "pd.Series[Any]"]
 
 
-def is_array(covariates: Any, role: str) -> bool:
+def is_array(covariates: object, role: str) -> bool:
     """Return whether these are design columns; refuse what cannot be covariates.
 
     Parameters
@@ -48,7 +48,7 @@ def is_array(covariates: Any, role: str) -> bool:
         raise InputError(msg) from error
 
 
-def read_array(covariates: Any, n_rows: int, role: str) -> Floats:
+def read_array(covariates: object, n_rows: int, role: str) -> Floats:
     """Return design columns given as numbers.
 
     Parameters
@@ -78,7 +78,7 @@ def read_array(covariates: Any, n_rows: int, role: str) -> Floats:
 
 
 def read_table(
-    covariates: Any, n_rows: int, role: str, required: Sequence[str] = ()
+    covariates: object, n_rows: int, role: str, required: Sequence[str] = ()
 ) -> Table:
     """Return the columns of a table by name; a single one may come without a name.
 

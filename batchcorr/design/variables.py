@@ -52,7 +52,7 @@ class Variable:
         column: str,
         *,
         role: str = "covariate",
-        levels: Iterable[Any] | None = None,
+        levels: Iterable[object] | None = None,
         category: bool = False,
         quiet: bool = False,
     ) -> Variable:
@@ -74,7 +74,7 @@ class Variable:
         column: str,
         *,
         role: str = "covariate",
-        levels: Iterable[Any] | None = None,
+        levels: Iterable[object] | None = None,
         category: bool = False,
         quiet: bool = False,
     ) -> tuple[Variable, npt.NDArray[Any]]:

@@ -42,14 +42,16 @@ class Corrector(TransformerMixin, Saved):
     covariate_columns: list[str] | None = None
     cross: bool = False
 
-    def _fit_labels(self, x: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, x: object, labels: Labels, weights: object) -> Labels:
         """Fit to samples; see `fit_labels`."""
         fit: Any = self.fit
         fit(x, batch=labels.batch, covariates=labels.covariates)
         return labels
 
     @abstractmethod
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: object, labels: Labels, out: object, *, dense: bool | None
+    ) -> Any:
         """Correct samples; see `apply`."""
 
     @abstractmethod
@@ -66,7 +68,7 @@ class Corrector(TransformerMixin, Saved):
         """Whether covariates must be given to correct samples."""
         return False
 
-    def fit_labels(self, x: Any, labels: Labels, weights: Any = None) -> Labels:
+    def fit_labels(self, x: object, labels: Labels, weights: object = None) -> Labels:
         """Fit to samples whose labels were read: `fit` for faces.
 
         Parameters
@@ -100,7 +102,12 @@ class Corrector(TransformerMixin, Saved):
         return self._fit_labels(x, labels, weights)
 
     def apply(
-        self, x: Any, labels: Labels, *, out: Any = None, dense: bool | None = None
+        self,
+        x: object,
+        labels: Labels,
+        *,
+        out: object = None,
+        dense: bool | None = None,
     ) -> Any:
         """Correct samples whose labels were read: `transform` for faces.
 
@@ -142,7 +149,9 @@ class Corrector(TransformerMixin, Saved):
     def _check_parameters(self) -> None:
         """Refuse options that contradict each other."""
 
-    def _samples(self, X: Any, batch: Any = None, covariates: Any = None) -> Samples:
+    def _samples(
+        self, X: object, batch: object = None, covariates: object = None
+    ) -> Samples:
         """Features and labels, told apart by the columns that the estimator names."""
         samples = inputs.read_samples(
             X,
@@ -170,7 +179,7 @@ class Corrector(TransformerMixin, Saved):
         )
         raise InputError(msg)
 
-    def _samples_to_fit(self, X: Any, batch: Any, covariates: Any) -> Samples:
+    def _samples_to_fit(self, X: object, batch: object, covariates: object) -> Samples:
         """The samples to fit to: every combination of batch factors has some."""
         samples = self._samples(X, batch, covariates)
         if self.cross and factor_count(batch) > 1:

@@ -7,7 +7,7 @@ Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced de
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from batchcorr.design import findings
 from batchcorr.design.confounding import (
@@ -97,7 +97,7 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
         warn(small.text, BatchSizeWarning)
 
 
-def check_rate(alpha: Any) -> None:
+def check_rate(alpha: object) -> None:
     """Refuse a rate of false positives that is none."""
     if not isinstance(alpha, Real) or not 0 < float(alpha) < 1:
         msg = (

@@ -35,7 +35,7 @@ class Contrast(NamedTuple):
     weights: Mapping[str, float] | None = None
 
 
-def read_contrast(test: Any) -> Contrast:
+def read_contrast(test: object) -> Contrast:
     """What a caller means by `test`.
 
     Parameters
@@ -68,7 +68,7 @@ def read_contrast(test: Any) -> Contrast:
     raise InputError(msg)
 
 
-def _as_weights(*given: Any) -> dict[str, float]:
+def _as_weights(*given: object) -> dict[str, float]:
     """The weight of each level, by name; none where they cannot be read."""
     if len(given) == 2 and given[0] != given[1]:
         return {str(given[0]): 1.0, str(given[1]): -1.0}

@@ -15,13 +15,13 @@ FEWEST = 2
 """Samples of a combination, from which on it can be a batch."""
 
 
-def factor_count(batch: Any) -> int:
+def factor_count(batch: object) -> int:
     """How many batch factors there are in what was given as batch."""
     shape: tuple[int, ...] = getattr(batch, "shape", ())
     return shape[1] if len(shape) == 2 else 1
 
 
-def crossed(batch: Any) -> pd.Series[Any]:
+def crossed(batch: object) -> pd.Series[Any]:
     """A label for each combination of factors, missing where one of them is.
 
     Examples
@@ -39,7 +39,7 @@ def crossed(batch: Any) -> pd.Series[Any]:
     return joined.mask(table.isna().any(axis=1), None)
 
 
-def check_combinations(labels: Any) -> None:
+def check_combinations(labels: object) -> None:
     """Refuse combinations of too few samples to be batches.
 
     Raises

@@ -48,7 +48,7 @@ class Features:
             return inputs.default_names(self.n_features_)
         return np.asarray(self.feature_names_, dtype=object)
 
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
         """Return the names of the features of the corrected matrix.
 
         Parameters

@@ -5,7 +5,7 @@ See Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalance
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def warn_of_constant(
         warn(msg, FeatureWarning)
 
 
-def warn_of_far(far: NDArray[np.bool_], names: NDArray[Any]) -> None:
+def warn_of_far(far: NDArray[np.bool_], names: NDArray[np.generic]) -> None:
     """Name the features that non-parametric priors leave part of an effect in."""
     kept = names[far.any(axis=0)]
     if kept.size:

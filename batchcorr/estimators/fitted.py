@@ -142,18 +142,20 @@ class FittedState(Corrector, LocationScaleSteps):
         self._metadata, self.moments_ = problem.metadata, problem.moments
         return fitted
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: object, labels: Labels, out: object, *, dense: bool | None
+    ) -> Any:
         return self._map(self.correction_, x, labels, out, dense=dense)
 
-    def _invert(self, x: Any, labels: Labels) -> Any:
+    def _invert(self, x: object, labels: Labels) -> Any:
         return self._map(self.correction_.inverse(), x, labels)
 
     def _map(
         self,
         correction: LocationScale,
-        X: Any,
+        X: object,
         labels: Labels,
-        out: Any = None,
+        out: object = None,
         *,
         dense: bool | None = None,
     ) -> Any:
@@ -185,7 +187,7 @@ class FittedState(Corrector, LocationScaleSteps):
         return {"metadata": fitted.metadata.to_json()}, arrays
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         metadata = Metadata.from_json(plain["metadata"])
         b, g = metadata.n_batches, self.n_features_
@@ -222,7 +224,9 @@ class FittedState(Corrector, LocationScaleSteps):
         return summary_of(fitted.metadata, left)
 
 
-def _part(arrays: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+def _part(
+    arrays: Mapping[str, NDArray[np.generic]], name: str
+) -> dict[str, NDArray[Any]]:
     prefix = f"{name}."
     return {
         key.removeprefix(prefix): value

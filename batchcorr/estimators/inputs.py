@@ -60,7 +60,7 @@ class SampleNames:
     'rows 0, 2'
     """
 
-    def __init__(self, *given: Any) -> None:
+    def __init__(self, *given: object) -> None:
         tables = [each for each in given if isinstance(each, pd.DataFrame | pd.Series)]
         indices = [each.index for each in tables] + [pd.RangeIndex(0)]
         self._index = next(
@@ -74,9 +74,9 @@ class SampleNames:
 
 
 def read_samples(
-    x: Any,
-    batch: Any = None,
-    covariates: Any = None,
+    x: object,
+    batch: object = None,
+    covariates: object = None,
     *,
     batch_column: str | None = None,
     covariate_columns: Sequence[str] | None = None,
@@ -144,7 +144,7 @@ def _take_columns(
     return x.drop(columns=names), batch, covariates
 
 
-def _check_order(x: Any, **labels: Any) -> None:
+def _check_order(x: object, **labels: object) -> None:
     """Refuse labels whose index says that they are those of other rows.
 
     Rows and labels are matched by place. Where pandas objects have names for their rows
@@ -179,7 +179,7 @@ def _check_order(x: Any, **labels: Any) -> None:
             raise InputError(msg)
 
 
-def _index(given: Any) -> Any:
+def _index(given: object) -> Any:
     """The index of a DataFrame or Series; None of an array or a list."""
     index = getattr(given, "index", None)
     return index if hasattr(index, "equals") else None
@@ -202,7 +202,7 @@ def no_batch(method: str) -> InputError:
     return InputError(msg)
 
 
-def feature_names(x: Any) -> tuple[str, ...] | None:
+def feature_names(x: object) -> tuple[str, ...] | None:
     """The feature names of a DataFrame, None for a matrix.
 
     Raises

@@ -5,7 +5,7 @@ Both have an intercept. Columns of the smaller one are part of the larger in any
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class KnownModel(NamedTuple):
 
     @classmethod
     def of(
-        cls, n: int, covariates: Any, null: Any, *, formula: str | None = None
+        cls, n: int, covariates: object, null: object, *, formula: str | None = None
     ) -> Self:
         """Read covariates of n samples, and those of them that are not of interest.
 

@@ -53,7 +53,7 @@ class LibrarySizes(Corrector):
     mean_library_: float | None
     reference_: Reference
 
-    def size_factors(self, X: Any) -> NDArray[np.float64]:
+    def size_factors(self, X: object) -> NDArray[np.float64]:
         """Return what the counts of samples are divided by, (n,).
 
         Parameters
@@ -79,7 +79,7 @@ class LibrarySizes(Corrector):
         tags.input_tags.positive_only = True
         return tags
 
-    def fit_counts(self, X: Any) -> tuple[Any, Any]:
+    def fit_counts(self, X: object) -> tuple[Any, Any]:
         """Fit to samples, and measure the same samples.
 
         Parameters
@@ -148,7 +148,7 @@ class LibrarySizes(Corrector):
             return float(np.median(found))
         return self.reference_.library
 
-    def _measure(self, X: Any) -> tuple[Any, Any]:
+    def _measure(self, X: object) -> tuple[Any, Any]:
         """Return counts and effective library sizes of samples, fitted or new."""
         self._require_fitted()
         x = raw_counts(X)

@@ -55,13 +55,13 @@ class LocationScaleMethod(FittedState):
 
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        subject: object = None,
     ) -> Self:
         """Learn the correction from samples of all batches.
 
@@ -97,7 +97,7 @@ class LocationScaleMethod(FittedState):
         self.fit_labels(X, Labels(batch, covariates, nuisance, subject=subject))
         return self
 
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: Any) -> Labels:
         samples, x, labels = self._read(X, labels)
         if labels.batch is None and labels.nuisance is None:
             raise inputs.no_batch(type(self).__name__)
@@ -118,13 +118,13 @@ class LocationScaleMethod(FittedState):
 
     def partial_fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        batches: Iterable[Any] | None = None,
-        levels: Mapping[str, Iterable[Any]] | None = None,
+        batch: object = None,
+        covariates: object = None,
+        batches: Iterable[object] | None = None,
+        levels: Mapping[str, Iterable[object]] | None = None,
         decay: float | None = None,
     ) -> Self:
         """Learn from a block of samples; the blocks together are as one `fit`.
@@ -206,7 +206,9 @@ class LocationScaleMethod(FittedState):
         self._metadata, self.moments_, self._fitted = problem.metadata, sums, None
         return self
 
-    def add_batches(self, X: Any, *, batch: Any, covariates: Any = None) -> Self:
+    def add_batches(
+        self, X: object, *, batch: object, covariates: object = None
+    ) -> Self:
         """Return an estimator that also knows new batches, the rest unchanged.
 
         The new batches are brought to the frozen aim with the frozen coefficients of
@@ -223,7 +225,7 @@ class LocationScaleMethod(FittedState):
         """
         return self._add_batches(X, Labels(batch, covariates))
 
-    def _add_batches(self, X: Any, labels: Labels) -> Self:
+    def _add_batches(self, X: object, labels: Labels) -> Self:
         self._require_streams("add_batches")
         fitted = self._ready()
         samples, x, labels = self._read(X, labels)
@@ -249,12 +251,12 @@ class LocationScaleMethod(FittedState):
 
     def transform(
         self,
-        X: Any,
+        X: object,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        subject: object = None,
     ) -> Any:
         """Correct samples of known batches, each on its own: row by row.
 
@@ -282,13 +284,13 @@ class LocationScaleMethod(FittedState):
 
     def fit_transform(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        subject: object = None,
     ) -> Any:
         """Learn the correction and correct the same samples.
 
@@ -310,7 +312,7 @@ class LocationScaleMethod(FittedState):
         return self.fit(X, y, **labels).transform(X, **labels)
 
     def inverse_transform(
-        self, X: Any, *, batch: Any = None, covariates: Any = None
+        self, X: object, *, batch: object = None, covariates: object = None
     ) -> Any:
         """Put the batch effects back: the inverse of `transform`.
 
@@ -325,7 +327,7 @@ class LocationScaleMethod(FittedState):
         """
         return self._invert(X, Labels(batch, covariates))
 
-    def _read(self, X: Any, labels: Labels) -> tuple[Samples, Any, Labels]:
+    def _read(self, X: object, labels: Labels) -> tuple[Samples, Any, Labels]:
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)

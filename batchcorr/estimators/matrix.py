@@ -27,18 +27,18 @@ __all__ = [
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def is_sparse(x: Any) -> bool:
+def is_sparse(x: object) -> bool:
     """Whether a matrix is sparse: SciPy's, or CuPy's."""
     modules = (sys.modules.get(f"{name}.sparse") for name in ("scipy", "cupyx.scipy"))
     return any(module is not None and module.issparse(x) for module in modules)
 
 
-def on_device(x: Any) -> bool:
+def on_device(x: object) -> bool:
     """Whether a matrix is CuPy's, dense or sparse."""
     return not packages_of(type(x)).isdisjoint({"cupy", "cupyx"})
 
 
-def is_writable(x: Any) -> bool:
+def is_writable(x: object) -> bool:
     """Whether results can be written into a matrix: NumPy's, if not frozen, or CuPy's."""
     return is_cupy(x) or (isinstance(x, np.ndarray) and x.flags.writeable)
 
@@ -117,7 +117,7 @@ def _as_floats(x: Any) -> Any:
     raise InputError(msg)
 
 
-def _from_sequence(x: Any) -> Any:
+def _from_sequence(x: object) -> Any:
     if type(x).__name__ == "AnnData":
         msg = (
             "The estimators take matrices, not an AnnData: use the functions of "
@@ -142,7 +142,7 @@ def _from_sequence(x: Any) -> Any:
         raise InputError(msg) from error
 
 
-def as_array(x: Any) -> Any:
+def as_array(x: object) -> Any:
     """Return what holds a matrix as an array of the library that it is of.
 
     Tables, lists and masked arrays become NumPy arrays: what is masked, or missing in a

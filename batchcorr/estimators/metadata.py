@@ -105,8 +105,8 @@ class Metadata:
         labels: Labels,
         *,
         formula: str | None = None,
-        batches: Iterable[Any] | None = None,
-        levels: Mapping[str, Iterable[Any]] | None = None,
+        batches: Iterable[object] | None = None,
+        levels: Mapping[str, Iterable[object]] | None = None,
     ) -> tuple[Self, Design]:
         """Levels and encodings as found in some rows, and the design of these.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.arrays.counts import count_rows
 from batchcorr.errors import InputError, did_you_mean
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["normalization_factors"]
 
 
-def normalization_factors(counts: Any, method: str = "tmm") -> NDArray[np.float64]:
+def normalization_factors(counts: object, method: str = "tmm") -> NDArray[np.float64]:
     r"""Return what the library sizes of samples are to be multiplied by.
 
     .. math::

@@ -95,7 +95,11 @@ class Problem:
 
     @classmethod
     def _whole(
-        cls, x: Any, metadata: Metadata, design: Design, weights: NDArray[Any] | None
+        cls,
+        x: object,
+        metadata: Metadata,
+        design: Design,
+        weights: NDArray[np.generic] | None,
     ) -> Self:
         """Read a matrix all of whose rows are at hand, without loss of digits."""
         turned = products = None

@@ -110,12 +110,12 @@ def raw_counts(x: Any) -> Any:
     return x if is_dask(x) else canonical(in_memory(x))
 
 
-def is_dask(x: Any) -> bool:
+def is_dask(x: object) -> bool:
     """Whether a matrix is a Dask array."""
     return hasattr(x, "dask")
 
 
-def in_memory(x: Any) -> Any:
+def in_memory(x: object) -> Any:
     """Return a matrix that is in memory, and say what to do about any other."""
     if isinstance(x, np.ndarray) or is_sparse(x):
         return x

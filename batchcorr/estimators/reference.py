@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.errors import DesignError, InputError, did_you_mean
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["check_reference", "reference_code"]
 
 
-def reference_code(reference: Any, metadata: Metadata) -> int:
+def reference_code(reference: object, metadata: Metadata) -> int:
     """Return the code of the reference batch, or say which batches there are."""
     if metadata.batch is None:
         msg = "A reference batch needs batches."

@@ -54,7 +54,7 @@ class Saved(Features, BaseEstimator):
 
     @abstractmethod
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         """Take a state as `_state` gives it, or raise KeyError or InputError."""
 

@@ -101,7 +101,7 @@ def _same(values: NDArray[np.floating[Any]]) -> bool:
     return bool(np.ptp(values) <= SAME * values.max())
 
 
-def warn_if_unlogged(x: Any, method: str) -> None:
+def warn_if_unlogged(x: object, method: str) -> None:
     """Warn if a method for logarithms was given what are none."""
     kind = unlogged(x)
     if kind == "counts":

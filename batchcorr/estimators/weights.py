@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["checked_weights"]
 
 
-def checked_weights(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def checked_weights(weights: object, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """The weights in float64, one per sample (n,) or per value (n, G).
 
     Raises

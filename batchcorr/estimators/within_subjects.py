@@ -63,7 +63,7 @@ class Rows(NamedTuple):
     columns: Floats
     subject: NDArray[np.int32]
 
-    def take(self, which: NDArray[Any]) -> Rows:
+    def take(self, which: NDArray[np.generic]) -> Rows:
         """Some of the samples."""
         return Rows(*(part[which] for part in self))
 
@@ -97,7 +97,7 @@ class WithinSubjects:
     def of(
         cls,
         x: Any,
-        subject: Any,
+        subject: object,
         weights: Floats | None = None,
         observed: Moments | None = None,
     ) -> WithinSubjects:
@@ -175,7 +175,7 @@ class WithinSubjects:
         return Rows(used, root, np.hstack([of_batch, inside]), self.codes[used])
 
     def _complete(
-        self, problem: Problem, columns: list[int], rows: Rows, features: Any
+        self, problem: Problem, columns: list[int], rows: Rows, features: object
     ) -> SubjectSums:
         """The sums of features without missing values, from moments."""
         read = problem.read.select(columns).select_features(features)
@@ -232,7 +232,7 @@ def _together(
     return Estimates(coefficient, covariance, squares, df, mean, correlation)
 
 
-def _dense(x: Any) -> Floats:
+def _dense(x: object) -> Floats:
     """Some columns of a matrix of any kind, in float64."""
     x = x.compute() if hasattr(x, "compute") else x
     x = x.toarray() if hasattr(x, "toarray") else x

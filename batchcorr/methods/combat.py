@@ -146,7 +146,7 @@ class ComBat(LocationScaleMethod):
         parametric: bool = True,
         mean_only: bool = False,
         shrink: bool = True,
-        reference: Any = None,
+        reference: object = None,
         cross: bool = False,
         formula: str | None = None,
         batch_column: str | None = None,
@@ -171,12 +171,12 @@ class ComBat(LocationScaleMethod):
             )
             raise InputError(msg)
 
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         read = super()._fit_labels(X, labels, weights)
         self._warn_of_far()
         return read
 
-    def _add_batches(self, X: Any, labels: Labels) -> Self:
+    def _add_batches(self, X: object, labels: Labels) -> Self:
         grown = super()._add_batches(X, labels)
         grown._warn_of_far(since=len(self.batches_))
         return grown
@@ -217,7 +217,7 @@ class ComBat(LocationScaleMethod):
         return Aim(location, np.sqrt(variance), adjustable)
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         super()._set_state(plain, arrays)
         aim, details = self.aim_, self.details_

@@ -142,7 +142,7 @@ class LogNormalize(LibrarySizes):
         """Zeros stay zeros unless a prior count is added to them."""
         return self.prior_count is None
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: object, y: object = None) -> Self:
         """Learn from counts what new samples are to be measured against.
 
         Parameters
@@ -160,7 +160,7 @@ class LogNormalize(LibrarySizes):
         self.fit_counts(X)
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: object) -> Any:
         """Scale samples and take logarithms, each sample on its own.
 
         Parameters
@@ -175,7 +175,7 @@ class LogNormalize(LibrarySizes):
         x, found = self._measure(X)
         return self.logarithms(x, found, self._place(X, x))
 
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
+    def fit_transform(self, X: object, y: object = None) -> Any:
         """Learn from samples and transform the same samples.
 
         Parameters

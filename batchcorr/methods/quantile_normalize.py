@@ -109,7 +109,7 @@ class QuantileNormalize(Corrector):
         self,
         *,
         ties: bool = True,
-        reference: Any = None,
+        reference: object = None,
         batch_column: str | None = None,
         copy: bool = True,
     ) -> None:
@@ -118,7 +118,7 @@ class QuantileNormalize(Corrector):
         self.batch_column = batch_column
         self.copy = copy
 
-    def fit(self, X: Any, y: Any = None, *, batch: Any = None) -> Self:
+    def fit(self, X: object, y: object = None, *, batch: object = None) -> Self:
         """Learn the common distribution.
 
         Parameters
@@ -144,7 +144,7 @@ class QuantileNormalize(Corrector):
         self.target_ = mean_quantiles(x, weights)
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: object) -> Any:
         """Give samples the distribution learned by `fit`, each on its own.
 
         Parameters
@@ -158,7 +158,9 @@ class QuantileNormalize(Corrector):
         """
         return self.apply(X, Labels())
 
-    def fit_transform(self, X: Any, y: Any = None, *, batch: Any = None) -> Any:
+    def fit_transform(
+        self, X: object, y: object = None, *, batch: object = None
+    ) -> Any:
         """Learn the common distribution and give it to the same samples.
 
         Parameters
@@ -187,7 +189,7 @@ class QuantileNormalize(Corrector):
         quantile_rows(x, self.target_, ties=self.ties, out=out)
         return out
 
-    def _weights(self, batch: Any, n_rows: int) -> NDArray[np.float64]:
+    def _weights(self, batch: object, n_rows: int) -> NDArray[np.float64]:
         """Return how much each sample counts in the target."""
         if batch is None:
             if self.reference is not None:
@@ -209,7 +211,7 @@ class QuantileNormalize(Corrector):
         return {}, {"target": self.target_}
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         target = take(arrays, {"target": Expected((self.n_features_,))})["target"]
         if (np.diff(target) < 0).any():

@@ -113,14 +113,14 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        weights: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        weights: object = None,
+        subject: object = None,
     ) -> Self:
         """Learn the batch part from samples of all batches.
 
@@ -158,12 +158,12 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     def transform(
         self,
-        X: Any,
+        X: object,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        subject: object = None,
     ) -> Any:
         """Subtract the frozen batch part.
 
@@ -188,14 +188,14 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     def fit_transform(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-        weights: Any = None,
-        subject: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+        weights: object = None,
+        subject: object = None,
     ) -> Any:
         """Learn the batch part and subtract it from the same samples.
 
@@ -225,11 +225,11 @@ class RemoveBatchEffect(LocationScaleMethod):
 
     def inverse_transform(
         self,
-        X: Any,
+        X: object,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
     ) -> Any:
         """Put the batch part back: the inverse of `transform`.
 
@@ -247,7 +247,12 @@ class RemoveBatchEffect(LocationScaleMethod):
         return self._invert(X, Labels(batch, covariates, nuisance))
 
     def add_batches(
-        self, X: Any, *, batch: Any, covariates: Any = None, nuisance: Any = None
+        self,
+        X: object,
+        *,
+        batch: object,
+        covariates: object = None,
+        nuisance: object = None,
     ) -> Self:
         """Return an estimator that also knows new batches, brought to the same mean.
 

@@ -9,7 +9,7 @@ target and the variance divided by n this is batch normalization.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -114,7 +114,7 @@ class Standardize(LocationScaleMethod):
         target: str = "pooled",
         center: bool = True,
         scale: bool = True,
-        reference: Any = None,
+        reference: object = None,
         formula: str | None = None,
         batch_column: str | None = None,
         covariate_columns: list[str] | None = None,
@@ -140,7 +140,7 @@ class Standardize(LocationScaleMethod):
             msg = "With center=False and scale=False there is nothing to do."
             raise InputError(msg)
 
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         if labels.subject is not None and self.target == "unit":
             raise InputError(NOTHING_KEPT)
         return super()._fit_labels(X, labels, weights)

@@ -108,7 +108,9 @@ class Posterior:
         }
 
 
-def _placed(values: NDArray[Any], features: NDArray[np.bool_], fill: Any) -> Any:
+def _placed(
+    values: NDArray[np.generic], features: NDArray[np.bool_], fill: object
+) -> Any:
     """Values (B, G) of some features among all of them, `fill` elsewhere."""
     found = np.full((len(values), len(features)), fill, dtype=values.dtype)
     found[:, features] = values

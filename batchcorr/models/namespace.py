@@ -54,7 +54,7 @@ def namespace(array: Array) -> Namespace:
     return array.__array_namespace__()
 
 
-def is_foreign(x: Any) -> bool:
+def is_foreign(x: object) -> bool:
     """Whether `x` is an array on the standard that is not NumPy's: a tensor, say.
 
     Examples
@@ -78,13 +78,13 @@ def packages_of(kind: type) -> set[str]:
     return {parent.__module__.partition(".")[0] for parent in kind.__mro__}
 
 
-def is_tensor(x: Any) -> bool:
+def is_tensor(x: object) -> bool:
     """Whether `x` is a tensor of torch, which need not be installed."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def is_cupy(x: Any) -> bool:
+def is_cupy(x: object) -> bool:
     """Whether `x` is an array of CuPy, which need not be installed."""
     cupy = sys.modules.get("cupy")
     return cupy is not None and isinstance(x, cupy.ndarray)

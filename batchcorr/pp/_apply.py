@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.correct import apply as apply_to
 from batchcorr._anndata.step import Place
@@ -22,8 +22,8 @@ def apply(
     correction: Corrector,
     *,
     batch_key: str | Sequence[str] | None = None,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     layer: str | None = None,
     obsm: str | None = None,
     key_added: str | None = None,

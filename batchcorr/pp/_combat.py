@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Never
 
 from batchcorr._anndata.correct import correct
 from batchcorr._anndata.step import Place
@@ -26,12 +26,12 @@ def combat(
     adata: AnnData,
     batch_key: str | list[str] | None = None,
     *,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     parametric: bool = True,
     mean_only: bool = False,
     shrink: bool = True,
-    reference: Any = None,
+    reference: object = None,
     cross: bool = False,
     layer: str | None = None,
     obsm: str | None = None,

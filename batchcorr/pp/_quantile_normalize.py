@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.normalize import quantile_normalize as normalize_with
 from batchcorr._anndata.step import Place
@@ -19,7 +19,7 @@ def quantile_normalize(
     batch_key: str | None = None,
     *,
     ties: bool = True,
-    reference: Any = None,
+    reference: object = None,
     layer: str | None = None,
     key_added: str | None = None,
     dense: bool | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.correct import correct
 from batchcorr._anndata.step import Place
@@ -19,9 +19,9 @@ def remove_batch_effect(
     adata: AnnData,
     batch_key: str | Sequence[str] | None,
     *,
-    covariates: Any = None,
-    nuisance: Any = None,
-    weights: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
+    weights: object = None,
     layer: str | None = None,
     obsm: str | None = None,
     missing: str = "error",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.correct import correct
 from batchcorr._anndata.step import Place
@@ -17,8 +17,8 @@ def standardize(
     adata: AnnData,
     batch_key: str,
     *,
-    covariates: Any = None,
-    reference: Any = None,
+    covariates: object = None,
+    reference: object = None,
     target: str = "pooled",
     center: bool = True,
     scale: bool = True,

@@ -11,7 +11,7 @@ of one covariate have S = -n z̄ z̄'. All hold for rounded sums as well (`round
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,7 +35,7 @@ CLOSE = 1e-5
 """Relative error up to which what must be equal is, after sums of many samples."""
 
 
-def read_sums(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> Moments:
+def read_sums(arrays: Mapping[str, NDArray[np.generic]], schema: Schema) -> Moments:
     """The moments in a file of a site, of which nothing is read that cannot be.
 
     Raises
@@ -61,7 +61,7 @@ def read_sums(arrays: Mapping[str, NDArray[Any]], schema: Schema) -> Moments:
     return Moments(**take(arrays, expected))
 
 
-def what_is_wrong(sums: Moments, schema: Schema, n_rows: Any) -> str:
+def what_is_wrong(sums: Moments, schema: Schema, n_rows: object) -> str:
     """Why these cannot be moments of a site; nothing if they can be."""
     if sums.rows.sum() != n_rows or not _are_counts(
         sums, has_columns=bool(schema.columns)

@@ -33,12 +33,12 @@ OF_SCHEMA = ("batch_key", "covariates", "nuisance", "formula", "layer")
 
 def differential(
     sites: Iterable[SiteMoments | str | PathLike[str]],
-    test: Any,
+    test: object,
     *,
     trend: bool = False,
     robust: bool = False,
     equal_variances: bool = True,
-    **others: Any,
+    **others: object,
 ) -> pd.DataFrame:
     """Test for differences over the samples of all sites, which share no rows.
 

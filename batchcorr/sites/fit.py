@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.fit import make_estimator
 from batchcorr.errors import InputError
@@ -23,7 +23,7 @@ def fit(
     sites: Iterable[SiteMoments | str | PathLike[str]],
     *,
     method: str = "combat",
-    **parameters: Any,
+    **parameters: object,
 ) -> LocationScaleMethod:
     """Fit a correction to the moments of sites, as if their rows were together.
 

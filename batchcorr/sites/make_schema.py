@@ -26,8 +26,8 @@ def make_schema(
     *,
     units: str,
     covariates: str | Iterable[str] | None = None,
-    batches: Iterable[Any] | None = None,
-    levels: Mapping[str, Iterable[Any]] | None = None,
+    batches: Iterable[object] | None = None,
+    levels: Mapping[str, Iterable[object]] | None = None,
 ) -> Schema:
     """Write down what all sites must agree on, from the data of one of them.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -58,7 +58,7 @@ SEARCHED = 512
 
 
 def digits_of(
-    x: Any, sums: Moments, values: Differing, design: Design
+    x: object, sums: Moments, values: Differing, design: Design
 ) -> NDArray[np.int64]:
     """Binary digits that the sums of each batch and feature may be told with: (B, G).
 

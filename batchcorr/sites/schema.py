@@ -82,10 +82,10 @@ class Schema:
     def __init__(
         self,
         features: Iterable[str],
-        batches: Iterable[Any],
+        batches: Iterable[object],
         *,
         units: str,
-        covariates: Mapping[str, Iterable[Any] | str] | None = None,
+        covariates: Mapping[str, Iterable[object] | str] | None = None,
         batch_key: str = "batch",
     ) -> None:
         covariates = {} if covariates is None else covariates
@@ -153,7 +153,9 @@ class Schema:
         """Names of the design columns: p of them."""
         return self.metadata.names
 
-    def design(self, n_rows: int, batch: Any, covariates: Any) -> tuple[Design, Table]:
+    def design(
+        self, n_rows: int, batch: object, covariates: object
+    ) -> tuple[Design, Table]:
         """The design of some rows, and their covariates by name.
 
         Parameters
@@ -288,7 +290,7 @@ class Schema:
             raise FileError(msg) from error
 
 
-def _levels(given: Iterable[Any] | str, name: str) -> Any:
+def _levels(given: Iterable[object] | str, name: str) -> Any:
     """Levels as plain values, each once, in the order given."""
     if isinstance(given, str) and given == NUMERIC and name != "batch":
         return NUMERIC

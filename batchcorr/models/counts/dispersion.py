@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -54,7 +54,7 @@ class FeatureBlocks(Protocol):
     def shape(self) -> tuple[int, int]:
         """Features × samples, (G, n)."""
 
-    def take(self, *, features: Any = None, rows: Any = None) -> Self:
+    def take(self, *, features: object = None, rows: object = None) -> Self:
         """The counts of some features, or of some samples."""
 
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:

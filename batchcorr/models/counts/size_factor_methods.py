@@ -79,11 +79,13 @@ def _logs(samples: Samples) -> NDArray[np.float64]:
     return found
 
 
-def _take_part(_: Samples, seen: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _take_part(_: Samples, seen: NDArray[np.generic]) -> tuple[NDArray[Any], float]:
     return seen, 1.0
 
 
-def _typical_sample(samples: Samples, seen: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _typical_sample(
+    samples: Samples, seen: NDArray[np.generic]
+) -> tuple[NDArray[Any], float]:
     """Take the sample whose upper quartile, as a share of its total, is most typical."""
     quartiles = partial(_uppers, n=int(seen.sum()))
     filled = _filled(samples)
@@ -94,7 +96,7 @@ def _typical_sample(samples: Samples, seen: NDArray[Any]) -> tuple[NDArray[Any],
 
 
 def _rich_sample(
-    samples: Samples, richness: NDArray[Any]
+    samples: Samples, richness: NDArray[np.generic]
 ) -> tuple[NDArray[Any], float]:
     """Take the sample with the largest sum of square roots of counts."""
     return _sample(samples, int(np.argmax(richness)))
@@ -106,7 +108,9 @@ def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
     return profile, float(samples.totals[i])
 
 
-def _everywhere(samples: Samples, found: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _everywhere(
+    samples: Samples, found: NDArray[np.generic]
+) -> tuple[NDArray[Any], float]:
     """Average the logarithms of features with counts in every sample; -inf elsewhere."""
     (seen, logs), n = found, len(_filled(samples))
     if not (seen == n).any():
@@ -119,7 +123,9 @@ def _everywhere(samples: Samples, found: NDArray[Any]) -> tuple[NDArray[Any], fl
     return np.where(seen == n, logs / n, -np.inf), 1.0
 
 
-def _anywhere(samples: Samples, found: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def _anywhere(
+    samples: Samples, found: NDArray[np.generic]
+) -> tuple[NDArray[Any], float]:
     """Average the logarithms of positive counts over all samples; -inf without any."""
     seen, logs = found
     return np.where(seen > 0, logs / len(_filled(samples)), -np.inf), 1.0
@@ -194,7 +200,7 @@ class Rule(NamedTuple):
     trouble: str = ""
 
 
-def _nothing(_: Samples, __: Any) -> tuple[NDArray[Any], float]:
+def _nothing(_: Samples, __: object) -> tuple[NDArray[Any], float]:
     return np.zeros(0), 1.0
 
 
