@@ -11,7 +11,12 @@ from torch import nn
 
 from batchcorr.bridge._batches import leaves, n_samples
 from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._running import accelerators, hooked, seeded
+from batchcorr.bridge._running import (
+    accelerators,
+    hooked,
+    require_one_place,
+    seeded,
+)
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
@@ -57,7 +62,7 @@ class Step:
                 "No parameter of the model has requires_grad=True: nothing is trained."
             )
             raise InputError(msg)
-        _require_one_place(model, batch)
+        require_one_place(model, batch)
         return cls(model, loss)
 
     @cached_property
@@ -129,20 +134,6 @@ class Step:
                 yield reset
             finally:
                 reset()
-
-
-def _require_one_place(model: nn.Module, batch: Any) -> None:
-    devices = {str(value.device) for value in [*model.parameters(), *model.buffers()]}
-    given = {str(value.device) for value in leaves(batch)}
-    if not given <= devices:
-        msg = (
-            f"The model is on {', '.join(sorted(devices))} and the data are on "
-            f"{', '.join(sorted(given))}: move one to the other with .to(device)."
-        )
-        raise InputError(msg)
-    if "meta" in devices:
-        msg = "The model is on the meta device: it has shapes, but no values."
-        raise InputError(msg)
 
 
 def _not_finite(value: float, batch: Any, outputs: Sequence[Tensor]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -66,7 +68,6 @@ def test_it_folds_into_the_layer_before_it(layer, norm, shape):
     [
         ([nn.Identity()], IMAGE),
         ([nn.Dropout(), nn.Dropout2d()], IMAGE),
-        ([Multiple(lambda x: x.to(memory_format=torch.channels_last))], IMAGE),
         ([nn.AvgPool2d(2)], IMAGE),
         ([nn.AvgPool2d(3, 2, ceil_mode=True)], IMAGE),
         ([nn.AvgPool2d(2, padding=1, count_include_pad=False)], IMAGE),
@@ -272,9 +273,26 @@ def test_two_in_a_row_go_into_one_layer():
     assert result.folded == {"1": ("0",), "2": ("0",)}
 
 
-def test_a_layer_takes_one_up_on_both_sides():
-    model = sequence(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6))
-    assert checked(model, sample(*IMAGE)).folded == {"0": ("1",), "2": ("1",)}
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_layer_takes_one_up_on_both_sides(kind, groups, bias):
+    kernel = 3 if kind is nn.Conv2d else 1
+    layer = kind(4, 8, kernel, groups=groups, bias=bias)
+    result = checked(
+        sequence(nn.BatchNorm2d(4), layer, nn.BatchNorm2d(8)), sample(*IMAGE)
+    )
+    assert result.folded == {"0": ("1",), "2": ("1",)}
+
+
+def test_float32_weights_are_composed_in_float64():
+    """They are rounded once: each is the float32 next to the exact one."""
+    layers = [nn.Linear(5, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)]
+    model = sequence(*layers).float()
+    single = fold(model, sample(3, 5).float()).model[0]
+    double = fold(copy.deepcopy(model).double(), sample(3, 5)).model[0]
+    assert torch.equal(single.weight, double.weight.float())
+    assert torch.equal(single.bias, double.bias.float())
 
 
 def test_a_folded_one_opens_the_way_for_another():

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from batchcorr.bridge._fold.example import Example, read_example
-from batchcorr.bridge._fold.plan import plan_all
-from batchcorr.bridge._fold.rewrite import add_biases, copied, rewrite
-from batchcorr.bridge._fold.trace import Trace
-from batchcorr.bridge._fold.verify import (
-    outputs_of,
-    outputs_of_folded,
+from batchcorr.bridge._batches import leaves, map_tensors
+from batchcorr.bridge._fold.compare import (
     relative_error,
     require_equal,
-    require_finite,
+    require_measurable,
 )
-from batchcorr.bridge._norms import batch_norms, require_model, require_plain
-from batchcorr.bridge._running import accelerators, seeded
+from batchcorr.bridge._fold.plan import Plan
+from batchcorr.bridge._fold.trace import Trace
+from batchcorr.bridge._fold.weights import add_biases, rewrite
+from batchcorr.bridge._norms import batch_norms, require_model, require_plain, unwrapped
+from batchcorr.bridge._running import accelerators, require_one_place, seeded
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError, some
+from batchcorr.errors import FoldError, InputError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from torch import Tensor, nn
 
@@ -127,9 +126,9 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     Notes
     -----
     The data flow is that of a call like the given one. Another call may take another
-    way: with other arguments (`features=True`), by other methods, in another mode, or
-    where the code branches on sizes or values (`Folded.reads`). Then the folded model
-    may compute something else. Fold the model as you will call it.
+    way: with other arguments (`features=True`), by other methods, or where the code
+    branches on sizes or values (`Folded.reads`). Then the folded model may compute
+    something else. Fold the model as you will call it.
 
     Runs the model, and so its hooks, some times on the example inputs, on one sample
     more, and on one sample. Weights that several layers share, or that are computed on
@@ -152,36 +151,35 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     )
     """
     model = _require_foldable(model)
-    with _in_own_numbers(model):
-        example = read_example(example_inputs, model)
-        calls = _record(copied(model), example)
-        folded = copied(model)
+    examples = _examples(example_inputs, model)
+    kind = next((device.type for device in accelerators(model)), "cpu")
+    with torch.inference_mode(mode=False), torch.autocast(kind, enabled=False):
+        folded = _copied(model)
+        expected = _outputs_of_given(folded, examples)
         added = add_biases(folded)
-        plan = plan_all(folded, [call.trace for call in calls])
+        trace = Trace(folded)
+        _outputs(trace.run, examples[0], folded)
+        plan = Plan(folded, trace)
         rewrite(folded, plan, added)
         errors = {}
-        for call in calls:
-            outputs = outputs_of_folded(folded, call.example)
-            size = call.example.batch_size
-            errors[size] = relative_error(outputs, call.outputs)
-        require_equal(errors, calls[0].outputs, model)
-    reads = tuple(dict.fromkeys(str(step) for step in calls[0].trace.reads))
-    return Folded(folded, plan.folded, plan.kept, dict(sorted(errors.items())), reads)
+        for size, (arguments, outputs) in sorted(expected.items()):
+            try:
+                errors[size] = relative_error(
+                    _outputs(folded, arguments, folded), outputs
+                )
+            except Exception as error:
+                msg = (
+                    f"The folded model fails: {type(error).__name__}: {error}\nThe "
+                    "given one does not, so its code needs a BatchNorm in a way that "
+                    "does not show while it runs: fold a part of the model."
+                )
+                raise FoldError(msg) from error
+        require_equal(errors, outputs, model)
+    reads = tuple(dict.fromkeys(str(step) for step in trace.reads))
+    return Folded(folded, plan.folded, plan.kept, errors, reads)
 
 
-# -- before ------------------------------------------------------------------------------
-
-
-@contextmanager
-def _in_own_numbers(model: nn.Module) -> Iterator[None]:
-    """Compute in the numbers of the model, with tensors that may be trained later."""
-    kinds = {"cpu", *(device.type for device in accelerators(model))}
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(mode=False))
-        for kind in kinds:
-            if torch.amp.is_autocast_available(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
+# -- the model ---------------------------------------------------------------------------
 
 
 def _require_foldable(model: nn.Module) -> nn.Module:
@@ -201,25 +199,80 @@ def _require_foldable(model: nn.Module) -> nn.Module:
     return model
 
 
-class _Call(NamedTuple):
-    example: Example
-    trace: Trace
-    outputs: list[Tensor]
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy without wrappers of torch.compile, and without an autograd graph."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():  # weight norm keeps what it computed
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        for module in [*model.modules()][::-1]:
+            if unwrapped(module) is not module:
+                memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
+        twin = copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        msg = (
+            f"The model cannot be copied, and it is never changed itself: {error}. "
+            "Remove what cannot be copied, such as open files or generators."
+        )
+        raise InputError(msg) from error
+    for module in twin.modules():
+        module._compiled_call_impl = None  # of module.compile()
+    return twin
 
 
-def _record(model: nn.Module, example: Example) -> list[_Call]:
-    """Outputs and traces of a model for n samples, one more and one, if it takes them."""
-    calls: list[_Call] = []
-    for given in (example, example.longer(), example.single()):
-        if calls and given.batch_size in {call.example.batch_size for call in calls}:
-            continue
+# -- calls of it -------------------------------------------------------------------------
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _examples(inputs: object, model: nn.Module) -> list[Arguments]:
+    """Arguments of calls with the given samples, with one more, and with one."""
+    given: Arguments = (inputs,), {}
+    if isinstance(inputs, Mapping):
+        given = (), dict(inputs)
+    elif isinstance(inputs, tuple | list):
+        given = tuple(inputs), {}
+    tensors = [leaf for leaf in leaves(given) if leaf.ndim]
+    if not tensors:
+        msg = (
+            "example_inputs must hold a tensor with samples along its first axis: give "
+            "a tensor, a tuple of positional arguments or a dict of named ones, not "
+            f"{type(inputs).__name__}."
+        )
+        raise InputError(msg)
+    require_one_place(model, given)
+    samples = {id(x) for x in tensors if len(x) == len(tensors[0])}
+
+    def resized(change: Callable[[Tensor], Tensor]) -> Any:
+        return map_tensors(given, lambda x: change(x) if id(x) in samples else x)
+
+    longer = resized(lambda x: torch.cat([x, x[:1]]))
+    return [given, longer, resized(lambda x: x[:1])]
+
+
+def _outputs(
+    run: Callable[..., Any], arguments: Arguments, model: nn.Module
+) -> list[Tensor]:
+    """All tensors that a call returns; inputs and random numbers stay as they were."""
+    args, kwargs = map_tensors(arguments, torch.clone)
+    devices = accelerators(model, arguments)
+    with torch.no_grad(), seeded(devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(leaves(run(*args, **kwargs)))
+
+
+def _outputs_of_given(
+    model: nn.Module, examples: list[Arguments]
+) -> dict[int, tuple[Arguments, list[Tensor]]]:
+    """Arguments and outputs of the given model by the number of samples, if it takes it."""
+    expected: dict[int, tuple[Arguments, list[Tensor]]] = {}
+    for arguments in examples:
         try:
-            with warnings.catch_warnings():
-                if calls:
-                    warnings.simplefilter("ignore")  # nobody asked for this size
-                outputs = outputs_of(model, given)
+            outputs = _outputs(model, arguments, model)
         except Exception as error:
-            if calls:  # the model takes no such batch
+            if expected:
                 continue
             msg = (
                 f"The model fails on example_inputs: {type(error).__name__}: {error}\n"
@@ -227,12 +280,8 @@ def _record(model: nn.Module, example: Example) -> list[_Call]:
                 "arguments, or a dict of named ones."
             )
             raise InputError(msg) from error
-        if not calls:
-            require_finite(outputs)
-            add_biases(model)
-        trace = Trace(model)
-        with torch.no_grad(), seeded(accelerators(model)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trace.run(given.args, given.kwargs)
-        calls.append(_Call(given, trace, outputs))
-    return calls
+        if not expected:
+            require_measurable(outputs)
+        size = next(len(x) for x in leaves(arguments) if x.ndim)
+        expected[size] = arguments, outputs
+    return expected

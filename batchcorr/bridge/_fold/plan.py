@@ -1,286 +1,284 @@
-"""Which BatchNorm goes into which layers: each is tried until none is left that can.
+r"""Which BatchNorm goes into which layers: each is tried until none is left that can.
 
-Against the stream it goes into the layer before it, with the stream into all layers that
-use its result. On the way it may pass steps that move values about (`moves`) and
-BatchNorms that are gone already; so, when one has gone, the rest is tried again. A layer
-may take up several, before and behind itself: its corrections are chained.
+Against the flow it goes into the layer before it, with the flow into all layers that use
+its result. On the way it may pass BatchNorms that are gone, and steps f that move or
+average values: those with, for all x,
+
+    f(r ∘ x + s) = r' ∘ f(x) + s'
+
+with r', s' the same numbers, perhaps along another axis, repeated or picked out. Whether
+and how is found by trying: every value is given the number of its channel as a label,
+and the labels go through the step. If along one axis of the result each place has one
+label, and it is that of a channel, this is the axis of the channels: reshapes move
+labels about, an average of equal labels is the label, and an average in which there are
+zeros from the border is none. Maxima keep labels too, and corrections with r ≥ 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, cast
 
 from torch import nn
 
-from batchcorr.bridge._fold.moves import Along, passed
-from batchcorr.bridge._fold.trace import LAYERS, rest_of
-from batchcorr.bridge._fold.weights import chain
+from batchcorr.bridge._batches import map_tensors
+from batchcorr.bridge._fold.trace import LAYERS, Step, Trace, Value, rest_of
 from batchcorr.bridge._norms import batch_norms, correction_of
 from batchcorr.bridge._torch import torch
+from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from batchcorr.bridge._fold.trace import Step, Trace, Value
-    from batchcorr.models.location_scale import LocationScale
+    from torch import Tensor
+    from torch.nn.modules.batchnorm import _BatchNorm
 
     Corrections = dict[str, LocationScale]
 
-__all__ = ["Plan", "plan_all"]
+__all__ = ["Plan", "chain"]
 
-UNTRACKED = (
-    "it keeps no running statistics (track_running_stats=False): it normalizes each "
-    "batch by itself, in evaluation too"
+MAXIMA = {f"{a}max_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
+MOVES = (
+    {"clone", "contiguous", "detach", "alpha_dropout", "feature_alpha_dropout"}
+    | {"dropout", "dropout1d", "dropout2d", "dropout3d"}
+    | {"__getitem__", "flatten", "ravel", "reshape", "reshape_as", "squeeze"}
+    | {"unflatten", "unsqueeze", "view", "view_as", "permute", "transpose", "movedim"}
+    | {f"{a}avg_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
+    | {"mean"}
+    | MAXIMA
 )
-DEPENDS = (
-    "where its result goes depends on the number of samples, so that what is exact for "
-    "one number need not be for another: fold a part that takes any number"
-)
+
+
+def chain(first: LocationScale, then: LocationScale) -> LocationScale:
+    """The one correction that does what two of one batch do, one after the other."""
+    scale, shift = then.scale * first.scale, then.scale * first.shift + then.shift
+    return LocationScale(scale, shift, first.coefficients, first.nuisance)
+
+
+class KeptError(Exception):
+    """Why a BatchNorm is kept."""
+
+
+def _keep(reason: str) -> NoReturn:
+    raise KeptError(reason)
+
+
+class Along(NamedTuple):
+    """A correction along one axis of a tensor, counted from the front."""
+
+    correction: LocationScale
+    axis: int
 
 
 @dataclass
 class Plan:
-    """What is to become of each layer.
+    """What becomes of each layer, by the trace of one call.
 
-    Attributes
-    ----------
-    before, after
-        Correction that a layer takes up in front of, and behind itself.
-    folded
-        BatchNorms that go: the layers that take them up.
-    kept
-        BatchNorms that stay: the reason.
+    `before` and `after` have the correction that a layer takes up in front of and behind
+    itself, `folded` the layers that take a BatchNorm up, and `kept` why one stays.
     """
 
+    model: nn.Module
+    trace: Trace
     before: Corrections = field(default_factory=dict)
     after: Corrections = field(default_factory=dict)
     folded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
 
-
-def plan_all(model: nn.Module, traces: Sequence[Trace]) -> Plan:
-    """The plan on which the traces of calls with different numbers of samples agree."""
-    norms = batch_norms(model, frozen=True)
-    corrections = {
-        name: correction_of(norm)
-        for name, norm in norms.items()
-        if norm.running_mean is not None
-    }
-    untracked = dict.fromkeys(norms.keys() - corrections.keys(), UNTRACKED)
-    disputed: dict[str, str] = {}
-    while True:
-        allowed = {k: v for k, v in corrections.items() if k not in disputed}
-        first, *others = [_Planner(model, trace).plan(allowed) for trace in traces]
-        new = {
-            name: DEPENDS
-            for name in allowed
-            if any(plan.folded.get(name) != first.folded.get(name) for plan in others)
-        }
-        if not new:
-            first.kept.update(disputed | untracked)
-            return first
-        disputed.update(new)
-
-
-class _Planner:
-    """Plans by one trace."""
-
-    def __init__(self, model: nn.Module, trace: Trace) -> None:
-        self.model, self.trace = model, trace
-        self.done = Plan()
-        self._names = _names_by_memory(model)
-
-    def plan(self, corrections: Corrections) -> Plan:
+    def __post_init__(self) -> None:
         """Fold what can be, again and again: one that has gone may open the way."""
-        waiting = dict(corrections)
-        for _ in corrections:
+        waiting, before = list(batch_norms(self.model, frozen=True)), -1
+        while len(waiting) != before:
             before = len(waiting)
             for name in list(waiting):
-                reason = self._try(name, waiting[name])
-                self.done.kept[name] = reason
-                if not reason:
-                    del self.done.kept[name], waiting[name]
-            if len(waiting) == before:
-                break
-        return self.done
+                try:
+                    self._fold(name)
+                except KeptError as reason:
+                    self.kept[name] = str(reason)
+                else:
+                    self.kept.pop(name, None)
+                    waiting.remove(name)
 
-    def _try(self, name: str, correction: LocationScale) -> str:
-        """Fold a BatchNorm, or return why it cannot be."""
-        calls = self.trace.by_layer.get(name, [])
-        if not calls:
-            return "it is not called for inputs like the examples"
-        reason = self._not_alone(name, calls)
-        if reason:
-            return reason
-        back = self._agreed(name, correction, back=True)
-        if not isinstance(back, str):
-            for taker, change in back.items():
-                old = self.done.after.get(taker)
-                self.done.after[taker] = change if old is None else chain(old, change)
-            self.done.folded[name] = tuple(back)
-            return ""
-        if type(rest_of(self.model.get_submodule(name))) is not nn.Identity:
-            return back
-        ahead = self._agreed(name, correction, back=False)
-        if isinstance(ahead, str):
-            return f"before it: {back}; after it: {ahead}"
-        for taker, change in ahead.items():
-            old = self.done.before.get(taker)
-            self.done.before[taker] = change if old is None else chain(change, old)
-        self.done.folded[name] = tuple(ahead)
-        return ""
+    def _fold(self, name: str) -> None:
+        """Fold a BatchNorm into the layer before it, or else into those after it."""
+        if name not in self.trace.calls:
+            _keep("it is not called for inputs like the examples")
+        self._require_own(name)
+        try:
+            takers, done = self._takers(name, self._producer), self.after
+        except KeptError as behind:
+            if self._acts(name):
+                raise
+            try:
+                takers, done = self._takers(name, self._users), self.before
+            except KeptError as ahead:
+                reason = f"before it: {behind}; after it: {ahead}"
+                raise KeptError(reason) from ahead
+        for layer, change in takers.items():
+            if layer not in done:
+                done[layer] = change
+            elif done is self.after:
+                done[layer] = chain(done[layer], change)
+            else:
+                done[layer] = chain(change, done[layer])
+        self.folded[name] = tuple(takers)
+
+    def _takers(self, name: str, find: Any) -> Corrections:
+        """What each layer would take up, the same in all its calls."""
+        own = correction_of(cast("_BatchNorm", self.model.get_submodule(name)))
+        found = {
+            step: change
+            for call in self.trace.calls[name]
+            for step, change in find(call, Along(own, 1))
+        }
+        takers: Corrections = {}
+        for step, change in found.items():
+            layer = step.layer or ""
+            first = takers.setdefault(layer, change)
+            calls = self.trace.calls[layer]
+            if not found.keys() >= {*calls}:
+                _keep(f"{layer!r} is called {len(calls)} times, and not each time so")
+            if not torch.equal(first.scale, change.scale):
+                _keep(f"the calls of {layer!r} would need different weights")
+        return takers
 
     # -- the way to a layer ------------------------------------------------------------
 
-    def _agreed(
-        self, name: str, correction: LocationScale, *, back: bool
-    ) -> Corrections | str:
-        """What each layer would take up, the same in all its calls; or why none does."""
-        wanted: dict[str, dict[Step, LocationScale]] = {}
-        for call in self.trace.by_layer[name]:
-            if back:
-                steps = self._source(call, Along(correction, 1))
-            else:
-                steps = self._users(call, Along(correction, 1))
-            if isinstance(steps, str):
-                return steps
-            for step, change in steps:
-                wanted.setdefault(step.layer or "", {})[step] = change
-        for layer, by_call in wanted.items():
-            count = len(self.trace.by_layer[layer])
-            if len(by_call) < count:
-                side = "behind" if back else "in front of"
-                return (
-                    f"{layer!r} is called {count} times, and the correction stands "
-                    f"{side} {len(by_call)} of the calls"
-                )
-            first, *others = by_call.values()
-            for other in others:
-                if not torch.equal(first.scale, other.scale):
-                    return f"the calls of {layer!r} would need different weights"
-        return {
-            layer: next(iter(by_call.values())) for layer, by_call in wanted.items()
-        }
-
-    def _source(
-        self, asker: Step, change: Along
-    ) -> list[tuple[Step, LocationScale]] | str:
-        """The layer whose result a step corrects, against the stream."""
+    def _producer(self, asker: Step, change: Along) -> list[tuple[Step, LocationScale]]:
+        """The layer whose result a step corrects, against the flow."""
         value = asker.inputs[0]
         step = value.source
-        others = [user for user in value.users if user is not asker]
         if step is None:
-            return "it corrects an input of the model, or a constant"
-        if others or value.is_output:
-            user = others[0] if others else "the model's output"
-            return f"the result of {step} is also used by {user}"
-        if step.layer in self.done.folded:
-            if type(rest_of(self.model.get_submodule(step.layer))) is not nn.Identity:
-                return f"there is an activation in {step.layer!r}"
-            return self._source(step, change)
-        if self._is_taker(step):
-            reason = self._why_not(step, change.axis, len(value.shape))
-            return reason or [(step, change.correction)]
-        before = passed(step, change, back=True)
-        return before if isinstance(before, str) else self._source(step, before)
+            _keep("it corrects an input of the model, or a constant")
+        users = [str(user) for user in value.users if user is not asker]
+        users += ["the model's output"] * value.is_output
+        if users:
+            _keep(f"the result of {step} is also used by {users[0]}")
+        if self._takes(step, change, value):
+            return [(step, change.correction)]
+        return self._producer(step, self._passed(step, change, back=True))
 
-    def _users(
-        self, call: Step, change: Along
-    ) -> list[tuple[Step, LocationScale]] | str:
-        """The layers that use what a step corrects, with the stream."""
+    def _users(self, step: Step, change: Along) -> list[tuple[Step, LocationScale]]:
+        """The layers that use what a step gives, with the flow."""
+        value = step.outputs[0]
+        if value.is_output:
+            _keep("its result is part of the model's output")
+        if not value.users:
+            _keep("nothing uses its result")
         found: list[tuple[Step, LocationScale]] = []
-        waiting: list[tuple[Value, Along]] = [(value, change) for value in call.outputs]
-        while waiting:
-            value, change = waiting.pop()
-            if value.is_output:
-                return "its result is part of the model's output"
-            for step in value.users:
-                if step.layer in self.done.folded:
-                    waiting += [(out, change) for out in step.outputs]
-                elif self._is_taker(step) and step.inputs == [value]:
-                    reason = self._why_not(step, change.axis, len(value.shape))
-                    reason = reason or _pads(step)
-                    if reason:
-                        return reason
-                    found.append((step, change.correction))
-                else:
-                    after = passed(step, change, back=False)
-                    if isinstance(after, str):
-                        return after
-                    waiting.append((step.outputs[0], after))
-        return found or "nothing uses its result"
+        for user in value.users:
+            if self._takes(user, change, value):
+                _require_no_border(user)
+                found.append((user, change.correction))
+            else:
+                found += self._users(user, self._passed(user, change, back=False))
+        return found
+
+    def _passed(self, step: Step, change: Along, *, back: bool) -> Along:
+        """The correction beyond a step that it can pass, `back` from its result."""
+        if step.layer in self.folded and not self._acts(step.layer):
+            return change
+        if step.name in LAYERS:
+            _keep(
+                f"the weight of {step} is computed each time it is called (weight norm, "
+                "pruning …): make it a plain parameter to have it folded"
+            )
+        if step.name not in MOVES or len(step.inputs) != 1 or len(step.outputs) != 1:
+            _keep(f"{step} is no step that a correction of channels could pass")
+        if step.name in MAXIMA and bool((change.correction.scale < 0).any()):
+            _keep(f"{step} takes maxima, and some scales are negative")
+        for axis in range(len(step.inputs[0].shape)) if back else [change.axis]:
+            place, index = _where(step, axis)
+            if place is not None and not back:
+                return Along(change.correction.select(index), place)
+            every = torch.arange(change.correction.scale.shape[1])
+            if place == change.axis and torch.equal(index, every):
+                return Along(change.correction, axis)
+        _keep(f"{step} leaves no axis of its own to the channels")
 
     # -- who may take a correction up --------------------------------------------------
 
-    def _is_taker(self, step: Step) -> bool:
-        return step.name in LAYERS and step.layer is not None
+    def _takes(self, step: Step, change: Along, value: Value) -> bool:
+        """Whether a step is the call of a layer, which must be able to take it up."""
+        if step.name not in LAYERS or step.layer is None:
+            return False
+        kernel = 0 if step.name == "linear" else int(step.name[-2])  # its dimensions
+        if change.axis != len(value.shape) - 1 - kernel:
+            _keep(f"{step} has its channels along another axis")
+        self._require_own(step.layer)
+        return True
 
-    def _why_not(self, step: Step, axis: int, ndim: int) -> str:
-        """Why a layer cannot be changed, or has its channels elsewhere; or ""."""
-        layer = step.layer or ""
-        weight = self.model.get_submodule(layer).weight
-        assert isinstance(weight, torch.Tensor)
-        place = ndim - 1 if step.name == "linear" else ndim - weight.ndim + 1
-        if axis != place:
-            return f"{step} has its channels along another axis"
-        return self._not_alone(layer, self.trace.by_layer[layer])
+    def _acts(self, name: str) -> bool:
+        """Whether a BatchNorm module does something after it has normalized."""
+        return type(rest_of(self.model.get_submodule(name))) is not nn.Identity
 
-    def _not_alone(self, name: str, calls: list[Step]) -> str:
-        """Why a layer cannot be changed, or why not only its own calls would; or ""."""
-        for call in calls:
+    def _require_own(self, name: str) -> None:
+        """Refuse a layer that cannot be changed, or not without changing others."""
+        for call in self.trace.calls[name]:
             if call.problem:
-                return f"{name!r} cannot be changed: {call.problem}"
+                _keep(f"{name!r} cannot be changed: {call.problem}")
         layer = self.model.get_submodule(name)
         for key, tensor in {**layer._parameters, **layer._buffers}.items():
             if tensor is None:
                 continue
-            own = f"{name}.{key}" if name else key
-            value = self.trace.parameters.get(own)
-            if value is not None and value.users:
-                return f"the {key} of {name!r} is also used by {value.users[0]}"
-            ties = [x for x in self._names.get(tensor.data_ptr(), []) if x != own]
+            users = self.trace.parameters[id(tensor)].users
+            if users:
+                _keep(f"the {key} of {name!r} is also used by {users[0]}")
+            own = f"{name}.{key}".lstrip(".")
+            ties = [other for other in self._ties[tensor.data_ptr()] if other != own]
             if ties:
-                return f"the {key} of {name!r} is tied to {ties[0]!r}"
-        return ""
+                _keep(f"the {key} of {name!r} is tied to {ties[0]!r}")
+
+    @cached_property
+    def _ties(self) -> dict[int, list[str]]:
+        """All names of parameters and buffers, by where their values lie."""
+        names: dict[int, list[str]] = {}
+        for prefix, module in self.model.named_modules():
+            for key, tensor in {**module._parameters, **module._buffers}.items():
+                if tensor is not None:
+                    name = f"{prefix}.{key}".lstrip(".")
+                    names.setdefault(tensor.data_ptr(), []).append(name)
+        return names
 
 
-def _names_by_memory(model: nn.Module) -> dict[int, list[str]]:
-    """All names of parameters and buffers, by where their values lie."""
-    names: dict[int, list[str]] = {}
-    for prefix, module in model.named_modules():
-        own = [*module._parameters.items(), *module._buffers.items()]
-        for key, value in own:
-            if value is not None and value.numel():
-                name = f"{prefix}.{key}" if prefix else key
-                names.setdefault(value.data_ptr(), []).append(name)
-    return names
+def _tried(step: Step, fill: Any) -> Tensor:
+    """What a step gives for other tensors in place of its own."""
+    assert step.function is not None
+    args, kwargs = map_tensors((step.args, step.kwargs), fill, Value)
+    return cast("Tensor", step.function(*args, **kwargs))
 
 
-def _pads(step: Step) -> str:
-    """Why a layer cannot take up a correction of its input, or ""."""
+def _where(step: Step, axis: int) -> tuple[int | None, Tensor]:
+    """The axis that one of the input becomes, and which channel is at each place of it."""
+    source = step.inputs[0]
+    count, ndim = source.shape[axis], len(source.shape)
+    labels = torch.arange(1.0, count + 1, dtype=torch.float64)
+    labels = labels.reshape([-1 if k == axis else 1 for k in range(ndim)])
+    labels = labels.expand(source.shape).contiguous()
+    moved = _tried(step, lambda v: labels if v is source else torch.empty(v.shape))
+    whole = moved.round()
+    if torch.allclose(moved, whole, rtol=0, atol=1e-9) and whole.min() >= 1:
+        for k in sorted(range(moved.ndim), key=lambda k: (k == 0, k)):
+            rows = whole.movedim(k, 0).reshape(moved.shape[k], -1)
+            if bool((rows == rows[:, :1]).all()):
+                return k, rows[:, 0].long() - 1
+    return None, labels
+
+
+def _require_no_border(step: Step) -> None:
+    """Refuse a convolution of which some results see less than the whole kernel."""
     if step.name == "linear":
-        return ""
-    options: tuple[str, ...] = ("stride", "padding", "output_padding")
-    if not step.name.startswith("conv_transpose"):
-        options = ("stride", "padding")
-    given = dict(zip(options, step.args[3:], strict=False)) | step.kwargs
-    kernel = step.args[1].shape[2:] if len(step.args) > 1 else given["weight"].shape[2:]
-    if step.name.startswith("conv_transpose"):
-        stride = given.get("stride", 1)
-        one = kernel.count(1) == len(kernel) and not any(_each(given.get("padding", 0)))
-        one = one and all(size == 1 for size in _each(stride))
-        if one and not any(_each(given.get("output_padding", 0))):
-            return ""
-        return f"{step} would need a bias for each position"
-    padding = given.get("padding", 0)
-    if padding == "same":
-        padding = [size > 1 for size in kernel]
-    if padding != "valid" and any(_each(padding)):
-        return f"{step} pads with zeros, which are not corrected"
-    return ""
+        return
 
+    def ones(value: Value) -> Tensor:  # and a bias of zeros
+        shape = value.shape
+        return torch.full(shape, float(len(shape) > 1), dtype=torch.float64)
 
-def _each(option: object) -> Sequence[object]:
-    """An option of a convolution for each axis."""
-    return option if isinstance(option, tuple | list) else [option]
+    weight = ones(step.args[1] if len(step.args) > 1 else step.kwargs["weight"])
+    seen = _tried(step, ones)
+    if bool((seen != weight.numel() / seen.shape[1 - weight.ndim]).any()):
+        transposed = step.name.startswith("conv_transpose")
+        _keep(
+            f"{step} would need a bias for each position"
+            if transposed
+            else f"{step} pads with zeros, which are not corrected"
+        )

@@ -1,42 +1,37 @@
-r"""The algebra: frozen corrections that follow each other, and layers that take them up.
+r"""Layers that take up corrections: new weights, and no BatchNorm.
 
 A layer y = W x + c between the corrections (r₁, s₁) before it and (r₂, s₂) after it is
 
     W' = r₂ ∘ W ∘ r₁,      c' = r₂ ∘ (c + Σ W s₁) + s₂
 
 with r₁ along the input channels of W, r₂ along its output channels, and the sum over
-input channels and positions of the kernel. All of it in float64.
+input channels and positions of the kernel. All of it in float64, rounded once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from batchcorr.bridge._fold.trace import LAYERS, rest_of
 from batchcorr.bridge._running import wide
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["chain", "layer_weights", "one_map"]
+    from batchcorr.bridge._fold.plan import Plan
+    from batchcorr.models.location_scale import LocationScale
+
+__all__ = ["add_biases", "layer_weights", "rewrite"]
 
 
-def one_map(scale: Tensor, shift: Tensor) -> LocationScale:
-    """The correction of one batch with a scale and a shift for each channel."""
-    none = scale.new_empty((0, scale.shape[0]))
-    return LocationScale(scale[None, :], shift[None, :], none, none)
-
-
-def chain(first: LocationScale, then: LocationScale) -> LocationScale:
-    """The one correction that does what two do, one after the other."""
-    return one_map(
-        (then.scale * first.scale)[0], (then.scale * first.shift + then.shift)[0]
-    )
+KINDS: Any = tuple(LAYERS.values())
 
 
 def layer_weights(
     weight: Tensor,
-    bias: Tensor | None,
+    bias: Tensor,
     before: LocationScale | None,
     after: LocationScale | None,
     *,
@@ -52,7 +47,7 @@ def layer_weights(
     if transposed:
         blocks = blocks.transpose(1, 2)
     _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
-    constant = blocks.new_zeros(groups * n_out) if bias is None else wide(bias.detach())
+    constant = wide(bias.detach())
     if before is not None:
         shift = before.shift.reshape(groups, 1, n_in, 1)
         constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
@@ -63,3 +58,47 @@ def layer_weights(
     if transposed:
         blocks = blocks.transpose(1, 2)
     return blocks.reshape(weight.shape), constant
+
+
+def add_biases(model: nn.Module) -> set[str]:
+    """Give every layer without a bias one of zeros, to see whether its forward uses it."""
+    added = set()
+    layer: Any
+    for name, layer in model.named_modules():
+        if not isinstance(layer, KINDS):
+            continue
+        weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
+        if weight is not None and bias is None:
+            transposed = getattr(layer, "transposed", False)
+            zeros = weight.new_zeros(layer.out_channels if transposed else len(weight))
+            layer.bias = nn.Parameter(zeros, requires_grad=weight.requires_grad)
+            added.add(name)
+    return added
+
+
+def rewrite(model: nn.Module, plan: Plan, added: set[str]) -> None:
+    """Change the layers of a model as planned."""
+    changed = plan.before.keys() | plan.after.keys()
+    layer: Any
+    for name in added - changed:
+        layer = model.get_submodule(name)
+        layer.bias = None
+    for name in changed:
+        layer = model.get_submodule(name)
+        weight, bias = layer_weights(
+            layer.weight,
+            layer.bias,
+            plan.before.get(name),
+            plan.after.get(name),
+            groups=getattr(layer, "groups", 1),
+            transposed=getattr(layer, "transposed", False),
+        )
+        for key, value in (("weight", weight), ("bias", bias)):
+            old = getattr(layer, key)
+            new = nn.Parameter(value.to(old), requires_grad=old.requires_grad)
+            setattr(layer, key, new)
+    gone = {model.get_submodule(name) for name in plan.folded}
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child in gone:
+                parent._modules[key] = rest_of(child).eval()
