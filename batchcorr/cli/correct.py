@@ -12,7 +12,7 @@ from batchcorr.cli import options
 from batchcorr.cli.arguments import arguments, memory_bytes
 from batchcorr.cli.console import reporting, say, working
 from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
-from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.working import interruptible
 from batchcorr.cli.missing import Missing, drop_missing, note_left_out
 from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import (

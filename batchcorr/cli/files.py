@@ -18,7 +18,7 @@ import typer
 from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr._files.hdf5 import new_hdf5
 from batchcorr.cli.console import working
-from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.working import interruptible
 from batchcorr.errors import BatchCorrError, FileError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from batchcorr._files.atomic import replacing
 from batchcorr.cli.console import working
 from batchcorr.cli.files import TABLES, ending, writing
-from batchcorr.cli.interrupt import interruptible
+from batchcorr.cli.working import interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
