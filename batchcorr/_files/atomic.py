@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchcorr._files.leftovers import OLD, clean, delete, prefix_of
+from batchcorr._files.leftovers import OLD, clean, delete
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         msg = f"{target} is a folder: give the name of a file to write."
         raise FileError(msg)
-    clean(target)
+    prefix = clean(target)
     try:
         handle, name = tempfile.mkstemp(
-            prefix=prefix_of(target), suffix=target.suffix, dir=target.parent
+            prefix=prefix, suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
         raise _not_writable(target, error) from error
@@ -68,12 +68,10 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         If nothing can be written beside the target.
     """
     target = Path(target).resolve()
-    clean(target)
+    prefix = clean(target)
     try:
         part = Path(
-            tempfile.mkdtemp(
-                prefix=prefix_of(target), suffix=target.suffix, dir=target.parent
-            )
+            tempfile.mkdtemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
         )
     except OSError as error:
         raise _not_writable(target, error) from error

@@ -17,18 +17,13 @@ from zlib import crc32
 
 from batchcorr.errors import FileWarning, some, warn
 
-__all__ = ["OLD", "clean", "delete", "prefix_of"]
+__all__ = ["OLD", "clean", "delete"]
 
 OLD = ".old"
 """What ends the name of a folder that was moved aside."""
 
 
-def prefix_of(target: Path) -> str:
-    """How the name of a file begins that this process writes in place of `target`."""
-    return f".{target.stem}-{_host()}-{os.getpid()}-"
-
-
-def clean(target: Path) -> None:
+def clean(target: Path) -> str:
     """Delete what processes left that were killed while they wrote `target`.
 
     A folder that was moved aside for a new one that did not come is moved back.
@@ -38,18 +33,23 @@ def clean(target: Path) -> None:
     target
         The file or folder that is to be written.
 
+    Returns
+    -------
+    How the name of a file begins that this process writes in place of `target`.
+
     Warns
     -----
     FileWarning
         Names what is of another machine, of which nobody here knows who is at work, and
         what may not be deleted.
     """
+    prefix = f".{target.stem}-{_host()}-{os.getpid()}-"
     stem, suffix = re.escape(target.stem), re.escape(target.suffix)
     name = re.compile(rf"\.{stem}-([0-9a-f]{{8}})-(\d+)-\w{{8}}{suffix}(\{OLD})?")
     try:
         names = sorted(path.name for path in target.parent.iterdir())
     except OSError:  # writing there will say why
-        return
+        return prefix
     kept = []
     for match in filter(None, map(name.fullmatch, names)):
         left = target.with_name(match[0])
@@ -69,6 +69,7 @@ def clean(target: Path) -> None:
             "is at work."
         )
         warn(msg, FileWarning)
+    return prefix
 
 
 def delete(path: Path) -> None:

@@ -26,7 +26,7 @@ from batchcorr.cli import (
     report,
     sites,
 )
-from batchcorr.cli.console import complain, debugging, err, out
+from batchcorr.cli.console import complain, debugging, err, out, reporting
 from batchcorr.cli.normalizing import METHODS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Commands(TyperGroup):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _telling_wrong_usage():
+        with _telling_wrong_usage(), reporting():
             return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -11,9 +11,18 @@ import typer
 from batchcorr.errors import MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["ELSEWHERE", "arguments", "kept", "memory_bytes", "parameters"]
+__all__ = [
+    "ELSEWHERE",
+    "arguments",
+    "kept",
+    "memory_bytes",
+    "only_options",
+    "parameters",
+]
 
 ELSEWHERE = {"batch_column", "copy", "covariate_columns", "formula"}
 """Parameters of estimators that are options of the commands, or senseless for files."""
@@ -72,6 +81,7 @@ def arguments(
     formula: str | None,
     nuisances: list[str] | None,
     reference: str | None,
+    subject: str | None,
     settings: list[str] | None,
 ) -> dict[str, Any]:
     """Return the options as arguments of the AnnData functions; unset ones left out.
@@ -106,11 +116,22 @@ def arguments(
     given |= kept(covariates, formula)
     if nuisances:
         given["nuisance"] = nuisances
+    if subject is not None:
+        given["subject"] = subject
     chosen = dict(_setting(kind, text) for text in settings or [])
     for name in chosen.keys() & given.keys():
         msg = f"{name!r} means something else to this command and cannot be set."
         raise typer.BadParameter(msg, param_hint="--set")
     return given | chosen
+
+
+def only_options(ctx: typer.Context, allowed: Collection[str], why: str) -> None:
+    """Refuse, as wrong usage, every option of a command but some (by parameter)."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT" and name not in allowed:
+            raise typer.BadParameter(why, param_hint=parameter.opts[0])
 
 
 def _setting(kind: type[Corrector], text: str) -> tuple[str, Any]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
-from batchcorr.cli.console import out, reporting, working
-from batchcorr.cli.files import check_kind, check_target, write_json
-from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
+from batchcorr.cli.console import new_table, out, print_table
+from batchcorr.cli.files import check_target
+from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
+from batchcorr.cli.working import working
+from batchcorr.cli.writing import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +32,6 @@ WIDTH = 88
 ROWS, COLUMNS = 20, 8
 """What is shown of a covariate by batch."""
 
-Json = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write all that was found for programs: .json."
-    ),
-]
-
 
 def audit(
     source: options.Source,
@@ -54,7 +47,7 @@ def audit(
         float, typer.Option(metavar="RATE", help="False positives that are wanted.")
     ] = 0.05,
     layer: options.LayerRead = None,
-    json_file: Json = None,
+    json_file: options.Json = None,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
@@ -70,30 +63,25 @@ def audit(
     batchcorr audit in.h5ad --batch day --covariate age --test group
     batchcorr audit genes.csv --samples sheet.csv --batch day --test group
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_data(source, tables)
-    check_one_matrix(source, "--layer", layer)
-    given = kept(covariates, formula)
+    files = Source.of_options(
+        source, samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
+    )
+    if json_file is not None:
+        check_target(json_file, (".json",), [source, samples], force=force)
     if not 0 < alpha < 1:
         msg = f"a rate lies between 0 and 1, and {alpha:g} does not."
         raise typer.BadParameter(msg, param_hint="--alpha")
-    if json_file is not None:
-        check_kind(json_file, (".json",))
-    with reporting():
-        if json_file is not None:
-            check_target(json_file, [source, samples], force=force)
-        adata, _ = open_data(source, tables)
-        import batchcorr as bc
+    given = kept(covariates, formula)
+    adata, _ = files.open()
+    import batchcorr as bc
 
-        with working("Looking at the design"):
-            found = bc.tl.audit(
-                adata, batch, test=test, alpha=alpha, layer=layer, **given
-            )
-        text = f"{source}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
-        out.print(Text(f"{text}{len(found.batches)} batches.", style="bold"))
-        _show(found, test)
-        if json_file is not None:
-            write_json(json_file, found.to_dict())
+    with working("Looking at the design"):
+        found = bc.tl.audit(adata, batch, test=test, alpha=alpha, layer=layer, **given)
+    text = f"{source}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
+    out.print(Text(f"{text}{len(found.batches)} batches.", style="bold"))
+    _show(found, test)
+    if json_file is not None:
+        write_json(json_file, found.to_dict())
     if found.blocks:
         raise typer.Exit(BLOCKED)
 
@@ -118,30 +106,22 @@ def _show(found: Audit, test: str | None) -> None:
 def _show_rates(found: Audit, test: str | None) -> None:
     levels = found.predicted.get("level")
     worst = "" if levels is None else f", worst for {levels.iloc[0]}"
-    out.print()
-    heading = f"A test of {test} at {100 * found.alpha:g}%{worst}"
-    out.print(Text(heading, style="bold"))
-    table = _table("values that are tested", "false positives", "effect if not kept")
+    table = new_table("values that are tested", "false positives", "effect if not kept")
     for road, row in found.predicted.iterrows():
-        values = (
-            "as they are: batchcorr test"
-            if road == "one_step"
-            else f"corrected by {road}"
-        )
+        one_step = road == "one_step"
+        values = "as they are: batchcorr test" if one_step else f"corrected by {road}"
         rates = (row["false_positive_rate"], row["effect_kept"])
         table.add_row(Text(values), *(f"{rate:.1%}" for rate in rates))
-    out.print(Padding(table, (0, 2), expand=False))
+    print_table(table, f"A test of {test} at {100 * found.alpha:g}%{worst}")
 
 
 def _show_table(heading: str, frame: pd.DataFrame) -> None:
     """Print a row a batch, as far as there is room."""
-    out.print()
-    out.print(Text(heading, style="bold"))
     shown = frame.iloc[:ROWS, :COLUMNS]
-    table = _table("batch", *map(str, shown.columns))
+    table = new_table("batch", *map(str, shown.columns))
     for batch, row in shown.iterrows():
         table.add_row(Text(str(batch)), *map(_cell, row))
-    out.print(Padding(table, (0, 2), expand=False))
+    print_table(table, heading)
     rows, columns = frame.shape[0] - len(shown), frame.shape[1] - shown.shape[1]
     if rows or columns:
         more = f"and {rows} more batches, {columns} more levels: all are in --json."
@@ -153,11 +133,3 @@ def _cell(value: float) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if value else "·"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
-    table.add_column(Text(first))
-    for header in others:
-        table.add_column(Text(header), justify="right")
-    return table

@@ -10,9 +10,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from batchcorr._files.atomic import replacing
-from batchcorr.cli.console import out, reporting, say, working
-from batchcorr.cli.files import check_target, writing
+from batchcorr.cli.console import out, say
+from batchcorr.cli.files import check_place
+from batchcorr.cli.working import working
+from batchcorr.cli.writing import writing
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
@@ -49,28 +50,27 @@ def bridge(
     Seven claims on small networks and on 57 bladder-cancer arrays, in about a
     minute; needs torch. The exit code is 1 if a claim does not hold.
     """
-    with reporting():
-        from batchcorr.bridge import claims
-        from batchcorr.pl._matplotlib import require_matplotlib
+    from batchcorr.bridge import claims
+    from batchcorr.pl._matplotlib import require_matplotlib
 
-        targets = _targets(figures, force=force)
+    targets = _targets(figures, force=force)
+    if figures is not None:
+        require_matplotlib()
+        figures.mkdir(exist_ok=True)
+    from batchcorr import datasets
+
+    arrays = datasets.bladder()
+    measuring = claims.measure(arrays.X, arrays.obs["batch"].tolist())
+    found = []
+    for number, name in enumerate(NAMES, start=1):
+        with working(f"Measuring claim {number} of {len(NAMES)}: {name}"):
+            claim = next(measuring)
+        _show(number, claim)
         if figures is not None:
-            require_matplotlib()
-            figures.mkdir(exist_ok=True)
-        from batchcorr import datasets
-
-        arrays = datasets.bladder()
-        measuring = claims.measure(arrays.X, arrays.obs["batch"].tolist())
-        found = []
-        for number, name in enumerate(NAMES, start=1):
-            with working(f"Measuring claim {number} of {len(NAMES)}: {name}"):
-                claim = next(measuring)
-            _show(number, claim)
-            if figures is not None:
-                with writing(targets[name]), replacing(targets[name]) as part:
-                    claim.figure().savefig(part, format="png", dpi=DPI)
-            found.append(claim)
-        _conclude(found, figures)
+            with writing(targets[name]) as part:
+                claim.figure().savefig(part, format="png", dpi=DPI)
+        found.append(claim)
+    _conclude(found, figures)
 
 
 def _targets(folder: Path | None, *, force: bool) -> dict[str, Path]:
@@ -81,14 +81,14 @@ def _targets(folder: Path | None, *, force: bool) -> dict[str, Path]:
         msg = f"{folder} is a file: give a folder for the figures."
         raise FileError(msg)
     if not folder.exists():
-        check_target(folder, [], force=False)
+        check_place(folder, [], force=False)
     targets = {
         name: folder / f"{number}_{name}.png"
         for number, name in enumerate(NAMES, start=1)
     }
     if folder.exists():
         for target in targets.values():
-            check_target(target, [], force=force)
+            check_place(target, [], force=force)
     return targets
 
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from batchcorr.cli.words import as_typed
@@ -28,7 +30,17 @@ if TYPE_CHECKING:
 
     from rich.console import ConsoleOptions, RenderableType
 
-__all__ = ["complain", "debugging", "err", "note", "out", "reporting", "say", "working"]
+__all__ = [
+    "complain",
+    "debugging",
+    "err",
+    "new_table",
+    "note",
+    "out",
+    "print_table",
+    "reporting",
+    "say",
+]
 
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that move the cursor, color the text or turn its direction."""
@@ -89,19 +101,29 @@ def reporting() -> Iterator[None]:
             raise typer.Exit(1) from error
 
 
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show on a terminal what is being done."""
-    if err.is_terminal:
-        with err.status(Text(f"{what} …")):
-            yield
-    else:
-        yield
+def say(*lines: str, remark: str = "") -> None:
+    """Print results, each as one line, however long: the terminal wraps it."""
+    for text in lines:
+        out.print(Text(_one_line(text)), soft_wrap=True)
+    if remark:
+        out.print(Text(_one_line(remark), style="dim"), soft_wrap=True)
 
 
-def say(text: str, style: str = "") -> None:
-    """Print a result as one line, however long: the terminal wraps it."""
-    out.print(Text(_one_line(text), style=style), soft_wrap=True)
+def new_table(first: str, *others: str) -> Table:
+    """A table without lines: labels in the first column, numbers in the others."""
+    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
+    table.add_column(Text(first))
+    for header in others:
+        table.add_column(Text(header), justify="right" if header else "left")
+    return table
+
+
+def print_table(table: Table, heading: str = "") -> None:
+    """Print a table, after a blank line under a heading."""
+    if heading:
+        out.print()
+        out.print(Text(heading, style="bold"))
+    out.print(Padding(table, (0, 2), expand=False))
 
 
 def note(text: str) -> None:

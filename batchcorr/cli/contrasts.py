@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
 
 __all__ = ["Pair", "compared", "read_test"]
 
@@ -17,8 +19,7 @@ Pair = tuple[str, str, str]
 
 def read_test(
     text: str,
-    columns: Iterable[str],
-    levels_of: Callable[[str], Iterable[object]],
+    columns: Mapping[str, Iterable[object]] | pd.DataFrame,
     where: str = "column of obs (or SHEET)",
 ) -> str | Pair:
     """A column, or a column with the two levels that are compared.
@@ -28,8 +29,8 @@ def read_test(
     text
         ``column`` or ``column:A-B``. Names may hold a colon, and levels a dash: what the
         samples have decides.
-    columns, levels_of
-        The columns there are, and the levels of one of them.
+    columns
+        The columns there are, and what is in them.
     where
         What they are called in messages.
 
@@ -42,10 +43,12 @@ def read_test(
 
     Examples
     --------
-    >>> read_test("group:ill-well", ["group"], lambda column: ["ill", "well"])
+    >>> read_test("group:ill-well", {"group": ["ill", "well"]})
     ('group', 'ill', 'well')
     """
-    known = list(columns)
+    import pandas as pd
+
+    known = list(map(str, columns))
     if text in known:
         return text
     named = [name for name in known if text.startswith(f"{name}:")]
@@ -55,7 +58,8 @@ def read_test(
         raise MissingKeyError(msg)
     column = max(named, key=len)
     pair = text.removeprefix(f"{column}:")
-    levels = sorted({str(level) for level in levels_of(column)})
+    labels = pd.Series(list(columns[column]), dtype=object)
+    levels = sorted(set(map(str, labels.dropna())))
     cuts = [k for k, letter in enumerate(pair) if letter == "-"]
     ways = [(pair[:k].strip(), pair[k + 1 :].strip()) for k in cuts]
     possible = [way for way in ways if set(way) <= set(levels)]

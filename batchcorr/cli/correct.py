@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from batchcorr._files.atomic import replacing, replacing_folder
 from batchcorr.cli import options
 from batchcorr.cli.arguments import arguments, memory_bytes
-from batchcorr.cli.console import reporting, say, working
-from batchcorr.cli.files import DATA, check_kind, check_target, is_table, writing
-from batchcorr.cli.working import interruptible
-from batchcorr.cli.missing import Missing, drop_missing, note_left_out
+from batchcorr.cli.console import say
+from batchcorr.cli.files import DATA, check_target
+from batchcorr.cli.missing import drop_missing
 from batchcorr.cli.normalizing import Normalization, normalize
-from batchcorr.cli.samples import (
-    TableOptions,
-    check_data,
-    check_one_matrix,
-    open_data,
-    save_data,
-)
+from batchcorr.cli.samples import Source, save
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from anndata import AnnData
 
-    from batchcorr.outofcore.correct import FileCorrection
+    from batchcorr._anndata.step import Place
+    from batchcorr.outofcore.source import Resources
 
-__all__ = ["check_options", "correct", "tell"]
+__all__ = ["columns_used", "correct", "described"]
 
 DEFAULT_MEMORY = "2GiB"
 
@@ -51,7 +42,7 @@ def correct(
     formula: options.Formula = None,
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
-    missing: Missing = "error",
+    missing: options.Missing = "error",
     subject: options.Subject = None,
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
@@ -70,101 +61,91 @@ def correct(
     batchcorr correct in.h5ad out.h5ad --batch day --covariate cell_type
     batchcorr correct genes.csv out.csv --samples sheet.csv --batch day
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_options(source, tables, target, layer, key_added, compress=compress)
     normalization = Normalization.of_options(
         log_normalize, method, quantile=quantile_normalize
     )
-    stream = memory is not None or scheduler is not None
-    if stream and quantile_normalize:
+    stream = {"--memory": memory, "--scheduler": scheduler}
+    files = Source.of_options(
+        source,
+        samples,
+        sample_column,
+        sep,
+        decimal,
+        of_anndata={"--layer": layer} | stream,
+    )
+    check_target(
+        target,
+        DATA,
+        [source, samples],
+        force=force,
+        compress=compress,
+        of_anndata={"--key-added": key_added} | stream,
+    )
+    given = arguments(
+        method,
+        batch=batch,
+        covariates=covariates,
+        formula=formula,
+        nuisances=nuisances,
+        reference=reference,
+        subject=subject,
+        settings=settings,
+    )
+    if any(stream.values()):
+        _check_streams(normalization, missing)
+        from batchcorr._anndata.step import Place
+        from batchcorr.outofcore.source import Resources
+
+        given |= {"missing": missing, "log_normalize": normalization.log is not None}
+        resources = Resources(memory_bytes(memory or DEFAULT_MEMORY), scheduler)
+        place = Place(layer, key_added, dense)
+        adata = _stream(source, target, resources, place, given, compress=compress)
+        lines, remark = described(adata, target, key_added or layer)
+    else:
+        from batchcorr import pp
+
+        adata, layout = files.open()
+        adata, left_out = drop_missing(adata, given, missing)
+        _, layer = normalize(adata, normalization, layer, key_added)
+        pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
+        lines, remark = described(adata, target, key_added or layer, left_out)
+        save(adata, target, layout, layer=layer, compress=compress)
+    say(*lines, remark=remark)
+
+
+def _check_streams(normalization: Normalization, missing: str) -> None:
+    """Refuse, as wrong usage, what is not done in blocks."""
+    if normalization.quantile:
         msg = "this needs the whole matrix in memory: leave out --memory, --scheduler."
         raise typer.BadParameter(msg, param_hint="--quantile-normalize")
-    if stream and log_normalize not in {None, "total"}:
+    if normalization.log not in {None, "total"}:
         msg = (
             "in blocks, samples are scaled by their total: give --log-normalize alone."
         )
         raise typer.BadParameter(msg, param_hint="--log-normalize")
-    for path in (source, target):
-        check_one_matrix(path, "--memory", memory)
-        check_one_matrix(path, "--scheduler", scheduler)
-    allowed = memory_bytes(DEFAULT_MEMORY if memory is None else memory)
-    with reporting():
-        check_target(target, [source, samples], force=force)
-        given = arguments(
-            method,
-            batch=batch,
-            covariates=covariates,
-            formula=formula,
-            nuisances=nuisances,
-            reference=reference,
-            settings=settings,
-        )
-        if subject is not None:
-            given["subject"] = subject
-        if stream:
-            if missing == "drop":
-                msg = "samples of files are not left out in blocks: error or level."
-                raise typer.BadParameter(msg, param_hint="--missing")
-            given["missing"] = missing
-            from batchcorr._anndata.step import Place
-            from batchcorr.outofcore.correct import fit_file
-            from batchcorr.outofcore.source import Resources
-
-            fit = partial(
-                fit_file,
-                source,
-                resources=Resources(allowed, scheduler),
-                place=Place(layer, key_added, dense),
-                log_normalize=log_normalize is not None,
-                **given,
-            )
-            adata = _stream(fit, source, target, compress=compress)
-            tell(adata, target, key_added or layer)
-            return
-        from batchcorr import pp
-
-        adata, layout = open_data(source, tables)
-        adata, left_out = drop_missing(adata, given, missing)
-        _, layer = normalize(adata, normalization, layer, key_added)
-        pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)
-        note_left_out(adata, key_added or layer or "X", left_out)
-        save_data(adata, target, layout, layer=layer, compress=compress)
-        tell(adata, target, key_added or layer)
-
-
-def check_options(
-    source: Path,
-    tables: TableOptions,
-    target: Path,
-    layer: str | None,
-    key_added: str | None,
-    *,
-    compress: bool,
-) -> None:
-    """Refuse, as wrong usage, options that do not go with these kinds of files."""
-    check_data(source, tables)
-    check_kind(target, DATA)
-    check_one_matrix(source, "--layer", layer)
-    check_one_matrix(target, "--key-added", key_added)
-    if compress and is_table(target):
-        msg = f"a table is packed if its name ends in .gz, such as {target.name}.gz."
-        raise typer.BadParameter(msg, param_hint="--compress")
+    if missing == "drop":
+        msg = "samples of files are not left out in blocks: error or level."
+        raise typer.BadParameter(msg, param_hint="--missing")
 
 
 def _stream(
-    fit: Callable[[], FileCorrection], source: Path, target: Path, *, compress: bool
+    source: Path,
+    target: Path,
+    resources: Resources,
+    place: Place,
+    given: dict[str, Any],
+    *,
+    compress: bool,
 ) -> AnnData:
     """Correct from file to file; all that the new one holds but matrices."""
-    with working(f"Learning from {source}"), interruptible():
-        fitted = fit()
-    replace = replacing_folder if target.suffix.lower() == ".zarr" else replacing
+    from batchcorr.cli.working import working
+    from batchcorr.cli.writing import writing
+    from batchcorr.outofcore.correct import fit_file
+
+    with working(f"Learning from {source}"):
+        fitted = fit_file(source, resources=resources, place=place, **given)
     try:
-        with (
-            working(f"Writing {target}"),
-            writing(target),
-            replace(target) as part,
-            interruptible(),
-        ):
+        with writing(target) as part:
             fitted.write(part, compress=compress)
     finally:
         fitted.close()
@@ -191,19 +172,26 @@ def columns_used(summary: dict[str, Any]) -> str:
     return text
 
 
-def tell(adata: AnnData, target: Path, layer: str | None) -> None:
-    """Say what is in the file, from the record that is in it too."""
+def described(
+    adata: AnnData, target: Path, layer: str | None, left_out: int = 0
+) -> tuple[list[str], str]:
+    """What is in the file, and a remark, from the record that is in it too.
+
+    The record is given the number of samples that were left out.
+    """
     from batchcorr._anndata import records
 
-    record = records.read(adata, records.key_of(layer)) or {}
+    key = records.key_of(layer)
+    record = records.read(adata, key) or {}
+    if left_out:
+        records.write(adata, key, record | {"samples_left_out": left_out})
     where = "X" if layer is None else f"layer {layer!r}"
     text = f"Wrote {target}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
     text += f"{where} corrected by {record.get('method')}"
     if record.get("batches"):
         text += f" for {len(record['batches'])} batches"
-    say(f"{text}{columns_used(record)}.")
+    lines = [f"{text}{columns_used(record)}."]
     if record.get("features_unchanged"):
         text = f"{record['features_unchanged']:,} features could not be corrected, and "
-        say(f"{text}stay as they were.")
-    if record.get("note"):
-        say(record["note"], style="dim")
+        lines.append(f"{text}stay as they were.")
+    return lines, record.get("note", "")

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from batchcorr.cli.console import out, reporting, working
-from batchcorr.cli.files import check_kind, check_target, write
+from batchcorr.cli.console import new_table, out
+from batchcorr.cli.files import ANNDATA, check_target
+from batchcorr.cli.working import working
+from batchcorr.cli.writing import write_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,18 +45,17 @@ def demo(
     ComBat, and a page that shows it.
     """
     target = output or DEFAULT
-    check_kind(target)
-    with reporting():
-        page = target.with_suffix(".html")
-        for path in (target, page):
-            check_target(path, [], force=force or output is None)
-        with working("Correcting"):
-            adata, record, before, after = _correct()
-        write(adata, target, compress=True)
-        _report(adata, page)
-        _show_design(adata)
-        _show_result(record, before, after)
-        _show_next(target, page)
+    page = target.with_suffix(".html")
+    force = force or output is None
+    check_target(target, ANNDATA, [], force=force)
+    check_target(page, (".html",), [], force=force)
+    with working("Correcting"):
+        adata, record, before, after = _correct()
+    write_anndata(adata, target, compress=True)
+    _report(adata, page)
+    _show_design(adata)
+    _show_result(record, before, after)
+    _show_next(target, page)
 
 
 def _correct() -> tuple[AnnData, dict[str, Any], VarianceShare, VarianceShare]:
@@ -91,7 +91,7 @@ def _show_design(adata: AnnData) -> None:
         style="bold",
     )
     _say("The batches do not hold the same tissues, so that the two are entangled:")
-    table = _table("batch", *map(str, counts.columns), "")
+    table = new_table("batch", *map(str, counts.columns), "")
     for batch, row in counts.iterrows():
         kinds = counts.columns[row > 0]
         remarks = [f"{kinds[0]} only"] if len(kinds) == 1 else []
@@ -108,7 +108,7 @@ def _show_result(
         "ComBat removed each batch's shift and scale, and kept what goes with cancer.",
         style="bold",
     )
-    table = _table("variance of a probe explained by", "before", "after")
+    table = new_table("variance of a probe explained by", "before", "after")
     for label, name in (
         ("batch, beyond cancer", "batch_beyond_covariates"),
         ("cancer, within batches", "covariates"),
@@ -138,14 +138,6 @@ def _show_next(target: Path, page: Path) -> None:
         "import batchcorr as bc          the same in Python: bc.pp.combat(adata, …)",
     ):
         out.print(f"  {line}", soft_wrap=True)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
-    table.add_column(first)
-    for header in others:
-        table.add_column(header, justify="right" if header else "left")
-    return table
 
 
 def _say(text: str, *, label: str = "", style: str = "") -> None:

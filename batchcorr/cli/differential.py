@@ -6,28 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from batchcorr.cli import options
-from batchcorr.cli.arguments import kept
-from batchcorr.cli.console import out, reporting, say, working
+from batchcorr.cli.arguments import kept, only_options
+from batchcorr.cli.console import new_table, print_table, say
 from batchcorr.cli.contrasts import Pair, compared, read_test
-from batchcorr.cli.files import SOURCES, TABLES, check_kind, check_target
-from batchcorr.cli.normalizing import METHODS, Normalization, normalize
-from batchcorr.cli.samples import (
-    Layout,
-    TableOptions,
-    check_data,
-    check_one_matrix,
-    open_data,
-)
+from batchcorr.cli.files import SOURCES, TABLES, check_target, kind_of
+from batchcorr.cli.normalizing import Normalization, normalize
+from batchcorr.cli.samples import Layout, Source
+from batchcorr.cli.working import working
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
 
 __all__ = ["differential"]
@@ -93,6 +84,7 @@ Voom = Annotated[
 
 
 def differential(
+    ctx: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -149,63 +141,47 @@ def differential(
         --test group --voom
     batchcorr test site*.npz results.csv --test group    # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    normalization = Normalization.of_options(log_normalize, quantile=False)
     sources, target = _files(paths)
     settings: dict[str, Any] = {
         "trend": trend,
         "robust": robust,
         "equal_variances": not unequal_variances,
     }
-    if _are_moments(sources):
-        of_samples = {
-            "--batch": batch,
-            "--covariate": covariates,
-            "--formula": formula,
-            "--nuisance": nuisances,
-            "--weights": weights,
-            "--subject": subject,
-            "--voom": voom,
-            "--layer": layer,
-            "--log-normalize": log_normalize,
-            "--samples": samples,
-            "--sample-column": sample_column,
-            "--sep": sep,
-            "--decimal": decimal,
-        }
-        _refuse_of_samples(of_samples)
-        with reporting():
-            check_target(target, sources, force=force)
-            _test_sites(sources, target, tested, settings)
+    if sources[0].suffix.lower() == MOMENTS:
+        only_options(
+            ctx,
+            {"paths", "tested", "trend", "robust", "unequal_variances", "force"},
+            "moments are tested as they are: all batches and covariates of their schema "
+            "are in the model.",
+        )
+        check_target(target, TABLES, sources, force=force)
+        _test_sites(sources, target, tested, settings)
         return
-    source = sources[0]
-    check_data(source, tables)
-    check_one_matrix(source, "--layer", layer)
+    normalization = Normalization.of_options(log_normalize, voom=voom)
+    files = Source.of_options(
+        sources[0], samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
+    )
+    check_target(target, TABLES, [*sources, samples], force=force)
     if not batch:
         msg = "samples need it: the column that holds the batch."
         raise typer.BadParameter(msg, param_hint="--batch")
     settings |= {"weights": weights, "subject": subject, "voom": voom or False}
     settings |= {"nuisance": nuisances, **kept(covariates, formula)}
-    _check_counts(voom, log_normalize)
-    with reporting():
-        check_target(target, [source, samples], force=force)
-        adata, layout = open_data(source, tables)
-        test = read_test(
-            tested, map(str, adata.obs), lambda key: adata.obs[key].dropna()
-        )
-        _, layer = normalize(adata, normalization, layer)
-        import batchcorr as bc
+    key = batch[0] if len(batch) == 1 else batch
+    adata, layout = files.open()
+    test = read_test(tested, adata.obs)
+    _, layer = normalize(adata, normalization, layer)
+    import batchcorr as bc
 
-        key = batch[0] if len(batch) == 1 else batch
-        with working("Testing"):
-            table = bc.tl.differential(adata, key, test, layer=layer, **settings)
-        _write(table, target, layout)
-        text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
-        say(f"{text}{adata.n_obs:,} samples, {some(batch)} in the model.")
-        _show(table, *compared(test, _levels(adata.obs, test)))
-        correlation = table.attrs.get("subject_correlation")
-        if correlation is not None:
-            say(f"Samples of one {subject} correlate by {correlation:.3f}.")
+    with working("Testing"):
+        table = bc.tl.differential(adata, key, test, layer=layer, **settings)
+    _write(table, target, layout)
+    text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
+    say(f"{text}{adata.n_obs:,} samples, {some(batch)} in the model.")
+    _show(table, *compared(test, _levels(adata.obs, test)))
+    correlation = table.attrs.get("subject_correlation")
+    if correlation is not None:
+        say(f"Samples of one {subject} correlate by {correlation:.3f}.")
 
 
 def _test_sites(
@@ -215,13 +191,12 @@ def _test_sites(
     import batchcorr as bc
 
     given = [bc.SiteMoments.load(path) for path in sites]
-    covariates = given[0].schema.covariates
+    schema = given[0].schema
     levels = {
-        name: None if isinstance(found, str) else list(found)
-        for name, found in covariates.items()
+        name: () if isinstance(found, str) else tuple(found)
+        for name, found in schema.covariates.items()
     }
-    where = "covariate of the sites' schema"
-    test = read_test(tested, levels, lambda key: levels[key] or (), where)
+    test = read_test(tested, levels, "covariate of the sites' schema")
     with working("Testing"):
         table = bc.sites.differential(sites, test, **settings)
     _write(table, target, None)
@@ -232,9 +207,9 @@ def _test_sites(
     text += (
         f"{len(sites)} {'site' if len(sites) == 1 else 'sites'} over {rows:,} samples"
     )
-    say(f"{text}, {given[0].schema.batch_key} in the model.")
+    say(f"{text}, {schema.batch_key} in the model.")
     column = test if isinstance(test, str) else test[0]
-    _show(table, *compared(test, levels[column]))
+    _show(table, *compared(test, levels[column] or None))
 
 
 def _files(paths: list[Path]) -> tuple[list[Path], Path]:
@@ -243,41 +218,14 @@ def _files(paths: list[Path]) -> tuple[list[Path], Path]:
     if not sources:
         msg = f"{target} is the only file: name the table to write after it."
         raise typer.BadParameter(msg, param_hint="OUT")
-    check_kind(target, tuple(TABLES))
-    for path in sources:
-        check_kind(path, (*SOURCES, MOMENTS))
-    if len(sources) > 1 and not _are_moments(sources):
+    kinds = {kind_of(path, (*SOURCES, MOMENTS)) for path in sources}
+    if len(sources) > 1 and kinds != {MOMENTS}:
         msg = (
             f"{some(sources)} are {len(sources)} files, and samples of one are tested: "
             "join them before; or make moments of each, with batchcorr moments."
         )
         raise typer.BadParameter(msg, param_hint="IN")
     return sources, target
-
-
-def _check_counts(voom: str | None, log_normalize: str | None) -> None:
-    """Refuse, as wrong usage, a method that is not there, and logarithms twice."""
-    if voom is not None and voom not in METHODS:
-        msg = f"there is no {voom!r}. Available: {', '.join(METHODS)}."
-        raise typer.BadParameter(msg, param_hint="--voom")
-    if voom is not None and log_normalize is not None:
-        msg = "voom takes logarithms itself: leave out --log-normalize."
-        raise typer.BadParameter(msg, param_hint="--voom")
-
-
-def _are_moments(sources: list[Path]) -> bool:
-    return all(path.suffix.lower() == MOMENTS for path in sources)
-
-
-def _refuse_of_samples(given: Mapping[str, object]) -> None:
-    """Refuse, as wrong usage, what sums cannot serve or their schema says."""
-    for option, value in given.items():
-        if value:
-            msg = (
-                "moments are tested as they are: all batches and covariates of their "
-                "schema are in the model."
-            )
-            raise typer.BadParameter(msg, param_hint=option)
 
 
 def _levels(obs: pd.DataFrame, test: str | Pair) -> list[object] | None:
@@ -304,10 +252,9 @@ def _write(table: pd.DataFrame, target: Path, layout: Layout | None) -> None:
 
 def _show(table: pd.DataFrame, alone: str, others: str) -> None:
     """Say how many features are found by each contrast, and in which direction."""
-    shown = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
-    shown.add_column(Text(f"features at {FDR:.0%} false discoveries"))
-    for header in ("in all", "up", "down"):
-        shown.add_column(header, justify="right")
+    shown = new_table(
+        f"features at {FDR:.0%} false discoveries", "in all", "up", "down"
+    )
     for name in map(str, table.columns):
         if not name.startswith("p_adjusted"):
             continue
@@ -319,4 +266,4 @@ def _show(table: pd.DataFrame, alone: str, others: str) -> None:
             counts += [f"{int((found & side).sum()):,}" for side in (up, ~up)]
         label = f"{level[1:-1]}{others}" if level else alone
         shown.add_row(Text(label), *counts)
-    out.print(Padding(shown, (0, 2), expand=False))
+    print_table(shown)

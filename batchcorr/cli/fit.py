@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from batchcorr.cli import options
-from batchcorr.cli.arguments import arguments
-from batchcorr.cli.console import reporting, say
-from batchcorr.cli.correct import check_options, columns_used, tell
-from batchcorr.cli.files import SOURCES, check_kind, check_target, writing
-from batchcorr.cli.missing import Missing, drop_missing
+from batchcorr.cli.arguments import arguments, only_options
+from batchcorr.cli.console import say
+from batchcorr.cli.correct import columns_used, described
+from batchcorr.cli.files import DATA, SOURCES, check_target, kind_of
+from batchcorr.cli.missing import drop_missing
 from batchcorr.cli.normalizing import Normalization, normalize, normalize_as_fitted
-from batchcorr.cli.samples import (
-    TableOptions,
-    check_data,
-    check_one_matrix,
-    open_data,
-    save_data,
-)
+from batchcorr.cli.samples import Source, save
+from batchcorr.cli.writing import writing
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from anndata import AnnData
-
     from batchcorr.estimators.base import Corrector
 
 __all__ = ["apply", "fit"]
@@ -41,6 +31,7 @@ Correction = Annotated[
 
 
 def fit(
+    ctx: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -64,7 +55,7 @@ def fit(
     formula: options.Formula = None,
     nuisances: options.Nuisances = None,
     reference: options.Reference = None,
-    missing: Missing = "error",
+    missing: options.Missing = "error",
     subject: options.Subject = None,
     layer: options.Layer = None,
     log_normalize: options.LogNormalize = None,
@@ -79,76 +70,57 @@ def fit(
     batchcorr fit genes.csv correction.npz --samples sheet.csv --batch day
     batchcorr fit site*.npz -o correction.npz        # see: batchcorr moments
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
+    sources, target = (paths, output) if output else (paths[:-1], paths[-1])
+    _check_sources(sources, target)
     normalization = Normalization.of_options(
         log_normalize, method, quantile=quantile_normalize
     )
-    sources, target = (paths, output) if output else (paths[:-1], paths[-1])
-    _check_sources(sources, target)
-    of_sites = all(_is_moments(path) for path in sources)
-    labels: dict[str, object] = {
-        "--samples": samples,
-        "--sample-column": sample_column,
-        "--sep": sep,
-        "--decimal": decimal,
-        "--batch": batch,
-        "--covariate": covariates,
-        "--formula": formula,
-        "--nuisance": nuisances,
-        "--subject": subject,
-        "--missing": None if missing == "error" else missing,
-        "--layer": layer,
-        "--log-normalize": log_normalize,
-        "--quantile-normalize": quantile_normalize,
-    }
+    of_sites = sources[0].suffix.lower() == MOMENTS
     if of_sites:
-        _check_options_of_sites(labels, must_name=force and output is None)
-    else:
-        check_data(sources[0], tables)
-        check_one_matrix(sources[0], "--layer", layer)
-    with reporting():
-        check_target(target, [*sources, samples], force=force)
-        given = arguments(
-            method,
-            batch=["batch"] if of_sites else batch,  # the schema of the sites knows it
-            covariates=covariates,
-            formula=formula,
-            nuisances=nuisances,
-            reference=reference,
-            settings=settings,
+        only_options(
+            ctx,
+            {"paths", "output", "method", "reference", "settings", "force"},
+            "moments are learned from as they are: their schema holds the labels.",
         )
-        if subject is not None:
-            given["subject"] = subject
-        if of_sites:
-            del given["batch_key"]
-            fitted, learned = _fit_sites(sources, given)
-        else:
-            of_file = partial(open_data, sources[0], tables)
-            fitted, learned = _fit_samples(
-                of_file, layer, normalization, given, missing
+        if force and output is None:
+            msg = (
+                "with --force name the correction with -o: a site could be overwritten."
             )
-        with writing(target):
-            fitted.save(target)
-        text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}"
-        text += f"{columns_used(fitted.summary())}."
-        say(text)
+            raise typer.BadParameter(msg, param_hint="CORRECTION")
+    check_target(target, (MOMENTS,), [*sources, samples], force=force)
+    given = arguments(
+        method,
+        batch=["batch"] if of_sites else batch,  # the schema of the sites knows it
+        covariates=covariates,
+        formula=formula,
+        nuisances=nuisances,
+        reference=reference,
+        subject=subject,
+        settings=settings,
+    )
+    if of_sites:
+        del given["batch_key"]
+        fitted, learned = _fit_sites(sources, given)
+    else:
+        files = Source.of_options(
+            sources[0],
+            samples,
+            sample_column,
+            sep,
+            decimal,
+            of_anndata={"--layer": layer},
+        )
+        import batchcorr as bc
 
-
-def _fit_samples(
-    read: Callable[[], tuple[AnnData, Any]],
-    layer: str | None,
-    normalization: Normalization,
-    given: dict[str, Any],
-    missing: str,
-) -> tuple[Corrector, str]:
-    """Learn from the samples of one file, and say from how many."""
-    import batchcorr as bc
-
-    adata, _ = drop_missing(read()[0], given, missing)
-    steps, layer = normalize(adata, normalization, layer)
-    fitted = bc.fit(adata, layer=layer, **given)
-    fitted.normalized_by_ = steps
-    return fitted, f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
+        adata, _ = drop_missing(files.open()[0], given, missing)
+        steps, layer = normalize(adata, normalization, layer)
+        fitted = bc.fit(adata, layer=layer, **given)
+        fitted.normalized_by_ = steps
+        learned = f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
+    with writing(target) as part:
+        fitted.save(part)
+    text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}"
+    say(f"{text}{columns_used(fitted.summary())}.")
 
 
 def _fit_sites(sites: list[Path], given: dict[str, Any]) -> tuple[Corrector, str]:
@@ -173,10 +145,8 @@ def _check_sources(sources: list[Path], target: Path) -> None:
     if not sources:
         msg = f"{target} is the only file: name the correction to write after it."
         raise typer.BadParameter(msg, param_hint="CORRECTION")
-    check_kind(target, (MOMENTS,))
-    for path in sources:
-        check_kind(path, (*SOURCES, MOMENTS))
-    files = [path for path in sources if not _is_moments(path)]
+    kinds = [kind_of(path, (*SOURCES, MOMENTS)) for path in sources]
+    files = [path for path, kind in zip(sources, kinds, strict=True) if kind != MOMENTS]
     if files and len(files) < len(sources):
         msg = (
             f"{files[0]} holds samples and {MOMENTS} files moments of sites, which do "
@@ -190,21 +160,6 @@ def _check_sources(sources: list[Path], target: Path) -> None:
             "moments of each, with batchcorr moments, and learn from these."
         )
         raise typer.BadParameter(msg, param_hint="IN")
-
-
-def _check_options_of_sites(labels: dict[str, object], *, must_name: bool) -> None:
-    """Refuse, as wrong usage, what the schema of the sites says, and a lost site."""
-    for option, given in labels.items():
-        if given:
-            msg = "moments are learned from as they are: their schema holds the labels."
-            raise typer.BadParameter(msg, param_hint=option)
-    if must_name:
-        msg = "with --force name the correction with -o: a site could be overwritten."
-        raise typer.BadParameter(msg, param_hint="CORRECTION")
-
-
-def _is_moments(path: Path) -> bool:
-    return path.suffix.lower() == MOMENTS
 
 
 def apply(
@@ -232,22 +187,30 @@ def apply(
     batchcorr apply correction.npz new.h5ad out.h5ad
     batchcorr apply correction.npz new.csv out.csv --samples sheet.csv
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_options(source, tables, target, layer, key_added, compress=compress)
-    with reporting():
-        check_target(target, [source, samples, correction], force=force)
-        import batchcorr as bc
+    files = Source.of_options(
+        source, samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
+    )
+    check_target(
+        target,
+        DATA,
+        [source, samples, correction],
+        force=force,
+        compress=compress,
+        of_anndata={"--key-added": key_added},
+    )
+    import batchcorr as bc
 
-        learned = bc.load(correction)
-        adata, layout = open_data(source, tables)
-        adata, layer = normalize_as_fitted(adata, learned, layer, key_added)
-        bc.pp.apply(
-            adata,
-            learned,
-            batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
-            layer=layer,
-            key_added=key_added,
-            dense=dense,
-        )
-        save_data(adata, target, layout, layer=layer, compress=compress)
-        tell(adata, target, key_added or layer)
+    learned = bc.load(correction)
+    adata, layout = files.open()
+    adata, layer = normalize_as_fitted(adata, learned, layer, key_added)
+    bc.pp.apply(
+        adata,
+        learned,
+        batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
+        layer=layer,
+        key_added=key_added,
+        dense=dense,
+    )
+    save(adata, target, layout, layer=layer, compress=compress)
+    lines, remark = described(adata, target, key_added or layer)
+    say(*lines, remark=remark)

@@ -1,26 +1,15 @@
-"""`--missing`: what becomes of samples whose batch or covariates are missing."""
+"""`--missing=drop`: samples whose batch or covariates are missing are left out."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from batchcorr.cli.console import say
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["Missing", "drop_missing", "note_left_out"]
-
-Missing = Annotated[
-    Literal["error", "level", "drop"],
-    typer.Option(
-        "--missing",
-        metavar="HOW",
-        help="Missing labels: error, level (of their own) or drop (the samples).",
-    ),
-]
+__all__ = ["drop_missing"]
 
 
 def drop_missing(
@@ -49,15 +38,6 @@ def drop_missing(
         )
         adata = adata[keep].copy()
     return adata, left_out
-
-
-def note_left_out(adata: AnnData, key: str, left_out: int) -> None:
-    """Add the number of samples that were left out to a record."""
-    from batchcorr._anndata import records
-
-    record = records.read(adata, key)
-    if left_out and record is not None:
-        records.write(adata, key, record | {"samples_left_out": left_out})
 
 
 def _columns(given: dict[str, Any]) -> list[str]:

@@ -41,18 +41,28 @@ class Normalization(NamedTuple):
 
     @classmethod
     def of_options(
-        cls, log: str | None, method: str = "", *, quantile: bool
+        cls,
+        log: str | None,
+        method: str = "",
+        *,
+        quantile: bool = False,
+        voom: str | None = None,
     ) -> Normalization:
         """Check the options.
 
         Raises
         ------
         typer.BadParameter
-            If there is no such method, or `method` corrects counts as they are.
+            If there is no such way to scale samples, or `method` corrects counts as they
+            are, or voom takes logarithms too.
         """
-        if log is not None and log not in METHODS:
-            msg = f"there is no {log!r}. Available: {', '.join(METHODS)}."
-            raise typer.BadParameter(msg, param_hint="--log-normalize")
+        for option, chosen in (("--log-normalize", log), ("--voom", voom)):
+            if chosen is not None and chosen not in METHODS:
+                msg = f"there is no {chosen!r}. Available: {', '.join(METHODS)}."
+                raise typer.BadParameter(msg, param_hint=option)
+        if voom is not None and log is not None:
+            msg = "voom takes logarithms itself: leave out --log-normalize."
+            raise typer.BadParameter(msg, param_hint="--voom")
         if method == "combat_seq" and (log is not None or quantile):
             hint = "--log-normalize" if log is not None else "--quantile-normalize"
             msg = "combat_seq corrects counts as they are: leave it out."

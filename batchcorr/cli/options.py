@@ -3,37 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from batchcorr.cli.normalizing import METHODS
-
-__all__ = [
-    "Batch",
-    "Compress",
-    "Covariates",
-    "Decimal",
-    "Dense",
-    "Force",
-    "Formula",
-    "KeyAdded",
-    "Layer",
-    "LayerRead",
-    "Memory",
-    "Method",
-    "Nuisances",
-    "OneBatch",
-    "QuantileNormalize",
-    "Reference",
-    "SampleColumn",
-    "Samples",
-    "Scheduler",
-    "Separator",
-    "Settings",
-    "Source",
-    "Target",
-]
 
 TABLES = "Tables"
 NORMALIZATION = "Normalization before"
@@ -112,6 +86,14 @@ Nuisances = Annotated[
         "--nuisance",
         metavar="KEY",
         help="Column of obs to remove with batch (remove_batch_effect, combat). Repeat.",
+    ),
+]
+Missing = Annotated[
+    Literal["error", "level", "drop"],
+    typer.Option(
+        "--missing",
+        metavar="HOW",
+        help="Missing labels: error, level (of their own) or drop (the samples).",
     ),
 ]
 Subject = Annotated[
@@ -199,4 +181,10 @@ Compress = Annotated[
 ]
 Force = Annotated[
     bool, typer.Option("--force", metavar="", help="Replace OUT if it exists.")
+]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write all that was found for programs: .json."
+    ),
 ]

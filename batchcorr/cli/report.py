@@ -9,10 +9,11 @@ import typer
 
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
-from batchcorr.cli.console import reporting, say, working
+from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import read_test
-from batchcorr.cli.files import SOURCES, check_kind, check_target, ending
-from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
+from batchcorr.cli.files import SOURCES, check_target, ending
+from batchcorr.cli.samples import Source
+from batchcorr.cli.working import working
 from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -85,40 +86,33 @@ def report(
     batchcorr report corrected.h5ad report.html --test group
     batchcorr report genes.csv report.html --samples sheet.csv --batch day
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_data(source, tables)
-    check_one_matrix(source, "--layer", layer)
+    of_tables = samples, sample_column, sep, decimal
     other = _file_of(corrected)
-    if other is None:
-        check_one_matrix(source, "--corrected", corrected)
-    else:
-        check_data(other, tables)
-    check_kind(target, (".html",))
+    of_anndata = {"--layer": layer, "--corrected": None if other else corrected}
+    files = Source.of_options(source, *of_tables, of_anndata=of_anndata)
+    sources = [source, other, samples]
+    check_target(target, (".html",), sources, force=force)
+    after = Source.of_options(other, *of_tables) if other else None
     given = kept(covariates, formula)
-    with reporting():
-        check_target(target, [source, other, samples], force=force)
-        adata, _ = open_data(source, tables)
-        if other is not None:
-            corrected = _beside(adata, open_data(other, tables)[0], other)
-        test = None
-        if tested is not None:
-            columns = map(str, adata.obs)
-            test = read_test(tested, columns, lambda key: adata.obs[key].dropna())
-        import batchcorr as bc
+    adata, _ = files.open()
+    if after is not None:
+        corrected = _beside(adata, after.open()[0], after.path)
+    test = read_test(tested, adata.obs) if tested is not None else None
+    import batchcorr as bc
 
-        with working("Reporting"):
-            bc.report(
-                adata,
-                target,
-                batch,
-                test=test,
-                labels=labels,
-                layer=layer,
-                corrected=corrected,
-                title=title or source.name,
-                **given,
-            )
-        say(f"Wrote {target}: open it in a browser. It needs no network.")
+    with working("Reporting"):
+        bc.report(
+            adata,
+            target,
+            batch,
+            test=test,
+            labels=labels,
+            layer=layer,
+            corrected=corrected,
+            title=title or source.name,
+            **given,
+        )
+    say(f"Wrote {target}: open it in a browser. It needs no network.")
 
 
 def _file_of(corrected: str | None) -> Path | None:

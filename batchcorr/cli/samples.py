@@ -12,20 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from batchcorr.cli.dialects import Given
-from batchcorr.cli.files import (
-    ANNDATA,
-    SOURCES,
-    TABLES,
-    check_kind,
-    is_table,
-    is_tenx,
-    read,
-    write,
-)
+from batchcorr.cli.files import ANNDATA, SOURCES, TABLES, TENX, kind_of
+from batchcorr.cli.reading import read_anndata
 from batchcorr.errors import BatchCorrWarning, InputError, MissingKeyError, some, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     import pandas as pd
@@ -34,33 +26,9 @@ if TYPE_CHECKING:
     from batchcorr.cli.dialects import Style
     from batchcorr.cli.tables import Table
 
-__all__ = [
-    "Layout",
-    "TableOptions",
-    "check_data",
-    "check_one_matrix",
-    "open_data",
-    "save_data",
-]
+__all__ = ["Layout", "Source", "save"]
 
-
-class TableOptions(NamedTuple):
-    """What the options say of tables: the sheet, its column of names, and the rest."""
-
-    sheet: Path | None = None
-    column: str | None = None
-    given: Given = Given()
-
-    @classmethod
-    def of_options(
-        cls,
-        sheet: Path | None,
-        column: str | None,
-        separator: str | None,
-        decimal: str | None,
-    ) -> TableOptions:
-        """What --samples, --sample-column, --sep and --decimal say."""
-        return cls(sheet, column, Given.of_options(separator, decimal))
+NONE: dict[str, object] = {}
 
 
 class Layout(NamedTuple):
@@ -70,105 +38,128 @@ class Layout(NamedTuple):
     style: Style
 
 
-def check_data(source: Path, options: TableOptions) -> None:
-    """Refuse, as wrong usage, a kind of file that is none, and samples without labels."""
-    check_kind(source, SOURCES)
-    sheet, column, given = options
-    if sheet is not None:
-        check_kind(sheet, tuple(TABLES))
-    if sheet is None and (is_table(source) or is_tenx(source)):
-        msg = (
-            f"{source} is a {'table' if is_table(source) else '10x matrix'}, which holds "
-            "no batches: name a table with a row for each sample, its name first."
-        )
-        raise typer.BadParameter(msg, param_hint="--samples")
-    if sheet is not None and not (is_table(source) or is_tenx(source)):
-        msg = f"{source} is an AnnData, and holds what is known of its samples in obs."
-        raise typer.BadParameter(msg, param_hint="--samples")
-    if sheet is None and (column is not None or given != Given()):
-        msg = f"{source} is an AnnData: this is said of tables."
-        hint = "--sample-column" if column is not None else "--sep, --decimal"
-        raise typer.BadParameter(msg, param_hint=hint)
+class Source(NamedTuple):
+    """A file to read, and what the options say of tables.
 
-
-def check_one_matrix(path: Path, option: str, given: object) -> None:
-    """Refuse, as wrong usage, an option that a table or 10x matrix has no place for."""
-    if given and (is_table(path) or is_tenx(path)):
-        msg = (
-            f"{path} is one matrix in memory and no more: this needs an AnnData, "
-            f"{' or '.join(ANNDATA)}."
-        )
-        raise typer.BadParameter(msg, param_hint=option)
-
-
-def open_data(source: Path, options: TableOptions) -> tuple[AnnData, Layout | None]:
-    """Read a file into memory; of a table also how it was written.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    MissingKeyError
-        If samples are not in the sheet.
-    InputError
-        If cells are no numbers, names are not unique, or it cannot be told which side
-        of a table the samples are on.
+    Attributes
+    ----------
+    path
+        The file.
+    kind
+        What it is, as `files.kind_of` says.
+    sheet, column
+        Of a table or 10x: what is known of its samples, and the column of their names.
+    given
+        What the options say of separators and decimal marks.
     """
-    sheet = options.sheet
-    if sheet is None:
-        return read(source), None
-    from batchcorr.cli.sheets import read_sheet
 
-    if is_tenx(source):
+    path: Path
+    kind: str
+    sheet: Path | None = None
+    column: str | None = None
+    given: Given = Given()
+
+    @classmethod
+    def of_options(
+        cls,
+        path: Path,
+        sheet: Path | None,
+        column: str | None,
+        separator: str | None,
+        decimal: str | None,
+        *,
+        of_anndata: Mapping[str, object] = NONE,
+    ) -> Source:
+        """IN with --samples, --sample-column, --sep and --decimal, checked.
+
+        Raises
+        ------
+        typer.BadParameter
+            If the file is of no kind that is read, samples have no labels, or options
+            do not go with the kind; `of_anndata` as for `files.kind_of`.
+        """
+        given = Given.of_options(separator, decimal)
+        kind = kind_of(path, SOURCES, of_anndata)
+        if sheet is not None:
+            kind_of(sheet, TABLES)
+        bare = kind in TABLES or kind == TENX
+        if sheet is None and bare:
+            what = "table" if kind in TABLES else "10x matrix"
+            msg = (
+                f"{path} is a {what}, which holds no batches: name a table with a row "
+                "for each sample, its name first."
+            )
+            raise typer.BadParameter(msg, param_hint="--samples")
+        if sheet is not None and not bare:
+            msg = (
+                f"{path} is an AnnData, and holds what is known of its samples in obs."
+            )
+            raise typer.BadParameter(msg, param_hint="--samples")
+        if sheet is None and (column is not None or given != Given()):
+            msg = f"{path} is an AnnData: this is said of tables."
+            hint = "--sample-column" if column is not None else "--sep, --decimal"
+            raise typer.BadParameter(msg, param_hint=hint)
+        return cls(path, kind, sheet, column, given)
+
+    def open(self) -> tuple[AnnData, Layout | None]:
+        """Read the file into memory; of a table also how it was written.
+
+        Raises
+        ------
+        FileError
+            If a file cannot be read.
+        MissingKeyError
+            If samples are not in the sheet.
+        InputError
+            If cells are no numbers, names are not unique, or it cannot be told which
+            side of a table the samples are on.
+        """
+        if self.sheet is None:
+            return read_anndata(self.path), None
+        if self.kind in TABLES:
+            return self._open_table(self.sheet)
+        from batchcorr.cli.sheets import read_sheet
         from batchcorr.cli.tenx import read_tenx
 
-        adata = read_tenx(source)
+        adata = read_tenx(self.path)
         names = list(adata.obs_names)
-        known = read_sheet(sheet, options.given, options.column, names)
-        adata.obs = _labels_of(source, names, sheet, known)
+        known = read_sheet(self.sheet, self.given, self.column, names)
+        adata.obs = _labels_of(self.path, names, self.sheet, known)
         return adata, None
-    return _open_table(source, sheet, options)
+
+    def _open_table(self, sheet: Path) -> tuple[AnnData, Layout]:
+        """Read a table and its sheet."""
+        import anndata
+        import numpy as np
+        import pandas as pd
+
+        from batchcorr.cli.annotation import sample_names, set_apart
+        from batchcorr.cli.sheets import read_sheet, require_unique
+        from batchcorr.cli.tables import read_table, to_numbers
+
+        path, table = self.path, read_table(self.path, self.given)
+        candidates = {*table.rows, *table.columns}
+        names = candidates | {*sample_names(table.columns)}
+        known = read_sheet(sheet, self.given, self.column, names)
+        if not candidates & set(known.index):  # samples are named by their BAM files
+            table = table._replace(columns=sample_names(table.columns))
+        table, annotation = set_apart(path, table, set(known.index))
+        in_columns = _in_columns(path, table, sheet, set(known.index))
+        samples, features = table.columns, table.rows
+        if not in_columns:
+            samples, features = features, samples
+        require_unique(samples, "samples", path)
+        obs = _labels_of(path, samples, sheet, known)
+        table = to_numbers(path, table)
+        adata = anndata.AnnData(
+            np.ascontiguousarray(table.cells.T if in_columns else table.cells),
+            obs=obs,
+            var=annotation.astype(str) if in_columns else pd.DataFrame(index=features),
+        )
+        return adata, Layout(in_columns, table.style)
 
 
-def _open_table(
-    source: Path, sheet: Path, options: TableOptions
-) -> tuple[AnnData, Layout]:
-    """Read a table and its sheet."""
-    import anndata
-    import numpy as np
-    import pandas as pd
-
-    from batchcorr.cli.annotation import sample_names, set_apart
-    from batchcorr.cli.sheets import read_sheet, require_unique
-    from batchcorr.cli.tables import read_table, to_numbers
-
-    table = read_table(source, options.given)
-    candidates = {*table.rows, *table.columns}
-    known = read_sheet(
-        sheet,
-        options.given,
-        options.column,
-        candidates | {*sample_names(table.columns)},
-    )
-    if not candidates & set(known.index):  # samples are named by their BAM files
-        table = table._replace(columns=sample_names(table.columns))
-    table, annotation = set_apart(source, table, set(known.index))
-    in_columns = _in_columns(source, table, sheet, set(known.index))
-    names, features = table.columns, table.rows
-    if not in_columns:
-        names, features = features, names
-    require_unique(names, "samples", source)
-    obs = _labels_of(source, names, sheet, known)
-    table = to_numbers(source, table)
-    adata = anndata.AnnData(
-        np.ascontiguousarray(table.cells.T if in_columns else table.cells),
-        obs=obs,
-        var=annotation.astype(str) if in_columns else pd.DataFrame(index=features),
-    )
-    return adata, Layout(in_columns, table.style)
-
-
-def save_data(
+def save(
     adata: AnnData,
     target: Path,
     layout: Layout | None,
@@ -180,8 +171,10 @@ def save_data(
 
     It is written as the table that was read, else as features × samples.
     """
-    if not is_table(target):
-        write(adata, target, compress=compress)
+    if target.suffix.lower() in ANNDATA:
+        from batchcorr.cli.writing import write_anndata
+
+        write_anndata(adata, target, compress=compress)
         return
     from batchcorr.cli.dialects import Style
     from batchcorr.cli.table_writing import write_table

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchcorr.cli import options
-from batchcorr.cli.console import reporting, say
-from batchcorr.cli.files import check_kind, check_target, writing
-from batchcorr.cli.samples import TableOptions, check_data, check_one_matrix, open_data
+from batchcorr.cli.console import say
+from batchcorr.cli.files import check_target, kind_of
+from batchcorr.cli.samples import Source
+from batchcorr.cli.writing import writing
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -24,17 +25,19 @@ SchemaFile = Annotated[
 ]
 
 
-def _output(kind: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(
-        "--output", "-o", metavar="FILE", help=f"File to write: {kind}."
-    )
-    return option
+SchemaOut = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help="File to write: .json."),
+]
+MomentsOut = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .npz.")
+]
 
 
 def schema(
     source: options.Source,
     *,
-    output: Annotated[Path, _output(".json")],
+    output: SchemaOut,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
@@ -61,35 +64,31 @@ def schema(
     batchcorr schema in.h5ad -o schema.json --batch run --covariate sex \\
         --units "log2 CPM" --level run=oslo
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_data(source, tables)
-    check_kind(output, (".json",))
-    with reporting():
-        check_target(output, [source, samples], force=force)
-        import batchcorr as bc
+    files = Source.of_options(source, samples, sample_column, sep, decimal)
+    check_target(output, (".json",), [source, samples], force=force)
+    import batchcorr as bc
 
-        adata, _ = open_data(source, tables)
-        made = bc.make_schema(adata, batch, units=units, covariates=covariates)
-        made = _with_levels(made, levels or [])
-        with writing(output):
-            made.save(output)
-        text = f"Wrote {output}: {len(made.features):,} features in {made.units}; "
-        text += f"batches {some(made.batches)}"
-        if made.covariates:
-            kept = (
-                f"{name} ({given if isinstance(given, str) else ', '.join(map(str, given))})"
-                for name, given in made.covariates.items()
-            )
-            text += f"; keeping {some(kept)}"
-        say(f"{text}.")
-        say("All sites need this file, and the labels of all must be in it.")
+    adata, _ = files.open()
+    made = bc.make_schema(adata, batch, units=units, covariates=covariates)
+    made = _with_levels(made, levels or [])
+    with writing(output) as part:
+        made.save(part)
+    text = f"Wrote {output}: {len(made.features):,} features in {made.units}; "
+    text += f"batches {some(made.batches)}"
+    if made.covariates:
+        kept = (
+            f"{name} ({given if isinstance(given, str) else ', '.join(map(str, given))})"
+            for name, given in made.covariates.items()
+        )
+        text += f"; keeping {some(kept)}"
+    say(f"{text}.", "All sites need this file, and the labels of all must be in it.")
 
 
 def moments(
     source: options.Source,
     *,
     schema: SchemaFile,
-    output: Annotated[Path, _output(".npz")],
+    output: MomentsOut,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
@@ -118,24 +117,22 @@ def moments(
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
     batchcorr moments in.csv --samples sheet.csv --schema schema.json -o oslo.npz
     """  # noqa: D301 - \b keeps typer from joining lines
-    tables = TableOptions.of_options(samples, sample_column, sep, decimal)
-    check_data(source, tables)
-    check_one_matrix(source, "--layer", layer)
-    check_kind(schema, (".json",))
-    check_kind(output, (".npz",))
-    with reporting():
-        check_target(output, [source, samples, schema], force=force)
-        import batchcorr as bc
+    files = Source.of_options(
+        source, samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
+    )
+    kind_of(schema, (".json",))
+    check_target(output, (".npz",), [source, samples, schema], force=force)
+    import batchcorr as bc
 
-        known = bc.Schema.load(schema)
-        adata, _ = open_data(source, tables)
-        site = bc.moments(adata, known, batch_key=batch, layer=layer, exact=exact)
-        with writing(output):
-            site.save(output)
-        held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
-        text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
-        text += f"{len(known.features):,} features, of batches {held}."
-        say(text)
+    known = bc.Schema.load(schema)
+    adata, _ = files.open()
+    site = bc.moments(adata, known, batch_key=batch, layer=layer, exact=exact)
+    with writing(output) as part:
+        site.save(part)
+    held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
+    text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
+    text += f"{len(known.features):,} features, of batches {held}."
+    say(text)
 
 
 def _with_levels(schema: Schema, given: list[str]) -> Schema:

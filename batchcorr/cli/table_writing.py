@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from batchcorr._files.atomic import replacing
-from batchcorr.cli.console import working
-from batchcorr.cli.files import TABLES, ending, writing
-from batchcorr.cli.working import interruptible
+from batchcorr.cli.files import TABLES, ending
+from batchcorr.cli.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +31,8 @@ def write_table(path: Path, table: Table) -> None:
     """Write a table; its cells may be a sparse matrix."""
     separator, corner, decimal, _ = table.style.for_file(path)
     special = '"\r\n' + (separator if TABLES[ending(path)] else f"{separator}\t #'")
-    with (
-        working(f"Writing {path}"),
-        writing(path),
-        replacing(path) as part,
-        interruptible(),
-        _create(part, packed=path.suffix.lower() == ".gz") as file,
-    ):
+    packed = path.suffix.lower() == ".gz"
+    with writing(path) as part, _create(part, packed=packed) as file:
         names = [*([] if corner is None else [corner]), *table.columns]
         file.write(separator.join(_quoted(name, special) for name in names) + "\n")
         for name, cells in zip(table.rows, _lines(table.cells), strict=True):

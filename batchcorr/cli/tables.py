@@ -25,7 +25,8 @@ from batchcorr.cli.dialects import (
     open_text,
     read_start,
 )
-from batchcorr.cli.files import ending, reading
+from batchcorr.cli.files import ending
+from batchcorr.cli.reading import reading
 from batchcorr.errors import FileError, InputError
 
 if TYPE_CHECKING:

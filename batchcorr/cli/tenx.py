@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr.cli.console import note
-from batchcorr.cli.files import reading
+from batchcorr.cli.reading import reading
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Let Ctrl-C end reading and writing, wherever in the libraries it comes in.
+"""Say on a terminal what is being done, and let Ctrl-C end it, wherever it comes in.
 
 Python drops a KeyboardInterrupt that is raised in a callback, which is where h5py often
 is when a long write returns; and zarr writes from a thread of its own, which Ctrl-C does
@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from batchcorr.cli.console import err
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["interruptible"]
+__all__ = ["working"]
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Raise a dropped KeyboardInterrupt when the block ends, if it was not heard before.
+def working(what: str) -> Iterator[None]:
+    """Show what is being done; raise a dropped KeyboardInterrupt when the block ends.
 
     From then on Ctrl-C is ignored, so that the process cleans up and ends in peace.
     """
@@ -29,7 +33,8 @@ def interruptible() -> Iterator[None]:
     report = sys.unraisablehook
     sys.unraisablehook = dropped.append  # no Python code, which could be interrupted
     try:
-        yield
+        with err.status(Text(f"{what} …")) if err.is_terminal else nullcontext():
+            yield
         if any(each.exc_type is KeyboardInterrupt for each in dropped):
             raise KeyboardInterrupt
     except KeyboardInterrupt:

@@ -160,7 +160,7 @@ def test_what_others_left_is_named(tmp_path, monkeypatch):
     target = tmp_path / "a.npz"
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(leftovers.platform, "node", lambda: "another machine")
-        left = tmp_path / f"{leftovers.prefix_of(target)}abcdefgh.npz"
+        left = tmp_path / f"{leftovers.clean(target)}abcdefgh.npz"
     left.write_text("half")
     warned = pytest.warns(FileWarning, match=f"in place of a.npz.*{left.name}")
     with warned, replacing(target):

@@ -49,5 +49,5 @@ def test_no_escape_sequence_reaches_the_terminal():
 def test_what_is_drawn_in_color_is_still_safe(monkeypatch, capsys):
     monkeypatch.setattr(console.out, "_color_system", 1)
     monkeypatch.setattr(console.out, "_force_terminal", True)
-    console.say(f"{ESCAPE}a", style="bold")
-    assert capsys.readouterr().out == "\x1b[1m␛[31ma\x1b[0m\n"
+    console.say(remark=f"{ESCAPE}a")
+    assert capsys.readouterr().out == "\x1b[2m␛[31ma\x1b[0m\n"

@@ -10,7 +10,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.cli.dialects import Style
-from batchcorr.cli.samples import TableOptions, open_data
+from batchcorr.cli.samples import Source
 from batchcorr.cli.tables import read_numbers, read_texts
 from batchcorr.errors import BatchCorrWarning
 from tests.cli.commands import (
@@ -28,7 +28,7 @@ def test_labels_are_read_as_they_are_meant(tmp_path):
         "s2\t2\t2\t7.5\t-4\tNA\tFALSE\t\n"
     )
     (tmp_path / "t.csv").write_text("g,s2,s1\na,1,2\nb,3,4.5\n")
-    adata, layout = open_data(tmp_path / "t.csv", TableOptions(tmp_path / "sheet.tsv"))
+    adata, layout = Source(tmp_path / "t.csv", ".csv", tmp_path / "sheet.tsv").open()
     assert layout == (True, Style(",", "g", ending=".csv"))
     assert list(adata.obs_names) == ["s2", "s1"]
     assert adata.obs["day"].tolist() == [2, 1]
@@ -57,7 +57,7 @@ def test_labels_are_read_as_they_are_meant(tmp_path):
 def test_what_only_looks_like_a_number_is_a_label(tmp_path, texts):
     (tmp_path / "sheet.csv").write_text(f"n,well\ns1,{texts[0]}\ns2,{texts[1]}\n")
     (tmp_path / "t.csv").write_text("g,s1,s2\na,1,2\n")
-    adata, _ = open_data(tmp_path / "t.csv", TableOptions(tmp_path / "sheet.csv"))
+    adata, _ = Source(tmp_path / "t.csv", ".csv", tmp_path / "sheet.csv").open()
     assert adata.obs["well"].tolist() == texts
 
 
@@ -65,7 +65,7 @@ def test_labels_that_are_one_number_are_pointed_out(tmp_path):
     (tmp_path / "sheet.csv").write_text("n,kit\ns1,1.1\ns2,1.10\n")
     (tmp_path / "t.csv").write_text("g,s1,s2\na,1,2\n")
     with pytest.warns(BatchCorrWarning, match="'kit' .* 1.1 and 1.10 are the same"):
-        adata, _ = open_data(tmp_path / "t.csv", TableOptions(tmp_path / "sheet.csv"))
+        adata, _ = Source(tmp_path / "t.csv", ".csv", tmp_path / "sheet.csv").open()
     assert adata.obs["kit"].tolist() == [1.1, 1.1]
 
 
@@ -90,9 +90,9 @@ def test_a_square_table_is_told_by_names(tables, adata):
     square = adata[:, :24].copy()
     for in_columns in (True, False):
         put(tables / "square.csv", square, in_columns=in_columns)
-        found, layout = open_data(
-            tables / "square.csv", TableOptions(tables / "sheet.csv")
-        )
+        found, layout = Source(
+            tables / "square.csv", ".csv", tables / "sheet.csv"
+        ).open()
         assert layout.in_columns is in_columns
         np.testing.assert_array_equal(found.X, square.X)
 

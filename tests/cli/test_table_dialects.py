@@ -13,7 +13,8 @@ import scipy.io
 import scipy.sparse as sp
 
 from batchcorr.cli.dialects import Given, Style, read_start
-from batchcorr.cli.samples import TableOptions, open_data
+from batchcorr.cli.files import ending
+from batchcorr.cli.samples import Source
 from batchcorr.cli.tables import read_numbers, read_texts
 from batchcorr.errors import FileError, InputError
 from tests.cli.commands import done, names_in, read, refused
@@ -37,7 +38,8 @@ def sheet(tmp_path, monkeypatch):
 
 def opened(path, folder, **options):
     """What a table holds, and how it was written."""
-    return open_data(folder / path, TableOptions(folder / "sheet.csv", **options))
+    path = folder / path
+    return Source(path, ending(path), folder / "sheet.csv", **options).open()
 
 
 def of_feature_counts(columns):
