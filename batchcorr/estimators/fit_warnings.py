@@ -21,6 +21,8 @@ from batchcorr.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from batchcorr.estimators.base import Corrector
@@ -89,9 +91,17 @@ def warn_of_constant(
         warn(msg, FeatureWarning)
 
 
-def warn_of_far(far: NDArray[np.bool_], names: NDArray[np.generic]) -> None:
-    """Name the features that non-parametric priors leave part of an effect in."""
-    kept = names[far.any(axis=0)]
+def warn_of_far(
+    details: Mapping[str, NDArray[np.generic]], estimator: Corrector, *, since: int = 0
+) -> None:
+    """Name the features that non-parametric priors leave part of a batch's effect in.
+
+    Of the batches from number `since` on.
+    """
+    if "far" not in details:
+        return
+    names = estimator.feature_names_out_
+    kept = names[details["far"][since:].any(axis=0)]
     if kept.size:
         msg = (
             f"{kept.size} of {names.size} features ({some(kept)}) keep part of their "

@@ -17,7 +17,7 @@ from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 from batchcorr.estimators import inputs
 from batchcorr.estimators.estimate import extend
-from batchcorr.estimators.fit_warnings import warn_of_constant
+from batchcorr.estimators.fit_warnings import warn_of_constant, warn_of_far
 from batchcorr.estimators.fitted import FittedState
 from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.metadata import Labels, Metadata
@@ -114,6 +114,7 @@ class LocationScaleMethod(FittedState):
             self._fitted, self._metadata, self.moments_ = fitted, fitted.metadata, None
         self._remember_features(samples, x.shape[1])
         warn_of_constant(problem.read, fitted.aim.adjustable, self)
+        warn_of_far(fitted.details, self)
         return labels._replace(design=design)
 
     def partial_fit(
@@ -247,6 +248,7 @@ class LocationScaleMethod(FittedState):
         metadata = replace(problem.metadata, binary=fitted.metadata.binary)
         grown._fitted = extend(self, fitted, problem.moments, metadata)
         grown._metadata, grown.moments_ = grown._fitted.metadata, None
+        warn_of_far(grown._fitted.details, grown, since=len(self.batches_))
         return grown
 
     def transform(

@@ -101,15 +101,17 @@ def _same(values: NDArray[np.floating[Any]]) -> bool:
     return bool(np.ptp(values) <= SAME * values.max())
 
 
-def warn_if_unlogged(x: object, method: str) -> None:
-    """Warn if a method for logarithms was given what are none."""
+def warn_if_unlogged(
+    x: object, method: str, instead: str = ", or correct the counts with combat_seq"
+) -> None:
+    """Warn if a method for logarithms was given what are none; `instead` of taking them."""
     kind = unlogged(x)
     if kind == "counts":
         msg = (
             f"{method} expects values on a log scale, and these look like raw counts "
             "(whole numbers up to large ones). Batch effects on counts multiply: take "
             "logarithms first, with batchcorr.pp.log_normalize or scanpy's normalize_total "
-            "and log1p, or correct the counts with combat_seq."
+            f"and log1p{instead}."
         )
         warn(msg, CountsWarning)
     elif kind:

@@ -9,17 +9,14 @@ s = α̂ - r (α̂ + σ̂ γ*).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from batchcorr.errors import BatchSizeWarning, InputError, warn
-from batchcorr.estimators.checks import (
-    check_several,
-    check_variance,
-)
+from batchcorr.estimators.checks import check_several, check_variance
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
-from batchcorr.estimators.fit_warnings import warn_of_explained, warn_of_far
+from batchcorr.estimators.fit_warnings import warn_of_explained
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchcorr.estimators.metadata import Labels, Metadata
+    from batchcorr.estimators.metadata import Metadata
     from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["ComBat"]
@@ -171,26 +168,10 @@ class ComBat(LocationScaleMethod):
             )
             raise InputError(msg)
 
-    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
-        read = super()._fit_labels(X, labels, weights)
-        self._warn_of_far()
-        return read
-
-    def _add_batches(self, X: object, labels: Labels) -> Self:
-        grown = super()._add_batches(X, labels)
-        grown._warn_of_far(since=len(self.batches_))
-        return grown
-
-    def _warn_of_far(self, since: int = 0) -> None:
-        """Name the features that no other one is near, in batches from one on."""
-        if not self.parametric and "far" in self.details_:
-            warn_of_far(self.details_["far"][since:], self.feature_names_out_)
-
     def _summary(self) -> dict[str, Any]:
-        summary = super()._summary()
-        if not self.parametric and "far" in self.details_:
-            far = self.details_["far"].any(axis=0)
-            summary["features_partly_corrected"] = int(far.sum())
+        summary, far = super()._summary(), self.details_.get("far")
+        if far is not None:
+            summary["features_partly_corrected"] = int(far.any(axis=0).sum())
         return summary
 
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:

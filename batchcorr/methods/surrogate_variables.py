@@ -10,33 +10,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-
-from batchcorr._files.expected import Expected
-from batchcorr._files.npz import shape_of, take
-from batchcorr.errors import InputError
 from batchcorr.estimators import (
     surrogate_checks,
     surrogate_columns,
     surrogate_inputs,
 )
-from batchcorr.estimators.base import Corrector
+from batchcorr.estimators.fitted_surrogates import FittedSurrogates
 from batchcorr.estimators.known_model import KnownModel
 from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.scale import warn_if_unlogged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    import numpy as np
     from numpy.typing import NDArray
-
-    from batchcorr.estimators.metadata import Labels
 
 __all__ = ["SurrogateVariables"]
 
 
-class SurrogateVariables(Corrector):
+class SurrogateVariables(FittedSurrogates):
     r"""Find columns for batches that nobody wrote down (sva, RUV).
 
     .. math:: x_{ig} = μ_g + z_i β_g + v_i γ_g + ε_{ig}, \qquad v \text{ unknown}
@@ -86,7 +78,7 @@ class SurrogateVariables(Corrector):
     CountsWarning
         If the values look like counts: take logarithms first (as svaseq does).
     CovariateWarning
-        If fewer variables are found than were asked for, or none.
+        If fewer variables are found than were asked for, or none: ``columns_`` is (n, 0).
 
     Notes
     -----
@@ -132,12 +124,6 @@ class SurrogateVariables(Corrector):
         "null": True,
         "replicates": True,
     }
-
-    columns_: NDArray[np.float64]
-    weights_: NDArray[np.float64]
-    p_values_: NDArray[np.float64] | None = None
-    _frozen: dict[str, NDArray[np.float64]] | None = None
-    _terms: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     def __init__(
         self,
@@ -193,7 +179,7 @@ class SurrogateVariables(Corrector):
         surrogate_checks.check_options(self, controls=controls, replicates=replicates)
         samples = self._samples(X)
         x = matrix_to_fit(samples.features)
-        warn_if_unlogged(x, type(self).__name__)
+        warn_if_unlogged(x, type(self).__name__, ", or of count + 1 as svaseq does")
         n, n_features = x.shape
         known = KnownModel.of(n, covariates, null, formula=self.formula)
         surrogate_checks.check_model(self.method, known)
@@ -279,64 +265,3 @@ class SurrogateVariables(Corrector):
             replicates=replicates,
         )
         return self.columns_
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Return the names of the columns.
-
-        Parameters
-        ----------
-        input_features
-            Not looked at.
-
-        Returns
-        -------
-        ``sv1``, ``sv2``, …: (k,).
-        """
-        self._require_fitted()
-        k = self.columns_.shape[1]
-        return np.asarray([f"sv{j + 1}" for j in range(k)], dtype=object)
-
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
-        return self.transform(x)
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        assert self._frozen is not None
-        arrays = {"columns": self.columns_, "weights": self.weights_} | self._frozen
-        if self.p_values_ is not None:
-            arrays["p_values"] = self.p_values_
-        return {"terms": [list(each) for each in self._terms]}, arrays
-
-    def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> None:
-        g = self.n_features_
-        terms = plain["terms"]
-        if not isinstance(terms, list) or len(terms) != 2:
-            msg = "terms must be two lists of names."
-            raise InputError(msg)
-        n, k = (*shape_of(arrays, "columns"), 0, 0)[:2]
-        expected = {"columns": Expected((n, k)), "weights": Expected((g,), least=0.0)}
-        optional = {
-            "training": Expected((n, g)),
-            "loadings": Expected((g, k)),
-            "means": Expected((g,)),
-        }
-        frozen = [name for name in optional if name in arrays]
-        expected |= {name: optional[name] for name in frozen}
-        if "p_values" in arrays:
-            length = shape_of(arrays, "p_values")[:1]
-            expected["p_values"] = Expected(length, least=0.0)
-        found = take(arrays, expected)
-        self.columns_, self.weights_ = found["columns"], found["weights"]
-        self.p_values_ = found.get("p_values")
-        self._frozen = {name: found[name] for name in frozen}
-        self._terms = (tuple(map(str, terms[0])), tuple(map(str, terms[1])))
-
-    def _summary(self) -> dict[str, Any]:
-        p_values = self.p_values_
-        return {
-            "variables": int(self.columns_.shape[1]),
-            "kept": list(self._terms[0]),
-            "null": list(self._terms[1]),
-            "p_values": None if p_values is None else p_values[:100].tolist(),
-        }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices
-from batchcorr._anndata.labels import column_of
+from batchcorr._anndata.columns import column_of
 from batchcorr.errors import InputError
 from batchcorr.pl._looks import Groups, inches, shortened, small_letter
 from batchcorr.pl._panels import panel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._anndata import matrices
-from batchcorr._anndata.labels import column_of
+from batchcorr._anndata.columns import column_of
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.pl._looks import (
     FEW_POINTS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr._anndata import matrices
-from batchcorr._anndata.labels import column_of
+from batchcorr._anndata.columns import column_of
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix, is_sparse
 from batchcorr.models.namespace import to_numpy

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices, records
-from batchcorr._anndata.labels import column_of, read_labels
+from batchcorr._anndata.columns import column_of
+from batchcorr._anndata.labels import read_labels
 from batchcorr.arrays import moments
 from batchcorr.errors import (
     CountsWarning,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.missing import missing_in
 from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean
 from batchcorr.methods.surrogate_variables import SurrogateVariables
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 __all__ = ["surrogate_variables"]
 
@@ -68,7 +72,9 @@ def surrogate_variables(
     -------
     The fitted estimator, whose `transform` gives the columns of new samples and whose
     `save` keeps it. Sets ``obsm["X_sv"]`` (n, k) and the record
-    ``uns["batchcorr"]["obsm X_sv"]``.
+    ``uns["batchcorr"]["obsm X_sv"]``: there ``variables`` is k, ``chosen_by`` how k was found
+    and ``explained_by`` the share of each variable's variance (R²) that each column of `obs`
+    explains. The logger ``batchcorr`` says the same (level info).
 
     Raises
     ------
@@ -85,7 +91,7 @@ def surrogate_variables(
         If the values look like counts.
     CovariateWarning
         If fewer variables were found than were asked for, or none: ``obsm`` then holds a
-        matrix without columns.
+        matrix without columns, which the next steps leave out.
 
     Notes
     -----
@@ -133,17 +139,56 @@ def surrogate_variables(
             controls=_controls(adata, controls),
             replicates=_replicates(adata, replicates),
         )
+    shares = _shares(adata.obs, estimator.columns_)
     columns = {"covariates": known.keys["covariates"]}
     estimator.warnings_ = tuple(texts)
     matrices.make_actual(adata)
     record = records.make(adata, estimator, columns, layer, earlier)
+    record["explained_by"] = shares
     key = records.key_of(obsm=key_added)
     adata.obsm[key_added] = estimator.columns_
     if obs:
         for k, column in enumerate(estimator.columns_.T):
             adata.obs[f"{key_added}[{k + 1}]"] = column
     records.write(adata, key, records.finish(record, texts))
+    _log(key_added, estimator.summary(), shares)
     return estimator
+
+
+def _shares(
+    obs: pd.DataFrame, variables: NDArray[np.float64]
+) -> dict[str, list[float]]:
+    """R² of each variable on each column: on its levels, or linear on many numbers.
+
+    Of the samples that have a value; columns of text with many values are left out.
+    """
+    shares: dict[str, list[float]] = {}
+    for name, column in obs.items():
+        known = ~missing_in(column).to_numpy()
+        values, own = column[known], variables[known]
+        codes, levels = pd.factorize(values)
+        if 1 < len(levels) <= len(own) / 4:
+            columns = np.eye(len(levels))[codes]
+        elif pd.api.types.is_numeric_dtype(values) and len(levels) > 1:
+            columns = np.column_stack([np.ones(len(own)), values.astype(float)])
+        else:
+            continue
+        centred = own - own.mean(axis=0)
+        left = centred - columns @ np.linalg.lstsq(columns, centred)[0]
+        explained = 1 - (left**2).sum(axis=0) / (centred**2).sum(axis=0)
+        shares[str(name)] = [round(float(share), 4) for share in explained]
+    return shares
+
+
+def _log(key: str, summary: dict[str, Any], shares: dict[str, list[float]]) -> None:
+    """Say how many variables were found, and what they go with."""
+    count, chosen = summary["variables"], summary["chosen_by"]
+    parts = [f"obsm[{key!r}]: {count} surrogate variables (chosen by {chosen})"]
+    for k in range(count):
+        most = sorted(shares, key=lambda name: -shares[name][k])[:3]
+        found = ", ".join(f"{name} {shares[name][k]:.2f}" for name in most)
+        parts.append(f"{key}[{k + 1}]: R² {found}")
+    logging.getLogger("batchcorr").info("; ".join(parts))
 
 
 def _controls(adata: AnnData, controls: Any) -> Any:

@@ -11,7 +11,12 @@ import pytest
 import scipy.sparse as sp
 
 import batchcorr as bc
-from batchcorr.errors import InputError, MissingKeyError
+from batchcorr.errors import (
+    CountsWarning,
+    CovariateWarning,
+    InputError,
+    MissingKeyError,
+)
 from tests.cli.commands import done
 
 
@@ -94,12 +99,68 @@ def test_they_are_nuisances_and_covariates_by_name(adata, tmp_path):
     np.testing.assert_array_equal(written.X, adata.X)
 
 
-def test_a_matrix_of_obsm_in_the_place_of_a_batch_is_refused(adata):
-    adata.obsm["X_sv"] = np.zeros((24, 0))
-    with pytest.raises(InputError, match="has no columns"):
+def test_what_was_found_is_told(adata, caplog):
+    adata.obs["date"] = np.linspace(0, 5, 24) ** 2
+    adata.obs.loc["s3", "date"] = np.nan
+    with caplog.at_level("INFO", "batchcorr"):
+        found = bc.tl.surrogate_variables(adata, covariates="group")
+    assert "1 surrogate variables (chosen by 20 shuffles)" in caplog.text
+    assert "X_sv[1]: R² hidden 0.9" in caplog.text
+    record = json.loads(adata.uns["batchcorr"]["obsm X_sv"])
+    assert record["chosen_by"] == "20 shuffles"
+    shares, v = record["explained_by"], found.columns_[:, 0]
+    assert shares.keys() == {"group", "hidden", "date"}  # each person has two samples
+    by_hidden = [v[(adata.obs["hidden"] == k).to_numpy()] for k in "01"]
+    inside = sum(((part - part.mean()) ** 2).sum() for part in by_hidden)
+    total = ((v - v.mean()) ** 2).sum()
+    assert shares["hidden"] == [pytest.approx(1 - inside / total, abs=1e-4)]
+    date, dated = adata.obs["date"].to_numpy(), adata.obs["date"].notna().to_numpy()
+    r = np.corrcoef(date[dated], v[dated])[0, 1]
+    assert shares["date"] == [pytest.approx(r**2, abs=1e-4)]
+    assert repr(found).endswith(": 1 columns of 24 samples, from 300 features")
+    bc.tl.surrogate_variables(adata, covariates="group", n_variables=2)
+    record = json.loads(adata.uns["batchcorr"]["obsm X_sv"])
+    assert record["chosen_by"] == "n_variables"
+
+
+def test_nothing_found_is_left_out_of_the_next_step(adata, tmp_path):
+    adata.X = np.random.default_rng(1).normal(6, 1, adata.shape)
+    with pytest.warns(CovariateWarning, match="No surrogate variable"):
+        found = bc.tl.surrogate_variables(adata, covariates="group")
+    assert found.columns_.shape == (24, 0)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert ad.read_h5ad(tmp_path / "a.h5ad").obsm["X_sv"].shape == (24, 0)
+    adata.obs["chip"] = ["x", "y", "y"] * 8
+    expected = bc.pp.remove_batch_effect(adata, "chip", copy=True)
+    with pytest.warns(CovariateWarning, match="'X_sv'. has no columns, and is left"):
+        left = bc.pp.remove_batch_effect(adata, "chip", nuisance="X_sv", copy=True)
+    np.testing.assert_array_equal(left.X, expected.X)
+    expected = bc.tl.differential(adata, "chip", "group")
+    with pytest.warns(CovariateWarning, match="is left out"):
+        table = bc.tl.differential(adata, "chip", "group", covariates=["X_sv"])
+    np.testing.assert_array_equal(table["t"], expected["t"])
+    with (
+        pytest.warns(CovariateWarning, match="is left out"),
+        pytest.raises(InputError, match="nothing to remove"),
+    ):
         bc.pp.remove_batch_effect(adata, None, nuisance="X_sv")
+
+
+def test_what_is_refused_names_the_matrix(adata):
+    adata.obsm["X_sv"] = np.ones((24, 1))
     with pytest.raises(MissingKeyError, match="batch key 'X_sv'"):
         bc.pp.combat(adata, "X_sv")
+    with pytest.raises(
+        InputError, match=r"a list of names, such as \['group', 'X_sv'\]"
+    ):
+        bc.pp.combat(adata, "hidden", covariates="~ group + X_sv")
+    with pytest.raises(
+        MissingKeyError, match=r"key of adata.obsm. Did you mean 'X_sv'"
+    ):
+        bc.pp.remove_batch_effect(adata, None, nuisance="X_sv[1]")
+    adata.X = np.random.default_rng(0).poisson(50, adata.shape)
+    with pytest.warns(CountsWarning, match=r"count \+ 1 as svaseq does"):
+        bc.tl.surrogate_variables(adata, covariates="group", n_variables=1)
 
 
 def test_controls_and_replicates_by_name(adata):
