@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr.bridge._running import wide
+from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
@@ -16,7 +17,26 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["channel_moments", "from_rows", "to_rows"]
+__all__ = ["channel_moments", "from_rows", "require_shape", "to_rows"]
+
+AXES = {1: ("(N, C)", "(N, C, L)"), 2: ("(N, C, H, W)",), 3: ("(N, C, D, H, W)",)}
+
+
+def require_shape(x: Tensor, channels: int, dimensions: int) -> None:
+    """Refuse an input that a layer of so many channels and dimensions cannot take."""
+    shapes = AXES[dimensions]
+    if x.ndim not in [shape.count(",") + 1 for shape in shapes]:
+        msg = (
+            f"The input must be {' or '.join(shapes)}, samples first and channels "
+            f"second; it is {x.ndim}-dimensional, of shape {tuple(x.shape)}."
+        )
+        raise InputError(msg)
+    if x.shape[1] != channels:
+        msg = (
+            f"The layer has {channels} channels, the input {x.shape[1]} (its second "
+            f"axis, of shape {tuple(x.shape)})."
+        )
+        raise InputError(msg)
 
 
 def to_rows(activation: Tensor) -> Tensor:

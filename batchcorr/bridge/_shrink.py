@@ -18,7 +18,10 @@ from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["channel_statistics", "shrunken_statistics"]
+__all__ = ["SMALLEST", "channel_statistics", "shrunken_statistics"]
+
+SMALLEST = 1e-37
+"""ε of layers with ε = 0, which torch does not take in training."""
 
 
 def channel_statistics(x: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -213,6 +213,7 @@ class Day(enum.IntEnum):
         [("mon", np.int64(1)), ("mon", 2)],
         [b"mon", b"tue"],
         [Day.MON, Day.TUE],
+        [pd.Timestamp("2026-01-05"), pd.Timestamp("2026-01-06")],
     ],
     ids=[
         "str_",
@@ -225,6 +226,7 @@ class Day(enum.IntEnum):
         "tuples",
         "bytes",
         "enum",
+        "dates",
     ],
 )
 def test_labels_of_any_library_can_be_saved_and_loaded(given):
@@ -376,18 +378,16 @@ def test_constant_channels_are_no_trouble():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_summed_in_float32(dtype):
+def test_half_precision(dtype):
+    """As torch's own; ComBat's shrinkage is computed in float32."""
     x = (sample((4000, 5)) / 4 + 8).to(dtype)
-    exact = batch_norm(1)(x.double())
     layer = DomainBatchNorm1d(5, ["mon"], dtype=dtype)
-    y = layer(x, "mon")
-    assert y.dtype == dtype
-    step = torch.finfo(dtype).eps
-    assert float((y.detach().double() - exact.detach()).abs().max()) < 4 * step
+    assert torch.equal(layer(x, "mon"), nn.BatchNorm1d(5, dtype=dtype)(x))
     combat = ComBatNorm1d(5, dtype=dtype)(x)
     assert combat.dtype == dtype
     exact = ComBatNorm1d(5, dtype=DOUBLE)(x.double())
-    assert float((combat.detach().double() - exact.detach()).abs().max()) < 4 * step
+    difference = combat.detach().double() - exact.detach()
+    assert float(difference.abs().max()) < 4 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize(
@@ -432,9 +432,6 @@ def test_bad_shapes(layer, shape, match):
         (lambda: DomainBatchNorm1d(5, ["mon", "mon"]), "named once"),
         (lambda: DomainBatchNorm1d(5, []), "there must be one"),
         (lambda: DomainBatchNorm1d(5, [["mon"]]), "cannot be looked up"),
-        (lambda: DomainBatchNorm1d(5, [pd.Timestamp("2026-01-05")]), "str\\(label\\)"),
-        (lambda: DomainBatchNorm1d(5, [np.datetime64("2026-01-05")]), "is a date"),
-        (lambda: DomainBatchNorm1d(5, [("mon", None)]), "is a NoneType"),
         (lambda: DomainBatchNorm1d(5, ["mon"], unseen="any"), "unseen must be one of"),
         (lambda: ComBatNorm1d(1), "learns from many channels"),
     ],

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
-from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
+from batchcorr.bridge._rows import require_shape
+from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._step import SMALLEST, normalize_batch, require_shape
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,9 +77,8 @@ class ComBatNorm(_NormBase):
         if not x.numel():
             msg = "The batch is empty: in training there must be at least one sample."
             raise InputError(msg)
-        running = (self.running_mean, self.running_var)
         n, mean, variance = channel_statistics(x)
-        before = (value.to(mean, copy=True) for value in running)
+        before = (self.running_mean.clone(), self.running_var.clone())
         shrunken_mean, shrunken = shrunken_statistics(n, mean, variance, *before)
         scale = torch.rsqrt(shrunken + self.eps)
         if self.weight is not None:
@@ -87,19 +86,27 @@ class ComBatNorm(_NormBase):
         shift = scale * (mean - shrunken_mean)
         if self.bias is not None:
             shift = shift + self.bias
-        share = self._share()
+        self._update_running(n, mean.detach(), variance.detach())
         if n == 1:  # torch takes no single row: x is its own mean, and has no variance
-            running[0].lerp_(mean.detach().to(running[0]), share)
             return (0 * x + shift.reshape(1, -1, *[1] * (x.ndim - 2))).to(x.dtype)
-        scale = scale * torch.sqrt(variance + (self.eps or SMALLEST))
-        return normalize_batch(x, running, (scale, shift), share, self.eps)
+        eps = self.eps or SMALLEST
+        scale = scale * torch.sqrt(variance + eps)
+        whole = x.to(mean.dtype)  # float32 of half precision
+        y = functional.batch_norm(
+            whole, None, None, scale, shift, training=True, eps=eps
+        )
+        return y.to(x.dtype)
 
-    def _share(self) -> float:
-        """The share of this minibatch in the running statistics."""
+    def _update_running(self, n: int, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics by the minibatch's own, as BatchNorm does."""
         self.num_batches_tracked.add_(1)
-        if self.momentum is None:
-            return 1 / float(self.num_batches_tracked)
-        return self.momentum
+        share = self.momentum
+        if share is None:
+            share = 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        if n > 1:
+            unbiased = variance * (n / (n - 1))
+            self.running_var.lerp_(unbiased.to(self.running_var), share)
 
 
 class ComBatNorm1d(ComBatNorm):

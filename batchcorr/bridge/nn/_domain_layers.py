@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._norms import require_model
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
@@ -40,17 +40,15 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Raises
     ------
     InputError, UnknownBatchError
-        For labels that are missing, not hashable, or of no known domain; for domains
-        that are neither strings nor numbers; for a domain with one row in a training
-        batch.
+        For labels that are missing, not hashable, or of no known domain; for a domain
+        with one row in a training batch.
 
     Notes
     -----
     In evaluation with ``eps=0`` the layer is ``batchcorr.Standardize(target="unit")``,
     scaled by γ and β. Every domain's rows go through `torch.nn.functional.batch_norm`;
     samples that are sorted by domain need not be moved for it. With "shrink" the output
-    depends on what else is in the batch. For one domain the layer is an ordinary
-    BatchNorm, which `at_domain` puts in its place, so that `bridge.fold` can remove it.
+    depends on what else is in the batch.
 
     Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
     those on another device are waited for. `from_batch_norm`, and loading a plain
@@ -59,9 +57,9 @@ class DomainBatchNorm1d(DomainBatchNorm):
     checkpointing calls a layer twice in a step, as torch's, and its running statistics
     then move twice.
 
-    What a sample's domain is, is read in Python. So the layer cannot be scripted or
-    exported by torch.export, neither in training nor in evaluation, and tracing freezes
-    the labels it is shown: deploy `at_domain(model, domain)`, one model for each domain.
+    What a sample's domain is, is read in Python: the layer cannot be scripted or
+    exported, and tracing freezes the labels it is shown. Deploy
+    `at_domain(model, domain)`, one model for each domain.
 
     References
     ----------
@@ -73,9 +71,8 @@ class DomainBatchNorm1d(DomainBatchNorm):
     >>> import torch
     >>> layer = DomainBatchNorm1d(3, domains=["monday", "tuesday"])
     >>> days = ["monday"] * 4 + ["tuesday"] * 4
-    >>> y = layer(
-    ...     torch.randn(8, 3) + torch.tensor([0.0] * 4 + [9.0] * 4)[:, None], days
-    ... )
+    >>> x = torch.randn(8, 3) + torch.tensor([0.0] * 4 + [9.0] * 4)[:, None]
+    >>> y = layer(x, days)
     >>> bool(y[:4].mean().abs() < 1e-6), bool(y[4:].mean().abs() < 1e-6)
     (True, True)
     """
@@ -153,19 +150,13 @@ def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
     >>> [type(layer).__name__ for layer in at_domain(model, "mon")]
     ['Linear', 'BatchNorm1d']
     """
-    copied = deepcopy(require_model(model))
-    if isinstance(copied, DomainBatchNorm):
-        return copied.as_batch_norm(domain)
-    plain = {
-        layer: layer.as_batch_norm(domain)
-        for layer in copied.modules()
+    model = require_model(model)
+    plain: dict[int, Any] = {
+        id(layer): layer.as_batch_norm(domain)
+        for layer in model.modules()
         if isinstance(layer, DomainBatchNorm)
     }
     if not plain:
         msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
         raise InputError(msg)
-    for parent in list(copied.modules()):
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, DomainBatchNorm):
-                setattr(parent, name, plain[child])
-    return copied
+    return deepcopy(model, plain)  # which takes these where the model has the others

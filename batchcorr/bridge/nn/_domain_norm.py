@@ -13,21 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import nn
 from torch.nn import functional
 
+from batchcorr.bridge._rows import require_shape
 from batchcorr.bridge._running import wide
-from batchcorr.bridge._shrink import channel_statistics, shrunken_statistics
+from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._domain_state import (
-    MANY,
-    domains_as_tensor,
-    domains_of_state,
-    expand_plain_state,
-)
-from batchcorr.bridge.nn._labels import (
-    matching,
-    read_labels,
-    require_domains,
-)
-from batchcorr.bridge.nn._step import normalize_batch, places_of, require_shape
+from batchcorr.bridge.nn._labels import read_domains, read_labels
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["DomainBatchNorm"]
 
 UNSEEN = ("error", "global", "shrink")
+MANY = 2**20
+"""Rows that each domain is taken to have seen where a plain BatchNorm did not count them."""
 
 
 class DomainBatchNorm(nn.Module):
@@ -68,17 +60,16 @@ class DomainBatchNorm(nn.Module):
             msg = f"unseen must be one of {UNSEEN}, not {unseen!r}."
             raise InputError(msg)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.domains = require_domains(domains)
-        self.unseen = unseen
+        self.domains, self.unseen = read_domains(domains), unseen
         make = {"device": device, "dtype": dtype}
         shape = (len(self.domains), num_features)
         self.weight = nn.Parameter(torch.ones(num_features, **make)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features, **make)) if affine else None
         self.register_buffer("running_mean", torch.zeros(shape, **make))
         self.register_buffer("running_var", torch.ones(shape, **make))
-        whole = {"device": device, "dtype": torch.long}
-        self.register_buffer("rows_seen", torch.zeros(shape[0], **whole))
-        self.register_buffer("num_batches_tracked", torch.zeros(shape[0], **whole))
+        for name in ("rows_seen", "num_batches_tracked"):
+            counts = torch.zeros(shape[0], device=device, dtype=torch.long)
+            self.register_buffer(name, counts)
         self._met: set[int] = set()  # domains known to have statistics, without a look
 
     @classmethod
@@ -108,7 +99,6 @@ class DomainBatchNorm(nn.Module):
         True
         """
         old: Any = norm
-        like = old.weight if old.affine else old.running_mean
         layer = cls(
             old.num_features,
             domains,
@@ -116,15 +106,11 @@ class DomainBatchNorm(nn.Module):
             old.momentum,
             affine=old.affine,
             unseen=unseen,
-            device=like.device,
-            dtype=like.dtype,
-        )
+        ).to(old.running_mean)
         layer.load_state_dict(old.state_dict())
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
         layer.rows_seen.fill_(MANY)
         return layer.train(old.training)
-
-    # -- the pass ------------------------------------------------------------------------
 
     def forward(self, x: Tensor, domain: Domains | None = None) -> Tensor:
         """Correct each sample by the statistics of its domain.
@@ -141,58 +127,38 @@ class DomainBatchNorm(nn.Module):
         Corrected activations of the same shape and dtype.
         """
         require_shape(x, self.num_features, self.dimensions)
-        rows_of: dict[Hashable, list[int]] = {}
-        for row, label in enumerate(read_labels(domain, int(x.shape[0]))):
-            rows_of.setdefault(label, []).append(row)
-        groups = self._groups(rows_of)
-        positions = x[:1, :1].numel()
-        for (_, label), rows in groups.items():
-            if self.training and len(rows) * positions == 1:
-                msg = (
-                    f"Domain {label!r} has one row in this batch, which has no variance: "
-                    "give every domain in a training batch at least two samples (a "
-                    "sampler by domain), or train with ComBatNorm."
-                )
-                raise InputError(msg)
-        if len(groups) == 1:
-            return self._normalized(x, next(iter(groups))[0])
-        order = [row for rows in groups.values() for row in rows]
-        moved = order != list(range(len(order)))
+        labels = read_labels(domain, len(x))
+        codes = {label: self._code(label, self.unseen) for label in set(labels)}
+        rows_of: dict[Any, list[int]] = {}  # by code; of domains unseen, by label
+        for row, label in enumerate(labels):
+            code = codes[label]
+            rows_of.setdefault((code, label if code is None else ""), []).append(row)
+        if self.training:
+            self._require_two_rows(x, labels, rows_of.values())
+        if len(rows_of) <= 1:
+            return self._normalized(x, *codes.values()) if codes else x
+        order = [row for rows in rows_of.values() for row in rows]
+        moved = order != list(range(len(x)))
         if moved:
-            x = x.index_select(0, places_of(order, x.device))
-        parts = torch.split(x, [len(rows) for rows in groups.values()])
-        done = [
-            self._normalized(part, code)
-            for part, (code, _) in zip(parts, groups, strict=True)
-        ]
-        y = torch.cat(done) if done else x
+            x = x.index_select(0, _indices(order, x))
+        parts = torch.split(x, [len(rows) for rows in rows_of.values()])
+        pairs = zip(parts, rows_of, strict=True)
+        y = torch.cat([self._normalized(part, code) for part, (code, _) in pairs])
         if moved:
             back = sorted(range(len(order)), key=order.__getitem__)
-            y = y.index_select(0, places_of(back, x.device))
+            y = y.index_select(0, _indices(back, x))
         return y
 
-    def _groups(
-        self, rows_of: dict[Hashable, list[int]]
-    ) -> dict[tuple[int | None, Hashable], list[int]]:
-        """Rows by domain: its place and label, or None and a label that is not known.
-
-        All is checked and counted before anything is normalized.
-        """
-        found: dict[int, tuple[Hashable, list[int]]] = {}
-        strange: dict[tuple[int | None, Hashable], list[int]] = {}
-        for label, rows in rows_of.items():
-            match = matching(label, self.domains)
-            code = self.domains.index(match) if match in self.domains else None
-            if code is None or not (self.training or self._is_ready(code)):
-                if self.training or self.unseen == "error":
-                    raise UnknownBatchError(self._strange(label, code))
-                strange[None, label] = rows
-            else:
-                found[code] = (match, sorted([*found.get(code, (match, []))[1], *rows]))
-        known: dict[tuple[int | None, Hashable], list[int]] = {
-            (code, label): rows for code, (label, rows) in sorted(found.items())
-        }
-        return known | strange
+    def _require_two_rows(self, x: Tensor, labels: Any, groups: Any) -> None:
+        """Refuse a domain without variance, before any statistics move."""
+        for rows in groups:
+            if len(rows) * x[0, 0].numel() == 1:
+                msg = (
+                    f"Domain {labels[rows[0]]!r} has one row in this batch, which has "
+                    "no variance: give every domain in a training batch at least two "
+                    "samples (a sampler by domain), or train with ComBatNorm."
+                )
+                raise InputError(msg)
 
     def _normalized(self, x: Tensor, code: int | None) -> Tensor:
         """Rows of one domain, by their own statistics or by those of the domain."""
@@ -209,56 +175,55 @@ class DomainBatchNorm(nn.Module):
         share = self.momentum
         if share is None:
             share = 1 / float(self.num_batches_tracked[code])
-        return normalize_batch(x, (mean, variance), affine, share, self.eps)
+        eps = self.eps or SMALLEST
+        return functional.batch_norm(
+            x, mean, variance, *affine, training=True, momentum=share, eps=eps
+        )
 
-    # -- domains without statistics ------------------------------------------------------
+    # -- domains ---------------------------------------------------------------------------
 
-    def _is_ready(self, code: int) -> bool:
+    def _code(self, label: Hashable, unseen: str = "error") -> int | None:
+        """Which statistics are a domain's: its own, or those of the only one so spelled."""
+        same = [k for k, other in enumerate(self.domains) if other == label]
+        same = same or [
+            k for k, other in enumerate(self.domains) if str(other) == str(label)
+        ]
+        if len(same) == 1 and (self.training or self._has_met(same[0])):
+            return same[0]
+        if unseen != "error" and not self.training:
+            return None
+        problem = f"is not one of the layer's. {did_you_mean(label, self.domains)}"
+        if len(same) == 1:
+            problem = "was never met in training, so it has no statistics."
+        msg = (
+            f"The domain {label!r} {problem} Name all domains when the layer is made, "
+            "and train on samples of each; what evaluation does with others, "
+            "unseen='global' or 'shrink' says."
+        )
+        raise UnknownBatchError(msg)
+
+    def _has_met(self, code: int) -> bool:
         """Whether a domain was met in training; looked up on the device only once."""
         if code not in self._met and bool(self.num_batches_tracked[code] > 0):
             self._met.add(code)
         return code in self._met
 
-    def _strange(self, label: Hashable, code: int | None) -> str:
-        """What to say of a domain without statistics."""
-        if code is not None:
-            return (
-                f"The domain {label!r} was never met in training, so it has no "
-                "statistics. Train on samples of it, or make the layer with "
-                "unseen='global' or 'shrink'."
-            )
-        remedy = (
-            "Name all domains when the layer is made."
-            if self.training
-            else "For others, make the layer with unseen='global' or 'shrink'."
-        )
-        return (
-            f"The domain {label!r} is not one of the layer's. "
-            f"{did_you_mean(label, self.domains)} {remedy}"
-        )
-
     def _fallback(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics for the rows of a domain never met."""
-        if not bool((self.rows_seen > 0).any()):
+        """Statistics for the rows of a domain never met: of all domains, by their rows."""
+        n, means = wide(self.rows_seen)[:, None], wide(self.running_mean)
+        if not bool(n.sum() > 0):
             msg = (
                 "The layer has met no domain yet, so there is nothing to fall back "
                 "on: train it, or load a state_dict."
             )
             raise InputError(msg)
-        mean, variance = self._everywhere()
+        mean = (n * means).sum(0) / n.sum()
+        within = wide(self.running_var) * (n - 1).clamp(min=0)
+        squares = (within + n * (means - mean) ** 2).sum(0)
+        variance = squares / (n.sum() - 1).clamp(min=1)
         if self.unseen == "shrink":
             mean, variance = shrunken_statistics(*channel_statistics(x), mean, variance)
         return mean.to(self.running_mean), variance.to(self.running_var)
-
-    def _everywhere(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance over the domains met, each by its rows."""
-        n, means = wide(self.rows_seen)[:, None], wide(self.running_mean)
-        share = n / n.sum()
-        mean = (share * means).sum(0)
-        squares = (
-            wide(self.running_var) * (n - 1).clamp(min=0) + n * (means - mean) ** 2
-        )
-        return mean, squares.sum(0) / (n.sum() - 1).clamp(min=1)
 
     def as_batch_norm(self, domain: Hashable) -> nn.Module:
         """Return an ordinary BatchNorm with the running statistics of one domain.
@@ -272,24 +237,16 @@ class DomainBatchNorm(nn.Module):
         -------
         A `torch.nn.BatchNorm` layer of the same dimensions, γ and β.
         """
-        match = matching(domain, self.domains)
-        code = self.domains.index(match) if match in self.domains else None
-        if code is None or not (self.training or self._is_ready(code)):
-            raise UnknownBatchError(self._strange(domain, code))
+        code = self._code(domain)
         plain: Any = getattr(nn, f"BatchNorm{self.dimensions}d")(
-            self.num_features,
-            self.eps,
-            self.momentum,
-            affine=self.weight is not None,
-            device=self.running_mean.device,
-            dtype=self.running_mean.dtype,
-        )
-        with torch.no_grad():
-            for name in ("running_mean", "running_var", "num_batches_tracked"):
-                getattr(plain, name).copy_(getattr(self, name)[code])
-            if self.weight is not None and self.bias is not None:
-                plain.weight.copy_(self.weight)
-                plain.bias.copy_(self.bias)
+            self.num_features, self.eps, self.momentum, affine=self.weight is not None
+        ).to(self.running_mean)
+        state = {
+            key: value if key in {"weight", "bias"} else value[code]
+            for key, value in self.state_dict().items()
+            if key in plain.state_dict()
+        }
+        plain.load_state_dict(state)
         layer: nn.Module = plain.train(self.training)
         return layer
 
@@ -302,9 +259,9 @@ class DomainBatchNorm(nn.Module):
         -------
         The domains in their order, as text in bytes: (length,).
         """
-        return domains_as_tensor(self.domains)
+        return torch.tensor(list(repr(self.domains).encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: Tensor | list[Hashable]) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         """Refuse statistics of other domains, or in another order.
 
         Parameters
@@ -313,8 +270,8 @@ class DomainBatchNorm(nn.Module):
             The domains that the statistics are of.
         """
         self._met.clear()
-        found = domains_of_state(state)
-        if found != self.domains:
+        found = bytes(state.round().to(torch.uint8).tolist()).decode()
+        if found != repr(self.domains):
             msg = (
                 f"The state_dict is of the domains {found}, and this layer of "
                 f"{self.domains}: make it with the same domains in the same order."
@@ -325,9 +282,16 @@ class DomainBatchNorm(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *more: Any, **options: Any
     ) -> None:
         """Take a plain BatchNorm's state too: every domain starts from it."""
-        expand_plain_state(
-            state_dict, prefix, len(self.domains), self.get_extra_state()
-        )
+        mean = state_dict.get(f"{prefix}running_mean")
+        if mean is not None and mean.ndim == 1:
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                value = state_dict.get(prefix + name, torch.tensor(1))
+                state_dict[prefix + name] = value.expand(
+                    len(self.domains), *value.shape
+                )
+            tracked = state_dict[f"{prefix}num_batches_tracked"]
+            state_dict[f"{prefix}rows_seen"] = MANY * (tracked > 0).long()
+            state_dict[f"{prefix}_extra_state"] = self.get_extra_state()
         super()._load_from_state_dict(state_dict, prefix, *more, **options)
 
     def extra_repr(self) -> str:
@@ -342,3 +306,9 @@ class DomainBatchNorm(nn.Module):
             f"momentum={self.momentum}, affine={self.weight is not None}, "
             f"unseen={self.unseen!r}"
         )
+
+
+def _indices(rows: list[int], x: Tensor) -> Tensor:
+    """Rows as indices on the device of x, without waiting for it."""
+    places = torch.tensor(rows, pin_memory=x.is_cuda)
+    return places.to(x.device, non_blocking=True)

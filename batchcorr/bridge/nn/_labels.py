@@ -7,19 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
-__all__ = [
-    "Domains",
-    "domains",
-    "matching",
-    "read_labels",
-    "require_domains",
-]
+__all__ = ["Domains", "domains", "read_domains", "read_labels"]
 
 Domains = Sequence[Hashable] | NDArray[Any] | torch.Tensor | Hashable
 """A label for each sample, or one for all of them."""
@@ -55,20 +48,20 @@ def domains(labels: Domains) -> Iterator[None]:
     ...     model(ones(4, 2)).shape
     torch.Size([4, 3])
     """
-    token = _AROUND.set(_plain_list(labels))
+    token = _AROUND.set(_as_list(labels))
     try:
         yield
     finally:
         _AROUND.reset(token)
 
 
-def _plain_list(labels: Any) -> Any:
+def _as_list(labels: Any) -> Any:
     return labels.tolist() if hasattr(labels, "tolist") else labels
 
 
 def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
     """One label for each sample, from the call or from around it."""
-    labels = _plain_list(_AROUND.get() if given is None else given)
+    labels = _as_list(_AROUND.get() if given is None else given)
     if labels is None:
         msg = (
             "Which domain are these samples of? Give layer(x, domain), or call the "
@@ -99,40 +92,15 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
     return list(labels)
 
 
-def matching(label: Hashable, known: Sequence[Hashable]) -> Hashable:
-    """The known label that is meant: itself, or the only one of the same text."""
-    if label in known:
-        return known[known.index(label)]
-    alike = [other for other in known if str(other) == str(label)]
-    return alike[0] if len(alike) == 1 else label
-
-
-def require_domains(domains: Any) -> list[Hashable]:
-    """The labels of all domains, each once, of types that a state_dict can hold."""
-    given = _plain_list(domains)
+def read_domains(given: Any) -> list[Hashable]:
+    """The labels of all domains, each once."""
+    given = _as_list(given)
     if isinstance(given, str) or not hasattr(given, "__iter__"):
-        msg = f"domains must be a list of labels, one for each domain, not {domains!r}."
+        msg = f"domains must be a list of labels, one for each domain, not {given!r}."
         raise InputError(msg)
-    labels = [_plain(label) for label in read_labels(list(given), len(list(given)))]
+    labels = [_as_list(label) for label in given]
+    labels = read_labels(labels, len(labels))
     if not labels or len(set(labels)) < len(labels):
         msg = f"Each domain must be named once, and there must be one: {labels!r}."
         raise InputError(msg)
     return labels
-
-
-def _plain(label: Any) -> Hashable:
-    """A label of Python's own types."""
-    if isinstance(label, np.generic):
-        label = label.item()
-    if isinstance(label, tuple):
-        return tuple(_plain(part) for part in label)
-    kinds: tuple[Any, ...] = (str, bytes, bool, int, float)
-    for kind in kinds:
-        if isinstance(label, kind):  # of an enumeration, its value
-            plain: Hashable = kind(label)
-            return plain
-    msg = (
-        f"The domain {label!r:.60} is a {type(label).__name__}, which a state_dict "
-        "cannot hold: use strings or numbers, for instance str(label)."
-    )
-    raise InputError(msg)
