@@ -26,15 +26,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from batchcorr.bridge._layerwise import Estimator, Observed
+    from batchcorr.bridge._layerwise import Estimator
     from batchcorr.bridge._profile import Profile
+    from batchcorr.models.moments import Moments
 
 __all__ = ["EmpiricalBayes", "adabn", "combat", "mixed"]
 
 
-def adabn(name: str, _norm: _BatchNorm, observed: Observed) -> tuple[Tensor, Tensor]:
+def adabn(
+    name: str, _norm: _BatchNorm, moments: Moments, _n: int
+) -> tuple[Tensor, Tensor]:
     """Mean and variance of the domain."""
-    moments = observed.moments
     if float(moments.n) < 2:
         msg = (
             f"The layer {name!r} receives one row in all, which has no variance: give "
@@ -48,10 +50,9 @@ def mixed(alpha: Callable[[int], float]) -> Estimator:
     """The estimator that mixes the domain, at a share that depends on the samples."""
 
     def estimate(
-        _name: str, norm: _BatchNorm, observed: Observed
+        _name: str, norm: _BatchNorm, moments: Moments, n: int
     ) -> tuple[Tensor, Tensor]:
-        moments, share = observed.moments, alpha(observed.samples)
-        mean, variance = statistics_of(norm)
+        (mean, variance), share = statistics_of(norm), alpha(n)
         return (
             (1 - share) * mean + share * moments.mean[0],
             (1 - share) * variance + share * moments.variance()[0],
@@ -60,9 +61,10 @@ def mixed(alpha: Callable[[int], float]) -> Estimator:
     return estimate
 
 
-def combat(_name: str, norm: _BatchNorm, observed: Observed) -> tuple[Tensor, Tensor]:
+def combat(
+    _name: str, norm: _BatchNorm, moments: Moments, _n: int
+) -> tuple[Tensor, Tensor]:
     """Mean and variance of the domain, shrunken as ComBat does."""
-    moments = observed.moments
     own = (int(moments.n), moments.mean[0], moments.variance()[0])
     return shrunken_statistics(*own, *statistics_of(norm))
 
@@ -90,24 +92,23 @@ class EmpiricalBayes:
         self.kept: dict[str, tuple[float, float]] = {}
 
     def __call__(
-        self, name: str, norm: _BatchNorm, observed: Observed
+        self, name: str, norm: _BatchNorm, moments: Moments, n: int
     ) -> tuple[Tensor, Tensor]:
         """Mean and variance of the next layer."""
-        layer, moments = layer_of(self.profile, name, norm), observed.moments
+        layer = layer_of(self.profile, name, norm)
         known = layer.variance > 0
         sd = np.sqrt(layer.variance[known])
         centre: NDArray[np.float64] | float = 0.0
-        spread: NDArray[np.float64] | float = 1.0
+        width: NDArray[np.float64] | float = 1.0
         if self.shares is not None:
-            centre, spread = (part[known] for part in layer.mixture(self.shares))
-        single = float(moments.n) < 2
-        null = layer.null(self.profile.sizes, observed.samples, single=single)
+            centre, width = (part[known] for part in layer.mixture(self.shares))
+        null = layer.null(self.profile.sizes, n, single=float(moments.n) < 2)
         found = shrink_features(
             (moments.mean[0].cpu().numpy() - layer.mean)[known] / sd,
             moments.variance()[0].cpu().numpy()[known] / sd**2,
             null.select(known),
             centre=centre,
-            spread=spread,
+            spread=width,
         )
         if not self.kept:
             self.evidence = found.log_evidence
@@ -115,5 +116,4 @@ class EmpiricalBayes:
         mean, variance = layer.mean.copy(), layer.variance.copy()
         mean[known] += sd * found.gamma
         variance[known] *= found.delta2
-        like = moments.mean
-        return like.new_tensor(mean), like.new_tensor(variance)
+        return moments.mean.new_tensor(mean), moments.mean.new_tensor(variance)

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-from batchcorr.arrays.generic import tensor_affine, tensor_moments
+from batchcorr.arrays.generic import tensor_affine
 from batchcorr.bridge._norms import normalizing
 from batchcorr.bridge._rows import from_rows, to_rows
 from batchcorr.bridge._torch import torch
@@ -31,57 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Intercept", "Quiet"]
 
+
+# -- BatchNorm -------------------------------------------------------------------------
+
 _BATCH_NORM = inspect.signature(F.batch_norm)
-
-_DROPOUTS: frozenset[Callable[..., Any]] = frozenset(
-    {
-        F.dropout,
-        F.dropout1d,
-        F.dropout2d,
-        F.dropout3d,
-        F.alpha_dropout,
-        F.feature_alpha_dropout,
-    }
-)
-"""What torch's dropout layers call, their input first."""
-
-_WITH_DROPOUT: dict[Any, tuple[inspect.Signature, dict[str, Any]]] = {
-    F.multi_head_attention_forward: (
-        inspect.signature(F.multi_head_attention_forward),
-        {"training": False},
-    ),
-    F.scaled_dot_product_attention: (
-        inspect.Signature(
-            [
-                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-                for name in (
-                    *("query", "key", "value", "attn_mask", "dropout_p"),
-                    *("is_causal", "scale", "enable_gqa"),
-                )
-            ]
-        ),
-        {"dropout_p": 0.0},
-    ),
-}
-"""Functions with dropout inside, and the argument that switches it off."""
-
-_MIDDLES: dict[Callable[..., Any], float] = {
-    torch.rand: 0.5,
-    torch.rand_like: 0.5,
-    Tensor.uniform_: 0.5,
-    torch.randn: 0.0,
-    torch.randn_like: 0.0,
-    Tensor.normal_: 0.0,
-}
-"""What is drawn, and the middle of its distribution."""
-
-
-_RANDOM = (
-    _DROPOUTS
-    | _MIDDLES.keys()
-    | _WITH_DROPOUT.keys()
-    | {torch.bernoulli, Tensor.bernoulli, Tensor.bernoulli_}
-)
 
 
 @dataclass(frozen=True)
@@ -97,10 +49,6 @@ class Call:
     momentum: float
     eps: float
 
-    def moments(self) -> Moments:
-        """The moments of each channel over samples and positions."""
-        return tensor_moments(to_rows(self.input))
-
     def normalized(self, mean: Tensor, variance: Tensor) -> Tensor:
         """The output for given statistics, (1, C) each, differentiably."""
         correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
@@ -112,28 +60,22 @@ class Call:
 
     def update_running(self, moments: Moments) -> None:
         """Move the running statistics as torch does after a batch of these moments."""
-        news = (moments.mean, moments.variance(ddof=1))
-        with torch.no_grad():
-            for old, new in zip(
-                (self.running_mean, self.running_var), news, strict=True
-            ):
-                if old is not None:
-                    old.lerp_(new[0].to(old.dtype), self.momentum)
+        if self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                mean, variance = moments.mean[0], moments.variance(ddof=1)[0]
+                self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+                self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
 class Intercept(TorchFunctionMode):
     """Answers BatchNorm's calls that normalize by their batch; all else goes its way.
 
     The answer is torch's own, but running statistics stay, and one value per channel is
-    normalized, too, to 0.
+    normalized, too, to β.
     """
 
     def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         if func is not F.batch_norm:
@@ -146,12 +88,36 @@ class Intercept(TorchFunctionMode):
     def answer(self, call: Call) -> Tensor:
         """The output of a call that normalizes by its own batch."""
         x = call.input
-        if x.numel() <= x.shape[1]:
-            own = call.moments()
-            return call.normalized(own.mean, own.variance())
-        return F.batch_norm(
+        alone = x.numel() == x.shape[1]
+        if alone:
+            x = torch.cat([x, x])
+        out = F.batch_norm(
             x, None, None, call.weight, call.bias, training=True, eps=call.eps
         )
+        return out[:1] if alone else out
+
+
+# -- random draws ----------------------------------------------------------------------
+
+_DROPOUTS: set[Any] = {
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    F.alpha_dropout,
+    F.feature_alpha_dropout,
+}
+"""What torch's dropout layers call, their input first."""
+
+_MIDDLES: dict[Callable[..., Any], float] = {
+    torch.rand: 0.5,
+    torch.rand_like: 0.5,
+    Tensor.uniform_: 0.5,
+    torch.randn: 0.0,
+    torch.randn_like: 0.0,
+    Tensor.normal_: 0.0,
+}
+"""What is drawn, and the middle of its distribution."""
 
 
 class Quiet(TorchFunctionMode):
@@ -161,48 +127,25 @@ class Quiet(TorchFunctionMode):
     computations may be compared number by number.
     """
 
-    def __init__(self, *, still: bool = True) -> None:
-        super().__init__()
-        self.still, self.draws = still, 0
-
     def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        still = _still(func, args, kwargs) if func in _RANDOM else None
-        if still is None:
-            return func(*args, **kwargs)
-        number, self.draws = self.draws, self.draws + 1
-        return self.answer(number, lambda: func(*args, **kwargs), still)
-
-    def answer(
-        self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
-    ) -> Any:
-        """What a random function gives, by its number in the forward pass."""
-        del number
-        return still() if self.still else drawn()
-
-
-def _still(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[[], Any] | None:
-    """A random function held still, or None if it is none."""
-    if func in _DROPOUTS:
-        return lambda: args[0] if args else kwargs["input"]
-    if func in _MIDDLES:
-        return lambda: func(*args, **kwargs).fill_(_MIDDLES[func])
-    if func in (torch.bernoulli, Tensor.bernoulli) and len(args) == 1:
-        return partial(torch.clone, args[0])
-    if func is Tensor.bernoulli_:
-        p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-        return lambda: args[0].copy_(torch.as_tensor(p).expand_as(args[0]))
-    if func not in _WITH_DROPOUT:
-        return None
-    signature, change = _WITH_DROPOUT[func]
-    bound = signature.bind_partial(*args, **kwargs)
-    bound.arguments |= change
-    return lambda: func(*bound.args, **bound.kwargs)
+        if func in _DROPOUTS:
+            return args[0] if args else kwargs["input"]
+        if func in _MIDDLES:
+            return func(*args, **kwargs).fill_(_MIDDLES[func])
+        if func in (torch.bernoulli, Tensor.bernoulli) and len(args) == 1:
+            return args[0].clone()
+        if func is Tensor.bernoulli_:
+            p = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+            return args[0].copy_(torch.as_tensor(p).expand_as(args[0]))
+        if func is F.multi_head_attention_forward:
+            kwargs = kwargs | {"training": False}
+        if func is F.scaled_dot_product_attention:
+            kwargs = kwargs | {"dropout_p": 0.0}
+            if len(args) > 4:  # query, key, value, attn_mask, dropout_p, …
+                names = ("is_causal", "scale", "enable_gqa")
+                kwargs |= dict(zip(names, args[5:], strict=False))
+                args = args[:4]
+        return func(*args, **kwargs)

@@ -16,7 +16,7 @@ import numpy as np
 
 from batchcorr.bridge._batches import Minibatch, read_batches, take
 from batchcorr.bridge._classes import read_classes
-from batchcorr.bridge._layerwise import call_order, put
+from batchcorr.bridge._layerwise import not_finite, put, watch
 from batchcorr.bridge._norms import (
     batch_norms,
     require_model,
@@ -24,7 +24,7 @@ from batchcorr.bridge._norms import (
     statistics_of,
 )
 from batchcorr.bridge._profile import LayerProfile, Profile, fingerprints
-from batchcorr.bridge._running import evaluating, hooked, input_of, run, wide
+from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 from batchcorr.estimators.progress import progress
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
     Floats = NDArray[np.float64]
@@ -79,11 +79,6 @@ def profile(
         in some minibatches only, or keeps no statistics; if the loader has one sample
         only, or values that are not finite; if labels are not 0 … K-1.
 
-    Warns
-    -----
-    CovariateWarning
-        If labels are given in a form that is not read: one-hot, or not integers.
-
     Notes
     -----
     Three to five runs over the samples of a trained model, up to one for each layer of
@@ -103,26 +98,23 @@ def profile(
     model = require_model(model)
     norms = batch_norms(model, frozen=True)
     batches = _first(source_loader, samples)
-    order, count = call_order(
-        model, [(batch.inputs, *batch.others) for batch in batches], norms
-    )
     labels = read_classes(batches)
-    if count < 2:
-        msg = "The source loader gives one sample: some hundred are best."
-        raise InputError(msg)
-    sizes = SIZES[count >= SIZES]
-    called = {name: norms[name] for name in order}
     layers = {}
-    with restored_statistics(called), progress("Profile", 2 + len(order)) as advance:
-        each = _settled(model, batches, called)
+    with restored_statistics(norms), progress("Profile", 2 + len(norms)) as advance:
+        each = _settled(model, [batch.inputs for batch in batches], norms)
         advance(2)
-        for name, norm in called.items():
-            mean, variance = (part.cpu().numpy() for part in statistics_of(norm))
+        count = sum(batch.size for batch in batches)
+        if count < 2:
+            msg = "The source loader gives one sample: some hundred are best."
+            raise InputError(msg)
+        sizes = SIZES[count >= SIZES]
+        for name, numbers in each.items():
+            mean, variance = (part.cpu().numpy() for part in statistics_of(norms[name]))
             layers[name] = LayerProfile(
                 mean.copy(),
                 variance.copy(),
-                *_drawn_errors(each[name], sizes),
-                *_by_class(each[name], labels),
+                *_drawn_errors(numbers, sizes),
+                *_by_class(numbers, labels),
             )
             advance(1)
     shares = np.empty(0) if labels is None else np.bincount(labels) / len(labels)
@@ -141,16 +133,12 @@ def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
     for batch in read_batches(loader):
         if batch.size > left:
             few = take((batch.inputs, *batch.others), torch.arange(left))
-            batches.append(Minibatch(few[0], few[1:], left))
-        else:
-            batches.append(batch)
-        left -= batches[-1].size
-        if left < 1:
+            batch = Minibatch(few[0], few[1:], left)  # noqa: PLW2901
+        batches.append(batch)
+        left -= batch.size
+        if not left:
             break
     return batches
-
-
-# -- each sample's numbers ---------------------------------------------------------------
 
 
 class _Samples(NamedTuple):
@@ -162,7 +150,7 @@ class _Samples(NamedTuple):
 
 
 def _settled(
-    model: nn.Module, batches: list[Minibatch], norms: Mapping[str, _BatchNorm]
+    model: nn.Module, inputs: list[Any], norms: Mapping[str, _BatchNorm]
 ) -> dict[str, _Samples]:
     """Set the layers to the statistics of the samples, and return each sample's numbers.
 
@@ -171,11 +159,10 @@ def _settled(
     a trained model's are nearly right before.
     """
     for _ in range(len(norms) + 1):
-        each = _pass(model, batches, norms)
+        each = _pass(model, inputs, norms)
         moved = 0.0
-        for name, norm in norms.items():
-            numbers = each[name]
-            mean, variance = statistics_of(norm)
+        for name, numbers in each.items():
+            mean, variance = statistics_of(norms[name])
             sd = variance.where(variance > 0, 1).sqrt().cpu().numpy()
             shift = numbers.mean.mean(axis=0, dtype=np.float64)
             square = numbers.variance.mean(axis=0, dtype=np.float64)
@@ -184,7 +171,7 @@ def _settled(
             new = mean.cpu().numpy() + sd * shift, sd**2 * square
             put(norms, {name: (mean.new_tensor(new[0]), mean.new_tensor(new[1]))})
             moved = max(
-                moved, np.abs(shift / scale).max(), np.abs(2 * np.log(scale)).max()
+                moved, np.abs(shift / scale).max(), 2 * np.abs(np.log(scale)).max()
             )
             each[name] = _Samples(
                 ((numbers.mean - shift) / scale).astype(np.float32),
@@ -197,39 +184,32 @@ def _settled(
 
 
 def _pass(
-    model: nn.Module, batches: list[Minibatch], norms: Mapping[str, _BatchNorm]
+    model: nn.Module, inputs: list[Any], norms: Mapping[str, _BatchNorm]
 ) -> dict[str, _Samples]:
     """Each sample's numbers at every layer, in units of what the layer has."""
-    names = {norm: name for name, norm in norms.items()}
     parts: dict[str, list[_Samples]] = {name: [] for name in norms}
 
-    def note(norm: Any, args: Any, kwargs: Any) -> None:
-        x = input_of(args, kwargs)
-        mean, variance = statistics_of(norm)
+    def note(name: str, x: Tensor) -> None:
+        mean, variance = statistics_of(norms[name])
         sd = variance.where(variance > 0, 1).sqrt()
         rows = wide(x.reshape(*x.shape[:2], -1))
-        found, at = torch.var_mean(rows, 2, correction=0)
+        at = rows.mean(2)
+        own = (rows - at[:, :, None]).square_().mean(2)
         means, variances = (
-            value.float().cpu().numpy() for value in ((at - mean) / sd, found / sd**2)
+            value.float().cpu().numpy() for value in ((at - mean) / sd, own / sd**2)
         )
         if not np.isfinite(means).all():
-            msg = (
-                f"The BatchNorm layer {names[norm]!r} receives values that are not "
-                "finite (NaN): the model or its inputs are broken before it."
-            )
-            raise InputError(msg)
-        parts[names[norm]].append(_Samples(means, variances, rows.shape[2]))
+            raise InputError(not_finite(name))
+        parts[name].append(_Samples(means, variances, rows.shape[2]))
 
-    with hooked(norms.values(), before=note), evaluating(model):
-        for batch in batches:
-            run(model, batch.inputs)
+    order, _ = watch(model, inputs, norms, note)
     return {
         name: _Samples(
-            np.concatenate([part.mean for part in values]),
-            np.concatenate([part.variance for part in values]),
-            values[0].positions,
+            np.concatenate([part.mean for part in parts[name]]),
+            np.concatenate([part.variance for part in parts[name]]),
+            parts[name][0].positions,
         )
-        for name, values in parts.items()
+        for name in order
     }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
-from batchcorr.bridge._classes import choose_classes, gives_logits, is_unbalanced
+from batchcorr.bridge._classes import keep_classes
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
 from batchcorr.bridge._layerwise import correct, put
 from batchcorr.bridge._norms import (
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
-    from torch.nn.modules.batchnorm import _BatchNorm
 
-    from batchcorr.bridge._layerwise import Estimator, Observed, Statistics
+    from batchcorr.bridge._layerwise import Estimator, Statistics
     from batchcorr.bridge._norms import Snapshot
 
 __all__ = ["METHODS", "Recalibration", "recalibrate"]
@@ -181,33 +180,64 @@ def recalibrate(
     >>> bool(model(domain).mean().abs() < 1e-6)
     True
     """
-    share = _check(method, profile, alpha, pseudo_count)
+    share = _share(method, profile, alpha, pseudo_count)
     model = require_model(model)
     norms = batch_norms(model, frozen=True)
+    for name, norm in norms.items():
+        if norm.training:
+            msg = (
+                f"The BatchNorm layer {name!r} is in training mode, in which it would "
+                "average its batches over the new statistics: call model.eval() first."
+            )
+            raise InputError(msg)
     if profile is not None:
         require_weights(profile, model)
     before = snapshot(norms)
-    old = _statistics(norms)
-    task = _Task(model, loader, norms, {m for m in norms.values() if m.training})
+    old: Statistics = {}
+    for name, norm in norms.items():
+        if norm.running_mean is not None:
+            mean, variance = statistics_of(norm)
+            old[name] = mean.clone(), variance.clone()
+
+    def run(estimate: Estimator) -> tuple[Statistics, int]:
+        return correct(model, loader, norms, estimate)
+
+    kept: Mapping[str, tuple[float, float]] = {}
+    classes: NDArray[np.float64] | None = None
     try:
-        found = _estimate(task, method, profile, share)
+        if profile is None or method in ("adabn", "mix", "combat"):
+            used = "combat" if method == "auto" else method
+            plain = {"adabn": adabn, "mix": mixed(share), "combat": combat}
+            found, samples = run(plain[used])
+        else:
+            used, estimate = "eb", EmpiricalBayes(profile)
+            found, samples = run(estimate)
+            if method != "eb" and len(profile.shares) and samples > 1:
+                better = keep_classes(
+                    *(model, loader, profile, run),
+                    lambda: restore(before),
+                    if_uneven=samples if method == "auto" else None,
+                )
+                if better is not None:
+                    used, (estimate, found, classes) = "eb_cov", better
+                put(norms, found)
+            kept = estimate.kept
     except BaseException:
         restore(before)
         raise
-    called = list(found.statistics)
-    table = _table({name: old[name] for name in called}, _statistics(norms), found.kept)
-    done = Recalibration(found.method, found.samples, table, found.classes)
+    table = _table({name: (*old[name], *found[name]) for name in found}, kept)
+    done = Recalibration(used, samples, table, classes)
     done._before = before
     return done
 
 
-def _check(
+def _share(
     method: str,
     profile: Profile | None,
     alpha: float | None,
     pseudo_count: float | None,
 ) -> Callable[[int], float]:
-    """Refuse what does not go together; return the share of n samples in a mix."""
+    """The share of n samples in a mix; refuse what does not go together."""
     if method not in METHODS:
         msg = f"There is no method {method!r}. {did_you_mean(method, METHODS)}"
         raise MissingKeyError(msg)
@@ -226,7 +256,8 @@ def _check(
     if method == "eb_cov" and profile is not None and not len(profile.shares):
         msg = (
             "The profile knows no classes: make it from a source loader that gives "
-            '(inputs, labels), or use method="eb".'
+            "(inputs, labels), one integer 0 … K-1 for each sample (labels.long(), or "
+            'labels.argmax(1) of one-hot rows), or use method="eb".'
         )
         raise InputError(msg)
     given = [value for value in (alpha, pseudo_count) if value is not None]
@@ -245,97 +276,21 @@ def _check(
     return lambda n: n / (n + count)
 
 
-class _Task(NamedTuple):
-    model: nn.Module
-    loader: Iterable[Any]
-    norms: Mapping[str, _BatchNorm]
-    training: set[_BatchNorm]
-
-    def correct(self, estimate: Estimator) -> tuple[Statistics, int]:
-        """Set all layers by an estimator; refuse those in training mode."""
-
-        def checked(
-            name: str, norm: _BatchNorm, observed: Observed
-        ) -> tuple[Tensor, Tensor]:
-            if norm in self.training:
-                msg = (
-                    f"The BatchNorm layer {name!r} is in training mode, in which it would "
-                    "average its batches over the new statistics: call model.eval() first."
-                )
-                raise InputError(msg)
-            return estimate(name, norm, observed)
-
-        return correct(self.model, self.loader, self.norms, checked)
-
-
-class _Found(NamedTuple):
-    method: str
-    statistics: Statistics
-    samples: int
-    classes: NDArray[np.float64] | None = None
-    kept: Mapping[str, tuple[float, float]] | None = None
-
-
-def _estimate(
-    task: _Task,
-    method: str,
-    profile: Profile | None,
-    share: Callable[[int], float],
-) -> _Found:
-    """Set the statistics of all layers by a method."""
-    if profile is None or not (method.startswith("eb") or method == "auto"):
-        method = "combat" if method == "auto" else method
-        estimators = {"adabn": adabn, "mix": mixed(share), "combat": combat}
-        return _Found(method, *task.correct(estimators[method]))
-    before = snapshot(task.norms)
-    plain = EmpiricalBayes(profile)
-    result, samples = task.correct(plain)
-    without = _Found("eb", result, samples, None, plain.kept)
-    classes = len(profile.shares)
-    if method == "eb" or not classes or samples == 1:
-        return without
-    if method == "auto" and not gives_logits(task.model, task.loader, classes):
-        return without
-    best, result, shares = choose_classes(
-        task.model, task.loader, profile, task.correct, lambda: restore(before)
-    )
-    if method == "auto" and not is_unbalanced(shares, profile.shares, samples):
-        put(task.norms, without.statistics)
-        return without
-    put(task.norms, result)
-    return _Found("eb_cov", result, samples, shares, best.kept)
-
-
-def _statistics(norms: Mapping[str, _BatchNorm]) -> Statistics:
-    """Copies of the layers' statistics in float64, where they have any."""
-    tracked = {k: norm for k, norm in norms.items() if norm.running_mean is not None}
-    return {
-        name: (mean.clone(), variance.clone())
-        for name, (mean, variance) in (
-            (name, statistics_of(norm)) for name, norm in tracked.items()
-        )
-    }
-
-
 def _table(
-    old: Statistics,
-    new: Statistics,
-    kept: Mapping[str, tuple[float, float]] | None,
+    layers: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]],
+    kept: Mapping[str, tuple[float, float]],
 ) -> pd.DataFrame:
-    """Return what changed, one row for each layer."""
-    rows = []
-    for name, (mean, variance) in old.items():
-        after, spread = new[name]
-        there = variance > 0
-        sd = variance[there].sqrt()
-        ratio = (spread[there] / variance[there]).clamp_min(1e-300).log().mean() / 2
-        row = {
-            "layer": name,
+    """What changed, one row for each layer, from old and new means and variances."""
+    rows = {}
+    for name, (mean, variance, new_mean, new_variance) in layers.items():
+        varies = variance > 0
+        shift = (new_mean - mean)[varies] / variance[varies].sqrt()
+        ratio = (new_variance[varies] / variance[varies]).clamp_min(1e-300).log()
+        rows[name] = {
             "channels": len(mean),
-            "moved": float((((after - mean)[there] / sd) ** 2).mean().sqrt()),
-            "scaled": float(ratio.exp()),
+            "moved": float(shift.square().mean().sqrt()),
+            "scaled": float((ratio.mean() / 2).exp()),
         }
-        if kept is not None:
-            row["location_kept"], row["scale_kept"] = kept[name]
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("layer")
+        if kept:
+            rows[name]["location_kept"], rows[name]["scale_kept"] = kept[name]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")

@@ -61,14 +61,15 @@ def channel_moments(activation: Tensor) -> Moments:
     x = activation.detach()
     axes = [axis for axis in range(x.ndim) if axis != 1]
     origin = wide(x[(slice(1), slice(None), *[slice(1)] * (x.ndim - 2))])
-    off = wide(x) - origin  # a constant channel has squares of exactly 0
-    shift = off.mean(axes, keepdim=True)
-    squares = off.sub_(shift).square_().sum(axes)
-    count = squares.new_full((1, 1), x.numel() // x.shape[1])
+    off = wide(x) - origin  # exactly 0 in a constant channel
+    n = off.numel() // off.shape[1]
+    shift = off.mean(axes)
+    squares = (off.square_().sum(axes) - n * shift.square()).clamp_min_(0)
+    count = squares.new_full((1, 1), n)
     return Moments(
         rows=count,
         n=count,
-        mean=(origin + shift).reshape(1, -1),
+        mean=origin.reshape(1, -1) + shift,
         squares=squares[None, :],
         columns=count.new_empty((1, 0, 1)),
         cross=count.new_empty((1, 0, x.shape[1])),

@@ -116,8 +116,8 @@ def test_one_minibatch_is_one_pass_to_the_bit_and_hooks_stay_paired():
     norms = batch_norms(model)
     with recalibrate(model, [x], "mix", alpha=0.0):  # layer by layer
         for name, norm in norms.items():
-            moments = _layerwise._received(model, [x], norm)
-            new = combat(name, norm, _layerwise.Observed(moments, len(x)))
+            moments = _layerwise.received(model, [x], norm)
+            new = combat(name, norm, moments, len(x))
             _layerwise.put(norms, {name: new})
         assert_same(statistics(model), once, rtol=0)
     recalibrate(model, [x[:20], x[20:]], "combat")

@@ -13,11 +13,15 @@ from torch import enable_grad, optim
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
+from batchcorr.bridge._lint.observation import observe
 from batchcorr.bridge._lint.result import Finding, LintResult
-from batchcorr.bridge._lint.rules import find_decayed_weights, find_small_batches
-from batchcorr.bridge._lint.statistics import find_bad_statistics, observe
-from batchcorr.bridge._lint.symmetries import find_redundant_biases, scale_invariant
-from batchcorr.bridge._lint.trial import Trial, copied
+from batchcorr.bridge._lint.rules import find_bad_statistics, find_small_batches
+from batchcorr.bridge._lint.symmetries import (
+    find_decayed_weights,
+    find_redundant_biases,
+    scale_invariant,
+)
+from batchcorr.bridge._lint.trial import Trial, copied, enlarged
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._step import Step
 from batchcorr.errors import InputError
@@ -115,14 +119,14 @@ def lint(
     decay = _decay_of(step.model, optimizer)
     with seeded(step.devices, None), enable_grad():
         own = copied(step)
-        norms = observe(own, example_batch)
+        norms, draws = observe(own, example_batch)
+        of_norms = [*find_small_batches(norms, n), *find_bad_statistics(norms)]
         general = Trial.general(own, example_batch)
         invariant = scale_invariant(general)
         findings = [
             *find_redundant_biases(general),
-            *find_dropout_before(general, lambda: Trial.plain(own, example_batch)),
-            *find_small_batches(norms, n),
-            *find_bad_statistics(norms),
+            *(find_dropout_before(own, enlarged(example_batch)) if draws else []),
+            *of_norms,
             *find_decayed_weights(invariant, decay),
         ]
     return LintResult(tuple(findings), tuple(invariant), step.parameters)

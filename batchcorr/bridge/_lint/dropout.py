@@ -10,22 +10,23 @@ compared: with many masks, and with none.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torch.nn.modules.dropout import _DropoutNd
+
 from batchcorr.bridge._batches import n_samples
-from batchcorr.bridge._intercept import Quiet
+from batchcorr.bridge._intercept import Intercept, Quiet
 from batchcorr.bridge._lint.result import Finding
 from batchcorr.bridge._norms import is_batch_norm
 from batchcorr.bridge._rows import channel_moments
-from batchcorr.bridge._running import hooked, input_of
+from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
-    from batchcorr.bridge._lint.trial import Trial
+    from batchcorr.bridge._step import Step
     from batchcorr.models.moments import Moments
 
 __all__ = ["find_dropout_before"]
@@ -40,113 +41,86 @@ TOLERATED = 0.02
 """Change of the variance that is not worth a word."""
 
 
-class _Run(Quiet):
-    """One forward pass, in which some of the random layers draw.
-
-    Attributes
-    ----------
-    moments, outputs, layers
-        What came into each BatchNorm call that tracks statistics, what went out, and
-        where it was.
-    random
-        Where the random layers are.
-    """
-
-    def __init__(
-        self,
-        trial: Trial,
-        still: _Run | None,
-        draws: Callable[[int], bool],
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        self.draws_at, self.known = draws, still
-        self.moments: list[Moments] = []
-        self.outputs: list[Tensor] = []
-        self.layers: list[str] = []
-        self.random: list[str] = []
-        self._inside = [""]
-        self._names = {
-            module: name for name, module in trial.step.model.named_modules()
-        }
-        with (
-            torch.no_grad(),
-            hooked(self._names, before=self._enter, after=self._leave),
-            self,
-        ):
-            trial.run(seed)
-
-    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self._inside.append(self._names[module])
-        if _is_learning(module):
-            self.moments.append(channel_moments(input_of(args, kwargs)))
-            self.layers.append(self._names[module])
-
-    def _leave(self, module: nn.Module, _a: Any, _k: Any, output: Any) -> Any:
-        self._inside.pop()
-        if not _is_learning(module):
-            return None
-        if self.known is not None:
-            output = self.known.outputs[len(self.outputs)]
-        self.outputs.append(output.clone())  # what comes next may work in place
-        return output.clone()
-
-    def answer(
-        self, number: int, drawn: Callable[[], Any], still: Callable[[], Any]
-    ) -> Any:
-        """What a random function gives."""
-        self.random.append(self._inside[-1])
-        return drawn() if self.draws_at(number) else still()
-
-    def differs(self, other: _Run, call: int) -> bool:
-        """Whether another thing came into a call."""
-        one, two = self.moments[call], other.moments[call]
-        return not (
-            torch.equal(one.mean, two.mean) and torch.equal(one.squares, two.squares)
-        )
-
-
-def _is_learning(module: nn.Module) -> bool:
-    """Whether a layer is a BatchNorm in training that tracks statistics."""
-    norm = is_batch_norm(module) and module.training
-    return norm and module.running_mean is not None
-
-
-def find_dropout_before(general: Trial, plain: Callable[[], Trial]) -> list[Finding]:
+def find_dropout_before(step: Step, batch: Any) -> list[Finding]:
     """The BatchNorm layers whose variance a dropout changes."""
-    if not general.is_random:
+    still = _run(step, batch)
+    if not still:
         return []
-    trial = plain()
-    still = _Run(trial, None, lambda _: False)
-    if not still.moments:
-        return []
-    masks = min(max(ROWS // n_samples(trial.batch), 4), MASKS)
-    drawn = [_Run(trial, still, lambda _: True, SEED + k) for k in range(masks)]
+    masks = min(max(ROWS // n_samples(batch), 4), MASKS)
+    drawn = [_run(step, batch, still, SEED + k) for k in range(masks)]
     findings: dict[str, Finding] = {}
-    for call, layer in enumerate(still.layers):
-        if layer in findings or not drawn[0].differs(still, call):
+    for one, *draws in zip(still, *drawn, strict=True):
+        if one.layer in findings:
             continue
-        training = drawn[0].moments[call]
-        for run in drawn[1:]:
-            training = training.merge(run.moments[call])
-        there = training.variance() > 0
-        ratios = still.moments[call].variance()[there] / training.variance()[there]
+        training = draws[0].moments
+        for draw in draws[1:]:
+            training = training.merge(draw.moments)
+        varies = training.variance() > 0
+        ratios = one.moments.variance()[varies] / training.variance()[varies]
         ratio = float(ratios.mean()) if len(ratios) else 1.0
         if abs(ratio - 1) > TOLERATED:
-            causes = [
-                name
-                for number, name in enumerate(still.random)
-                if _Run(trial, still, number.__eq__).differs(still, call)
-            ]
-            findings[layer] = _finding(layer, ratio, causes)
+            causes = ", ".join(dict.fromkeys(one.dropouts)) or "dropout"
+            findings[one.layer] = _finding(one.layer, ratio, causes)
     return list(findings.values())
 
 
-def _finding(name: str, ratio: float, causes: list[str]) -> Finding:
-    what = ", ".join(dict.fromkeys(causes)) or "dropout"
+@dataclass
+class _Call:
+    """One call of a BatchNorm: where, what came in and went out, dropouts since the last."""
+
+    layer: str
+    moments: Moments
+    dropouts: list[str]
+    output: Tensor = field(init=False)
+
+
+def _run(
+    step: Step, batch: Any, still: list[_Call] | None = None, seed: int = 0
+) -> list[_Call]:
+    """The calls of BatchNorm layers in training that track statistics, in one pass.
+
+    Random layers draw from the seed, and every call gives what it gave when they were
+    `still`; without that, they are.
+    """
+    names = {
+        module: name
+        for name, module in step.model.named_modules()
+        if isinstance(module, _DropoutNd)
+        or (
+            is_batch_norm(module)
+            and module.training
+            and module.running_mean is not None
+        )
+    }
+    calls: list[_Call] = []
+    dropouts: list[str] = []
+
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if isinstance(module, _DropoutNd):
+            dropouts.append(names[module])
+        else:
+            moments = channel_moments(input_of(args, kwargs))
+            calls.append(_Call(names[module], moments, dropouts.copy()))
+            dropouts.clear()
+
+    def leave(module: nn.Module, _a: Any, _k: Any, output: Any) -> Any:
+        if isinstance(module, _DropoutNd):
+            return None
+        given = output if still is None else still[len(calls) - 1].output
+        calls[-1].output = given.clone()  # what comes next may work in place
+        return given.clone()
+
+    quiet = Quiet() if still is None else Intercept()
+    watching = hooked(names, before=enter, after=leave)
+    with torch.no_grad(), watching, seeded(step.devices, seed), Intercept(), quiet:
+        step(batch)
+    return calls
+
+
+def _finding(name: str, ratio: float, causes: str) -> Finding:
     message = (
-        f"{what} changes the variance that comes in: in evaluation it is {ratio:.3f} of "
-        "what it is in training, and so is the variance of the output, against 1."
+        f"{causes} changes the variance that comes in: in evaluation it is {ratio:.3f} "
+        "of what it is in training, and so is the variance of the output, against 1."
     )
     remedy = (
         "Put dropout behind the last BatchNorm, or drop it: BatchNorm regularizes too. "

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge._lint.trial import Trial
 
-__all__ = ["Invariance", "find_redundant_biases", "scale_invariant"]
+__all__ = [
+    "Invariance",
+    "find_decayed_weights",
+    "find_redundant_biases",
+    "scale_invariant",
+]
 
 
 class Invariance(NamedTuple):
@@ -62,16 +67,17 @@ def find_redundant_biases(trial: Trial) -> list[Finding]:
     """
     parameters = trial.step.parameters
     slopes = {
-        name: float(gradient.abs().max()) for name, gradient in trial.gradients.items()
+        name: float(gradient.abs().max())
+        for name, gradient in trial.first.gradients.items()
     }
     largest = max(slopes.values(), default=0) or 1.0
     sizes, values = {}, {}
-    for seed, (name, gradient) in enumerate(trial.gradients.items()):
+    for seed, (name, gradient) in enumerate(trial.first.gradients.items()):
         owner, _, last = name.rpartition(".")
         is_bias = gradient.ndim == 1 or "bias" in last
         of_norm = isinstance(trial.step.model.get_submodule(owner), NORMS)
         if is_bias and not of_norm and slopes[name] <= trial.tolerance * largest:
-            sizes[name] = trial.sizes.get(owner) or 1.0
+            sizes[name] = trial.first.sizes.get(owner) or 1.0
             values[name] = _stepped(parameters[name].detach(), sizes[name], seed)
     findings = []
     for name, change in _unchanging(trial, values).items():
@@ -111,7 +117,7 @@ def scale_invariant(trial: Trial) -> dict[str, Invariance]:
     found: dict[str, Invariance] = {}
     weights = {
         name: (trial.step.parameters[name].detach(), gradient)
-        for name, gradient in trial.gradients.items()
+        for name, gradient in trial.first.gradients.items()
         if gradient.ndim > 1 and bool(gradient.any())
     }
     for axis in (0, 1, None):
@@ -145,3 +151,33 @@ def _scaled(weight: Tensor, axis: int | None, seed: int) -> tuple[Tensor, Tensor
     power = 2 * torch.rand(shape, generator=generator).to(weight) - 1
     power = torch.where(power < 0, power - 1, power + 1)
     return weight * 2**power, weight * 2**-power
+
+
+def find_decayed_weights(
+    invariant: Mapping[str, Invariance], decay: Mapping[str, float]
+) -> list[Finding]:
+    """The scale-invariant weights that an optimizer decays: a note, no fault.
+
+    Decay shrinks a length that means nothing, and by that raises the effective learning
+    rate of the direction: it is a schedule, which one may want.
+    """
+    findings = []
+    for name, (by_unit, cosine, change) in invariant.items():
+        if name not in decay:
+            continue
+        how = "each of its output units" if by_unit else "it as a whole"
+        message = (
+            f"Weight decay of {decay[name]:g} on {name}, whose length means nothing: "
+            f"scaling {how} by ¼ to 4 changes loss and outputs by {change:.1e} "
+            f"(relative), and the cosine of weight and gradient is {cosine:.1e}. Decay "
+            "sets how fast it turns, by about √(2 · learning rate · decay) a step."
+        )
+        remedy = (
+            "Keep it knowingly, as a schedule of the effective learning rate; or give "
+            "the optimizer result.parameter_groups(weight_decay=…), where only ordinary "
+            "weights decay."
+        )
+        evidence = {"weight_decay": decay[name], "change": change, "cosine": cosine}
+        rule, layer = "decay-on-scale-invariant-weight", name.rpartition(".")[0]
+        findings.append(Finding(rule, layer, message, evidence, remedy, "note"))
+    return findings

@@ -12,24 +12,24 @@ import copy
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from batchcorr.bridge._batches import leaves, map_tensors, n_samples, take
-from batchcorr.bridge._intercept import Intercept, Quiet
+from batchcorr.bridge._intercept import Intercept
 from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
-__all__ = ["NORMS", "Trial", "copied"]
+__all__ = ["NORMS", "Trial", "copied", "enlarged"]
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers with an ε; `_NormBase` is that of BatchNorm and InstanceNorm."""
@@ -67,34 +67,21 @@ class Trial:
     batch: Any
 
     @classmethod
-    def plain(cls, step: Step, batch: Any) -> Trial:
-        """The model as it is, on eight samples at least."""
-        return cls._that_runs(step, [_enlarged(batch)], lambda _: None)
-
-    @classmethod
     def general(cls, step: Step, batch: Any) -> Trial:
-        """The model moved off special points, on eight samples."""
-        whole = _enlarged(batch)
+        """A copy moved off special points, on eight samples in float64.
+
+        On all samples, and in float32, where the model or the loss insist on it.
+        """
+        whole = enlarged(batch)
         few = take(whole, torch.arange(FEW))
-
-        def move(trial: Trial) -> None:
-            trial._remove_eps()
-            _move_constants(trial.step.model)
-
-        return cls._that_runs(step, [few, whole], move)
-
-    @classmethod
-    def _that_runs(
-        cls, step: Step, batches: list[Any], change: Callable[[Trial], None]
-    ) -> Trial:
-        """In float64, or in float32 where the model or the loss insist on it."""
-        double = [(torch.float64, batch) for batch in batches]
-        for dtype, batch in [*double, (torch.float32, batches[-1])]:
+        double = [(torch.float64, few), (torch.float64, whole)]
+        for dtype, tried in [*double, (torch.float32, whole)]:
             model = copy.deepcopy(step.model).to(dtype)
-            trial = cls(Step(model, step.loss), _cast(batch, dtype))
+            trial = cls(Step(model, step.loss), _cast(tried, dtype))
             try:
-                change(trial)
-                _ = trial.gradients
+                trial._remove_eps()
+                _move_constants(model)
+                _ = trial.first
             except (RuntimeError, InputError):  # written for its dtype or batch size
                 if dtype == torch.float32:
                     raise
@@ -121,37 +108,16 @@ class Trial:
         dtype = next(iter(self.step.parameters.values())).dtype
         return math.sqrt(torch.finfo(dtype).eps)
 
-    def run(self, seed: int = 0) -> list[Tensor]:
-        """The loss, then the model's outputs; a seed always draws the same."""
+    def run(self) -> list[Tensor]:
+        """The loss, then the model's outputs; random numbers are always the same."""
         outputs: list[Tensor] = []
-        with seeded(self.step.devices, seed), Intercept():
+        with seeded(self.step.devices), Intercept():
             loss = self.step(self.batch, outputs)
         return [loss, *(out for out in outputs if out.is_floating_point())]
 
-    def change(self, values: Mapping[str, Tensor]) -> float:
-        """How much loss and outputs change with other values of parameters, relatively.
-
-        It is infinite where it cannot be told: nothing is finite then, or all zero.
-        """
-        parameters = self.step.parameters
-        with torch.no_grad():
-            kept = {name: parameters[name].clone() for name in values}
-            for name, value in values.items():
-                parameters[name].copy_(value)
-            after = self.run()
-            for name, value in kept.items():
-                parameters[name].copy_(value)
-            changes = [
-                float((new - old).abs().max() / old.abs().max())
-                for old, new in zip(self._first[0], after, strict=True)
-                if bool(old.any())
-            ]
-        finite = bool(changes) and all(math.isfinite(value) for value in changes)
-        return max(changes) if finite else math.inf
-
     @cached_property
-    def _first(self) -> tuple[list[Tensor], dict[str, Tensor], dict[str, float], bool]:
-        """Of one run: loss and outputs, gradients, sizes, whether it draws numbers."""
+    def first(self) -> First:
+        """What the copy gives before it is changed further."""
         sizes: dict[str, float] = {}
         owners = {name.rpartition(".")[0] for name in self.step.parameters}
         names = {self.step.model.get_submodule(owner): owner for owner in owners}
@@ -161,27 +127,40 @@ class Trial:
             found = [float(v.detach().square().mean().sqrt()) for v in floats]
             sizes[names[module]] = max([*found, sizes.get(names[module], 0.0)])
 
-        with hooked(names, after=note), Quiet(still=False) as drawing:
+        with hooked(names, after=note):
             loss, *outputs = self.run()
         pairs = zip(self.step.parameters, self.step.gradients(loss), strict=True)
         gradients = {name: value for name, value in pairs if value is not None}
-        values = [value.detach() for value in (loss, *outputs)]
-        return values, gradients, sizes, drawing.draws > 0
+        return First([value.detach() for value in (loss, *outputs)], gradients, sizes)
 
-    @property
-    def gradients(self) -> dict[str, Tensor]:
-        """Gradients of the trainable parameters that the loss depends on."""
-        return self._first[1]
+    def change(self, values: Mapping[str, Tensor]) -> float:
+        """How much loss and outputs change with other values of parameters, relatively.
 
-    @property
-    def sizes(self) -> dict[str, float]:
-        """Root mean square of what each module with parameters of its own gives."""
-        return self._first[2]
+        It is infinite where it cannot be told: nothing is finite then, or all zero.
+        """
+        parameters = self.step.parameters
+        with torch.no_grad():
+            before = {name: parameters[name].clone() for name in values}
+            for name, value in values.items():
+                parameters[name].copy_(value)
+            after = self.run()
+            for name, value in before.items():
+                parameters[name].copy_(value)
+            changes = [
+                float((new - old).abs().max() / old.abs().max())
+                for old, new in zip(self.first.values, after, strict=True)
+                if bool(old.any())
+            ]
+        finite = bool(changes) and all(math.isfinite(value) for value in changes)
+        return max(changes) if finite else math.inf
 
-    @property
-    def is_random(self) -> bool:
-        """Whether the model draws random numbers."""
-        return self._first[3]
+
+class First(NamedTuple):
+    """Loss and outputs, the gradients there are, and how large each module's output is."""
+
+    values: list[Tensor]
+    gradients: dict[str, Tensor]
+    sizes: dict[str, float]
 
 
 def _move_constants(model: nn.Module) -> None:
@@ -203,7 +182,7 @@ def _cast(batch: Any, dtype: torch.dtype) -> Any:
     )
 
 
-def _enlarged(batch: Any) -> Any:
+def enlarged(batch: Any) -> Any:
     """A batch of at least eight samples: repeated, numbers with some noise."""
     n = n_samples(batch)
 

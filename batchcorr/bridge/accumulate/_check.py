@@ -12,8 +12,8 @@ does not, accumulation follows the gradient of another function.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._batches import n_samples, take
@@ -21,13 +21,13 @@ from batchcorr.bridge._intercept import Quiet
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._additive import (
+from batchcorr.bridge.accumulate._separable import (
     require_additive,
     require_separable,
+    require_size,
     weight_of,
 )
-from batchcorr.bridge.accumulate._exact import require_size
-from batchcorr.bridge.accumulate._sites import Site, Survey, add_to
+from batchcorr.bridge.accumulate._sites import BySites, site_of
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -192,71 +192,60 @@ def check(
             "costs nothing: call model.train() first."
         )
         raise InputError(msg)
-    if (
-        isinstance(partitions, bool)
-        or not isinstance(partitions, int)
-        or partitions < 2
-    ):
+    if not isinstance(partitions, int) or partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
-    weight_of(1, 1, reduction)
+    weight_of(1, 1, reduction)  # refuses other reductions
     require_separable(step.model)
+    everything = torch.arange(n)
     with step.preserved() as reset:
-        positions = _positions(step, batch, n, reduction)
-        sizes = _sizes_to_try(micro_batch_sizes, n, positions)
-        gradient = partial(_gradient, step, batch, reduction, reset)
-        found = tuple(_cost_at(gradient, n, size, partitions) for size in sizes)
-    return Cost(n, partitions, found)
+        with seeded(step.devices), torch.no_grad(), BySites() as own:
+            step(batch)
+        if n > 1:
+            sites = [site_of([moments], k) for k, moments in enumerate(own.unknown)]
+            require_additive(step, batch, everything.tensor_split(2), sites, reduction)
+        rows = min((float(moments.n) for moments in own.unknown), default=math.inf)
 
+        def gradient(parts: Sequence[Tensor]) -> Tensor:
+            """The accumulated gradient of all parameters, a vector in float64."""
+            total = [
+                torch.zeros_like(p).double().cpu() for p in step.parameters.values()
+            ]
+            for part in parts:
+                reset()
+                with Quiet():
+                    value = step(take(batch, part))
+                slopes = step.gradients(weight_of(len(part), n, reduction) * value)
+                for one, slope in zip(total, slopes, strict=True):
+                    if slope is not None:
+                        one.add_(slope.cpu())
+            return torch.cat([one.flatten() for one in total])
 
-def _positions(step: Step, batch: Any, n: int, reduction: str) -> float:
-    """The fewest values per channel and sample any BatchNorm has.
-
-    The loss is required to be additive on the way.
-    """
-    with seeded(step.devices), torch.no_grad(), Survey() as survey:
-        step(batch)
-    sites = [Site.of([own], k) for k, own in enumerate(survey.moments)]
-    if n > 1:
-        halves = torch.arange(n).tensor_split(2)
-        require_additive(step, batch, halves, sites, reduction)
-    return min((float(own.n) / n for own in survey.moments), default=float("inf"))
-
-
-def _gradient(
-    step: Step,
-    batch: Any,
-    reduction: str,
-    reset: Callable[[], None],
-    parts: Sequence[Tensor],
-) -> Tensor:
-    """The accumulated gradient of all parameters, a vector in float64."""
-    n = sum(len(part) for part in parts)
-    total = [torch.zeros_like(p, dtype=torch.float64) for p in step.parameters.values()]
-    for part in parts:
-        reset()
-        weight = weight_of(len(part), n, reduction)
-        with Quiet():
-            loss = step(take(batch, part))
-        add_to(total, step.gradients(weight * loss))
-    return torch.cat([values.cpu().flatten() for values in total])
+        whole = gradient([everything])
+        if not bool(whole.any()):
+            msg = "The gradient of the whole batch is zero: there is no relative error."
+            raise InputError(msg)
+        found = [
+            _cost_at(gradient, whole, n, size, partitions)
+            for size in _sizes_to_try(micro_batch_sizes, n, rows / n)
+        ]
+    return Cost(n, partitions, tuple(found))
 
 
 def _cost_at(
-    gradient: Callable[[Sequence[Tensor]], Tensor], n: int, size: int, partitions: int
+    gradient: Callable[[Sequence[Tensor]], Tensor],
+    whole: Tensor,
+    n: int,
+    size: int,
+    partitions: int,
 ) -> CostAt:
     """What one size costs."""
     generator = torch.Generator().manual_seed(size)
-    whole = gradient([torch.arange(n)])
-    norm = float(whole.norm())
-    if norm == 0:
-        msg = "The gradient of the whole batch is zero: there is no relative error."
-        raise InputError(msg)
     off = torch.zeros_like(whole)
     squares = error = 0.0
     for _ in range(partitions):
         order = torch.randperm(n, generator=generator)
-        one = (gradient(order.tensor_split(-(-n // size))) - whole) / norm
+        one = (gradient(order.tensor_split(-(-n // size))) - whole) / whole.norm()
         off += one
         squares += float(one.square().sum())
         error += float(one.norm())
@@ -278,12 +267,11 @@ def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
         return n // -(-n // size)
 
     if sizes is None:
-        powers = (2**k for k in range(1, n.bit_length()))
-        chosen = [m for m in powers if m < n and smallest(m) * positions >= 2]
-        if not chosen:
+        powers = [2**k for k in range(1, n.bit_length()) if 2**k < n]
+        sizes = [size for size in powers if smallest(size) * positions >= 2]
+        if not sizes:
             msg = f"A batch of {n} samples is too small for micro-batches: give more."
             raise InputError(msg)
-        return chosen
     if not isinstance(sizes, list | tuple | range) or not sizes:
         msg = f"micro_batch_sizes must be a list of whole numbers, not {sizes!r}."
         raise InputError(msg)

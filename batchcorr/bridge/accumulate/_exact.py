@@ -1,17 +1,16 @@
 r"""The gradient of a big batch in the memory of a micro-batch.
 
 With s_l = (μ_l, v_l) the statistics of the whole batch at the l-th BatchNorm, the loss is
-L = Σ_m ℓ_m(θ, s_1 … s_K), and each s_l is merged from moments t_lm(θ, s_1 … s_{l-1}) of
-micro-batches. So statistics are found site after site, and their adjoints backwards,
+L = Σ_m ℓ_m(θ, s_1 … s_K), and each s_l depends on the inputs x_lm of micro-batches. So
+statistics are found site after site, and their adjoints s̄_l = ∂L/∂s_l backwards,
 
-    s̄_l = Σ_m ∂/∂s_l [ℓ_m + Σ_{j>l} ⟨t̄_jm, t_jm⟩],
-    ∇L  = Σ_m ∂/∂θ   [ℓ_m + Σ_j ⟨t̄_jm, t_jm⟩],       t̄_jm from s̄_j through the merge.
+    s̄_l = Σ_m ∂/∂s_l [ℓ_m + Σ_{j>l} t_jm],      ∇L = Σ_m ∂/∂θ [ℓ_m + Σ_j t_jm],
+    t_jm = Σ_i (μ̄_j x_i + v̄_j (x_i - μ_j)²) / N     over the rows i of x_jm.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.checkpoint import CheckpointError
@@ -20,25 +19,24 @@ from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._running import random_states, set_random_states
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._additive import (
+from batchcorr.bridge.accumulate._separable import (
     require_additive,
     require_separable,
+    require_size,
     weight_of,
 )
-from batchcorr.bridge.accumulate._sites import Reached, Site, Survey, Whole, add_to
+from batchcorr.bridge.accumulate._sites import BySites, Site, site_of
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
-    from batchcorr.bridge._intercept import Call
     from batchcorr.bridge._running import RandomStates
     from batchcorr.bridge._step import LossFunction
-    from batchcorr.models.moments import Moments
 
-__all__ = ["exact", "require_size"]
+__all__ = ["exact"]
 
 
 def exact(
@@ -54,7 +52,7 @@ def exact(
     Gradients are added to `.grad`, running statistics are updated once, as the whole
     batch would, and the loss is returned: but no activation of more than
     `micro_batch_size` samples is ever alive. With K BatchNorm calls in a forward pass
-    this takes K forward passes to gather statistics and K + 1 passes forward and
+    this takes K + 1 forward passes to gather statistics and as many forward and
     backward, where plain accumulation takes one: it is meant to verify, and for models
     whose batch does not fit.
 
@@ -81,18 +79,18 @@ def exact(
     Raises
     ------
     InputError
-        If BatchNorm is under activation checkpointing; if the loss, or a layer that is no BatchNorm, mixes samples, so that no sum over
-        micro-batches gives the gradient; if values are not finite. The model is then as
-        it was.
+        If BatchNorm is under activation checkpointing; if the loss, or a layer that is
+        no BatchNorm, mixes samples, so that no sum over micro-batches gives the
+        gradient; if values are not finite. The model is then as it was.
 
     Notes
     -----
-    Statistics are gathered and merged in float64 (float32 for half precision). Random
-    layers draw once for each micro-batch, in order, and draw the same again in every
-    pass: the gradient is that of the whole batch under these masks, and the generator
-    ends where plain accumulation would leave it. Forward hooks of the model run in
-    every pass. Whether the loss is additive is measured with random layers held
-    still, on groups of half a micro-batch (two samples at least).
+    Statistics are gathered and merged in float64. Random layers draw once for each
+    micro-batch, in order, and draw the same again in every pass: the gradient is that of
+    the whole batch under these masks, and the generator ends where plain accumulation
+    would leave it. Forward hooks of the model run in every pass. Whether the loss is
+    additive is measured with random layers held still, on groups of half a micro-batch
+    (two samples at least).
 
     Examples
     --------
@@ -117,14 +115,20 @@ def exact(
     parts = [torch.arange(k, min(k + size, n)) for k in range(0, n, size)]
     weights = [weight_of(len(part), n, reduction) for part in parts]
     with step.preserved() as reset:
-        run = _Run(step, [take(batch, part) for part in parts], weights, reset)
-        run.survey()
-        run.gather()
+        passes = _Passes(step, [take(batch, part) for part in parts], weights, reset)
+        passes.find_sites()
         if len(parts) > 1:
-            require_additive(step, batch, parts, run.sites, reduction)
-        run.pull_back()
-        value, gradients = run.differentiate()
-    run.update_buffers()
+            require_additive(step, batch, parts, passes.sites, reduction)
+        try:
+            passes.find_adjoints()
+            value, gradients = passes.differentiate()
+        except CheckpointError as error:
+            msg = (
+                "A BatchNorm lies in a part of the model under activation checkpointing, "
+                "which runs it again with other statistics: switch checkpointing off."
+            )
+            raise InputError(msg) from error
+    passes.update_buffers()
     for parameter, gradient in zip(step.parameters.values(), gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = gradient
@@ -134,127 +138,94 @@ def exact(
     return value
 
 
-def require_size(size: object, n: int) -> int:
-    """A micro-batch size, at most that of the batch."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        msg = f"A micro-batch has a whole number of samples, at least 1, not {size!r}."
-        raise InputError(msg)
-    return min(size, n)
-
-
-@dataclass
-class _Run:
-    """A batch in parts, and what is known of it so far.
+class _Passes:
+    """Passes over a batch in parts, each with the same random draws, and what they tell.
 
     Attributes
     ----------
-    step, parts, weights, reset
-        What is differentiated, the micro-batches, what the loss of each counts for, and
-        what gives the buffers their first values.
-    states, end
-        The random numbers before each part and after the last.
     sites
-        The sites whose statistics are known, of `n_sites`.
-    calls, after
-        The BatchNorm calls of the last pass, and the buffers after the first part.
+        The sites whose statistics are known.
+    starts, end
+        The random numbers before each part and after the last.
+    last
+        The last pass of a part.
+    after
+        The buffers after the first part.
     """
 
-    step: Step
-    parts: Sequence[Any]
-    weights: Sequence[float]
-    reset: Callable[[], None]
-    states: list[RandomStates] = field(default_factory=list)
-    end: RandomStates = field(default_factory=dict)
-    n_sites: int = 0
-    sites: list[Site] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    after: dict[str, Tensor] = field(default_factory=dict)
+    def __init__(
+        self,
+        step: Step,
+        parts: Sequence[Any],
+        weights: Sequence[float],
+        reset: Callable[[], None],
+    ) -> None:
+        self.step, self.parts, self.weights, self.reset = step, parts, weights, reset
+        self.sites: list[Site] = []
+        self.starts: list[RandomStates] = []
+        self.after: dict[str, Tensor] = {}
 
-    def survey(self) -> None:
-        """Run plain forward passes: which sites there are, and where draws begin.
+    def _loss(self, number: int) -> Tensor:
+        """One part's share of the loss."""
+        if number == len(self.starts):
+            self.starts.append(random_states(self.step.devices))
+        set_random_states(self.starts[number])
+        self.reset()
+        with BySites(self.sites) as self.last:
+            return self.weights[number] * self.step(self.parts[number])
 
-        Nothing before the first site depends on statistics, so that its moments are
-        those of the whole batch already.
-        """
-        surveys = []
-        for part in self.parts:
-            self.states.append(random_states(self.step.devices))
-            self.reset()
-            with torch.no_grad(), Survey() as survey:
-                self.step(part)
-            surveys.append(survey.moments)
-        self.end = random_states(self.step.devices)
-        counts = sorted({len(moments) for moments in surveys})
-        if len(counts) > 1:
-            msg = (
-                "Micro-batches call BatchNorm a different number of times, "
-                f"{' or '.join(map(str, counts))}: the model's flow depends on the "
-                "data, and there are no statistics of the whole batch to speak of."
-            )
-            raise InputError(msg)
-        self.n_sites = counts[0]
-        if self.n_sites:
-            self.sites = [Site.of([moments[0] for moments in surveys], 0)]
+    def find_sites(self) -> None:
+        """Find the statistics site by site: those before one are known by then."""
+        while True:
+            found = []
+            for number in range(len(self.parts)):
+                with torch.no_grad():
+                    self._loss(number)
+                found.append(self.last.unknown)
+            if not self.sites:
+                self.end = random_states(self.step.devices)
+            counts = sorted({len(moments) for moments in found})
+            if len(counts) > 1:
+                msg = (
+                    "Micro-batches call BatchNorm a different number of times, "
+                    f"{' or '.join(map(str, counts))}: the model's flow depends on the "
+                    "data, and there are no statistics of the whole batch to speak of."
+                )
+                raise InputError(msg)
+            if counts == [0]:
+                return
+            first = [moments[0] for moments in found]
+            self.sites.append(site_of(first, len(self.sites)))
 
-    def gather(self) -> None:
-        """Find the statistics site by site: those before one are frozen by then."""
-        for number in range(len(self.sites), self.n_sites):
-            found = [self._moments(part) for part in range(len(self.parts))]
-            self.sites.append(Site.of(found, number))
-
-    def _moments(self, part: int) -> Moments:
-        """The moments of one part at the first site that is not known yet."""
-        self._rewind(part)
-        try:
-            with torch.no_grad(), Whole(self.sites, last=False):
-                self.step(self.parts[part])
-        except Reached as reached:
-            return reached.moments
-        msg = "The model called BatchNorm less often than before: its flow changes."
-        raise InputError(msg)
-
-    def pull_back(self) -> None:
+    def find_adjoints(self) -> None:
         """Find the adjoints, from the last site to the first."""
-        for number in reversed(range(len(self.sites))):
-            site = self.sites[number]
+        for k in reversed(range(len(self.sites))):
+            site = self.sites[k]
             wanted = [x.clone().requires_grad_() for x in (site.mean, site.variance)]
-            self.sites[number] = replace(site, mean=wanted[0], variance=wanted[1])
-            totals = [torch.zeros_like(x) for x in wanted]
-            for part in range(len(self.parts)):
-                _, objective = self._objective(part)
-                with _without_checkpointing():
-                    found = torch.autograd.grad(objective, wanted, allow_unused=True)
-                add_to(totals, found)
-            self.sites[number] = site.with_adjoint(*totals)
+            self.sites[k] = replace(site, mean=wanted[0], variance=wanted[1])
+            adjoint = [torch.zeros_like(x) for x in wanted]
+            for number in range(len(self.parts)):
+                total = self._loss(number) + self.last.contribution
+                slopes = torch.autograd.grad(total, wanted, allow_unused=True)
+                for one, slope in zip(adjoint, slopes, strict=True):
+                    if slope is not None:
+                        one.add_(slope)
+            self.sites[k] = replace(site, adjoint=(adjoint[0], adjoint[1]))
 
     def differentiate(self) -> tuple[Tensor, list[Tensor | None]]:
         """The loss and its gradient."""
         value: Tensor | float = 0.0
-        gradients: list[Tensor | None] = []
-        for part in range(len(self.parts)):
-            own, objective = self._objective(part)
+        gradients: list[Tensor | None] = [None] * len(self.step.parameters)
+        for number in range(len(self.parts)):
+            own = self._loss(number)
             value = value + own.detach()
-            with _without_checkpointing():
-                found = self.step.gradients(objective)
+            slopes = self.step.gradients(own + self.last.contribution)
             self._require_same_buffers()
-            gradients = gradients or [None] * len(found)
-            for k, gradient in enumerate(found):
-                if gradient is not None:
-                    total = gradients[k]
-                    gradients[k] = gradient if total is None else total + gradient
+            for k, slope in enumerate(slopes):
+                if slope is not None:
+                    before = gradients[k]
+                    gradients[k] = slope if before is None else before + slope
         return torch.as_tensor(value), gradients
-
-    def _objective(self, part: int) -> tuple[Tensor, Tensor]:
-        """One part's share of the loss, and with what its moments contribute."""
-        self._rewind(part)
-        with Whole(self.sites, part) as whole:
-            value = self.weights[part] * self.step(self.parts[part])
-        self.calls = whole.calls
-        return value, value + whole.contribution
-
-    def _rewind(self, part: int) -> None:
-        set_random_states(self.states[part])
-        self.reset()
 
     def _require_same_buffers(self) -> None:
         """Require that every micro-batch leaves the buffers alike."""
@@ -275,19 +246,6 @@ class _Run:
         with torch.no_grad():
             for name, buffer in self.step.model.named_buffers():
                 buffer.copy_(self.after[name])
-        for call, site in zip(self.calls, self.sites, strict=True):
-            call.update_running(site.whole)
+        for call, site in zip(self.last.calls, self.sites, strict=True):
+            call.update_running(site.moments)
         set_random_states(self.end)
-
-
-@contextmanager
-def _without_checkpointing() -> Iterator[None]:
-    """Say what to switch off where a forward pass is run again with other statistics."""
-    try:
-        yield
-    except CheckpointError as error:
-        msg = (
-            "A BatchNorm lies in a part of the model under activation checkpointing, "
-            "which runs it again with other statistics: switch checkpointing off."
-        )
-        raise InputError(msg) from error

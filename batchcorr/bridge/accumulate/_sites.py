@@ -1,19 +1,17 @@
 r"""The statistics of the whole batch at every BatchNorm call, from micro-batches.
 
 A *site* is one call of BatchNorm in a forward pass: a layer used twice has two. It is
-normalized by the moments of the whole batch, to which the moments of the micro-batches
-are merged: micro-batches are to it what batches are to a design. The merge is
-differentiated by autograd, so that ∂L/∂(μ, v) of the whole gives what each micro-batch's
-own moments contribute: dL = Σ_m ⟨μ̄_m, dμ_m⟩ + ⟨M̄_m, dM_m⟩.
+normalized by the moments of the whole batch, to which those of micro-batches are merged.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
 from batchcorr.bridge._intercept import Call, Intercept
+from batchcorr.bridge._rows import channel_moments, to_rows
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
@@ -24,129 +22,72 @@ if TYPE_CHECKING:
 
     from batchcorr.models.moments import Moments
 
-__all__ = ["Reached", "Site", "Survey", "Whole", "add_to"]
+__all__ = ["BySites", "Site", "site_of"]
 
 
 @dataclass(frozen=True)
 class Site:
-    """One BatchNorm call: moments of the micro-batches, and μ and v of the whole batch.
+    """One BatchNorm call: moments of the whole batch, μ and v, and ∂L/∂μ and ∂L/∂v."""
 
-    `adjoint` are μ̄_m and M̄_m of the micro-batches, once they are known.
-    """
-
-    parts: Moments
+    moments: Moments
     mean: Tensor
     variance: Tensor
     adjoint: tuple[Tensor, Tensor] | None = None
 
-    @classmethod
-    def of(cls, parts: Sequence[Moments], number: int) -> Site:
-        """A site from the moments of each micro-batch."""
-        stacked = reduce(lambda one, other: one.concat(other), parts)
-        whole = _merged(stacked)
-        call = f"BatchNorm call {number + 1} of the forward pass"
-        if not bool(torch.isfinite(whole.squares).all()):
-            msg = (
-                f"What comes into {call} is not finite. Look for NaN in the data and "
-                "the weights first."
-            )
-            raise InputError(msg)
-        if float(whole.n) < 2:
-            msg = (
-                f"{call} has one value per channel in the whole batch, and so no "
-                "variance. Give at least two samples."
-            )
-            raise InputError(msg)
-        return cls(stacked, whole.mean, whole.variance())
-
-    @property
-    def whole(self) -> Moments:
-        """Moments of the whole batch."""
-        return _merged(self.parts)
-
-    def with_adjoint(self, mean: Tensor, variance: Tensor) -> Site:
-        """The site with μ̄_m and M̄_m, from ∂L/∂μ and ∂L/∂v of the whole."""
-        own = self.parts.mean.detach().requires_grad_()
-        squares = self.parts.squares.detach().requires_grad_()
-        whole = _merged(replace(self.parts, mean=own, squares=squares))
-        change = (whole.mean * mean + whole.variance() * variance).sum()
-        mean_bar, squares_bar = torch.autograd.grad(change, (own, squares))
-        return replace(self, adjoint=(mean_bar, squares_bar))
-
-    def contribution(self, part: int, own: Moments) -> Tensor | float:
-        """What the loss changes by through one micro-batch's own moments."""
+    def contribution(self, x: Tensor) -> Tensor | float:
+        """A term with the gradient that samples have through μ and v: of (N, C, …)."""
         if self.adjoint is None:
             return 0.0
-        mean, squares = self.adjoint
-        return torch.sum(own.mean * mean[part] + own.squares * squares[part])
+        rows, (mean, variance) = to_rows(x), self.adjoint
+        off = (rows - self.mean).square()  # μ moves with x, but Σ (x - μ) is 0
+        return torch.sum(mean * rows + variance * off) / float(self.moments.n)
 
 
-def add_to(totals: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Add gradients to their totals, where there are any."""
-    for total, gradient in zip(totals, gradients, strict=True):
-        if gradient is not None:
-            total.add_(gradient)
+def site_of(parts: Sequence[Moments], number: int) -> Site:
+    """A site from the moments of each micro-batch."""
+    whole = reduce(lambda one, other: one.merge(other), parts)
+    call = f"BatchNorm call {number + 1} of the forward pass"
+    if not bool(torch.isfinite(whole.squares).all()):
+        msg = (
+            f"What comes into {call} is not finite. Look for NaN in the data and the "
+            "weights first."
+        )
+        raise InputError(msg)
+    if float(whole.n) < 2:
+        msg = (
+            f"{call} has one value per channel in the whole batch, and so no variance. "
+            "Give at least two samples."
+        )
+        raise InputError(msg)
+    return Site(whole, whole.mean, whole.variance())
 
 
-def _merged(parts: Moments) -> Moments:
-    return parts.collapse([0] * parts.n_batches, 1)
-
-
-class Survey(Intercept):
-    """Lets every call normalize by its own batch, and keeps the moments of all calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moments: list[Moments] = []
-
-    def answer(self, call: Call) -> Tensor:
-        """The output of a call that normalizes by its own batch."""
-        own = call.moments()
-        self.moments.append(own)
-        return call.normalized(own.mean, own.variance())
-
-
-class Reached(BaseException):
-    """The first site that is not known yet: the rest need not be run.
-
-    Not an `Exception`, which a model might catch.
-    """
-
-    def __init__(self, moments: Moments) -> None:
-        super().__init__()
-        self.moments = moments
-
-
-class Whole(Intercept):
-    """Normalizes by the statistics of the whole batch at the sites that are known.
+class BySites(Intercept):
+    """Normalizes by the whole batch at sites that are known, further on by its own.
 
     Attributes
     ----------
     calls
         The calls so far.
+    unknown
+        Moments of what came into the calls after those of known sites.
     contribution
-        What the micro-batch's own moments change the loss by, at sites with an adjoint.
+        What known sites with an adjoint contribute.
     """
 
-    def __init__(
-        self, sites: Sequence[Site], part: int = 0, *, last: bool = True
-    ) -> None:
+    def __init__(self, sites: Sequence[Site] = ()) -> None:
         super().__init__()
-        self.sites, self.part, self.last = sites, part, last
+        self.sites = sites
         self.calls: list[Call] = []
+        self.unknown: list[Moments] = []
         self.contribution: Tensor | float = 0.0
 
     def answer(self, call: Call) -> Tensor:
-        """The output by the whole batch's statistics."""
-        if len(self.calls) == len(self.sites):
-            if not self.last:
-                raise Reached(call.moments())
-            msg = "The model called BatchNorm more often than before: its flow changes."
-            raise InputError(msg)
-        site = self.sites[len(self.calls)]
+        """The output of a call that normalizes by its batch."""
         self.calls.append(call)
-        if site.adjoint is not None:
-            self.contribution = self.contribution + site.contribution(
-                self.part, call.moments()
-            )
+        if len(self.calls) > len(self.sites):
+            self.unknown.append(channel_moments(call.input))
+            return super().answer(call)
+        site = self.sites[len(self.calls) - 1]
+        self.contribution = self.contribution + site.contribution(call.input)
         return call.normalized(site.mean, site.variance)

@@ -17,7 +17,7 @@ from batchcorr.bridge._batches import take
 from batchcorr.bridge._intercept import Quiet
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._sites import Whole
+from batchcorr.bridge.accumulate._sites import BySites
 from batchcorr.bridge.nn._combat_norm import ComBatNorm
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError
@@ -30,10 +30,18 @@ if TYPE_CHECKING:
     from batchcorr.bridge._step import Step
     from batchcorr.bridge.accumulate._sites import Site
 
-__all__ = ["require_additive", "require_separable", "weight_of"]
+__all__ = ["require_additive", "require_separable", "require_size", "weight_of"]
 
 REDUCTIONS = ("mean", "sum")
 OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
+
+
+def require_size(size: object, n: int) -> int:
+    """A micro-batch size, at most that of the batch."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        msg = f"A micro-batch has a whole number of samples, at least 1, not {size!r}."
+        raise InputError(msg)
+    return min(size, n)
 
 
 def weight_of(size: int, n: int, reduction: str) -> float:
@@ -69,12 +77,12 @@ def require_additive(
     groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
     strided = [torch.arange(start, n, groups) for start in range(groups)]
 
-    def value(rows: Tensor, seed: int = 0) -> Tensor:
-        with seeded(step.devices, seed), torch.no_grad(), Whole(sites), Quiet():
-            return step(take(batch, rows)).cpu().double()
+    def value(rows: Tensor, seed: int = 0) -> float:
+        with seeded(step.devices, seed), torch.no_grad(), BySites(sites), Quiet():
+            return float(step(take(batch, rows)))
 
     partitions = [[(len(p), value(p)) for p in some] for some in (parts, strided)]
-    off = float(abs(value(parts[0], seed=1) - partitions[0][0][1]))
+    off = abs(value(parts[0], seed=1) - partitions[0][0][1])
     if off:
         msg = (
             f"The loss is random even with dropout held still, by {off:.2g}: draws of "
@@ -86,29 +94,29 @@ def require_additive(
 
     def totals(kind: str) -> tuple[float, float, bool]:
         """Two partitions' losses of the whole batch, and whether they agree."""
-        shares = [
-            torch.stack([weight_of(size, n, kind) * loss for size, loss in some])
+        one, other = (
+            [weight_of(size, n, kind) * loss for size, loss in some]
             for some in partitions
-        ]
-        one, other = (float(share.sum()) for share in shares)
-        return one, other, abs(one - other) <= allowed * float(shares[0].abs().sum())
+        )
+        agree = abs(sum(one) - sum(other)) <= allowed * sum(map(abs, one))
+        return sum(one), sum(other), agree
 
     one, other, agree = totals(reduction)
     if agree:
         return
-    hint = "".join(
-        f" It is the {kind} over the samples: give reduction={kind!r}."
-        for kind in REDUCTIONS
-        if totals(kind)[2]
-    )
     msg = (
         f"The loss is not the {reduction} over samples: two partitions of the batch give "
         f"{one:.6g} and {other:.6g}."
     )
-    cause = (
-        " A mean over some of the samples only (ignore_index), weights that depend on the "
-        "labels, a term that compares samples, or a layer other than BatchNorm that mixes "
-        "them does that. Use a sum, or normalize by a number that is the same for every "
-        "micro-batch; put layers in place that take every sample by itself."
-    )
-    raise InputError(msg + (hint or cause))
+    (alternative,) = set(REDUCTIONS) - {reduction}
+    if totals(alternative)[2]:
+        msg += f" It is the {alternative} over them: give reduction={alternative!r}."
+    else:
+        msg += (
+            " A mean over some of the samples only (ignore_index), weights that depend "
+            "on the labels, a term that compares samples, or a layer other than "
+            "BatchNorm that mixes them does that. Use a sum, or normalize by a number "
+            "that is the same for every micro-batch; put layers in place that take "
+            "every sample by itself."
+        )
+    raise InputError(msg)
