@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from batchcorr.bridge._activations import Activations
 from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._recording import Recording
 from batchcorr.bridge._running import evaluating, run
 from batchcorr.bridge.nn._labels import read_labels
 from batchcorr.errors import (
@@ -119,29 +119,28 @@ def capture(
 
     model = require_model(model)
     modules = _choose(model, layers)
-    axes = _read_axes(channels, modules)
-    wanted = {
+    activations = Activations(modules, _read_axes(channels, modules))
+    given = {
         "batch": _read_given(batch, "batch"),
         "label": _read_given(labels, "labels"),
     }
-    columns: dict[str, list[Any]] = {key: [] for key in wanted}
-    recording = Recording(modules, axes, needed=layers is not None)
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            handle = module.register_forward_hook(recording.hook(name))
-            stack.callback(handle.remove)
-        stack.enter_context(evaluating(model))
+    columns: dict[str, list[Any]] = {"batch": [], "label": []}
+    with activations.recorded(), evaluating(model):
         for number, minibatch in enumerate(read_batches(loader), start=1):
+            activations.begin(minibatch.size)
             run(model, minibatch.inputs)
-            recording.end_batch(minibatch, number)
-            for key, given in wanted.items():
-                columns[key] += _column(given, minibatch, number, key)
-    matrices = {name: x.numpy() for name, x in recording.matrices().items()}
-    obs = pd.DataFrame(index=np.arange(len(next(iter(matrices.values())))).astype(str))
-    for key, given in wanted.items():
-        values = columns[key] if given is None or isinstance(given, int) else given
-        if key == "batch" or given is not None:
-            obs[key] = pd.Categorical(read_labels(values, len(obs)))
+            if batch is None:
+                columns["batch"] += [number - 1] * minibatch.size
+            for key, item in given.items():
+                if isinstance(item, int):
+                    columns[key] += _column(item, minibatch, key)
+    matrices = activations.matrices(needed=layers is not None)
+    n_samples = len(next(iter(matrices.values())))
+    obs = pd.DataFrame(index=np.arange(n_samples).astype(str))
+    for key, item in given.items():
+        values = columns[key] or item
+        if values is not None:
+            obs[key] = pd.Categorical(read_labels(values, n_samples))
     places = [(name, c) for name, x in matrices.items() for c in range(x.shape[1])]
     names = [f"{name}:{channel}" for name, channel in places]
     var = pd.DataFrame(places, columns=["layer", "channel"], index=names)
@@ -153,53 +152,47 @@ def capture(
 def _choose(
     model: nn.Module, layers: Sequence[str] | str | None
 ) -> dict[str, nn.Module]:
-    """Return the modules to look at, by name; that of the model itself is "model"."""
-    if layers is not None:
-        every = model.named_modules(remove_duplicate=False)
-        known = {name or "model": module for name, module in every}
-        names = [layers] if isinstance(layers, str) else list(layers)
-        if not names:
-            msg = "layers=[] names no layer: give at least one name, or None for all."
+    """The modules to look at, by name; that of the model itself is "model"."""
+    if layers is None:
+        own = {
+            name or "model": module
+            for name, module in model.named_modules()
+            if list(module.parameters(recurse=False))
+        }
+        if not own:
+            msg = "No module of the model has parameters: name modules with layers=[…]."
             raise InputError(msg)
-        for name in names:
-            if name not in known:
-                msg = f"The model has no layer {name!r}. {did_you_mean(name, known)}"
-                raise MissingKeyError(msg)
-        return {name: known[name] for name in names}
-    found = {
-        name or "model": module
-        for name, module in model.named_modules()
-        if list(module.parameters(recurse=False))
-    }
-    if not found:
-        msg = "No module of the model has parameters: name modules with layers=[…]."
+        return own
+    every = model.named_modules(remove_duplicate=False)
+    known = {name or "model": module for name, module in every}
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        msg = "layers=[] names no layer: give at least one name, or None for all."
         raise InputError(msg)
-    return found
+    for name in names:
+        if name not in known:
+            msg = f"The model has no layer {name!r}. {did_you_mean(name, known)}"
+            raise MissingKeyError(msg)
+    return {name: known[name] for name in names}
 
 
 def _read_axes(
     channels: int | Mapping[str, int] | None, modules: Mapping[str, nn.Module]
 ) -> dict[str, int]:
     """The axis of the channels by layer, as far as it is told."""
-    if channels is None:
-        return {}
-    if isinstance(channels, int):
-        return dict.fromkeys(modules, channels)
-    for name, axis in channels.items():
+    if not isinstance(channels, Mapping):
+        return {} if channels is None else dict.fromkeys(modules, channels)
+    for name in channels:
         if name not in modules:
             msg = f"channels= names no captured layer {name!r}. {did_you_mean(name, modules)}"
             raise MissingKeyError(msg)
-        if not isinstance(axis, int):
-            msg = f"channels[{name!r}] is {axis!r}: give the number of an axis."
-            raise InputError(msg)
     return dict(channels)
 
 
 def _read_given(given: Any, key: str) -> Any:
-    """Return labels in a list, the number of an item of the loader's tuples, or None."""
-    if given is None or (hasattr(given, "tolist") and getattr(given, "ndim", 0) > 0):
-        return given
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+    """Labels in a list, the number of an item of the loader's tuples, or None."""
+    listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    if given is None or listed or getattr(given, "ndim", 0) > 0:
         return given
     if not isinstance(given, bool | np.bool_):
         with suppress(TypeError):  # of what is no whole number
@@ -212,23 +205,19 @@ def _read_given(given: Any, key: str) -> Any:
     raise InputError(msg)
 
 
-def _column(given: Any, minibatch: Minibatch, number: int, key: str) -> list[Any]:
-    """Return what the loader says of this minibatch's samples."""
-    if given is None:
-        return [number - 1] * minibatch.size if key == "batch" else []
-    if not isinstance(given, int):
-        return []
-    if not 0 < given <= len(minibatch.others):
+def _column(item: int, minibatch: Minibatch, key: str) -> list[Any]:
+    """What an item of the loader's tuples says of this minibatch's samples."""
+    if not 0 < item <= len(minibatch.others):
         msg = (
-            f"{key}={given} is not an item of the loader's tuples: beside the input "
+            f"{key}={item} is not an item of the loader's tuples: beside the input "
             f"they have {len(minibatch.others)}, counted from 1."
         )
         raise InputError(msg)
-    return read_labels(minibatch.others[given - 1], minibatch.size)
+    return read_labels(minibatch.others[item - 1], minibatch.size)
 
 
 def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:
-    """Return how much of each layer's variance batch explains."""
+    """How much of each layer's variance batch explains."""
     rows = []
     beyond = "label" in obs and obs["label"].nunique() > 1
     for name, x in matrices.items():
@@ -242,6 +231,7 @@ def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beyond(x: Any, obs: pd.DataFrame) -> float:
+    """The share of batch that the labels do not explain."""
     try:
         share = variance_explained(x, obs["batch"], covariates=obs[["label"]])
     except DesignError as error:

@@ -1,0 +1,184 @@
+"""What the layers of a network give, batch by batch: samples × channels each.
+
+A layer is a matrix with a row for every sample if it gives one tensor, samples first, as
+often in every batch; its positions (time, height, width) are averaged. Its channels are
+the axis that is as long as the layer itself: its features, or its bias.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from batchcorr.bridge._torch import torch
+from batchcorr.errors import InputError, LayerWarning, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Activations"]
+
+LENGTHS = (
+    "out_channels",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "embedding_dim",
+)
+"""Where layers of torch say how many channels they give."""
+
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+SECOND = (_ConvNd, _NormBase, nn.GroupNorm)
+"""Layers whose channels are the last and the second axis where two are as long."""
+
+
+class Activations:
+    """Outputs of layers so far: of each call in each batch."""
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], axes: Mapping[str, int]
+    ) -> None:
+        self.layers, self.axes = layers, axes
+        self.sizes: list[int] = []
+        self.outputs: dict[str, list[list[Tensor]]] = {name: [] for name in layers}
+        self.refused: dict[str, str] = {}
+        self.unclear: dict[str, str] = {}
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what the layers give."""
+        with ExitStack() as stack:
+            for name, module in self.layers.items():
+                handle = module.register_forward_hook(partial(self._record, name))
+                stack.callback(handle.remove)
+            yield
+
+    def begin(self, size: int) -> None:
+        """Begin a batch of so many samples."""
+        self.sizes.append(size)
+        for batches in self.outputs.values():
+            batches.append([])
+
+    def _record(self, name: str, module: nn.Module, _: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            self.refused[name] = f"it gives a {type(output).__name__}, no tensor"
+        elif output.ndim < 2:
+            self.refused[name] = f"it gives a tensor of shape {tuple(output.shape)}"
+        elif name not in self.refused:
+            axis = self._channel_axis(name, module, output)
+            self.outputs[name][-1].append(_mean_over_positions(name, output, axis))
+
+    def matrices(self, *, needed: bool) -> dict[str, NDArray[Any]]:
+        """The matrix of each call of a layer; all layers are `needed`, or some may lack."""
+        found, account = {}, ""
+        for name, module in self.layers.items():
+            why = self.refused.get(name) or self._unfit(self.outputs[name])
+            if why:
+                account += f" {name!r} ({type(module).__name__}): {why}."
+                continue
+            count = len(self.outputs[name][0])
+            if needed and not count:
+                account += f" {name!r} is not called."
+            for k in range(count):
+                parts = [batch[k] for batch in self.outputs[name]]
+                label = f"{name} (call {k + 1})" if k else name
+                found[label] = torch.cat(parts).numpy()
+        if needed and account:
+            msg = f"A layer cannot be captured.{account} Leave it out of layers=."
+            raise InputError(msg)
+        if not found:
+            msg = (
+                f"No layer can be captured.{account or ' None of them is called.'} "
+                "Name modules that give samples × channels with layers=[…]."
+            )
+            raise InputError(msg)
+        if account:
+            warn(f"Layers are left out.{account}", LayerWarning)
+        for name, taken in self.unclear.items():
+            if name in found:
+                msg = (
+                    f"It is not clear which axis of {name!r} "
+                    f"({type(self.layers[name]).__name__}) are its channels: {taken} is "
+                    f"taken. Say it with channels={{{name!r}: axis}}."
+                )
+                warn(msg, LayerWarning)
+        return found
+
+    def _unfit(self, batches: list[list[Tensor]]) -> str:
+        """Why the outputs of a layer are no matrix of all samples; or ""."""
+        usual = max(len(calls) for calls in batches)
+        first = next((calls for calls in batches if calls), [])
+        for number, (calls, size) in enumerate(
+            zip(batches, self.sizes, strict=True), 1
+        ):
+            if len(calls) != usual:
+                return (
+                    f"it is called {len(calls)} times in batch {number}, else {usual}"
+                )
+            for value, other in zip(calls, first, strict=True):
+                if len(value) != size:
+                    return (
+                        f"not one row for each of the {size} samples of batch {number}, "
+                        f"but {len(value)}"
+                    )
+                if value.shape[1] != other.shape[1]:
+                    return (
+                        f"it has {value.shape[1]} channels in batch {number}, "
+                        f"{other.shape[1]} before"
+                    )
+        return ""
+
+    def _channel_axis(self, name: str, module: nn.Module, output: Tensor) -> int:
+        """The axis of the channels: the one told, or the one as long as the layer."""
+        if name in self.axes:
+            axis = self.axes[name]
+            if not -output.ndim <= axis < output.ndim or axis % output.ndim == 0:
+                self.refused[name] = (
+                    f"channels={axis} is no axis of {output.ndim} but 0"
+                )
+                return 1
+            return axis % output.ndim
+        size = _length_of(module)
+        fitting = [k for k in range(1, output.ndim) if output.shape[k] == size]
+        if len(fitting) == 1 or output.ndim == 2:
+            return fitting[0] if fitting else 1
+        usual = output.ndim - 1 if isinstance(module, LAST) else 1
+        if usual not in fitting or not isinstance(module, (*LAST, *SECOND)):
+            self.unclear.setdefault(name, f"axis {usual} of {tuple(output.shape)}")
+        return usual
+
+
+def _length_of(module: nn.Module) -> int | None:
+    """How many channels a layer gives, as far as it says so itself."""
+    for name in LENGTHS:
+        length = getattr(module, name, None)
+        if isinstance(length, int):
+            return length
+    shape = getattr(module, "normalized_shape", None)
+    if isinstance(shape, tuple | list) and shape:
+        return int(shape[-1])
+    own = [value for value in module._parameters.values() if value is not None]
+    lengths = {len(value) for value in own if value.ndim == 1}
+    return lengths.pop() if len(lengths) == 1 else None
+
+
+def _mean_over_positions(name: str, output: Tensor, axis: int) -> Tensor:
+    """Samples × channels that the network cannot change any more."""
+    if not bool(torch.isfinite(output).all()):
+        msg = (
+            f"The layer {name!r} gives values that are not finite (NaN): the model "
+            "or its inputs are broken there."
+        )
+        raise InputError(msg)
+    output = output.detach().movedim(axis, 1)
+    wide = output if output.dtype == torch.float64 else output.float()
+    # A copy: what comes next may work in place on what the layer gave.
+    return (wide.flatten(2).mean(2) if wide.ndim > 2 else wide.clone()).cpu()
