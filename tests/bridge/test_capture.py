@@ -254,8 +254,20 @@ def sequences(*sizes, length=7):
             r"not one row for each",
             ["linear"],
         ),
-        (Sometimes, sequences(8, 16), "second", "called 0 times in batch 2, else 1", ["first"]),
-        (Sometimes, sequences(16, 8), "second", "called 0 times in batch 1, else 1", ["first"]),
+        (
+            Sometimes,
+            sequences(8, 16),
+            "second",
+            "called 0 times in batch 2, else 1",
+            ["first"],
+        ),
+        (
+            Sometimes,
+            sequences(16, 8),
+            "second",
+            "called 0 times in batch 1, else 1",
+            ["first"],
+        ),
     ],
     ids=["LSTM", "rows", "rows later", "not called", "not called first"],
 )
