@@ -53,8 +53,8 @@ def leaves(tree: Any) -> Iterator[Tensor]:
 def n_samples(batch: Any) -> int:
     """How many samples a batch has."""
     tensors = [value for value in leaves(batch) if value.ndim]
-    sizes = sorted({int(value.shape[0]) for value in tensors})
-    if not sizes:
+    sizes = {int(value.shape[0]) for value in tensors}
+    if not tensors:
         msg = (
             f"The batch holds no tensor of samples: it is a {type(batch).__name__}. "
             "Give a tensor, or a tuple, list or dict of tensors, samples on axis 0."
@@ -63,22 +63,26 @@ def n_samples(batch: Any) -> int:
     if len(sizes) > 1:
         shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
         msg = (
-            "All tensors of a batch must have its samples on axis 0, but the first "
-            f"axes are {', '.join(map(str, sizes))} long: the shapes are {shapes}."
+            "All tensors of a batch must have its samples on axis 0, but their first "
+            f"axes are not as long: the shapes are {shapes}."
         )
         raise InputError(msg)
-    if sizes[0] == 0:
+    if sizes == {0}:
         msg = "The batch holds no sample: its tensors are empty."
         raise InputError(msg)
-    for value in tensors:
-        readable = value.is_floating_point() and not value.is_meta
-        if readable and bool(torch.isnan(value).any()):
-            msg = (
-                f"A tensor of the batch, of shape {tuple(value.shape)}, holds NaN: "
-                "remove or impute missing values first."
-            )
-            raise InputError(msg)
-    return sizes[0]
+    if _lacks_values(tensors, torch.isnan):
+        msg = "The batch holds NaN: remove or impute missing values first."
+        raise InputError(msg)
+    return sizes.pop()
+
+
+def _lacks_values(tensors: list[Tensor], lacks: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a tensor of real numbers has one that cannot be used."""
+    return any(
+        bool(lacks(value).any())
+        for value in tensors
+        if value.is_floating_point() and not value.is_meta
+    )
 
 
 def take(batch: Any, rows: Tensor) -> Any:
@@ -128,13 +132,9 @@ def _read(item: Any, number: int) -> Minibatch:
             "tuples whose first item is one, or mappings of names to tensors."
         )
         raise InputError(msg)
-    for value in tensors:
-        readable = value.is_floating_point() and not value.is_meta
-        if readable and not bool(torch.isfinite(value).all()):
-            msg = (
-                f"Batch {number} of the loader holds values that are not finite (NaN)."
-            )
-            raise InputError(msg)
+    if _lacks_values(tensors, lambda value: ~torch.isfinite(value)):
+        msg = f"Batch {number} of the loader holds values that are not finite (NaN)."
+        raise InputError(msg)
     size = int(tensors[0].shape[0]) if tensors[0].ndim else 0
     if size == 0:
         msg = f"Batch {number} of the loader holds no sample."

@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Snapshot",
-    "affine_of",
     "batch_norms",
-    "channels_of",
     "correction_of",
-    "eps_of",
     "is_batch_norm",
     "is_frozen",
     "normalizing",
@@ -136,16 +133,6 @@ def require_plain(model: nn.Module) -> None:
             raise InputError(msg)
 
 
-def eps_of(norm: nn.Module) -> float:
-    """ε of a layer; 1e-5 where its class does not say (DETR's frozen BatchNorm)."""
-    return float(getattr(norm, "eps", 1e-5))
-
-
-def channels_of(norm: _BatchNorm) -> int:
-    """How many channels a layer has."""
-    return len(statistics_of(norm)[0])
-
-
 def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """The running mean and variance of a layer, in float64."""
     if norm.running_mean is None or norm.running_var is None:
@@ -188,20 +175,12 @@ def restored_statistics(norms: Mapping[str, _BatchNorm]) -> Iterator[None]:
         restore(before)
 
 
-def affine_of(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
-    """γ and β of a layer, in float64; None where it has none."""
-    weight, bias = norm.weight, norm.bias
-    return (
-        None if weight is None else wide(weight.detach()),
-        None if bias is None else wide(bias.detach()),
-    )
-
-
 def correction_of(norm: _BatchNorm) -> LocationScale:
     """What a BatchNorm layer does in evaluation mode, as a frozen correction."""
     mean, variance = statistics_of(norm)
-    weight, bias = affine_of(norm)
-    return normalizing(mean[None, :], variance[None, :], eps_of(norm), weight, bias)
+    eps = getattr(norm, "eps", 1e-5)  # DETR's frozen BatchNorm does not say
+    affine = [None if x is None else x.detach() for x in (norm.weight, norm.bias)]
+    return normalizing(mean[None, :], variance[None, :], eps, *affine)
 
 
 def normalizing(
@@ -212,12 +191,12 @@ def normalizing(
     bias: Tensor | None = None,
 ) -> LocationScale:
     """The correction γ (x - mean) / √(variance + ε) + β of each batch, from (B, C) each."""
-    wide = torch.promote_types(mean.dtype, torch.float32)
-    scale = 1 / torch.sqrt(variance.to(wide) + eps)
+    dtype = torch.promote_types(mean.dtype, torch.float32)
+    scale = 1 / torch.sqrt(variance.to(dtype) + eps)
     if weight is not None:
-        scale = scale * weight.to(wide)
-    shift = -scale * mean.to(wide)
+        scale = scale * weight.to(scale)
+    shift = -scale * mean.to(scale)
     if bias is not None:
-        shift = shift + bias.to(wide)
+        shift = shift + bias.to(scale)
     none = scale.new_empty((0, scale.shape[1]))
     return LocationScale(scale, shift, none, none)

@@ -19,7 +19,7 @@ import numpy as np
 
 from batchcorr._files import npz
 from batchcorr._files.expected import Expected
-from batchcorr.bridge._norms import batch_norms, channels_of
+from batchcorr.bridge._norms import batch_norms
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import FileError, InputError
@@ -223,11 +223,11 @@ class Profile:
 def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:
     """What a profile holds of a layer; refuse one of another model."""
     layer = profile.layers.get(name)
-    if layer is None or len(layer.mean) != channels_of(norm):
+    if layer is None or len(layer.mean) != norm.num_features:
         what = "is not in it" if layer is None else f"has {len(layer.mean)}"
         msg = (
             "The profile is of another model: the layer "
-            f"{name!r} of {channels_of(norm)} channels {what}. Make one of "
+            f"{name!r} of {norm.num_features} channels {what}. Make one of "
             "this model with profile(model, source_loader)."
         )
         raise InputError(msg)

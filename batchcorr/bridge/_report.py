@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.bridge._capture import capture
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._lint import lint
-from batchcorr.bridge._norms import batch_norms, is_batch_norm, require_model
+from batchcorr.bridge._norms import batch_norms, is_batch_norm
 from batchcorr.bridge._running import hooked, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
@@ -99,16 +99,12 @@ class Report:
     def _folding(self) -> str:
         if self.folded is None:
             return ""
-        kept: dict[str, list[str]] = {}
-        for name, reason in self.folded.kept.items():
-            kept.setdefault(reason, []).append(name)
-        n = len(self.folded.folded)
-        head = (
-            f"{n} of {n + len(self.folded.kept)} fold into a neighbour, relative error"
-        )
+        n, kept = len(self.folded.folded), self.folded.kept
+        head = f"{n} of {n + len(kept)} fold into a neighbour, relative error"
         lines = [f"{head} {self.folded.error:.2g}"]
-        for reason, names in kept.items():
-            lines += wrap(f"kept: {some(names)}: {reason}", 86, subsequent_indent="  ")
+        for reason in dict.fromkeys(kept.values()):
+            names = some([name for name in kept if kept[name] == reason])
+            lines += wrap(f"kept: {names}: {reason}", 86, subsequent_indent="  ")
         return "\n".join(lines)
 
     def _shares(self) -> str:
@@ -194,31 +190,27 @@ def report(
     norms = batch_norms(step.model, needed=False, frozen=True)
     missing: dict[str, str] = {}
 
-    def measured(part: str, measure: Callable[[], Any]) -> Any:
+    def measured(part: str, measure: Callable[[], Any], *, asked: bool = True) -> Any:
         try:
-            return measure()
+            return measure() if asked else None
         except BatchCorrError as error:
             missing[part] = str(error)
             return None
 
-    folded = shares = cost = None
-    if norms:
-        folded = measured("Folding", lambda: fold(*_evaluated(step, batch)))
-    if micro_batch_size is not None:
-        cost = measured(
-            "Accumulation",
-            lambda: check(
-                step.model,
-                batch,
-                loss,
-                micro_batch_sizes=[micro_batch_size],
-                partitions=PARTITIONS,
-            ),
-        )
-    if loader is not None:
-        shares = measured(
-            "Batch", lambda: capture(step.model, loader, domain).uns["layers"]
-        )
+    folded = measured(
+        "Folding", lambda: fold(*_evaluated(step, batch)), asked=bool(norms)
+    )
+    size: Any = {"micro_batch_sizes": [micro_batch_size], "partitions": PARTITIONS}
+    cost = measured(
+        "Accumulation",
+        lambda: check(step.model, batch, loss, **size),
+        asked=micro_batch_size is not None,
+    )
+    shares = measured(
+        "Batch",
+        lambda: capture(step.model, loader or [], domain).uns["layers"],
+        asked=loader is not None,
+    )
     kinds = Counter(_kind(norm) for norm in norms.values())
     return Report(kinds, findings, folded, cost, shares, missing)
 
@@ -234,10 +226,10 @@ def _kind(norm: nn.Module) -> str:
 
 def _evaluated(step: Step, batch: Any) -> tuple[nn.Module, Any]:
     """A copy of the model in evaluation mode, and what the loss calls it with."""
-    model = copy.deepcopy(require_model(step.model)).eval()
+    model = copy.deepcopy(step.model).eval()
     calls: list[tuple[Any, Any]] = []
 
-    def note(_module: nn.Module, args: Any, kwargs: Any) -> None:
+    def note(_: nn.Module, args: Any, kwargs: Any) -> None:
         calls.append((args, kwargs))
 
     with torch.no_grad(), seeded(step.devices), hooked([model], before=note):

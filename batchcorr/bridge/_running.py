@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchcorr.bridge._batches import leaves
 from batchcorr.bridge._torch import torch
@@ -147,21 +147,26 @@ def wide(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
+def _generator(device: torch.device) -> torch.Generator:
+    """The random numbers of one device."""
+    if device.type == "cpu":
+        return torch.default_generator
+    module: Any = torch.get_device_module(device)
+    if device.type == "mps":
+        return cast("torch.Generator", module._get_default_mps_generator())
+    return cast("torch.Generator", module.default_generators[device.index or 0])
+
+
 def random_states(devices: Iterable[torch.device] = ()) -> RandomStates:
     """The state of the random numbers on the CPU and on the devices named."""
-    states = {torch.device("cpu"): torch.get_rng_state()}
-    for device in devices:
-        states[device] = _random_of(device, "get_rng_state")
-    return states
+    places = [torch.device("cpu"), *devices]
+    return {place: _generator(place).get_state() for place in places}
 
 
 def set_random_states(states: RandomStates) -> None:
     """Put random numbers where `random_states` found them."""
     for device, state in states.items():
-        if device.type == "cpu":
-            torch.set_rng_state(state)
-        else:
-            _random_of(device, "set_rng_state", state)
+        _generator(device).set_state(state)
 
 
 @contextmanager
@@ -171,28 +176,8 @@ def seeded(
     """Draw from a seed (None: go on as before) and leave the random numbers as they were."""
     states = random_states(devices)
     try:
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)
-            for device in states:
-                if device.type != "cpu":
-                    _seed(device, seed)
+        for device in states if seed is not None else ():
+            _generator(device).manual_seed(seed or 0)
         yield
     finally:
         set_random_states(states)
-
-
-def _random_of(device: torch.device, verb: str, *state: Tensor) -> Any:
-    """Read or set the state of one device: MPS has one, and takes no number."""
-    module: Any = torch.get_device_module(device)
-    where = () if device.type == "mps" else (device,)
-    return getattr(module, verb)(*state, *where)
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    """Seed one device: torch seeds the current one."""
-    module: Any = torch.get_device_module(device)
-    if device.type == "mps":
-        module.manual_seed(seed)
-        return
-    with module.device(device):
-        module.manual_seed(seed)

@@ -90,8 +90,7 @@ class Step:
             value = self.loss(self.model, batch)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             shape = tuple(getattr(value, "shape", ()))
-            kind = type(value).__name__
-            what = f"a tensor of shape {shape}" if shape else f"a {kind}"
+            what = f"a {type(value).__name__} of shape {shape}"
             msg = (
                 f"loss(model, batch) must return one number as a tensor, not {what}. "
                 "Take the mean or the sum over the samples."
@@ -138,15 +137,12 @@ class Step:
 
 def _not_finite(value: float, batch: Any, outputs: Sequence[Tensor]) -> str:
     """What to say of a loss that is not finite."""
-    msg = f"The loss of {n_samples(batch)} samples is not finite ({value}): "
+    why = "activations are not finite. Look for NaN in the data and the weights first."
     if outputs and all(bool(torch.isfinite(out).all()) for out in outputs):
-        return msg + (
+        why = (
             "all that the model gives is, so it is the loss that has no value there. A "
             "mean over no target at all does that, where ignore_index or a mask leaves "
             "none in a micro-batch: use a sum (reduction='sum'), divided by a number "
             "that is the same for every micro-batch."
         )
-    return (
-        msg
-        + "activations are not finite. Look for NaN in the data and the weights first."
-    )
+    return f"The loss of {n_samples(batch)} samples is not finite ({value}): {why}"

@@ -30,24 +30,22 @@ KINDS: Any = tuple(LAYERS.values())
 
 
 def layer_weights(
-    weight: Tensor,
-    bias: Tensor,
-    before: LocationScale | None,
-    after: LocationScale | None,
-    *,
-    groups: int = 1,
-    transposed: bool = False,
+    layer: Any, before: LocationScale | None, after: LocationScale | None
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer that has taken up the corrections before and after it.
 
     The weight is (out, in / groups, …), of a transposed convolution (in, out / groups, …).
     """
-    first, second = weight.shape[:2]
-    blocks = wide(weight.detach()).reshape(groups, first // groups, second, -1)
+    groups, transposed = (
+        getattr(layer, "groups", 1),
+        getattr(layer, "transposed", False),
+    )
+    first, second = layer.weight.shape[:2]
+    blocks = wide(layer.weight.detach()).reshape(groups, first // groups, second, -1)
     if transposed:
         blocks = blocks.transpose(1, 2)
     _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
-    constant = wide(bias.detach())
+    constant = wide(layer.bias.detach())
     if before is not None:
         shift = before.shift.reshape(groups, 1, n_in, 1)
         constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
@@ -57,7 +55,7 @@ def layer_weights(
         constant = after.scale[0] * constant + after.shift[0]
     if transposed:
         blocks = blocks.transpose(1, 2)
-    return blocks.reshape(weight.shape), constant
+    return blocks.reshape(layer.weight.shape), constant
 
 
 def add_biases(model: nn.Module) -> set[str]:
@@ -80,23 +78,17 @@ def rewrite(model: nn.Module, plan: Plan, added: set[str]) -> None:
     """Change the layers of a model as planned."""
     changed = plan.before.keys() | plan.after.keys()
     layer: Any
-    for name in added - changed:
+    for name in changed | added:
         layer = model.get_submodule(name)
-        layer.bias = None
-    for name in changed:
-        layer = model.get_submodule(name)
-        weight, bias = layer_weights(
-            layer.weight,
-            layer.bias,
-            plan.before.get(name),
-            plan.after.get(name),
-            groups=getattr(layer, "groups", 1),
-            transposed=getattr(layer, "transposed", False),
-        )
-        for key, value in (("weight", weight), ("bias", bias)):
+        if name not in changed:
+            layer.bias = None
+            continue
+        before, after = plan.before.get(name), plan.after.get(name)
+        new = layer_weights(layer, before, after)
+        for key, value in zip(("weight", "bias"), new, strict=True):
             old = getattr(layer, key)
-            new = nn.Parameter(value.to(old), requires_grad=old.requires_grad)
-            setattr(layer, key, new)
+            like_old = nn.Parameter(value.to(old), requires_grad=old.requires_grad)
+            setattr(layer, key, like_old)
     gone = {model.get_submodule(name) for name in plan.folded}
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
