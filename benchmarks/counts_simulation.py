@@ -2,11 +2,12 @@
 
 python benchmarks/counts_simulation.py              20 seeds, about 5 minutes
 python benchmarks/counts_simulation.py --seeds 2    does it run?
-python benchmarks/counts_simulation.py --only balanced unbalanced real null
+python benchmarks/counts_simulation.py --only balanced unbalanced counts real null
 
 Simulated as in Zhang et al. (2020): 20 samples in two batches and two groups, negative
 binomial with dispersion 0.15 in the first batch; the second batch multiplies half of the
-genes and divides the others. Every approach is judged by the same t-test on log CPM.
+genes and divides the others. Every approach is judged by the same t-test on log CPM, and
+those that give counts by a test made for counts as well (`counts`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import anndata as ad
 import measure
 import numpy as np
 import pandas as pd
@@ -24,6 +26,12 @@ from measure import table
 from scipy import stats
 
 import batchcorr as bc
+from batchcorr.models.counts.dispersion import (
+    GRID,
+    maximize_spline,
+    profile_likelihoods,
+)
+from batchcorr.models.counts.regression import fit_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +48,9 @@ MEAN_FOLDS = (1.0, 1.5, 2.0, 3.0)
 DISPERSION_FOLDS = (1.0, 2.0, 3.0, 4.0)
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Of group A's samples in batch 1, and of group B's in batch 2."""
+
+COMMON = 2.0 ** np.arange(-6, 2.01, 0.25)
+"""Common dispersions that are tried."""
 
 BOTTOMLY = Path(__file__).parents[2] / "shared" / "data" / "bottomly.h5ad"
 
@@ -118,6 +129,45 @@ def _fit(design: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[A
     return beta, y - design @ beta
 
 
+def voom(data: Data) -> NDArray[Any]:
+    """Return p of the group by `tl.differential` on the counts as they were."""
+    obs = pd.DataFrame({"batch": data.batch.astype(str), "group": data.group})
+    adata = ad.AnnData(data.counts.astype(float), obs=obs.set_index(obs.index.map(str)))
+    found = bc.tl.differential(adata, "batch", "group", voom=True)
+    return np.asarray(found.loc[adata.var_names, "p_value"])
+
+
+def likelihood_ratio(
+    counts: NDArray[Any], group: Any, batch: Any = None
+) -> NDArray[Any]:
+    """Return p of the group in a negative-binomial regression, as edgeR's glmLRT.
+
+    TMM libraries; dispersions by edgeR's weighted likelihood, ten degrees of freedom of
+    which are the mean of all genes (estimateGLMTagwiseDisp at a common dispersion).
+    """
+    y = np.ascontiguousarray(counts.T, dtype=float)
+    size = counts.sum(axis=1)
+    offset = np.log(size * bc.normalization_factors(counts.astype(float), "tmm"))
+    tested = (group == group[-1]).astype(float)[:, None]
+    others = np.zeros((len(size), 0))
+    if batch is not None:
+        levels = np.unique(batch)[1:]
+        others = np.column_stack([batch == level for level in levels]).astype(float)
+    z = np.hstack([tested, others])
+    total = [profile_likelihoods(y, z, offset, np.array([d])).sum() for d in COMMON]
+    common = COMMON[int(np.argmax(total))]
+    profile = profile_likelihoods(y, z, offset, common * 2**GRID)
+    weight = 10 / (len(size) - z.shape[1] - 1)
+    phi = common * 2 ** maximize_spline(profile + weight * profile.mean(axis=0))
+    codes, r = np.zeros(len(size), np.int32), 1 / phi[:, None]
+    height = []
+    for columns in (z, others):
+        beta = fit_features(y, codes, columns, offset, phi[:, None])
+        mu = np.exp(offset + beta[:, :1] + beta[:, 1:] @ columns.T)
+        height.append(stats.nbinom.logpmf(y, r, r / (r + mu)).sum(axis=1))
+    return np.asarray(stats.chi2.sf(2 * (height[0] - height[1]), 1))
+
+
 def called(p: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether a gene is called at a false discovery rate of 5 % (Benjamini–Hochberg)."""
     return stats.false_discovery_control(p) < 0.05
@@ -146,12 +196,15 @@ def linear(data: Data) -> NDArray[Any]:
     )
 
 
+def counts_of(data: Data, reference: str | None = None) -> NDArray[Any]:
+    """Counts that ComBat-seq, or ComBat-ref, makes of the data, keeping the group."""
+    model = bc.ComBatSeq(reference=reference)
+    found = model.fit_transform(data.counts, batch=data.batch, covariates=_kept(data))
+    return np.asarray(found)
+
+
 def seq_keeping(data: Data) -> NDArray[Any]:
-    return log_cpm(
-        bc.ComBatSeq().fit_transform(
-            data.counts, batch=data.batch, covariates=_kept(data)
-        )
-    )
+    return log_cpm(counts_of(data))
 
 
 def seq_blind(data: Data) -> NDArray[Any]:
@@ -159,11 +212,7 @@ def seq_blind(data: Data) -> NDArray[Any]:
 
 
 def seq_reference(data: Data) -> NDArray[Any]:
-    return log_cpm(
-        bc.ComBatSeq(reference="auto").fit_transform(
-            data.counts, batch=data.batch, covariates=_kept(data)
-        )
-    )
+    return log_cpm(counts_of(data, "auto"))
 
 
 class Approach(NamedTuple):
@@ -199,24 +248,44 @@ def tested(data: Data) -> dict[str, NDArray[Any]]:
     }
 
 
+def tested_as_counts(data: Data) -> dict[str, NDArray[Any]]:
+    """Return the p values of a test for counts beside those of two on logarithms."""
+    return {
+        "t-test of logs, batch in the model": p_values(
+            uncorrected(data), data.group, data.batch
+        ),
+        "voom, batch in the model": voom(data),
+        "counts, batch in the model": likelihood_ratio(
+            data.counts, data.group, data.batch
+        ),
+        "ComBat-seq, counts": likelihood_ratio(counts_of(data), data.group),
+        "ComBat-ref, counts": likelihood_ratio(counts_of(data, "auto"), data.group),
+    }
+
+
 # -- simulated -------------------------------------------------------------------------
 
 
-def rates(settings: Sequence[dict[str, float]], seeds: int) -> NDArray[Any]:
-    """Return FPR, false discoveries, TPR, power: (settings, approaches, 4, seeds)."""
-    result = np.empty((len(settings), len(APPROACHES), 4, seeds))
+def rates(
+    settings: Sequence[dict[str, float]],
+    seeds: int,
+    tests: Callable[[Data], dict[str, NDArray[Any]]] = tested,
+) -> dict[str, NDArray[Any]]:
+    """Return FPR, false discoveries, TPR, power by approach: (settings, 4, seeds)."""
+    result: dict[str, NDArray[Any]] = {}
     for i, setting in enumerate(settings):
         for seed in range(seeds):
             data, changed = simulate(seed, **setting)
-            for j, p in enumerate(tested(data).values()):
+            for name, p in tests(data).items():
                 hits = called(p)
-                result[i, j, :, seed] = (
+                result.setdefault(name, np.empty((len(settings), 4, seeds)))
+                result[name][i, :, seed] = (
                     np.mean(p[~changed] < 0.05),
                     np.sum(hits & ~changed) / max(1, np.sum(hits)),
                     np.mean(hits[changed]),
                     np.mean(p[changed] < np.quantile(p[~changed], 0.01)),
                 )
-    return 100 * result
+    return {name: 100 * found for name, found in result.items()}
 
 
 WORDS = {
@@ -229,8 +298,11 @@ WORDS = {
 
 
 def _show(
-    labels: Sequence[Sequence[str]], header: Sequence[str], found: NDArray[Any]
+    labels: Sequence[Sequence[str]],
+    header: Sequence[str],
+    by_name: dict[str, NDArray[Any]],
 ) -> None:
+    found = np.stack(list(by_name.values()), axis=1)
     means = found.mean(axis=3)
     error = found.std(axis=3, ddof=1).max(axis=(0, 1)) / np.sqrt(found.shape[3])
     for first, words in WORDS.items():
@@ -238,7 +310,7 @@ def _show(
             [*label, *(f"{cell[first]:.1f} / {cell[first + 1]:.0f}" for cell in row)]
             for label, row in zip(labels, means, strict=True)
         ]
-        table([*header, *APPROACHES], rows)
+        table([*header, *by_name], rows)
         print(
             f"%: {words}. Means over {found.shape[3]} seeds, standard errors at most "
             f"{error[first]:.1f} / {error[first + 1]:.1f}."
@@ -263,6 +335,18 @@ def unbalanced(options: argparse.Namespace) -> None:
     ]
     labels = [[f"{share:.0%}"] for share in SHARES]
     _show(labels, ["A in batch 1"], rates(settings, options.seeds))
+
+
+def counts(options: argparse.Namespace) -> None:
+    """The same by a test made for counts; mean fold 2, balanced, then 80 %."""
+    settings = [
+        {"mean_fold": 2.0, "dispersion_fold": fold, "share": share}
+        for share in (0.5, 0.8)
+        for fold in DISPERSION_FOLDS
+    ]
+    labels = [[f"{s['share']:.0%}", f"{s['dispersion_fold']:g}"] for s in settings]
+    found = rates(settings, options.seeds, tested_as_counts)
+    _show(labels, ["A in batch 1", "dispersion fold"], found)
 
 
 # -- real ------------------------------------------------------------------------------
@@ -294,8 +378,6 @@ def bottomly(path: Path) -> Data | None:
     if not path.exists():
         print(f"bottomly: skipped, there is no {path}.")
         return None
-    import anndata as ad
-
     adata = ad.read_h5ad(path)
     return Data(
         adata.X.toarray().astype(np.int64),
@@ -369,7 +451,13 @@ def null(options: argparse.Namespace) -> None:
     print("Cells: genes with p < 0.05 in % (should be 5) / genes called at FDR 5 %.")
 
 
-ITEMS = {"balanced": balanced, "unbalanced": unbalanced, "real": real, "null": null}
+ITEMS = {
+    "balanced": balanced,
+    "unbalanced": unbalanced,
+    "counts": counts,
+    "real": real,
+    "null": null,
+}
 
 
 def main() -> None:
