@@ -42,8 +42,8 @@ class SurrogateVariables(FittedSurrogates):
         ``"sva"``: features weighed by how likely they follow v and not what is tested,
         in rounds. ``"two_step"``: features marked by each component of the residuals.
         ``"supervised"``: features weighed by `controls`. ``"ruvg"``: components of the
-        `controls`. ``"ruvs"``: of differences between `replicates`. ``"ruvr"``: of the
-        residuals of the covariates.
+        `controls`. ``"ruvs"``: of differences between `replicates` (with `controls` the
+        factors of RUV-III). ``"ruvr"``: of the residuals of the covariates.
     rounds
         Of ``"sva"``.
     permutations

@@ -80,7 +80,7 @@ def factors_of_replicates(
 
     Notes
     -----
-    R: RUVSeq `RUVs`.
+    R: RUVSeq `RUVs`; ruv `RUVIII` with controls and k, as Uᵀ R = Uᵀ.
     """
     n = len(products)
     differences = []

@@ -40,6 +40,20 @@ def test_replicates(golden, logs):
     same_up_to_signs(w, r["controls_k3_W"], 1e-10)
 
 
+def test_replicates_and_controls_are_those_of_ruv_iii(golden):
+    """U of the replicates' differences R Y has Uᵀ R = Uᵀ, so that α is RUV-III's Uᵀ Y."""
+    r = golden("sva_more_14_ruv3")
+    y = golden(str(r["input_from"]).removesuffix(".npz"))[str(r["input_key"])]
+    y = y[:, r["genes0"]]
+    codes, controls = r["replicate_set"], y[:, r["controls0"]]
+    sets = [np.flatnonzero(codes == each) for each in np.unique(codes)]
+    for k in (1, 3):
+        w, a = factors_of_replicates(y @ y.T, controls @ controls.T, sets, k)
+        np.testing.assert_allclose(y - w @ (a @ y), r[f"k{k}_corrected"], atol=1e-10)
+    same_up_to_signs(w, r["k3_W"], 1e-10)
+    same_up_to_signs((a @ y).T, r["k3_alpha"].T, 1e-10)
+
+
 def test_residuals(golden):
     r = golden("sva_more_13_ruvr")
     residuals = r["deviance_residuals"]
