@@ -26,6 +26,12 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 collect_ignore = ["standin_cupy.py", "golden/saved_0_1_0/make.py"]
 
 
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch):
+    """Compiled kernels whatever the size: `test_small` shows that both give the same."""
+    monkeypatch.setattr("batchcorr.arrays.numpy_passes.SMALL", 0)
+
+
 # -- data --------------------------------------------------------------------------
 
 

@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     from batchcorr.arrays.cells import Cells
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["StandardArray", "standard_has_infinite", "standard_sums_by_feature"]
+__all__ = [
+    "StandardArray",
+    "standard_affine",
+    "standard_has_infinite",
+    "standard_sums",
+    "standard_sums_by_feature",
+]
 
 
 class StandardArray(ABC):  # noqa: B024 - only ever asked, never inherited
@@ -57,9 +63,10 @@ class StandardArray(ABC):  # noqa: B024 - only ever asked, never inherited
 
 
 @sums.register(StandardArray)
-def _sums(
+def standard_sums(
     x: Array, cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Gather first and second moments per cell, and products with the slopes."""
     own = tensor_moments(x, cells.codes, cells.n_cells, slopes)
     whole = own
     if cells.flat:
@@ -95,7 +102,7 @@ def standard_has_infinite(x: Array) -> bool:
 
 
 @affine.register(StandardArray)
-def _affine(
+def standard_affine(
     x: Array,
     cells: Cells,
     scale: NDArray[np.generic],
@@ -104,6 +111,7 @@ def _affine(
     tilt: NDArray[np.generic],
     out: Matrix,
 ) -> Matrix:
+    """Write scale x + shift + slopes tilt."""
     xp, wide = namespace(x), accumulator(x)
     scale, shift, tilt = (asarray_like(x, a, wide) for a in (scale, shift, tilt))
     out = xp.empty_like(x) if out is None else out

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr._numba import Kernel, helper, prange
+from batchcorr._numba import Helper, Kernel, prange
 from batchcorr.arrays.cells import order_of
 from batchcorr.arrays.operations import operation, unknown_kind
 from batchcorr.arrays.scipy_passes import canonical
@@ -169,7 +169,7 @@ def count_differing(
     raise unknown_kind(x)
 
 
-@helper
+@Helper
 def _add(found, batch, g, value, common):
     """Count one value, and the decimals it has to a float32's precision."""
     found.unequal[batch, g] += value != common

@@ -5,6 +5,9 @@ so that only one cell's running sums are in cache. Rows come in chunks: within a
 values are measured from the running mean, after it the chunk is merged in by Chan's
 rule. So nothing cancels, a constant batch gives an exact 0, and the result does not
 depend on the number of threads.
+
+Of a matrix so small that compiled kernels would take longer to load than they save, the
+passes are those of `generic`, in NumPy.
 """
 
 from __future__ import annotations
@@ -14,6 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr._numba import Kernel, prange, threads
+from batchcorr.arrays.array_api import (
+    standard_affine,
+    standard_has_infinite,
+    standard_sums,
+    standard_sums_by_feature,
+)
 from batchcorr.arrays.by_feature import dense_sums_by_feature
 from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
 
@@ -23,7 +32,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
+
+SMALL = 2**16
+"""Values up to which kernels are not loaded: a pass in NumPy takes a few ms."""
 
 CHUNK = 256
 """Rows between two mergers."""
@@ -106,6 +119,10 @@ def _sums(x, rows, origin, slopes, width, mean, squares, cross):
 def _dense_sums(
     x: NDArray[np.generic], cells: Cells, slopes: NDArray[np.generic]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    if _is_small(x):
+        small: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+        small = standard_sums(x, cells, slopes)
+        return small
     rows = cells.sorted_rows()
     order, starts, _ = rows
     n_batches, n_features = cells.n_batches, x.shape[1]
@@ -130,6 +147,10 @@ def _dense_sums(
         )
     mean[~filled] = 0  # and not the origin, which is some row of another batch
     return mean, squares, cross
+
+
+def _is_small(x: NDArray[Any]) -> bool:
+    return 0 < x.size <= SMALL and x.dtype in (np.float32, np.float64)
 
 
 def _features(*matrices: NDArray[np.generic]) -> Iterator[slice]:
@@ -178,6 +199,8 @@ def _dense_affine(
     tilt: NDArray[np.generic],
     out: Matrix,
 ) -> Matrix:
+    if _is_small(x):
+        return standard_affine(x, cells, scale, shift, slopes, tilt, out)
     if out is None:
         out = np.empty_like(x)
     for part in _features(x, out):
@@ -211,7 +234,16 @@ def _any_infinite(x):
 
 @has_infinite.register(np.ndarray)
 def _dense_has_infinite(x: NDArray[np.generic]) -> bool:
-    return bool(_any_infinite(x))
+    return standard_has_infinite(x) if _is_small(x) else bool(_any_infinite(x))
 
 
-sums_by_feature.register(np.ndarray, dense_sums_by_feature)
+@sums_by_feature.register(np.ndarray)
+def _dense_sums_by_feature(
+    x: NDArray[Any],
+    codes: NDArray[Any],
+    n_batches: int,
+    columns: NDArray[Any],
+    weights: NDArray[Any] | None,
+) -> Moments:
+    sums_of = standard_sums_by_feature if _is_small(x) else dense_sums_by_feature
+    return sums_of(x, codes, n_batches, columns, weights)

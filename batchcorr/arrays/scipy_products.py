@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from batchcorr._numba import Kernel, helper, prange
+from batchcorr._numba import Helper, Kernel, prange
 from batchcorr.arrays.cells import Cells
 from batchcorr.arrays.corrected import arranged, gram_times, times, transposed_times
 from batchcorr.arrays.passes import by_cell
@@ -67,7 +67,7 @@ def _tile_starts(indices, indptr, width, starts):
         starts[row, -1] = last
 
 
-@helper
+@Helper
 def _forward(csr, by, right, beside, along, first, lines):
     """lines[k] = (C V)_i of the rows i = first + k."""
     for k in range(len(lines)):
@@ -98,7 +98,7 @@ def _forward(csr, by, right, beside, along, first, lines):
                     line[m] += x * v[m]
 
 
-@helper
+@Helper
 def _backward(csr, by, lines, first, partial, in_cell, along):
     """Add (r x)ᵀ U of the rows i = first + k to `partial`, and U to its cells and slopes."""
     for k in range(len(lines)):

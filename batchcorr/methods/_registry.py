@@ -42,13 +42,7 @@ def registry() -> dict[str, type[Corrector]]:
     >>> {"combat", "remove_batch_effect", "standardize"} <= set(registry())
     True
     """
-    found = {}
-    for module in _modules():
-        for value in vars(import_module(f"{__package__}.{module}")).values():
-            record = getattr(value, "record", None)
-            if isinstance(value, type) and isinstance(record, MethodRecord):
-                found[record.name] = value
-    return found
+    return {name: kind for module in _modules() for name, kind in _in(module)}
 
 
 def get(name: str) -> type[Corrector]:
@@ -64,6 +58,9 @@ def get(name: str) -> type[Corrector]:
     >>> get("combat").__name__
     'ComBat'
     """
+    own = dict(_in(name)) if name in _modules() else {}
+    if name in own:  # and the files of other methods are not imported
+        return own[name]
     methods = registry()
     if name not in methods:
         msg = f"There is no method {name!r}. {did_you_mean(name, methods)}"
@@ -89,6 +86,14 @@ def descriptions() -> dict[str, Description]:
                 defaults = _defaults(node)
                 found[record.name] = Description(node.name, summary, record, defaults)
     return found
+
+
+def _in(module: str) -> Iterator[tuple[str, type[Corrector]]]:
+    """The methods in a file of this folder, and their names."""
+    for value in vars(import_module(f"{__package__}.{module}")).values():
+        record = getattr(value, "record", None)
+        if isinstance(value, type) and isinstance(record, MethodRecord):
+            yield record.name, value
 
 
 def _modules() -> Iterator[str]:

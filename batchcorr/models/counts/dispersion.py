@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from batchcorr._numba import Kernel, helper, prange
+from batchcorr._numba import Helper, Kernel, prange
 from batchcorr.models.counts.regression import cells_of, fit_feature, start
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class FeatureBlocks(Protocol):
         """Yield which features are in each block, and their counts: (features, n)."""
 
 
-@helper
+@Helper
 def _rising(y, r, log_gamma_r):
     """Return log Γ(y + r) - log Γ(r) - y log r, without cancellation for large r."""
     if r == math.inf:
@@ -72,7 +72,7 @@ def _rising(y, r, log_gamma_r):
     return total + 1 / (12 * (y + r)) - 1 / (12 * r)
 
 
-@helper
+@Helper
 def _log_determinant(information, p):
     """Return the log determinant by the pivots of L D Lᵀ, floored."""
     total = 0.0

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from batchcorr._numba import Kernel, helper, prange
+from batchcorr._numba import Helper, Kernel, prange
 
 __all__ = ["cdf", "log_pmf", "match_quantiles", "pmf", "quantile"]
 
@@ -35,7 +35,7 @@ TAIL = 1e-4
 """Counts whose upper tail is smaller than this stay: R's sva does the same."""
 
 
-@helper
+@Helper
 def _stirling_error(n):
     """Return log Γ(n + 1) - (n + ½) log n + n - ½ log 2π."""
     if n < 15.0:
@@ -44,7 +44,7 @@ def _stirling_error(n):
     return (1 / 12 - m * (1 / 360 - m * (1 / 1260 - m * (1 / 1680 - m / 1188)))) / n
 
 
-@helper
+@Helper
 def _deviance(x, mean):
     """Return x log(x / mean) + mean - x without cancellation."""
     d = x - mean
@@ -62,7 +62,7 @@ def _deviance(x, mean):
     return x * math.log(x / mean) - d
 
 
-@helper
+@Helper
 def log_pmf(k, mu, phi):
     """Return log P(k)."""
     r = 1 / max(phi, SMALLEST_DISPERSION)
@@ -81,7 +81,7 @@ def log_pmf(k, mu, phi):
     )
 
 
-@helper
+@Helper
 def pmf(k, mu, phi):
     """Return P(k)."""
     return math.exp(log_pmf(k, mu, phi))
@@ -93,7 +93,7 @@ SHORT = 256
 INVERSE = 1 / np.arange(1.0, SHORT + 2)
 
 
-@helper
+@Helper
 def _walk(p, last, mu, phi):
     """Sum P from 0 on until it is at least p, or to `last`; return where, and the sum.
 
@@ -112,7 +112,7 @@ def _walk(p, last, mu, phi):
     return k, total
 
 
-@helper
+@Helper
 def _beta_fraction(a, b, x):
     """Return the continued fraction of I_x(a, b), by the method of Lentz."""
     tiny = 1e-300
@@ -138,7 +138,7 @@ def _beta_fraction(a, b, x):
     return value
 
 
-@helper
+@Helper
 def cdf(k, mu, phi):
     """Return F(k), the probability of k or fewer."""
     if k < 0:
@@ -166,7 +166,7 @@ def cdf(k, mu, phi):
     return total
 
 
-@helper
+@Helper
 def quantile(p, mu, phi, guess):
     """Return the smallest k with F(k) ≥ p, searched from a guess.
 

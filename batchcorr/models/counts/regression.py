@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr._numba import Kernel, helper, prange
+from batchcorr._numba import Helper, Kernel, prange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ LARGEST_STEP = 4.0
 """Largest change of a linear predictor in one step."""
 
 
-@helper
+@Helper
 def solve_spd(a, b, p):
     """Solve a x = b in place of b, by Cholesky; directions without information stay 0."""
     for j in range(p):
@@ -53,7 +53,7 @@ def solve_spd(a, b, p):
         b[j] /= a[j, j]
 
 
-@helper
+@Helper
 def _gather(y, library, cells, at, phi, beta, n_batches, sums, work):
     """Sum score and information at beta: D, E, F and the gradient, laid out in `work`.
 
@@ -88,7 +88,7 @@ def _gather(y, library, cells, at, phi, beta, n_batches, sums, work):
                 work[2 + j, n_batches + k] += weight * z[c, j] * z[c, k]
 
 
-@helper
+@Helper
 def fit_feature(y, library, cells, phi, beta, work, schur):
     """Iterate beta (α of each batch, then β) of one feature to the maximum, in place.
 
@@ -142,7 +142,7 @@ def fit_feature(y, library, cells, phi, beta, work, schur):
             break
 
 
-@helper
+@Helper
 def start(y, library, cells, beta, n_batches):
     """Start from the rate of each batch, a little above 0, and no covariate effects."""
     total = np.zeros(n_batches)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr._numba import helper
+from batchcorr._numba import Helper
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ SAME = 1e-6
 """Where no M is larger, the samples are proportional."""
 
 
-@helper
+@Helper
 def _log2(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Take logarithms of the C library, as R does: so near ties are broken alike."""
     found = np.empty_like(values)
