@@ -134,7 +134,7 @@ def test_every_claim_holds(found, name):
     ("name", "keys", "bound"),
     [
         ("bias", "output gradient layer_norm_constant group_norm lint_change", 1e-11),
-        ("folding", "pair float32", 1e-5),
+        ("folding", "float32", 1e-5),
         ("scale_invariance", "output gradient orthogonal eps_law growing_rate", 1e-13),
         ("dropout", "unit weighted", 1e-14),
         ("accumulation", "without_none without_LayerNorm without_GroupNorm", 1e-14),

@@ -55,13 +55,13 @@ class Claim:
     @property
     def verdict(self) -> str:
         """The outcome in words, with the numbers that are not as expected."""
-        failed = [number for number in self.measured.values() if not number.holds]
-        if not failed:
-            judged = sum(n.expected is not None for n in self.measured.values())
-            return f"holds: {judged} of {judged} numbers as expected"
+        judged = [n for n in self.measured.values() if n.expected is not None]
+        if self.holds:
+            return f"holds: {len(judged)} of {len(judged)} numbers as expected"
         return "does not hold: " + "; ".join(
             f"{number.what}: {number.value:.3g}, expected {number.expected:.3g}"
-            for number in failed
+            for number in judged
+            if not number.holds
         )
 
     def figure(self) -> Figure:

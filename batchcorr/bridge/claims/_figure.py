@@ -22,16 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["drawn"]
 
-WIDTH = 3.35
-"""85 mm, in inches."""
-
-ROW, CURVES = 0.22, 2.0
-"""Heights of a row and of the panel of curves, in inches."""
+WIDTH, ROW, CURVES = 3.35, 0.22, 2.0
+"""Width (85 mm), height of a row and of the panel of curves, in inches."""
 
 COLOURS = [BLUE, VERMILION, "#009E73", GREY, "#CC79A7"]
 
-ROUNDING = 1e-17
-"""Smaller distances are drawn here."""
+LEAST, MOST = 1e-17, 10.0
+"""Smaller and larger distances are drawn here."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -69,40 +66,36 @@ def drawn(title: str, numbers: Sequence[Measured], axes: tuple[str, str]) -> Fig
         if rows:
             _draw_rows(panels[0, 0], rows)
         if curves:
-            _draw_curves(panels[-1, 0], curves, axes)
-        figure.suptitle(
-            fill(title, 46), x=0.01, ha="left", fontsize=8, fontweight="bold"
-        )
+            _draw_curves(panels[-1, 0], curves)
+            panels[-1, 0].set(xlabel=axes[0], ylabel=axes[1])
+        title = fill(title, 46)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
         figure.draw_without_rendering()  # ticks take their style when first drawn
     return figure
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Measured]) -> None:
     """Draw how far each number is from the one expected, and how far it may be."""
-    right = 10.0
     for y, number in enumerate(reversed(rows)):
         colour, text = GREY, f"{number.value:.2g}"
-        if number.expected is not None and number.tolerance is not None:
+        if number.expected is not None:
             colour = BLUE if number.holds else VERMILION
-            off = max(abs(number.value - number.expected), ROUNDING)
-            axes.plot([ROUNDING, right], [y, y], color="0.9", linewidth=0.6, zorder=0)
+            off = max(abs(number.value - number.expected), LEAST)
+            axes.plot([LEAST, MOST], [y, y], color="0.9", linewidth=0.6, zorder=0)
             axes.plot(off, y, "o", color=colour, clip_on=False)
             if number.tolerance:
                 axes.plot(number.tolerance, y, "|", color=GREY, markersize=5)
-            if number.expected:
-                text += f" ({number.expected:.2g})"
-        axes.text(ROUNDING, y + 0.2, number.what, color=colour, va="bottom")
-        axes.text(right, y + 0.2, text, color=colour, va="bottom", ha="right")
-    axes.set(xscale="log", xlim=(ROUNDING, right), ylim=(-0.5, len(rows)), yticks=[])
+            text += f" ({number.expected:.2g})" if number.expected else ""
+        axes.text(LEAST, y + 0.2, number.what, color=colour, va="bottom")
+        axes.text(MOST, y + 0.2, text, color=colour, va="bottom", ha="right")
+    axes.set(xscale="log", xlim=(LEAST, MOST), ylim=(-0.5, len(rows)), yticks=[])
     axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
     axes.set_xlabel("distance from the expected; ticks: tolerance")
     axes.spines["left"].set_visible(False)
     axes.minorticks_off()
 
 
-def _draw_curves(
-    axes: Axes, numbers: Sequence[Measured], labels: tuple[str, str]
-) -> None:
+def _draw_curves(axes: Axes, numbers: Sequence[Measured]) -> None:
     """Draw points over what they depend on, and what is expected of them."""
     from matplotlib.ticker import LogLocator
 
@@ -114,12 +107,13 @@ def _draw_curves(
         if points[0].expected is None:
             axes.plot(x, values, color=colour, linestyle=(0, (1, 2)))
             continue
-        bands = [(n.expected or 0.0, n.tolerance or 0.0) for n in points]
-        axes.plot(x, [middle for middle, _ in bands], color=colour)
-        low, high = ([m + sign * w for m, w in bands] for sign in (-1, 1))
+        middle = [n.expected or 0.0 for n in points]
+        low, high = (
+            [m + sign * n.tolerance for m, n in zip(middle, points, strict=True)]
+            for sign in (-1, 1)
+        )
+        axes.plot(x, middle, color=colour)
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
     places = sorted({number.at for number in numbers})
     values = [abs(number.value) for number in numbers]
     if places[0] > 0 and places[-1] >= 10 * places[0]:

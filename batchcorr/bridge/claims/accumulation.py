@@ -20,8 +20,17 @@ from batchcorr.bridge._lint.rules import inflation
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check, exact
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._networks import classify, mlp, normal, relative, seeded
+from batchcorr.bridge.claims._measured import (
+    Measured,
+    classify,
+    mlp,
+    near,
+    normal,
+    relative,
+    reported,
+    seeded,
+    zero,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,9 +69,18 @@ def accumulation(*, partitions: int = 200) -> Claim:
     >>> accumulation(partitions=5).measured["remedy"].holds
     True
     """
-    batch = normal(SAMPLES, 8), torch.randint(10, (SAMPLES,))
-    net, sizes = mlp(8, 32, 10), list(SIZES)
+    batch, measured = (normal(SAMPLES, 8), torch.randint(10, (SAMPLES,))), {}
+    net = mlp(8, 32, 10)
+    sizes = list(SIZES)
     cost = check(net, batch, classify, micro_batch_sizes=sizes, partitions=partitions)
+    for name, norm in WITHOUT.items():
+        free = check(mlp(8, 32, 10, norm=norm), batch, classify, partitions=2)
+        error = max(at.error for at in free.sizes)
+        measured[f"without_{name}"] = zero(
+            f"gradient error, norm: {name}", error, 1e-12
+        )
+    remedy = _remedy(net, batch)
+    measured["remedy"] = zero("exact accumulation, micro-batches of 4", remedy, 1e-12)
     return Claim(
         name="accumulation",
         title="Accumulated gradients through BatchNorm are biased, not just noisy",
@@ -71,29 +89,9 @@ def accumulation(*, partitions: int = 200) -> Claim:
             "it the gradient is wrong, the more the smaller the micro-batch, and the "
             "mean over partitions is wrong too. Adjoint accumulation is exact."
         ),
-        measured={
-            **_without(batch),
-            "remedy": zero(
-                "exact accumulation, micro-batches of 4", _remedy(net, batch), 1e-12
-            ),
-            "running": _running(),
-            **_statistics(),
-            **_errors(cost),
-        },
+        measured={**measured, **_statistics(), **_errors(cost)},
         axes=("samples in a micro-batch, of 64", "relative error of the gradient"),
     )
-
-
-def _without(batch: tuple[Tensor, Tensor]) -> dict[str, Measured]:
-    """Accumulation where samples do not meet."""
-    measured = {}
-    for name, norm in WITHOUT.items():
-        cost = check(mlp(8, 32, 10, norm=norm), batch, classify, partitions=2)
-        error = max(at.error for at in cost.sizes)
-        measured[f"without_{name}"] = zero(
-            f"gradient error, norm: {name}", error, 1e-12
-        )
-    return measured
 
 
 def _errors(cost: Cost) -> dict[str, Measured]:
@@ -121,8 +119,13 @@ def _errors(cost: Cost) -> dict[str, Measured]:
 
 
 def _statistics() -> dict[str, Measured]:
-    """Mean variance and mean inverse sd of 100,000 micro-batches of each size."""
-    measured = {}
+    """Running mean after 16 updates; variance and inverse sd of 100,000 micro-batches."""
+    norm, x = nn.BatchNorm1d(4, momentum=0.1).double(), normal(4, 4) + 3
+    for _ in range(16):
+        norm(x)
+    way = float((norm.get_buffer("running_mean") / x.mean(0)).mean())
+    what = "way of the running mean in 16 updates"
+    measured = {"running": near(what, way, 1 - 0.9**16, 1e-9)}
     for m in SIZES:
         variance = tensor_moments(normal(m, 100_000)).variance()
         what = f"E[var]/σ², micro-batch {m}"
@@ -134,24 +137,16 @@ def _statistics() -> dict[str, Measured]:
     return measured
 
 
-def _running() -> Measured:
-    """How far running statistics go towards 16 like micro-batches."""
-    norm, x = nn.BatchNorm1d(4, momentum=0.1).double(), normal(4, 4) + 3
-    for _ in range(16):
-        norm(x)
-    way = float((norm.get_buffer("running_mean") / x.mean(0)).mean())
-    return near("way of the running mean in 16 updates", way, 1 - 0.9**16, 1e-9)
-
-
 def _remedy(net: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
     """The error of adjoint accumulation."""
+
+    def gradient() -> Tensor:
+        found = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+        net.zero_grad()
+        return torch.cat(found)
+
     net.zero_grad()
     classify(net, batch).backward()  # type: ignore[no-untyped-call]
-    whole = _gradient(net)
-    net.zero_grad()
+    whole = gradient()
     exact(net, batch, classify, 4)
-    return relative(_gradient(net), whole)
-
-
-def _gradient(net: nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+    return relative(gradient(), whole)

@@ -15,13 +15,16 @@ from torch import nn
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._networks import (
+from batchcorr.bridge.claims._measured import (
+    Measured,
     classify,
     largest,
+    near,
     normal,
     normalized,
+    reported,
     seeded,
+    zero,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +66,7 @@ def bias() -> Claim:
 
 def _changes() -> dict[str, Measured]:
     """The largest change of each layer's output when a bias is added."""
-    rows, images = normal(64, 32), normal(16, 8, 6, 6)
-    vector = normal(8)[:, None, None]
+    rows, images, vector = normal(64, 32), normal(16, 8, 6, 6), normal(8)[:, None, None]
     grouped = normal(4).repeat_interleave(2)[:, None, None]
     hidden = nn.Conv2d(8, 8, 3, bias=False).double()(images)
     tokens = nn.Linear(16, 10).double()(normal(32, 10, 16))
@@ -76,61 +78,54 @@ def _changes() -> dict[str, Measured]:
     x = normal(64, 32).requires_grad_()
     loss = (nn.BatchNorm1d(32).double()(x) - normal(64, 32)).pow(2).sum()
     (g,) = torch.autograd.grad(loss, x)
-    slope = largest(g.sum(0) / g.abs().sum(0))
-    batch_norm = change(nn.BatchNorm1d(32), rows, 100 * normal(32))
-    images_norm = change(nn.BatchNorm2d(8), images, 100 * vector)
+    of_rows = change(nn.BatchNorm1d(32), rows, 100 * normal(32))
+    of_images = change(nn.BatchNorm2d(8), images, 100 * vector)
     constant = change(nn.LayerNorm(32), rows, torch.ones(1).double())
-    group = change(nn.GroupNorm(4, 8), images, grouped)
+    by_group = change(nn.GroupNorm(4, 8), images, grouped)
     instance = change(nn.InstanceNorm2d(8), images, vector)
-    relu = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8))
+    relu = change(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(8)), hidden, 0.1 * vector)
     any_vector = change(nn.LayerNorm(32), rows, normal(32))
     other = change(nn.BatchNorm1d(10), tokens, normal(10))
+    slope = largest(g.sum(0) / g.abs().sum(0))
     return {
-        "output": zero("BN, b ~ N(0, 100²)", max(batch_norm, images_norm), 1e-10),
+        "output": zero("BN, b ~ N(0, 100²)", max(of_rows, of_images), 1e-10),
         "gradient": zero("gradient |Σg| / Σ|g|", slope, 1e-12),
         "layer_norm_constant": zero("LayerNorm, constant vector", constant, 1e-12),
-        "group_norm": zero("GroupNorm, constant in groups", group, 1e-12),
+        "group_norm": zero("GroupNorm, constant in groups", by_group, 1e-12),
         "instance_norm": zero("InstanceNorm, any vector", instance, 1e-12),
         "layer_norm_any": reported("LayerNorm, any vector", any_vector),
-        "relu_between": reported(
-            "Conv → ReLU → BN", change(relu, hidden, 0.1 * vector)
-        ),
+        "relu_between": reported("Conv → ReLU → BN", relu),
         "other_axis": reported("Linear → BN1d on (N, L, C)", other),
     }
 
 
 def _redundant() -> dict[str, Measured]:
     """What `lint` says of the bias of the first layer, network by network."""
-    labels = torch.arange(32) % 3
-
-    def found(x: Tensor, *layers: nn.Module) -> list[float]:
+    rows, images, tokens = normal(32, 8), normal(32, 2, 6, 6), normal(32, 5, 4)
+    linear, conv = nn.Linear(8, 6), nn.Conv2d(2, 6, 3)
+    networks: list[tuple[Tensor, list[nn.Module]]] = [
+        (rows, [linear, nn.BatchNorm1d(6)]),
+        (images, [conv, nn.BatchNorm2d(6)]),
+        (images, [conv, nn.InstanceNorm2d(6)]),
+        (images, [conv, nn.GroupNorm(3, 6)]),
+        (rows, [linear, nn.LayerNorm(6)]),
+        (images, [conv, nn.ReLU(), nn.BatchNorm2d(6)]),
+        (tokens, [nn.Linear(4, 6), nn.BatchNorm1d(5)]),
+    ]
+    redundant: list[float] = []
+    needed: list[float] = []
+    for number, (x, layers) in enumerate(networks):
         body = nn.Sequential(*layers, nn.Flatten()).double()
         head = nn.Linear(body(x[:2]).shape[1], 3).double()
-        findings = lint(nn.Sequential(*body, head), (x, labels), classify).findings
-        return [
-            float(finding.evidence["change"])
-            for finding in findings
-            if finding.rule == "redundant-bias" and finding.layer == "0"
-        ]
-
-    rows, images, tokens = normal(32, 8), normal(32, 2, 6, 6), normal(32, 5, 4)
-    conv = nn.Conv2d(2, 6, 3)
-    redundant = [
-        *found(rows, nn.Linear(8, 6), nn.BatchNorm1d(6)),
-        *found(images, conv, nn.BatchNorm2d(6)),
-        *found(images, conv, nn.InstanceNorm2d(6)),
-    ]
-    needed = [
-        *found(images, conv, nn.GroupNorm(3, 6)),
-        *found(rows, nn.Linear(8, 6), nn.LayerNorm(6)),
-        *found(images, conv, nn.ReLU(), nn.BatchNorm2d(6)),
-        *found(tokens, nn.Linear(4, 6), nn.BatchNorm1d(5)),
-    ]
+        batch = x, torch.arange(32) % 3
+        findings = lint(nn.Sequential(*body, head), batch, classify).findings
+        said = [f for f in findings if f.rule == "redundant-bias" and f.layer == "0"]
+        changes = [float(finding.evidence["change"]) for finding in said]
+        (redundant if number < 3 else needed).extend(changes)
     change = max(redundant, default=float("nan"))
+    what = "lint: redundant of 3 that are"
     return {
-        "lint_redundant": Measured(
-            "lint: redundant of 3 that are", float(len(redundant)), 3, 0
-        ),
+        "lint_redundant": Measured(what, float(len(redundant)), 3),
         "lint_needed": zero("lint: redundant of 4 that are not", len(needed), 0),
         "lint_change": zero("… the change it measured", change, 1e-12),
     }
@@ -139,16 +134,16 @@ def _redundant() -> dict[str, Measured]:
 def _rounding() -> dict[str, Measured]:
     """What rounding makes of a bias: lost digits in float32, and drift in training."""
     x = torch.randn(32, 16)
-    off = {
-        b: largest(normalized(x + b, 1e-5) - normalized(x, 1e-5)) for b in (1e4, 1e6)
-    }
+
+    def off(b: float) -> float:
+        return largest(normalized(x + b, 1e-5) - normalized(x, 1e-5))
+
     adam, sgd = torch.optim.Adam, torch.optim.SGD
+    what = f"drift of the bias, {STEPS} steps of Adam"
     return {
-        "float32_1e4": reported("float32, b = 1e4", off[1e4]),
-        "float32_1e6": reported("float32, b = 1e6", off[1e6]),
-        "drift_adam": reported(
-            f"drift of the bias, {STEPS} steps of Adam", _drift(adam)
-        ),
+        "float32_1e4": reported("float32, b = 1e4", off(1e4)),
+        "float32_1e6": reported("float32, b = 1e6", off(1e6)),
+        "drift_adam": reported(what, _drift(adam)),
         "drift_adam_eps": reported("… of Adam with eps = 1e-4", _drift(adam, eps=1e-4)),
         "drift_sgd": zero("… of SGD", _drift(sgd), 1e-7),
     }
@@ -157,10 +152,8 @@ def _rounding() -> dict[str, Measured]:
 def _drift(kind: Any, **options: float) -> float:
     """How far the dead bias wanders in training."""
     torch.default_generator.manual_seed(0)
-    first = nn.Conv2d(3, 16, 3)
-    net = nn.Sequential(
-        first, nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10)
-    )
+    first, head = nn.Conv2d(3, 16, 3), nn.Linear(16 * 36, 10)
+    net = nn.Sequential(first, nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), head)
     start = first.get_parameter("bias").detach().clone()
     optimizer = kind(net.parameters(), lr=0.01, **options)
     for _ in range(STEPS):

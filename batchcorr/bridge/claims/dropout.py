@@ -21,8 +21,15 @@ from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, zero
-from batchcorr.bridge.claims._networks import classify, normal, normalized, seeded
+from batchcorr.bridge.claims._measured import (
+    Measured,
+    classify,
+    near,
+    normal,
+    normalized,
+    seeded,
+    zero,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,23 +78,28 @@ def _networks() -> dict[str, Measured]:
     def norm() -> nn.Module:
         return nn.BatchNorm1d(WIDTH, momentum=None).double()
 
+    def variance(net: nn.Module) -> float:
+        with torch.no_grad():
+            return float(net.eval()(x).var(0, correction=0).mean())
+
     weight, hidden = linear.weight.detach().T, torch.relu(normalized(x, 1e-5))
-    before = nn.Sequential(drop, norm())
-    cases = {
-        "before BN": (before, float(_ratio(x, 0.5).mean())),
-        "after BN": (nn.Sequential(norm(), drop), 1.0),
-        "between BNs": (
-            nn.Sequential(norm(), nn.ReLU(), drop, linear, norm()),
-            float(_ratio(hidden, 0.5, weight).mean()),
-        ),
+    before, twice = (
+        float(_ratio(x, 0.5).mean()),
+        float(_ratio(hidden, 0.5, weight).mean()),
+    )
+    nets: dict[str, tuple[list[nn.Module], float]] = {
+        "before BN": ([drop, norm()], before),
+        "after BN": ([norm(), drop], 1.0),
+        "between BNs": ([norm(), nn.ReLU(), drop, linear, norm()], twice),
     }
     measured = {}
-    for where, (net, expected) in cases.items():
-        for layer in net.train():
+    for where, (layers, expected) in nets.items():
+        net = nn.Sequential(*layers)
+        for layer in layers:
             if isinstance(layer, nn.BatchNorm1d):  # one settled after the other
-                net(x)
+                net.train()(x)
         name, what = where.split()[0], f"variance in evaluation, dropout {where}"
-        measured[name] = near(what, _output_variance(net, x), expected, 0.01)
+        measured[name] = near(what, variance(net), expected, 0.01)
         with_head = nn.Sequential(*net.train(), nn.Linear(WIDTH, 3).double())
         said = [
             float(finding.evidence["variance"])
@@ -96,20 +108,13 @@ def _networks() -> dict[str, Measured]:
         ] or [1.0]
         value = said[0] if len(said) == 1 else float("nan")
         measured[f"lint_{name}"] = near("… as lint says", value, expected, 0.03)
-    update_bn([x], before)
-    updated = _output_variance(before, x)
-    recalibrate(before.eval(), [x], "adabn")
-    mended = _output_variance(before, x)
-    return measured | {
-        "update_bn": near("dropout before BN, after update_bn", updated, 0.5, 0.02),
-        "recalibrated": near("… after recalibrate", mended, 1.0, 0.01),
-    }
-
-
-def _output_variance(net: nn.Module, x: Tensor) -> float:
-    """The mean variance of what the last BatchNorm puts out in evaluation."""
-    with torch.no_grad():
-        return float(net.eval()(x).var(0, correction=0).mean())
+    mended = nn.Sequential(*nets["before BN"][0])
+    update_bn([x], mended)
+    what = "dropout before BN, after update_bn"
+    measured["update_bn"] = near(what, variance(mended), 0.5, 0.02)
+    recalibrate(mended.eval(), [x], "adabn")
+    measured["recalibrated"] = near("… after recalibrate", variance(mended), 1.0, 0.01)
+    return measured
 
 
 def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> Tensor:
@@ -128,8 +133,7 @@ def _enumerated(x: Tensor, keep: float, weights: Tensor) -> float:
     masks = torch.tensor(list(product([0.0, 1.0], repeat=x.shape[1])), dtype=x.dtype)
     chance = torch.prod(keep * masks + (1 - keep) * (1 - masks), dim=1)
     out = (x[:, None, :] * masks / keep) @ weights  # (rows, masks)
-    mean = (out @ chance).mean()
-    train = ((out - mean) ** 2 @ chance).mean()
+    train = ((out - (out @ chance).mean()) ** 2 @ chance).mean()
     return float((x @ weights).var(correction=0) / train)
 
 

@@ -20,8 +20,7 @@ from torch import nn
 from batchcorr.bridge._profiling import profile
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near
-from batchcorr.bridge.claims._networks import normal, seeded
+from batchcorr.bridge.claims._measured import Measured, near, normal, seeded
 
 __all__ = ["few_shot"]
 
@@ -50,22 +49,18 @@ def few_shot() -> Claim:
     norm, truth = _norm(CHANNELS), GAMMA2**0.5 * normal(CHANNELS)
     for n in SIZES:
         support = truth + VARIANCE**0.5 * normal(n, CHANNELS)
-        best = GAMMA2 / (GAMMA2 + VARIANCE / n)
         combat = (n * GAMMA2 + VARIANCE) / (n * GAMMA2 + 2 * VARIANCE)
-        tasks: dict[str, tuple[float, dict[str, Any]]] = {
-            "source": (0.0, {"method": "mix", "alpha": 0.0}),
-            "support": (1.0, {"method": "mix", "alpha": 1.0}),
-            "best mix": (best, {"method": "mix", "alpha": best}),
-            "combat": (combat, {"method": "combat"}),
-        }
-        for name, (alpha, options) in tasks.items():
+        mixes = {"source": 0.0, "support": 1.0, "best mix": _best(n)}
+        for name, alpha in {**mixes, "combat": combat}.items():
+            options: dict[str, Any] = {"method": name}
+            if name in mixes:
+                options = {"method": "mix", "alpha": alpha}
             with recalibrate(norm, [support], **options):
                 error = float((norm[0].running_mean - truth).square().mean())
             expected = (1 - alpha) ** 2 * GAMMA2 + alpha**2 * VARIANCE / n
             # ComBat's shrinkage has a prior of variances too.
-            share = 0.1 if name == "combat" else 0.01
-            what = f"squared error, {name}, n = {n}"
-            number = near(what, error, expected, share)
+            share = 0.01 if name in mixes else 0.1
+            number = near(f"squared error, {name}, n = {n}", error, expected, share)
             measured[f"{name.split()[-1]}_{n}"] = number.on(name, n)
     return Claim(
         name="few_shot",
@@ -80,6 +75,10 @@ def few_shot() -> Claim:
     )
 
 
+def _best(n: int) -> float:
+    return GAMMA2 / (GAMMA2 + VARIANCE / n)
+
+
 def _norm(channels: int) -> nn.Sequential:
     """A BatchNorm whose source has mean 0 and variance 1."""
     layer = nn.BatchNorm1d(channels, eps=1e-12, affine=False)
@@ -92,14 +91,14 @@ def _empirical_bayes() -> dict[str, Measured]:
     known = profile(norm, [normal(SOURCE, PROFILED)])
     measured = {}
     for n in SIZES:
-        options: dict[str, dict[str, Any]] = {
-            "eb": {"profile": known},
-            "mix": {"alpha": GAMMA2 / (GAMMA2 + VARIANCE / n)},
-        }
-        errors = dict.fromkeys(options, 0.0)
+        errors = {"eb": 0.0, "mix": 0.0}
         for _ in range(10):
             truth = GAMMA2**0.5 * normal(PROFILED)
             support = truth + VARIANCE**0.5 * normal(n, PROFILED)
+            options: dict[str, Any] = {
+                "eb": {"profile": known},
+                "mix": {"alpha": _best(n)},
+            }
             for method, option in options.items():
                 with recalibrate(norm, [support], method, **option):
                     off = norm[0].running_mean - truth

@@ -15,19 +15,22 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from torch import nn, optim
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._networks import (
+from batchcorr.bridge.claims._measured import (
     NO_EPS,
+    Measured,
     classify,
+    near,
     normal,
     normalized,
     relative,
+    reported,
     seeded,
+    zero,
 )
 
 if TYPE_CHECKING:
@@ -35,16 +38,16 @@ if TYPE_CHECKING:
 
 __all__ = ["scale_invariance"]
 
-# optimizer, learning rate η, decay λ, momentum β
-SETTINGS = [
-    ("SGD", 0.1, 0.1, 0.0),
-    ("SGD", 0.1, 0.1, 0.9),
-    ("SGD", 0.1, 0.05, 0.9),
-    ("AdamW", 0.01, 0.5, 0.0),
-    ("AdamW", 0.01, 0.5, 0.9),
-    ("AdamW", 0.02, 0.5, 0.9),
+SETTINGS: list[tuple[Any, float, float, float]] = [
+    (optim.SGD, 0.1, 0.1, 0.0),
+    (optim.SGD, 0.1, 0.1, 0.9),
+    (optim.SGD, 0.1, 0.05, 0.9),
+    (optim.AdamW, 0.01, 0.5, 0.0),
+    (optim.AdamW, 0.01, 0.5, 0.9),
+    (optim.AdamW, 0.02, 0.5, 0.9),
 ]
-STEPS, BALANCED = 500, 300
+"""Optimizer, learning rate η, decay λ, momentum β."""
+
 SCALES = [0.1, 1.0, 10.0, 100.0]
 
 
@@ -86,12 +89,9 @@ def _laws() -> dict[str, Measured]:
     def out(w: Tensor, eps: float = NO_EPS) -> Tensor:
         return normalized(x @ w.T, eps)
 
-    def loss(w: Tensor, eps: float = NO_EPS) -> Tensor:
-        return nn.functional.cross_entropy(out(w, eps), y)
-
     def gradient(w: Tensor) -> Tensor:
         w = w.clone().requires_grad_()
-        (g,) = torch.autograd.grad(loss(w), w)
+        (g,) = torch.autograd.grad(cross_entropy(out(w), y), w)
         return g
 
     g = gradient(weight)
@@ -99,41 +99,35 @@ def _laws() -> dict[str, Measured]:
     same = relative(out(a * weight), out(weight))
     slope = relative(a * gradient(a * weight), g)
     exact = relative(out(a * weight, eps), out(weight, eps / a**2))
-    naive = abs(loss(a * weight, eps) - loss(weight, eps)).item()
+    naive, plain = (cross_entropy(out(w, eps), y) for w in (a * weight, weight))
+    what = "with ε: the loss at a = 0.01 is off by"
     return {
         "output": zero("f(aW) = f(W), a = 0.01", same, 1e-12),
         "gradient": zero("a g(aW) = g(W)", slope, 1e-12),
         "orthogonal": zero("cosine of W and g(W)", cosine, 1e-12),
         "eps_law": zero("with ε: BN_ε(aW) = BN_{ε/a²}(W)", exact, 1e-12),
-        "eps_naive": reported("with ε: the loss at a = 0.01 is off by", naive),
+        "eps_naive": reported(what, abs(naive - plain).item()),
     }
 
 
 def _linted() -> dict[str, Measured]:
     """What `lint` calls scale-invariant: two weights before BatchNorm, not the head."""
-    net = nn.Sequential(
-        nn.Linear(8, 12, bias=False),
-        nn.ReLU(),
-        nn.Linear(12, 16, bias=False),
-        nn.BatchNorm1d(16),
-        nn.ReLU(),
-        nn.Linear(16, 4),
-    )
+    layers: list[nn.Module] = [nn.Linear(8, 12, bias=False), nn.ReLU()]
+    layers += [nn.Linear(12, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Linear(16, 4))
     decaying = optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)
     batch = normal(32, 8), torch.randint(4, (32,))
     result = lint(net.double(), batch, classify, decaying)
     right = {"0.weight", "2.weight"} == set(result.scale_invariant)
-    rule, what = (
-        "decay-on-scale-invariant-weight",
-        "lint: scale-invariant, of 3 weights",
-    )
+    rule = "decay-on-scale-invariant-weight"
     evidence = [f.evidence for f in result.findings if f.rule == rule]
     change, cosine = (
         max((abs(float(e[key])) for e in evidence), default=float("nan"))
         for key in ("change", "cosine")
     )
+    what = "lint: scale-invariant, of 3 weights"
     return {
-        "lint_weights": Measured(what, 2.0 * right, 2, 0),
+        "lint_weights": Measured(what, 2.0 * right, 2),
         "lint_change": zero("… change when they are scaled", change, 1e-10),
         "lint_cosine": zero("… cosine of weight and gradient", cosine, 1e-10),
     }
@@ -176,19 +170,18 @@ def _path(*, norm: bool, growing: bool, steps: int = 200) -> Tensor:
 def _angles() -> dict[str, Measured]:
     """The angle of a step in balance over √(2 η λ (1 - β) / (1 + β)), and by rows."""
     measured = {}
-    for k, (name, rate, decay, beta) in enumerate(SETTINGS, start=1):
+    for k, (kind, rate, decay, beta) in enumerate(SETTINGS, start=1):
         torch.default_generator.manual_seed(0)
         weight = nn.Parameter(normal(16, 64) / sqrt(64))
-        optimizer: optim.Optimizer = (
-            optim.AdamW([weight], rate, (beta, 0.99), weight_decay=decay)
-            if name == "AdamW"
-            else optim.SGD([weight], rate, beta, beta, decay)
-        )
-        turned = _turning(optimizer, weight, STEPS)[BALANCED:]
-        angle = float(turned.square().mean().sqrt())
+        momentum = (beta, 0.99) if kind is optim.AdamW else beta
+        optimizer = kind([weight], rate, momentum, weight_decay=decay)
+        if kind is optim.SGD:
+            optimizer.param_groups[0]["dampening"] = beta
+        angles = _turning(optimizer, weight, 500)[300:]
         balance = sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
-        what = f"angle: {name}, η {rate:g}, λ {decay:g}, β {beta:g}"
-        measured[f"angle_{k}"] = near(what, angle / balance, 1.0, 0.05)
+        ratio = float(angles.square().mean().sqrt()) / balance
+        what = f"angle: {kind.__name__}, η {rate:g}, λ {decay:g}, β {beta:g}"
+        measured[f"angle_{k}"] = near(what, ratio, 1.0, 0.05)
     adamw, adam = _row_rotation(optim.AdamW), _row_rotation(optim.Adam)
     return measured | {
         "rows_adamw": near("rows of 33× smaller gradients: AdamW", adamw, 1, 1e-4),
@@ -197,21 +190,18 @@ def _angles() -> dict[str, Measured]:
 
 
 def _turning(
-    optimizer: optim.Optimizer,
-    weight: Tensor,
-    steps: int,
-    share: Tensor | None = None,
+    optimizer: optim.Optimizer, weight: Tensor, steps: int, share: float = 1.0
 ) -> Tensor:
     """The angle of each row in each step, trained on noise: (steps, rows).
 
-    The loss takes a share of each row's output. Rows r and r + len / 2 are given the
-    same gradients, but for their shares, where they start alike.
+    Rows r and r + len / 2 are given the same gradients where they start alike, but for a
+    share that the loss takes of the second half.
     """
     angles, half = [], len(weight) // 2
-    share = torch.ones(len(weight), dtype=weight.dtype) if share is None else share
+    shares = torch.tensor([1.0, share], dtype=weight.dtype).repeat_interleave(half)
     for _ in range(steps):
         out = normalized(normal(32, weight.shape[1]) @ weight.T)
-        loss = (out * normal(32, half).repeat(1, 2)).mean(0) @ share
+        loss = (out * normal(32, half).repeat(1, 2)).mean(0) @ shares
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         before = normalize(weight.detach().clone(), dim=1)
@@ -221,14 +211,12 @@ def _turning(
     return torch.stack(angles)
 
 
-def _row_rotation(kind: Any, smaller: float = 33.0) -> float:
-    """How much faster rows turn whose gradients are so many times smaller."""
+def _row_rotation(kind: Any) -> float:
+    """How much faster rows turn whose gradients are 33 times smaller."""
     torch.default_generator.manual_seed(0)
-    start = (normal(8, 64) / sqrt(64)).repeat(2, 1)
-    weight, share = nn.Parameter(start), torch.ones(16, dtype=start.dtype)
-    share[8:] = 1 / smaller
+    weight = nn.Parameter((normal(8, 64) / sqrt(64)).repeat(2, 1))
     optimizer = kind([weight], lr=0.01, weight_decay=0.01)
-    angles = _turning(optimizer, weight, 700, share)[400:]
+    angles = _turning(optimizer, weight, 700, share=1 / 33)[400:]
     return float(angles[:, 8:].mean() / angles[:, :8].mean())
 
 
@@ -247,8 +235,7 @@ def _decays() -> dict[str, Measured]:
         return [1 - share for share in weight.detach().mean(dim=1).tolist()]
 
     adamw, adam = gone(optim.AdamW), gone(optim.Adam)
-    expected = 1 - (1 - rate * decay) ** steps
-    differs = max(adamw) - min(adamw)
+    expected, differs = 1 - (1 - rate * decay) ** steps, max(adamw) - min(adamw)
     measured = {"adamw_same": zero("AdamW: differs by the scale", differs, 1e-6)}
     for scale, outside, inside in zip(SCALES, adamw, adam, strict=True):
         what = f"gone by decay, gradients of scale {scale:g}"

@@ -23,13 +23,16 @@ from batchcorr.arrays.generic import tensor_affine, tensor_moments
 from batchcorr.bridge._norms import correction_of
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._networks import (
+from batchcorr.bridge.claims._measured import (
     NO_EPS,
+    Measured,
     largest,
+    near,
     normal,
     normalized,
+    reported,
     seeded,
+    zero,
 )
 from batchcorr.bridge.nn import DomainBatchNorm1d
 from batchcorr.errors import InputError
@@ -82,17 +85,13 @@ def unity(
         raise InputError(msg)
     images, labels = _activations()
     rows = images.movedim(1, -1).reshape(-1, images.shape[1])
-    found = [{**_layers(rows, labels), **_instances(images)}]
+    off = _differences(rows, labels, images)
     positive = {"simulated": torch.exp(normal(40, 100))}
     if batch is not None:
         rows = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
-        labels = [str(label) for label in batch]
-        found.append({**_layers(rows, labels), **_instances(rows[:, None, :])})
+        given = _differences(rows, [str(label) for label in batch], rows[:, None, :])
+        off = {key: max(value, given[key]) for key, value in off.items()}
         positive["arrays"] = torch.exp2(rows)
-    identities = {
-        key: max((one[key] for one in found), key=lambda number: number.value)
-        for key in found[0]
-    }
     return Claim(
         name="unity",
         title="One function: BatchNorm and batch correction agree to rounding",
@@ -102,9 +101,28 @@ def unity(
             "AdaBN the domain. ComBat tends to it as batches grow, and logs turn "
             "multiplicative effects into additive ones."
         ),
-        measured={**identities, **_divisors(), **_logs(positive), **_shrinkage()},
+        measured={
+            **{key: zero(what, off[key], 1e-12) for key, what in IDENTITIES.items()},
+            **_divisors(),
+            **_logs(positive),
+            **_shrinkage(),
+        },
         axes=("samples in a batch", "rms change by shrinkage"),
     )
+
+
+# -- the same function -----------------------------------------------------------------
+
+IDENTITIES = {
+    "train": "BN(train) = Standardize, ddof 0",
+    "eval": "BN(eval) = frozen correction",
+    "running_var": "running_var = variance, ddof 1",
+    "domain": "per-domain BN = batch is the domain",
+    "adabn": "AdaBN = Standardize by domain",
+    "domain_layer": "DomainBatchNorm (eval) = Standardize",
+    "combat": "ComBat, no shrinkage = Standardize",
+    "instance": "InstanceNorm = batch is the sample",
+}
 
 
 def _activations() -> tuple[Tensor, list[str]]:
@@ -127,17 +145,11 @@ def _standardized(x: Tensor, labels: Sequence[object], *, ddof: int = 1) -> Tens
     return out
 
 
-def _instances(x: Tensor) -> dict[str, Measured]:
-    """InstanceNorm of (N, C, …) against standardization by sample."""
-    channels, normed = x.shape[1], instance_norm(x, eps=NO_EPS)
-    rows, normed = (v.movedim(1, -1).reshape(-1, channels) for v in (x, normed))
-    samples = np.repeat(np.arange(len(x)), len(rows) // len(x)).tolist()
-    off = largest(normed - _standardized(rows, samples, ddof=0))
-    return {"instance": zero("InstanceNorm = batch is the sample", off, 1e-12)}
+def _differences(x: Tensor, labels: list[str], samples: Tensor) -> dict[str, float]:
+    """The largest difference of each layer of torch from the same act of this package.
 
-
-def _layers(x: Tensor, labels: list[str]) -> dict[str, Measured]:
-    """The largest difference of each layer of torch from the same act of this package."""
+    On rows x of these domains, and for InstanceNorm on samples (N, C, …).
+    """
     options: dict[str, Any] = {"eps": NO_EPS, "momentum": None, "affine": False}
     channels, domains = x.shape[1], sorted(set(labels))
     own, adapted = torch.empty_like(x), torch.empty_like(x)
@@ -152,43 +164,30 @@ def _layers(x: Tensor, labels: list[str]) -> dict[str, Measured]:
     frozen = nn.BatchNorm1d(channels, momentum=None).double()
     nn.init.normal_(frozen.weight), nn.init.normal_(frozen.bias)
     frozen(x)
-    plain, variance = _standardized(x, labels), x.var(0)
-    off = {
-        "BN(train) = Standardize, ddof 0": (
-            *("train", normalized(small)),
-            _standardized(small, [0] * len(small), ddof=0),
-        ),
-        "BN(eval) = frozen correction": (
-            *("eval", frozen.eval()(x)),
-            tensor_affine(x, correction_of(frozen)),
-        ),
-        "running_var = variance, ddof 1": (
-            *("running_var", frozen.get_buffer("running_var") / variance),
-            torch.ones_like(variance),
-        ),
-        "per-domain BN = batch is the domain": (
-            *("domain", own),
-            _standardized(x, labels, ddof=0),
-        ),
-        "AdaBN = Standardize by domain": ("adabn", adapted, plain),
-        "DomainBatchNorm (eval) = Standardize": (
-            *("domain_layer", layer.eval()(x, labels)),
-            plain,
-        ),
-        "ComBat, no shrinkage = Standardize": (
-            *("combat", _unshrunken_scores(x, labels)),
-            plain,
-        ),
-    }
+    instances, normed = (
+        value.movedim(1, -1).reshape(-1, samples.shape[1])
+        for value in (samples, instance_norm(samples, eps=NO_EPS))
+    )
+    each = np.repeat(np.arange(len(samples)), len(instances) // len(samples)).tolist()
+    plain, ratio = _standardized(x, labels), frozen.get_buffer("running_var") / x.var(0)
     return {
-        key: zero(what, largest(one - other), 1e-12)
-        for what, (key, one, other) in off.items()
+        "train": largest(
+            normalized(small) - _standardized(small, [0] * len(small), ddof=0)
+        ),
+        "eval": largest(frozen.eval()(x) - tensor_affine(x, correction_of(frozen))),
+        "running_var": largest(ratio - 1),
+        "domain": largest(own - _standardized(x, labels, ddof=0)),
+        "adabn": largest(adapted - plain),
+        "domain_layer": largest(layer.eval()(x, labels) - plain),
+        "combat": largest(_unshrunken_scores(x, labels) - plain),
+        "instance": largest(normed - _standardized(instances, each, ddof=0)),
     }
 
 
 def _divisors() -> dict[str, Measured]:
     """BN in training in float32, and against the divisor n - 1."""
-    x, n = normal(144, 8), 144
+    n = 144
+    x = normal(n, 8)
     plain = _standardized(x, [0] * n)
     single = largest(normalized(x.float()) - _standardized(x, [0] * n, ddof=0))
     ratio = float((normalized(x) / plain).median())
@@ -198,6 +197,9 @@ def _divisors() -> dict[str, Measured]:
         "train_ddof_1": reported("BN(train) against ddof 1", off),
         "train_ratio": near("… over it: √(n/(n-1))", ratio, sqrt(n / (n - 1)), 1e-12),
     }
+
+
+# -- shrinkage, and logs ---------------------------------------------------------------
 
 
 def _unshrunken(fitted: ComBat) -> LocationScale:
@@ -238,17 +240,13 @@ def _shrinkage() -> dict[str, Measured]:
         off = fitted.transform(x, batch=codes) - plain
         change[n] = float(off.square().mean().sqrt())
     rate = change[1000] / change[10_000]
-    curve = {
-        f"shrinkage_{n}": reported(f"shrinkage at n = {n:,}", value)
-        for n, value in change.items()
+    measured = {
+        "shrinkage_rate": near("shrinkage at n = 1,000 over 10,000", rate, 10, 0.2)
     }
-    return {
-        "shrinkage_rate": near("shrinkage at n = 1,000 over 10,000", rate, 10, 0.2),
-        **{
-            key: number.on("ComBat's shrinkage", n)
-            for n, (key, number) in zip(SIZES, curve.items(), strict=True)
-        },
-    }
+    for n, value in change.items():
+        number = reported(f"shrinkage at n = {n:,}", value)
+        measured[f"shrinkage_{n}"] = number.on("ComBat's shrinkage", n)
+    return measured
 
 
 def _logs(positive: dict[str, Tensor]) -> dict[str, Measured]:
