@@ -20,7 +20,7 @@ import warnings
 from collections import Counter, defaultdict
 
 import numpy as np
-from fuzzing import corrections, files, measures
+from fuzzing import corrections, files, measures, relatives
 from fuzzing.compare import Fault, Skipped
 from fuzzing.reference import Refused
 
@@ -36,8 +36,14 @@ KINDS = {
     "log_normalize": (measures.logarithms, 4),
     "quantile_normalize": (measures.quantiles, 4),
     "variance_explained": (measures.share, 4),
-    "tl.differential": (measures.differential, 5),
+    "tl.differential": (measures.differential, 7),
     "combat_seq": (measures.count_methods, 2),
+    "ComBatSeq(reference)": (relatives.of_count_reference, 2),
+    "CovBat": (relatives.of_covariances, 4),
+    "subject=": (relatives.of_subjects, 3),
+    "missing=": (relatives.of_missing_labels, 4),
+    "obsm=": (relatives.of_embedding, 3),
+    "surrogate variables": (relatives.of_hidden_batches, 5),
     "command line": (files.command, 5),
 }
 """What is tried, and how often."""

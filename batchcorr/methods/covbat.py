@@ -15,11 +15,13 @@ import numpy as np
 
 from batchcorr._files.expected import Expected
 from batchcorr._files.npz import shape_of, take
+from batchcorr.arrays import moments
 from batchcorr.arrays.sample_products import in_memory
+from batchcorr.design.design import Design
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.record import MethodRecord
-from batchcorr.methods.combat import ComBat
+from batchcorr.methods.combat import PERFECT, ComBat
 from batchcorr.models.low_rank import LowRank, principal_components
 from batchcorr.models.namespace import asarray_like, is_foreign
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from batchcorr.design.design import Design
     from batchcorr.estimators.metadata import Labels
 
 __all__ = ["CovBat"]
@@ -183,12 +184,26 @@ class CovBat(ComBat):
         largest = np.argmax(np.abs(rotation), axis=0)
         rotation *= np.sign(rotation[largest, np.arange(count)])
         scores = (left / deviation) @ rotation
-        of_scores = ComBat(shrink=False)
-        of_scores.fit(scores, batch=design.codes)
-        maps = of_scores.correction_
-        return LowRank(
-            rotation, aim.location + centre, deviation, maps.scale, maps.shift
-        )
+        scale, shift = self._equal(scores, design)
+        return LowRank(rotation, aim.location + centre, deviation, scale, shift)
+
+    def _equal(
+        self, scores: NDArray[np.float64], design: Design
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """r and t, (B, k), that give scores one mean and one variance in all batches.
+
+        As ComBat without shrinkage: batches that covariates explain, whose scores differ
+        by rounding alone, are moved only, and all are if one has a single sample.
+        """
+        sums = moments(scores, Design.of(design.codes, design.n_batches))
+        n = sums.n.sum()
+        aim, common = (sums.n * sums.mean).sum(axis=0) / n, sums.squares.sum(axis=0) / n
+        own = sums.squares / np.maximum(sums.n - 1, 1)
+        delta = self.details_["delta_hat"][:, self.aim_.adjustable]
+        scaled = ~np.isnan(delta).all(axis=1, keepdims=True) & (sums.n > 1).all()
+        scaled = scaled & (own > PERFECT * common)
+        scale = np.sqrt(np.divide(common, own, out=np.ones_like(own), where=scaled))
+        return scale, aim - scale * sums.mean
 
     def _number(self, squares: NDArray[np.float64]) -> int:
         """How many components, of those there are."""

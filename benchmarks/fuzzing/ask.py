@@ -17,7 +17,7 @@ NUISANCES = ["none", "number", "category", "array", "factor", "batch"]
 class Ask:
     """A method with its options, the call of it, and what it should give."""
 
-    def __init__(self, rng, inputs, plain, method=None, *, alone=False):
+    def __init__(self, rng, inputs, plain, method=None, *, alone=False, more=True):
         self.rng, self.inputs, self.x = rng, inputs, plain
         self.method = method or str(rng.choice(METHODS))
         self.options, self.more, self.ref, self.w = {}, {}, None, None
@@ -30,7 +30,14 @@ class Ask:
         if self.method == "combat":
             self.options["parametric"] = bool(rng.random() < 0.75)
             self.options["mean_only"] = bool(rng.random() < 0.2)
+            self.options["shrink"] = not (self.options["parametric"] and more) or bool(
+                rng.random() < 0.8
+            )
             self.kind = bc.ComBat
+            if more and not alone and rng.random() < 0.2:
+                self.add_nuisance(rng, rng.choice(NUISANCES[:4]), n, codes)
+            elif more and not (alone or inputs.must or self.ref is not None):
+                self.cross(rng, codes)
         elif self.method == "standardize":
             self.kind = bc.Standardize
             switches = [(True, True)] * 4 + [(True, False), (False, True)]
@@ -46,10 +53,21 @@ class Ask:
             if rng.random() < 0.15 and not alone:
                 weights = rng.choice([0.5, 1, 2], n)
                 self.more["weights"] = weights
-            inputs.traits.add(f"nuisance: {kind}")
         inputs.traits.add(f"method: {self.method}")
 
+    def cross(self, rng, codes):
+        """Two batch factors whose combinations are the batches."""
+        if rng.random() > 0.08 or codes.max() == 0:
+            return
+        day, lane = np.array(["mon", "tue", "wed"])[codes // 2], codes % 2 + 1
+        self.batch = pd.DataFrame({"day": day, "lane": lane})
+        self.options["cross"] = True
+        self.inputs.traits.add("cross")
+        if np.bincount(codes).min() < 2:
+            self.inputs.must.append("a combination has one sample")
+
     def add_nuisance(self, rng, kind, n, codes):
+        self.inputs.traits.add(f"nuisance: {kind}")
         number = rng.normal(rng.choice([0, 7, 2000]), 1, n)
         group = rng.choice(["p", "q", "r"], n)
         self.w = np.zeros((n, 0))
@@ -114,6 +132,8 @@ class Ask:
         if self.method == "standardize":
             options = {"target": "pooled"} | self.options | {"reference": self.ref}
             return (*reference.standardize(x, fit, **options), fit)
-        self.state = reference.ComBat(fit, **self.options | {"reference": self.ref})
-        self.fit = fit
-        return (*self.state.correct(x, fit), fit)
+        options = {k: v for k, v in self.options.items() if k != "cross"}
+        without = reference.without_nuisances(x, fit)
+        self.state = reference.ComBat(fit, **options | {"reference": self.ref})
+        y, usable = self.state.correct(without, fit)
+        return np.where(usable, y, x), usable, fit

@@ -48,6 +48,7 @@ def blocks(ask, x):
     if (
         ask.more
         or ask.inputs.formula
+        or "cross" in ask.options
         or not hasattr(x, "shape")
         or ask.method[0] == "r"
     ):
@@ -166,7 +167,7 @@ def of_joining(rng):
     if inputs.must:
         raise Skipped
     x, plain, _, _ = present(rng, inputs.values, "C F float32 csr DataFrame masked")
-    ask = Ask(rng, inputs, plain, "combat")
+    ask = Ask(rng, inputs, plain, "combat", more=False)
     expected, _, fit = ask.expected()
     new = np.repeat([0, 1], [1 + rng.integers(5), 1 + rng.integers(9)])
     more = rng.normal(3, 2, (len(new), plain.shape[1])) * np.nanstd(plain, axis=0)

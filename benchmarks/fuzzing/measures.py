@@ -86,50 +86,68 @@ def share(rng):
 
 
 def differential(rng):
-    inputs = draw(rng, missing=False)
+    """Levels, missing values, weights of samples, repeated subjects; batch in the model."""
+    inputs = draw(rng)
     x, plain, _, form = present(rng, inputs.values, "C F csr csc strided")
     n = x.shape[0]
-    tested = rng.integers(0, 2, n)
-    if inputs.formula or isinstance(inputs.covariates, np.ndarray) or tested.std() == 0:
+    n_levels = int(rng.choice([2, 2, 3]))
+    tested = rng.integers(0, n_levels, n)
+    several = len(set(tested)) < n_levels
+    if inputs.formula or isinstance(inputs.covariates, np.ndarray) or several:
         raise Skipped
-    obs = pd.DataFrame({"tested": np.array(["no", "yes"])[tested]})
+    obs = pd.DataFrame({"tested": np.array(["a", "b", "c"])[tested]})
     obs["batch"] = pd.Series(inputs.batch)
     kept = inputs.covariates
     for name in kept if kept is not None else ():
         obs[name] = kept[name]
     obs.index = [f"cell{k}" for k in range(n)]
+    weights, subject, options = np.ones(n), None, {}
+    if rng.random() < 0.25:
+        weights = rng.choice([0.5, 1, 2], n)
+        obs["weight"], options["weights"] = weights, "weight"
+        inputs.traits.add("weights")
+    if rng.random() < 0.25 and not np.isnan(plain).any():
+        subject = rng.integers(0, n // 2 + 1, n)
+        obs["person"] = [f"p{k}" for k in subject]
+        options["subject"] = "person"
+        inputs.may = True  # whether subjects tell how alike they are is not asked here
+        inputs.traits.add("subject")
     adata = ad.AnnData(x, obs=obs)
     before = fingerprint(adata)
+    given = {"covariates": None if kept is None else list(kept)} | options
+    levels = np.eye(n_levels)[tested][:, 1:]
     try:
         if inputs.must:
             raise Refused(inputs.must[0])
-        expected = reference.differential(
-            plain, inputs.codes, inputs.z, tested, estimate_variance_prior
-        )
+        model = reference.Test(plain, inputs.codes, inputs.z, levels, weights)
+        expected = ""
     except Refused as reason:
         expected = reason
     try:
-        table = bc.tl.differential(
-            adata,
-            "batch",
-            ("tested", "yes", "no"),
-            covariates=None if kept is None else list(kept),
-        )
+        contrast = ("tested", "b", "a") if n_levels == 2 else "tested"
+        table = bc.tl.differential(adata, "batch", contrast, **given)
     finally:
         settle(expected, inputs)
         if fingerprint(adata) != before:
             raise Fault("the input was changed")
     if isinstance(expected, Refused):
         raise Fault(f"not refused: {expected}")
-    found = table[["coefficient", "standard_error", "t", "p_value"]].to_numpy().T
-    sound = np.ptp(plain, axis=0) > 0
-    sound &= expected[1] > 1e-9 * np.abs(plain).max(axis=0)
-    close = np.isclose(found, expected, rtol=1e-5, atol=1e-9, equal_nan=True)
-    size = np.abs(plain).max(axis=0)
-    close[:2] |= np.abs(found - expected)[:2] <= 1e-9 * size
-    if not close[:, sound].all():
-        at = np.argwhere(~close & sound)[0]
-        raise Fault(f"{at}: {found[tuple(at)]}, not {expected[tuple(at)]}")
+    correlation = table.attrs.get("subject_correlation", 0.0)
+    expected = model.values(estimate_variance_prior, correlation, subject)
+    names = ["coefficient", "standard_error", "t", "p_value"]
+    if n_levels == 3:
+        names = [f"{name}[{level}]" for level in "bc" for name in names]
+        names += ["f", "p_value"]
+    size = np.nanmax(np.abs(plain), axis=0)
+    sound = (model.spread > 1e-9 * size) & (model.df > 0)
+    for name, right in zip(names, expected, strict=True):
+        found = table[name].to_numpy()
+        close = np.isclose(found, right, rtol=1e-5, atol=1e-9, equal_nan=True)
+        if name.startswith(("coefficient", "standard")):
+            close |= np.abs(found - right) <= 1e-9 * size
+        if not close[sound].all():
+            g = np.flatnonzero(~close & sound)[0]
+            raise Fault(f"{name} of {g}: {found[g]}, not {right[g]} {options}")
     return inputs.traits | {f"matrix: {form}"}
 
 

@@ -8,6 +8,8 @@ variances. What is to be refused is refused here by `Refused`.
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.stats import f as fisher
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
@@ -158,6 +160,13 @@ def remove(x, fit):
     return y, usable
 
 
+def without_nuisances(x, fit):
+    """Values less what nuisances add beside their mean, and the fit of these."""
+    fit.alpha = fit.alpha + (fit.centre * fit.eta).sum(axis=0)
+    moved = fit.removed[:, :, None] - fit.centre
+    return x - np.where(fit.solved, (moved * fit.eta).sum(axis=1), 0)
+
+
 def require_variance(fit, reference, *, needed=True):
     if needed and (fit.explained[reference].all() or fit.rows[reference] < 2):
         raise Refused("reference without variance")
@@ -166,8 +175,8 @@ def require_variance(fit, reference, *, needed=True):
 class ComBat:
     """ComBat by its definition, on standardized values sample by sample."""
 
-    def __init__(self, fit, *, parametric, mean_only, reference):
-        self.parametric, self.reference = parametric, reference
+    def __init__(self, fit, *, parametric, mean_only, reference, shrink=True):
+        self.parametric, self.reference, self.shrinks = parametric, reference, shrink
         if len(fit.rows) < 2:
             raise Refused("one batch")
         if fit.rows.sum() - len(fit.rows) - fit.p < 1:
@@ -194,7 +203,7 @@ class ComBat:
     def correct(self, x, fit, *, joined=False):
         usable = self.usable & fit.seen & ~fit.constant.any(axis=0)
         by_location = self.by_location or bool((fit.rows == 1).any())
-        if usable.sum() < 2:
+        if usable.sum() < 2 and self.shrinks:
             raise Refused("fewer than two features")
         y = x.copy()
         for k in range(len(fit.rows)):
@@ -212,6 +221,10 @@ class ComBat:
         gamma, n = np.nanmean(s, axis=0), (~np.isnan(s)).sum(axis=0)
         ones = np.ones_like(gamma)
         known = np.full(len(gamma), not by_location) & ~explained
+        if not self.shrinks:
+            own = np.nanvar(s[:, known], axis=0, ddof=1)
+            ones[known] = own
+            return gamma, ones
         if known.sum() < 2:
             known[:] = False
         prior = gamma.mean(), gamma.var(ddof=1)
@@ -338,25 +351,165 @@ def variance_explained(x, codes, z):
     return np.array([share("B", "T"), share("F", "B"), share("F", "C")])
 
 
-def differential(x, codes, z, tested, prior_of):
-    """β, its standard error, t and p by least squares, moderated by the given prior."""
-    dummies = (codes[:, None] == np.unique(codes)).astype(float)
-    columns = np.column_stack([dummies, z - z.mean(axis=0), tested])
-    if rank(columns) < columns.shape[1]:
-        raise Refused("confounded")
-    df = len(x) - columns.shape[1]
-    if df < 1:
-        raise Refused("no variance")
-    norm = np.linalg.norm(columns, axis=0)
-    inverse = np.linalg.pinv(columns / norm) / norm[:, None]
-    beta = inverse @ x
-    s2 = ((x - columns @ beta) ** 2).sum(axis=0) / df
-    prior = prior_of(s2, np.full(x.shape[1], float(df)), None)
-    d0 = np.broadcast_to(prior.df, s2.shape)
-    s02 = np.broadcast_to(prior.scale, s2.shape)
-    finite = np.where(np.isfinite(d0), d0, 0)
-    moderated = np.where(np.isfinite(d0), (finite * s02 + df * s2) / (finite + df), s02)
-    error = np.sqrt(moderated * (inverse[-1] ** 2).sum())
-    t = beta[-1] / error
-    freedom = np.minimum(df + d0, df * x.shape[1])
-    return np.array([beta[-1], error, t, 2 * student.sf(abs(t), freedom)])
+class Test:
+    """Contrasts of levels with the first by least squares, each feature by itself."""
+
+    def __init__(self, x, codes, z, levels, weights):
+        dummies = (codes[:, None] == np.unique(codes)).astype(float)
+        columns = np.column_stack([dummies, z - z.mean(axis=0), levels])
+        if rank(columns) < columns.shape[1]:
+            raise Refused("confounded")
+        if not np.isfinite(x).any(axis=0).all():
+            raise Refused("degenerate")
+        if len(x) - columns.shape[1] < 1:
+            raise Refused("no variance")
+        self.x, self.weights = x, weights
+        self.columns = columns / np.linalg.norm(columns, axis=0)
+        self.norm, self.k = np.linalg.norm(columns, axis=0), levels.shape[1]
+
+    def values(self, prior_of, correlation, subject):
+        """β, standard error, t and p of each level, and F and its p if there are two."""
+        g, k = self.x.shape[1], self.k
+        beta, v = np.full((k, g), np.nan), np.full((g, k, k), np.nan)
+        s2, df = np.zeros(g), np.zeros(g)
+        same = np.eye(len(self.x))
+        if subject is not None:
+            same = np.where(subject[:, None] == subject, correlation, 0.0)
+            np.fill_diagonal(same, 1.0)
+        for j in range(g):
+            seen = ~np.isnan(self.x[:, j])
+            root = np.linalg.inv(np.linalg.cholesky(same[np.ix_(seen, seen)]))
+            root = root * np.sqrt(self.weights[seen])
+            own, y = root @ self.columns[seen], root @ self.x[seen, j]
+            inverse = np.linalg.pinv(own, rcond=1e-9)
+            theta = inverse @ y
+            df[j] = seen.sum() - np.linalg.matrix_rank(own, tol=1e-8)
+            s2[j] = ((y - own @ theta) ** 2).sum() / max(df[j], 1)
+            told = np.abs((inverse @ own - np.eye(own.shape[1]))[-k:]).max(axis=1) < 1e-6
+            scale = self.norm[-k:]
+            beta[:, j] = np.where(told, theta[-k:] / scale, np.nan)
+            both = inverse[-k:] @ inverse[-k:].T / np.outer(scale, scale)
+            v[j] = np.where(np.outer(told, told), both, np.nan)
+        self.spread, self.df = np.sqrt(s2), df
+        prior = prior_of(s2, df, None)
+        d0 = np.broadcast_to(prior.df, g)
+        s02 = np.broadcast_to(prior.scale, g)
+        finite = np.where(np.isfinite(d0), d0, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moderated = (finite * s02 + df * s2) / (finite + df)
+            moderated = np.where(np.isfinite(d0), moderated, s02)
+            freedom = np.minimum(df + d0, df.sum())
+            found = []
+            for i in range(k):
+                error = np.sqrt(moderated * v[:, i, i])
+                t = beta[i] / error
+                found += [beta[i], error, t, 2 * student.sf(abs(t), freedom)]
+            if k > 1:
+                whole = np.isfinite(v).all(axis=(1, 2))
+                safe = np.where(whole[:, None, None], v, np.eye(k))
+                f = np.einsum("ig,gij,jg->g", beta, np.linalg.inv(safe), beta)
+                f = f / k / moderated
+                found += [f, fisher.sf(f, k, np.minimum(df + d0, 1e12))]
+        return found
+
+
+def add_subjects(x, fit, subject, varies):
+    """Predicted intercepts of subjects (n, G); the fit becomes the mixed model's.
+
+    The second result says whether a ratio of variances is known badly.
+    """
+    z = fit.z - fit.z.mean(axis=0)
+    columns, p = np.hstack([fit.dummies, z]), z.shape[1]
+    same = (subject[:, None] == subject).astype(float)
+    values, vectors = np.linalg.eigh(same)
+    n, u, near = len(x), np.zeros_like(x), False
+    turned = vectors.T @ columns
+
+    def solve(share, y):
+        root = 1 / np.sqrt(1 - share + share * np.maximum(values, 0))
+        own, of_y = turned * root[:, None], y * root
+        beta, *_ = np.linalg.lstsq(own, of_y, rcond=None)
+        rss = ((of_y - own @ beta) ** 2).sum()
+        size = np.linalg.slogdet(own.T @ own)[1] - 2 * np.log(root).sum()
+        return beta, size + (n - columns.shape[1]) * np.log(rss)
+
+    shares = np.linspace(0, 1, 200, endpoint=False)
+    for g in np.flatnonzero(varies):
+        y = vectors.T @ (x[:, g] - x[:, g].mean())
+        heights = np.array([solve(share, y)[1] for share in shares])
+        at = int(np.argmin(heights))
+        tops = np.flatnonzero(np.diff(np.sign(np.diff(heights))) > 0) + 1
+        near |= len(tops) > 1 or at > 195 or not np.isfinite(heights).all()
+        low, high = shares[max(at - 1, 0)], shares[min(at + 1, 199)]
+        best = minimize_scalar(
+            lambda share, y=y: solve(share, y)[1],
+            bounds=(low, high),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        share = 0.0 if heights[0] <= best.fun else best.x
+        near |= 0 < share < 1e-4
+        beta, _ = solve(share, y)
+        left = x[:, g] - x[:, g].mean() - columns @ beta
+        whole = (1 - share) * np.eye(n) + share * same
+        u[:, g] = share * same @ np.linalg.solve(whole, left)
+        b = len(fit.rows)
+        fit.beta[:, g] = beta[b:]
+        fit.alpha[:, g] = beta[:b] + x[:, g].mean() - z.mean(axis=0) @ beta[b:]
+        fit.rss[:, g] = fit.dummies.T @ (left - u[:, g]) ** 2
+    assert p == len(fit.beta)
+    return u, near
+
+
+def equal_scores(y, usable, fit, state, *, explained, scale_features):
+    """CovBat's second step: scores of components by ComBat without shrinkage."""
+    kept = np.where(usable, state.location + fit.z @ fit.beta, 0)
+    left = y - kept
+    centre = left.mean(axis=0)
+    left = (left - centre)[:, usable]
+    size = left.std(axis=0, ddof=1) if scale_features else np.ones(usable.sum())
+    if not (size > 0).all() or not usable.any():
+        raise Refused("degenerate")
+    own, squares, vectors = np.linalg.svd(left / size, full_matrices=False)
+    share = np.cumsum(squares**2) / (squares**2).sum()
+    k = int((share <= explained).sum()) + 1
+    after = squares[k] if k < len(squares) else 0.0
+    if abs(share - explained).min() < 1e-9 or squares[k - 1] - after < 1e-6 * squares[0]:
+        raise Refused("degenerate")
+    scores = own[:, :k] * squares[:k]
+    of_scores = Fit(scores, fit.codes, fit.z[:, :0])
+    of_scores.explained |= fit.explained.all(axis=1)[:, None]
+    of_scores.rss[of_scores.explained], of_scores.constant[:] = 0, False
+    options = {"parametric": True, "mean_only": False, "reference": None}
+    unshrunk = ComBat(of_scores, **options, shrink=False)
+    moved, _ = unshrunk.correct(scores, of_scores)
+    out = y.copy()
+    out[:, usable] += (moved - scores) @ vectors[:k] * size
+    return out
+
+
+def unwanted_factors(method, x, controls, sets, z, k):
+    """RUVg, RUVr and RUVs by singular vectors of whole matrices."""
+    if method == "ruvs":
+        parts = [x[sets == s] for s in np.unique(sets) if (sets == s).sum() > 1]
+        left = np.vstack([part - part.mean(axis=0) for part in parts])
+        _, size, vectors = np.linalg.svd(left, full_matrices=False)
+        real = int((size**2 > 1e-13 * size[0] ** 2).sum())
+        require_gaps(size, min(k, real))
+        ways = (vectors * size[:, None])[: min(k, real)][:, controls]
+        return x[:, controls] @ ways.T @ np.linalg.inv(ways @ ways.T)
+    y = x[:, controls]
+    y = y - (z if method == "ruvr" else z[:, :1]) @ (
+        np.linalg.lstsq(z if method == "ruvr" else z[:, :1], y, rcond=None)[0]
+    )
+    columns, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
+    real = int((size**2 > 1e-13 * size[0] ** 2).sum())
+    require_gaps(size, min(k, real))
+    return columns[:, : min(k, real)]
+
+
+def require_gaps(size, k):
+    """Singular vectors are known only where their values are apart."""
+    gaps = -np.diff(np.append(size, 0.0))[:k]
+    if (gaps < 1e-5 * size[0]).any():
+        raise Refused("degenerate")

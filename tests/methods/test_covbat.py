@@ -87,6 +87,20 @@ def test_it_is_frozen_and_applied_row_by_row(known, tmp_path):
         model.transform(x, batch=batch)
 
 
+@pytest.mark.filterwarnings("ignore:The covariates fit every sample")
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_scores_of_a_batch_that_covariates_explain_are_moved_and_not_scaled(dtype):
+    rng = np.random.default_rng(0)
+    batch = np.repeat([0, 1, 2], [12, 12, 3])
+    group = pd.DataFrame({"group": [*"x" * 12, *"y" * 12, *"xyz"]})
+    x = (100 + rng.normal(size=(27, 20)) + rng.normal(size=(3, 20))[batch]).astype(dtype)
+    model = bc.CovBat().fit(x, batch=batch, covariates=group)
+    np.testing.assert_array_equal(model.low_rank_.scale[2], 1.0)
+    nearby = bc.CovBat().fit_transform(x + x * 1e-7, batch=batch, covariates=group)
+    found = model.transform(x, batch=batch, covariates=group)
+    np.testing.assert_allclose(found, nearby, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "make",
     [sp.csr_matrix, lambda x: da.from_array(x, chunks=(20, 30)), tensor, np.float32],
