@@ -171,8 +171,10 @@ def drop_redundant(problem: Problem) -> list[int]:
     columns = without_redundant(products, metadata)
     check_spare(moments, len(columns))
     complete = (moments.n == moments.rows).all(axis=0).any()
-    if complete or not moments.by_feature:  # else some features may not be confounded
-        check_estimable(products, metadata.names, metadata.terms, metadata.kept)
+    of_one = moments.by_feature and not complete  # whose samples are not all there are
+    whole = problem.products_of_rows if of_one else products
+    if whole is not None:
+        check_estimable(whole, metadata.names, metadata.terms, metadata.kept)
     return columns
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import pandas as pd
 
+from batchcorr.errors import DesignError
 from batchcorr.estimators import checks
 from batchcorr.estimators.contrasts import weights_of
 from batchcorr.estimators.fit_warnings import warn_of_lost_digits
@@ -22,7 +24,6 @@ from batchcorr.models.one_step_test import moderated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from batchcorr.estimators.contrasts import Contrast
@@ -87,6 +88,13 @@ def differential_table(
     warn_of_lost_digits(problem, columns)
     contrasts = problem.contrasts_as_read(weights, columns)
     found = method.estimates(problem, columns, contrasts)
+    if np.isnan(found.coefficient).all():
+        msg = (
+            f"{contrast.column!r} cannot be told from batch and the other columns by the "
+            "samples that have values and weights, for any feature: leave out what goes "
+            "with it, or look at where values are missing."
+        )
+        raise DesignError(msg)
     table = _table(moderated(found, trend=trend, robust=robust), names, features)
     if found.correlation is not None:
         table.attrs[CORRELATION] = found.correlation

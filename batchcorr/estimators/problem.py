@@ -125,6 +125,14 @@ class Problem:
         """The design whose columns the matrix was read with."""
         return self.turned.design if self.turned else self.design
 
+    @property
+    def products_of_rows(self) -> ColumnProducts | None:
+        """How the columns vary over all rows, whatever features miss; None: not at hand.
+
+        What depends on others there does so for every feature.
+        """
+        return None if self.design is None else ColumnProducts.of_design(self.design)
+
     def contrasts_as_read(
         self, contrasts: NDArray[np.float64], columns: list[int]
     ) -> NDArray[np.float64]:

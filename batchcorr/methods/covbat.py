@@ -190,7 +190,7 @@ class CovBat(ComBat):
     def _equal(
         self, scores: NDArray[np.float64], design: Design
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """r and t, (B, k), that give scores one mean and one variance in all batches.
+        """The r and t, (B, k), that give scores one mean and one variance in all batches.
 
         As ComBat without shrinkage: batches that covariates explain, whose scores differ
         by rounding alone, are moved only, and all are if one has a single sample.

@@ -359,8 +359,6 @@ class Test:
         columns = np.column_stack([dummies, z - z.mean(axis=0), levels])
         if rank(columns) < columns.shape[1]:
             raise Refused("confounded")
-        if not np.isfinite(x).any(axis=0).all():
-            raise Refused("degenerate")
         if len(x) - columns.shape[1] < 1:
             raise Refused("no variance")
         self.x, self.weights = x, weights
@@ -378,6 +376,8 @@ class Test:
             np.fill_diagonal(same, 1.0)
         for j in range(g):
             seen = ~np.isnan(self.x[:, j])
+            if not seen.any():
+                continue
             root = np.linalg.inv(np.linalg.cholesky(same[np.ix_(seen, seen)]))
             root = root * np.sqrt(self.weights[seen])
             own, y = root @ self.columns[seen], root @ self.x[seen, j]
@@ -385,7 +385,9 @@ class Test:
             theta = inverse @ y
             df[j] = seen.sum() - np.linalg.matrix_rank(own, tol=1e-8)
             s2[j] = ((y - own @ theta) ** 2).sum() / max(df[j], 1)
-            told = np.abs((inverse @ own - np.eye(own.shape[1]))[-k:]).max(axis=1) < 1e-6
+            told = (
+                np.abs((inverse @ own - np.eye(own.shape[1]))[-k:]).max(axis=1) < 1e-6
+            )
             scale = self.norm[-k:]
             beta[:, j] = np.where(told, theta[-k:] / scale, np.nan)
             both = inverse[-k:] @ inverse[-k:].T / np.outer(scale, scale)
@@ -474,7 +476,10 @@ def equal_scores(y, usable, fit, state, *, explained, scale_features):
     share = np.cumsum(squares**2) / (squares**2).sum()
     k = int((share <= explained).sum()) + 1
     after = squares[k] if k < len(squares) else 0.0
-    if abs(share - explained).min() < 1e-9 or squares[k - 1] - after < 1e-6 * squares[0]:
+    if (
+        abs(share - explained).min() < 1e-9
+        or squares[k - 1] - after < 1e-6 * squares[0]
+    ):
         raise Refused("degenerate")
     scores = own[:, :k] * squares[:k]
     of_scores = Fit(scores, fit.codes, fit.z[:, :0])
@@ -499,8 +504,10 @@ def unwanted_factors(method, x, controls, sets, z, k):
         ways = (vectors * size[:, None])[: min(k, real)][:, controls]
         return x[:, controls] @ ways.T @ np.linalg.inv(ways @ ways.T)
     y = x[:, controls]
-    y = y - (z if method == "ruvr" else z[:, :1]) @ (
-        np.linalg.lstsq(z if method == "ruvr" else z[:, :1], y, rcond=None)[0]
+    y = (
+        y
+        - (z if method == "ruvr" else z[:, :1])
+        @ (np.linalg.lstsq(z if method == "ruvr" else z[:, :1], y, rcond=None)[0])
     )
     columns, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
     real = int((size**2 > 1e-13 * size[0] ** 2).sum())

@@ -68,7 +68,9 @@ def of_subjects(rng):
         raise Skipped
     if isinstance(expected, Refused):
         raise Fault(f"not refused: {expected}")
-    match(y, expected, np.float32)  # the top of a likelihood is known to half the digits
+    match(
+        y, expected, np.float32
+    )  # the top of a likelihood is known to half the digits
     if y.dtype != dtype:
         raise Fault(f"dtype {y.dtype}, not {dtype}")
     return inputs.traits
@@ -77,7 +79,9 @@ def of_subjects(rng):
 def of_covariances(rng):
     """CovBat: components of what ComBat leaves, and their scores by batch."""
     inputs = draw(rng, missing=False)
-    x, plain, dtype, form = present(rng, inputs.values, "C F float32 csr dask DataFrame")
+    x, plain, dtype, form = present(
+        rng, inputs.values, "C F float32 csr dask DataFrame"
+    )
     ask = Ask(rng, inputs, plain, "combat", alone=True, more=False)
     options = {"explained": float(rng.choice([0.5, 0.8, 0.95]))}
     options["scale_features"] = bool(rng.random() < 0.7)

@@ -93,7 +93,9 @@ def test_scores_of_a_batch_that_covariates_explain_are_moved_and_not_scaled(dtyp
     rng = np.random.default_rng(0)
     batch = np.repeat([0, 1, 2], [12, 12, 3])
     group = pd.DataFrame({"group": [*"x" * 12, *"y" * 12, *"xyz"]})
-    x = (100 + rng.normal(size=(27, 20)) + rng.normal(size=(3, 20))[batch]).astype(dtype)
+    x = (100 + rng.normal(size=(27, 20)) + rng.normal(size=(3, 20))[batch]).astype(
+        dtype
+    )
     model = bc.CovBat().fit(x, batch=batch, covariates=group)
     np.testing.assert_array_equal(model.low_rank_.scale[2], 1.0)
     nearby = bc.CovBat().fit_transform(x + x * 1e-7, batch=batch, covariates=group)

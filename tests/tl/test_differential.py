@@ -357,6 +357,24 @@ def test_one_feature_alone_is_refused_as_many_are(simulated):
         bc.tl.differential(simulated[:, :1], "batch", "group", covariates="site")
 
 
+@pytest.mark.parametrize("how", ["weights", "missing"])
+def test_weights_and_missing_values_excuse_no_confounding(simulated, how):
+    simulated.obs["site"] = simulated.obs["batch"].map({"x": "s", "y": "s", "z": "t"})
+    options = {"weights": np.tile([1.0, 2.0], 30)} if how == "weights" else {}
+    if how == "missing":
+        simulated.X[np.arange(40), np.arange(40)] = np.nan
+    with pytest.raises(DesignError, match="'site' is confounded with batch"):
+        bc.tl.differential(simulated, "batch", "group", covariates="site", **options)
+
+
+def test_what_no_feature_tells_is_refused(simulated):
+    simulated.obs["site"] = simulated.obs["batch"].map({"x": "s", "y": "s", "z": "t"})
+    simulated.obs.loc["s0", "site"] = "t"
+    weights = np.arange(60) > 0  # site goes with batch in all that have any
+    with pytest.raises(DesignError, match="'site' cannot be told from batch"):
+        bc.tl.differential(simulated, "batch", "site", weights=weights)
+
+
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.AssociationWarning")
 def test_corrected_values_are_refused_wherever_they_were_copied_to():
     adata = bc.datasets.bladder()[:, :60].copy()
