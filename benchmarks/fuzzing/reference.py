@@ -168,7 +168,8 @@ def without_nuisances(x, fit):
 
 
 def require_variance(fit, reference, *, needed=True):
-    if needed and (fit.explained[reference].all() or fit.rows[reference] < 2):
+    told = (~fit.explained[reference] & fit.solved).any()
+    if needed and (not told or fit.rows[reference] < 2):
         raise Refused("reference without variance")
 
 
