@@ -55,7 +55,10 @@ def read_labels(
         The column that says who a sample is of.
     """
     if missing not in {"error", "level"}:
-        msg = f"missing must be 'error' or 'level', not {missing!r:.40}."
+        msg = (
+            f"missing must be 'error' or 'level', not {missing!r:.40}. An AnnData keeps its "
+            "samples; leave some out before, as by adata[adata.obs['batch'].notna()].copy()."
+        )
         raise InputError(msg)
     batch: Any = None
     keys: Sequence[str] = []
