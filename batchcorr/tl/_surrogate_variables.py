@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices, records
+from batchcorr._anndata.columns import column_of
 from batchcorr._anndata.labels import read_labels
 from batchcorr._anndata.missing import missing_in
 from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean
@@ -139,7 +140,8 @@ def surrogate_variables(
             controls=_controls(adata, controls),
             replicates=_replicates(adata, replicates),
         )
-    shares = _shares(adata.obs, estimator.columns_)
+    others = [name for name in adata.obs if not str(name).startswith(f"{key_added}[")]
+    shares = _shares(adata.obs[others], estimator.columns_)
     columns = {"covariates": known.keys["covariates"]}
     estimator.warnings_ = tuple(texts)
     matrices.make_actual(adata)
@@ -166,16 +168,18 @@ def _shares(
     for name, column in obs.items():
         known = ~missing_in(column).to_numpy()
         values, own = column[known], variables[known]
-        codes, levels = pd.factorize(values)
+        codes, levels = pd.factorize(values.astype(str))
+        number = pd.to_numeric(values, errors="coerce").to_numpy(float)
         if 1 < len(levels) <= len(own) / 4:
             columns = np.eye(len(levels))[codes]
-        elif pd.api.types.is_numeric_dtype(values) and len(levels) > 1:
-            columns = np.column_stack([np.ones(len(own)), values.astype(float)])
+        elif len(levels) > 1 and np.isfinite(number).all():
+            columns = (number - number.mean())[:, None]
         else:
             continue
-        centred = own - own.mean(axis=0)
-        left = centred - columns @ np.linalg.lstsq(columns, centred)[0]
-        explained = 1 - (left**2).sum(axis=0) / (centred**2).sum(axis=0)
+        own = own - own.mean(axis=0)
+        left = own - columns @ np.linalg.lstsq(columns, own)[0]
+        total = np.maximum((own**2).sum(axis=0), np.finfo(float).tiny)
+        explained = 1 - (left**2).sum(axis=0) / total
         shares[str(name)] = [round(float(share), 4) for share in explained]
     return shares
 
@@ -220,10 +224,4 @@ def _replicates(adata: AnnData, replicates: Any) -> Any:
     """A label of each sample, from a column of `obs`, or as it is given."""
     if not isinstance(replicates, str):
         return replicates
-    if replicates not in adata.obs.columns:
-        msg = (
-            f"The replicates {replicates!r} are not a column of adata.obs. "
-            f"{did_you_mean(replicates, adata.obs.columns)}"
-        )
-        raise MissingKeyError(msg)
-    return adata.obs[replicates].to_numpy()
+    return column_of(adata, replicates, "replicates key").to_numpy()

@@ -102,6 +102,8 @@ def test_they_are_nuisances_and_covariates_by_name(adata, tmp_path):
 def test_what_was_found_is_told(adata, caplog):
     adata.obs["date"] = np.linspace(0, 5, 24) ** 2
     adata.obs.loc["s3", "date"] = np.nan
+    days = pd.to_timedelta(adata.obs["date"], "D")
+    adata.obs["day"] = pd.to_datetime("2024-01-01") + days
     with caplog.at_level("INFO", "batchcorr"):
         found = bc.tl.surrogate_variables(adata, covariates="group")
     assert "1 surrogate variables (chosen by 20 shuffles)" in caplog.text
@@ -109,14 +111,19 @@ def test_what_was_found_is_told(adata, caplog):
     record = json.loads(adata.uns["batchcorr"]["obsm X_sv"])
     assert record["chosen_by"] == "20 shuffles"
     shares, v = record["explained_by"], found.columns_[:, 0]
-    assert shares.keys() == {"group", "hidden", "date"}  # each person has two samples
+    assert shares.keys() == {
+        "group",
+        "hidden",
+        "date",
+        "day",
+    }  # each person has two samples
     by_hidden = [v[(adata.obs["hidden"] == k).to_numpy()] for k in "01"]
     inside = sum(((part - part.mean()) ** 2).sum() for part in by_hidden)
     total = ((v - v.mean()) ** 2).sum()
     assert shares["hidden"] == [pytest.approx(1 - inside / total, abs=1e-4)]
     date, dated = adata.obs["date"].to_numpy(), adata.obs["date"].notna().to_numpy()
     r = np.corrcoef(date[dated], v[dated])[0, 1]
-    assert shares["date"] == [pytest.approx(r**2, abs=1e-4)]
+    assert shares["date"] == shares["day"] == [pytest.approx(r**2, abs=1e-4)]
     assert repr(found).endswith(": 1 columns of 24 samples, from 300 features")
     bc.tl.surrogate_variables(adata, covariates="group", n_variables=2)
     record = json.loads(adata.uns["batchcorr"]["obsm X_sv"])
