@@ -153,7 +153,7 @@ REFUSED = {
     "tensor": (network, images(), "must give batches"),
     "words": (network, [["a", "b"]], "give tensors"),
     "meta data": (network, [images().to("meta")], "model is on cpu"),
-    "meta model": (lambda: network().to("meta"), [images()], "model is on meta"),
+    "meta model": (lambda: network().to("meta"), [images()], "on the meta device"),
 }
 
 
