@@ -14,13 +14,13 @@ import numpy as np
 from batchcorr._report.packing import clean, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["page"]
 
 
-def page(contents: Mapping[str, Any]) -> str:
-    """The page with these contents, as HTML."""
+def page(contents: Mapping[str, Any], words: Callable[[str], str] = str) -> str:
+    """The page with these contents, as HTML; `words` turns calls into other words."""
     environment = jinja2.Environment(
         autoescape=True,
         finalize=_cleaned,
@@ -32,6 +32,7 @@ def page(contents: Mapping[str, Any]) -> str:
         "digest": _digest,
         "number": _number,
         "percent": _percent,
+        "words": words,
     }
     template = environment.get_template("page.html")
     return template.render(

@@ -19,10 +19,11 @@ from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from anndata import AnnData
 
-__all__ = ["report"]
+__all__ = ["page_of", "report"]
 
 
 def report(
@@ -104,6 +105,27 @@ def report(
     ...     written.name, written.stat().st_size < 500_000
     ('report.html', True)
     """
+    given: dict[str, Any] = {"covariates": covariates, "test": test, "labels": labels}
+    given |= {"layer": layer, "corrected": corrected, "title": title}
+    text = page_of(adata, batch_key, **given)
+    with replacing(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+    return Path(path)
+
+
+def page_of(
+    adata: AnnData,
+    batch_key: str | None,
+    *,
+    covariates: Any,
+    test: Any,
+    labels: str | None,
+    layer: str | None,
+    corrected: str | None,
+    title: str | None,
+    words: Callable[[str], str] = str,
+) -> str:
+    """The page as HTML; see `report`. `words` turns calls of Python into other words."""
     matrices.require_adata(adata)
     found = compared(adata, layer, corrected)
     known = _with_level(adata, (found.correction or {}).get("missing") or {})
@@ -111,10 +133,7 @@ def report(
         adata, found = known, compared(known, layer, corrected)
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
     question = Question(*columns, test, labels, title or "Batch report")
-    text = page(gather(adata, question, found))
-    with replacing(path) as part:
-        part.write_bytes(text.encode("utf-8"))
-    return Path(path)
+    return page(gather(adata, question, found), words)
 
 
 def _with_level(adata: AnnData, counts: dict[str, int]) -> AnnData:

@@ -25,6 +25,7 @@ from batchcorr.cli import (
     methods,
     report,
     sites,
+    surrogate,
 )
 from batchcorr.cli.console import complain, debugging, err, out, reporting
 from batchcorr.cli.normalizing import METHODS
@@ -118,6 +119,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "audit": audit.audit,
+    "surrogate": surrogate.surrogate,
     "correct": correct.correct,
     "test": differential.differential,
     "evaluate": evaluate.evaluate,

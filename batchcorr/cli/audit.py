@@ -12,6 +12,7 @@ from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import new_table, out, print_table
 from batchcorr.cli.files import check_target
+from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
 from batchcorr.cli.working import working
@@ -46,6 +47,7 @@ def audit(
     alpha: Annotated[
         float, typer.Option(metavar="RATE", help="False positives that are wanted.")
     ] = 0.05,
+    missing: options.Missing = "error",
     layer: options.LayerRead = None,
     json_file: options.Json = None,
     samples: options.Samples = None,
@@ -72,7 +74,8 @@ def audit(
         msg = f"a rate lies between 0 and 1, and {alpha:g} does not."
         raise typer.BadParameter(msg, param_hint="--alpha")
     given = kept(covariates, formula)
-    adata, _ = files.open()
+    named = {"batch_key": batch, "test": test, **given}
+    adata = treat_missing(files.open()[0], named, missing)
     import batchcorr as bc
 
     with working("Looking at the design"):

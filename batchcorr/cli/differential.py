@@ -13,6 +13,7 @@ from batchcorr.cli.arguments import kept, only_options
 from batchcorr.cli.console import new_table, print_table, say
 from batchcorr.cli.contrasts import Pair, compared, read_test
 from batchcorr.cli.files import SOURCES, TABLES, check_target, kind_of
+from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import Layout, Source
 from batchcorr.cli.working import working
@@ -121,6 +122,7 @@ def differential(
     ] = False,
     weights: Weights = None,
     subject: Subject = None,
+    missing: options.Missing = "error",
     voom: Voom = None,
     layer: options.LayerRead = None,
     log_normalize: options.LogNormalize = None,
@@ -170,6 +172,9 @@ def differential(
     key = batch[0] if len(batch) == 1 else batch
     adata, layout = files.open()
     test = read_test(tested, adata.obs)
+    column = test if isinstance(test, str) else test[0]
+    named = settings | {"batch_key": key, "test": column}
+    adata = treat_missing(adata, named, missing)
     _, layer = normalize(adata, normalization, layer)
     import batchcorr as bc
 

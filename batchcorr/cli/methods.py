@@ -30,7 +30,7 @@ def methods() -> None:
         if said.record.normalizes:
             settings = f"a step before correction: --{name.replace('_', '-')}"
         if said.record.returns != "matrix":
-            settings = f"in Python: batchcorr.tl.{name}; columns for --nuisance"
+            settings = "columns for --nuisance: batchcorr surrogate"
         table.add_row(name, said.class_name, said.summary)
         if settings:
             table.add_row("", "", settings, style="dim")

@@ -1,4 +1,4 @@
-"""`--missing=drop`: samples whose batch or covariates are missing are left out."""
+"""`--missing`: what becomes of samples whose batch or covariates are missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batchcorr.cli.console import say
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["drop_missing"]
+__all__ = ["drop_missing", "treat_missing"]
 
 
 def drop_missing(
@@ -40,10 +40,26 @@ def drop_missing(
     return adata, left_out
 
 
+def treat_missing(adata: AnnData, given: dict[str, Any], missing: str) -> AnnData:
+    """Data in memory whose missing labels are a level, or whose samples are left out.
+
+    For analyses, which know no `missing`; `given` names the columns.
+    """
+    adata, _ = drop_missing(adata, dict(given), missing)
+    if missing == "level":
+        from batchcorr._anndata.missing import with_level
+        from batchcorr.estimators.metadata import Labels
+
+        names = list(adata.obs.columns.intersection(_columns(given)))
+        labels, _ = with_level(Labels(None, adata.obs[names]))
+        adata.obs[names] = labels.covariates
+    return adata
+
+
 def _columns(given: dict[str, Any]) -> list[str]:
     """The columns that batch, covariates and nuisances name."""
     columns: list[str] = []
-    for name in ("batch_key", "covariates", "nuisance", "subject"):
+    for name in ("batch_key", "covariates", "nuisance", "subject", "test"):
         value = given.get(name) or []
         if isinstance(value, str) and value.lstrip().startswith("~"):
             from batchcorr.design.formula import Formula

@@ -12,8 +12,11 @@ from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import SOURCES, check_target, ending
+from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import Source
+from batchcorr.cli.words import as_typed
 from batchcorr.cli.working import working
+from batchcorr.cli.writing import writing
 from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
@@ -71,6 +74,8 @@ def report(
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Heading, if not the name of IN.")
     ] = None,
+    log_normalize: options.LogNormalize = None,
+    quantile_normalize: options.QuantileNormalize = False,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
@@ -87,6 +92,7 @@ def report(
     batchcorr report genes.csv report.html --samples sheet.csv --batch day
     """  # noqa: D301 - \b keeps typer from joining lines
     of_tables = samples, sample_column, sep, decimal
+    normalization = Normalization.of_options(log_normalize, quantile=quantile_normalize)
     other = _file_of(corrected)
     of_anndata = {"--layer": layer, "--corrected": None if other else corrected}
     files = Source.of_options(source, *of_tables, of_anndata=of_anndata)
@@ -95,23 +101,25 @@ def report(
     after = Source.of_options(other, *of_tables) if other else None
     given = kept(covariates, formula)
     adata, _ = files.open()
+    _, layer = normalize(adata, normalization, layer)
     if after is not None:
         corrected = _beside(adata, after.open()[0], after.path)
-    test = read_test(tested, adata.obs) if tested is not None else None
-    import batchcorr as bc
+    from batchcorr._report.report import page_of
 
     with working("Reporting"):
-        bc.report(
+        page = page_of(
             adata,
-            target,
             batch,
-            test=test,
+            covariates=given.get("covariates"),
+            test=None if tested is None else read_test(tested, adata.obs),
             labels=labels,
             layer=layer,
             corrected=corrected,
             title=title or source.name,
-            **given,
+            words=as_typed,
         )
+    with writing(target) as part:
+        part.write_bytes(page.encode("utf-8"))
     say(f"Wrote {target}: open it in a browser. It needs no network.")
 
 

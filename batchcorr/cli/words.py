@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+from typing import Any
 
 __all__ = ["as_typed"]
 
 OPTIONS = {
     "batch": "--batch",
     "batch_key": "--batch",
+    "controls": "--controls",
     "corrected": "--corrected",
     "covariates": "--covariate",
     "dense": "--dense",
@@ -16,8 +20,11 @@ OPTIONS = {
     "embeddings": "--embedding",
     "labels": "--labels",
     "layer": "--layer",
+    "n_variables": "--number",
     "nuisance": "--nuisance",
+    "null": "--null",
     "reference": "--reference",
+    "replicates": "--replicates",
     "subject": "--subject",
     "units": "--units",
     "voom": "--voom",
@@ -55,6 +62,7 @@ PHRASES = (
     (r"\bcovariates=\[([^]]+)\]", r"--covariate \1"),
     (r"\bestimator\.save\(path\)", "batchcorr fit"),
     (r"\bRemoveBatchEffect\b", "--method remove_batch_effect"),
+    (r"\bmethod='two_step'", "--method two_step"),
     (r"\bmethod='(\w+)'", r"--log-normalize=\1"),
     (r"convert it with pandas\.to_numeric", "write them as numbers"),
     (r"make it a category: table\[.*?\), or", "say so with"),
@@ -69,16 +77,45 @@ PHRASES = (
 )
 
 
+CALL = re.compile(r"\bbc\.tl\.differential\(adata, ['\[].*\)")
+"""A test as the report writes it."""
+
+
 def as_typed(message: str) -> str:
     """A message in the words of the command line."""
+    message = CALL.sub(_command, message)
     for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
     for name, option in OPTIONS.items():
         message = re.sub(rf'(?<![\w-]){name}=(?=[\s.,;:)"]|$)', f"{option} ", message)
     message = re.sub(r"^batch_key must", "--batch must", message)
+    message = re.sub(r"^n_variables must", "--number must", message)
     return re.sub(r"(--[a-z-]+) (?=[.,;:)])|(--[a-z-]+) {2}", _closed, message)
 
 
 def _closed(found: re.Match[str]) -> str:
     """An option without the blank that stood for its value."""
     return found[1] or f"{found[2]} "
+
+
+def _command(found: re.Match[str]) -> str:
+    """A test with its arguments as a command."""
+    call: Any = ast.parse(found[0].replace("=…", "='…'"), mode="eval").body
+    batch, test = (ast.literal_eval(each) for each in call.args[1:])
+    if not isinstance(test, str):
+        test = f"{test[0]}:{test[1]}-{test[2]}" if len(test) == 3 else test[0]
+    words = ["batchcorr test IN OUT", *_option("batch", batch), f"--test {test}"]
+    for each in call.keywords:
+        value = ast.literal_eval(each.value)
+        formula = each.arg == "covariates" and isinstance(value, str)
+        words += _option("formula" if formula else each.arg, value)
+    return " ".join(words)
+
+
+def _option(name: str, value: Any) -> list[str]:
+    """A parameter as it is typed: once a value."""
+    option = OPTIONS.get(name, f"--{name}")
+    if isinstance(value, bool):
+        return [option] if value else []
+    values = value if isinstance(value, list) else [value]
+    return [f"{option} {shlex.quote(str(each))}" for each in values]

@@ -132,3 +132,29 @@ def test_subjects_weights_and_counts(adata, tables):
     assert "--unequal-variances" in refused(*given, "--voom", "--unequal-variances")
     assert "Did you mean 'who'" in refused(*given, "--weights", "whom")
     assert not (tables / "out.csv").exists()
+
+
+@pytest.mark.usefixtures("tables")
+def test_missing_labels(adata):
+    labels = adata.obs["group"].astype(object)
+    labels.iloc[[2, 5, 9, 11]] = None
+    adata.obs["group"] = labels
+    adata.obs["lane"] = np.where(np.arange(24) % 5 == 1, None, "one")
+    adata.write_h5ad("in.h5ad")
+    known = ["--covariate", "lane"]
+    assert "'group'" in refused("test", "in.h5ad", "no.csv", *TEST)
+    said = done("test", "in.h5ad", "one.csv", *TEST, "--missing=drop")
+    assert "4 of 24 samples left out" in said.stdout
+    part = adata[adata.obs["group"].notna().to_numpy()].copy()
+    wanted = bc.tl.differential(part, "day", "group")
+    found = pd.read_csv("one.csv", index_col="feature", float_precision="round_trip")
+    np.testing.assert_array_equal(found["t"], wanted["t"])
+    done("test", "in.h5ad", "two.csv", *TEST[:3], "age", *known, "--missing=level")
+    adata.obs["lane"] = adata.obs["lane"].astype(object).fillna("missing")
+    wanted = bc.tl.differential(adata, "day", "age", covariates=["lane"])
+    found = pd.read_csv("two.csv", index_col="feature", float_precision="round_trip")
+    np.testing.assert_array_equal(found["t"], wanted["t"])
+    options = ["--batch", "day", "--test", "group"]
+    assert "'group'" in refused("audit", "in.h5ad", *options)
+    said = done("audit", "in.h5ad", *options, "--missing=drop").stdout
+    assert "20 samples" in said

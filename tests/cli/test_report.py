@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.cli.commands import SHEET, done, refused
@@ -44,3 +45,24 @@ def test_mistakes_are_errors():
     Path("a.html").write_text("mine", "utf-8")
     assert "exists already" in refused(*given, "a.html", "--batch", "day")
     assert Path("a.html").read_text("utf-8") == "mine"
+
+
+@pytest.mark.usefixtures("tables")
+def test_remedies_are_options():
+    given = ["--batch", "day", "--test", "group:b-a", "--covariate", "age"]
+    done("report", "in.csv", "out.html", *SHEET, *given)
+    page = Path("out.html").read_text("utf-8")
+    command = "batchcorr test IN OUT --batch day --test group:b-a --covariate age"
+    assert f"<code>{command}</code>" in page
+    assert "bc.tl" not in page
+    assert "batchcorr.tl" not in page
+
+
+def test_counts_are_normalized_as_for_a_correction(tables):
+    counts = pd.read_csv("in.csv", index_col=0).abs().round() + 1
+    counts.to_csv(tables / "counts.csv")
+    given = ["counts.csv", "out.html", *SHEET, "--batch", "day", "--log-normalize"]
+    done("report", *given, "--quantile-normalize")
+    page = Path("out.html").read_text("utf-8")
+    assert "log" in page
+    assert "Nothing was corrected yet" in page
