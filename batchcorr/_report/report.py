@@ -15,6 +15,7 @@ from batchcorr._report.matrices import compared
 from batchcorr._report.page import page
 from batchcorr._report.question import Question
 from batchcorr.errors import InputError, did_you_mean
+from batchcorr.estimators.contrasts import read_pair
 from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def page_of(
     if known is not adata:
         adata, found = known, compared(known, layer, corrected)
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
+    if isinstance(test, str):
+        test = read_pair(test, adata.obs)
     question = Question(*columns, test, labels, title or "Batch report")
     return page(gather(adata, question, found), words)
 

@@ -15,7 +15,7 @@ from batchcorr.arrays.passes import moments
 from batchcorr.models.voom import log_cpm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
     Floats = NDArray[np.float64]
+    Weights = Floats | Callable[[slice], Floats] | None
 
-__all__ = ["LogCounts", "weighted_moments"]
+__all__ = ["LogCounts"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ class LogCounts:
         n_features, n_rows = self.counts.shape
         return n_rows, n_features
 
+    def blocks(self) -> Iterator[tuple[slice, Floats]]:
+        """Yield which features are in each block, and their logarithms, (n, width)."""
+        for part, block in self.counts.blocks():
+            yield part, np.ascontiguousarray(log_cpm(block.T, self.sizes))
+
 
 @moments.register(LogCounts)
-def weighted_moments(
-    x: LogCounts,
-    design: Design,
-    *,
-    weights: Callable[[slice], Floats] | None = None,
-) -> Moments:
-    """The moments of logarithms of counts, with a weight of each value.
+def _moments(x: LogCounts, design: Design, *, weights: Weights = None) -> Moments:
+    """The moments of logarithms of counts.
 
     Parameters
     ----------
@@ -66,10 +67,11 @@ def weighted_moments(
     design
         Batch and columns of each row.
     weights
-        Gives the weights of a block of features, (n, width); None: they are alike.
+        Of samples (n,) or values (n, G), or what gives those of a block of features.
     """
     parts = []
-    for part, block in x.counts.blocks():
-        logs = np.ascontiguousarray(log_cpm(block.T, x.sizes))
-        parts.append(moments(logs, design, weights=weights and weights(part)))
+    for part, logs in x.blocks():
+        own = weights(part) if callable(weights) else weights
+        own = own[:, part] if own is not None and own.shape == x.shape else own
+        parts.append(moments(logs, design, weights=own))
     return joined(parts)

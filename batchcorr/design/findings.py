@@ -19,6 +19,7 @@ __all__ = [
     "SMALL",
     "STRONG",
     "Finding",
+    "already_corrected",
     "apart",
     "associated",
     "explained",
@@ -130,6 +131,25 @@ def apart(term: str, batches: Sequence[str]) -> Finding:
         f"The values of {term!r} in batch {some(batches)} lie outside those of all "
         "other batches: its effect there is told from batch by extrapolation alone.",
         f"Look at {term!r} by batch, and see whether it can be left out.",
+    )
+
+
+def already_corrected(*, equal: bool) -> Finding:
+    """Values in which batch explains less than chance would let it."""
+    seen = (
+        "The batches have equal means in nearly every feature, to rounding, as no "
+        "measured values have"
+        if equal
+        else "Batch explains less than chance would in nearly every feature"
+    )
+    return Finding(
+        "warns",
+        "already_corrected",
+        f"{seen}: the values look corrected for batch already. A test of corrected "
+        "values takes batch effects that were estimated for known.",
+        "Go back to the values before the correction. If these are they, something that "
+        "varies strongly is even over batches: name it as a covariate, or by subject= "
+        "where several samples are of one person.",
     )
 
 

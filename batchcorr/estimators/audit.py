@@ -21,6 +21,7 @@ import numpy as np
 from batchcorr.design import findings
 from batchcorr.design.column_products import ColumnProducts
 from batchcorr.design.confounding import association, unestimable
+from batchcorr.estimators.contrasts import weights_of
 from batchcorr.models.naive_test import (
     DesignSums,
     corrected_rate,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.design.findings import Finding
+    from batchcorr.estimators.contrasts import Contrast
     from batchcorr.estimators.metadata import Metadata
 
     Floats = NDArray[np.float64]
@@ -65,7 +67,7 @@ class Prediction:
     Attributes
     ----------
     level
-        The level that is compared with the first, or the column of numbers.
+        The level that is compared with the first, the column of numbers, or the contrast.
     road
         One of `ROADS`.
     false_positive_rate
@@ -133,19 +135,19 @@ def _design_findings(sums: DesignSums, metadata: Metadata) -> Iterator[Finding]:
 def predict(
     sums: DesignSums,
     metadata: Metadata,
-    test: str,
+    test: Contrast,
     *,
     variance: Floats | None = None,
     alpha: float = 0.05,
 ) -> list[Prediction]:
-    """What becomes of the test of a covariate on every road, level by level.
+    """What becomes of a test on every road, level by level.
 
     Parameters
     ----------
     sums, metadata
         Of the design, the tested column among the kept ones.
     test
-        The covariate that is tested.
+        The covariate that is tested, or a contrast of its levels.
     variance
         σ_b² of each batch, up to a factor: (B,); None: alike.
     alpha
@@ -170,15 +172,13 @@ def predict(
         "remove_batch_effect": np.ones_like(own),
     }
     found = []
-    for place in range(metadata.kept):
-        if metadata.terms[place] != test:
-            continue
-        level = metadata.names[place].removeprefix(f"{test}[").removesuffix("]")
-        kept = effect_kept(sums, place)
+    for level, contrast in zip(*weights_of(metadata, test), strict=True):
+        along = sums.measured_along(contrast)
+        kept = effect_kept(along, 0)
         for road, scale in scales.items():
-            rate = corrected_rate(sums, place, scale, variance, alpha)
+            rate = corrected_rate(along, 0, scale, variance, alpha)
             found.append(Prediction(level, road, rate, kept))
-        rate = one_step_rate(sums, place, variance, alpha)
+        rate = one_step_rate(along, 0, variance, alpha)
         found.append(Prediction(level, "one_step", rate, 1.0))
     return found
 

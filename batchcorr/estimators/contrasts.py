@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import (
+    DesignError,
+    InputError,
+    MissingKeyError,
+    did_you_mean,
+    some,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -21,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Contrast",
     "compared",
+    "difference",
     "levels_of",
     "read_contrast",
+    "read_pair",
     "weights_of",
     "with_tested",
 ]
@@ -35,19 +43,27 @@ class Contrast(NamedTuple):
     weights: Mapping[str, float] | None = None
 
 
-def read_contrast(test: object) -> Contrast:
+def read_contrast(
+    test: object,
+    columns: Mapping[str, Iterable[object]] | pd.DataFrame | None = None,
+) -> Contrast:
     """What a caller means by `test`.
 
     Parameters
     ----------
     test
-        The name of a column; ``(column, level, reference)``; or ``(column, {level:
-        weight, …})`` with weights that sum to 0.
+        The name of a column; two levels of it, ``"column:level-reference"`` or ``(column,
+        level, reference)``; or ``(column, {level: weight, …})`` with weights that sum to 0.
+    columns
+        The table of samples, or levels by column, by which text is read; None: text is a
+        column.
 
     Raises
     ------
     InputError
-        If it is none of these.
+        If it is none of these, or text can be read in two ways.
+    MissingKeyError
+        If text names no column, or no levels of one.
 
     Examples
     --------
@@ -55,17 +71,81 @@ def read_contrast(test: object) -> Contrast:
     {'treated': 1.0, 'control': -1.0}
     """
     if isinstance(test, str):
-        return Contrast(test)
+        if columns is None:
+            return Contrast(test)
+        test = read_pair(test, columns)
+        if isinstance(test, str):
+            return Contrast(test)
     if isinstance(test, tuple | list) and test and isinstance(test[0], str):
         weights = _as_weights(*test[1:])
         total = sum(weights.values())
         if any(weights.values()) and abs(total) <= 1e-9:  # neither is so of NaN
             return Contrast(test[0], weights)
     msg = (
-        "test must be the name of a column, (column, level, reference) with two levels, "
-        f"or (column, {{level: weight, …}}) with weights that sum to 0, not {test!r:.80}."
+        'test must be the name of a column, two levels of it, "column:level-reference" or '
+        "(column, level, reference), or (column, {level: weight, …}) with weights that "
+        f"sum to 0, not {test!r:.80}."
     )
     raise InputError(msg)
+
+
+def read_pair(
+    text: str,
+    columns: Mapping[str, Iterable[object]] | pd.DataFrame,
+    where: str = "column of adata.obs",
+) -> str | tuple[str, str, str]:
+    """A column, or a column with the two levels that are compared.
+
+    Parameters
+    ----------
+    text
+        ``column`` or ``column:A-B``. Names may hold a colon, and levels a dash: what the
+        samples have decides.
+    columns
+        The columns there are, and what is in them.
+    where
+        What they are called in messages.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no such column, or it has no such levels.
+    InputError
+        If the text can be read in two ways.
+
+    Examples
+    --------
+    >>> read_pair("group:ill-well", {"group": ["ill", "well"]})
+    ('group', 'ill', 'well')
+    """
+    known = list(map(str, columns))
+    if text in known:
+        return text
+    named = [name for name in known if text.startswith(f"{name}:")]
+    if not named:
+        name = text.partition(":")[0]
+        msg = (
+            f"The tested column {name!r} is not a {where}. {did_you_mean(name, known)}"
+        )
+        raise MissingKeyError(msg)
+    column = max(named, key=len)
+    pair = text.removeprefix(f"{column}:")
+    labels = pd.Series(list(columns[column]), dtype=object)
+    levels = sorted(set(map(str, labels.dropna())))
+    cuts = [k for k, letter in enumerate(pair) if letter == "-"]
+    ways = [(pair[:k].strip(), pair[k + 1 :].strip()) for k in cuts]
+    possible = [way for way in ways if set(way) <= set(levels)]
+    if len(possible) > 1:
+        two = some(map(" and ".join, possible))
+        msg = f"The test {text!r} can be read in two ways: {two}."
+        raise InputError(msg)
+    if not possible or possible[0][0] == possible[0][1]:
+        msg = (
+            f"The test {text!r} must be {column}:A-B, with two levels of {column!r}: "
+            f"{some(map(repr, levels))}."
+        )
+        raise MissingKeyError(msg)
+    return (column, *possible[0])
 
 
 def _as_weights(*given: object) -> dict[str, float]:
@@ -199,3 +279,13 @@ def compared(metadata: Metadata, contrast: Contrast) -> tuple[list[str], str | N
     if len(up) == len(down) == 1:
         return up, down[0]
     return names, None
+
+
+def difference(metadata: Metadata, contrast: Contrast) -> str:
+    """What a positive coefficient means: ``treated − control``, say."""
+    if contrast.weights is None and not levels_of(metadata, contrast.column):
+        return f"slope of {contrast.column}"
+    names, reference = compared(metadata, contrast)
+    if reference is None:
+        return names[0]
+    return f"{names[0] if len(names) == 1 else 'level'} − {reference}"

@@ -7,15 +7,15 @@ the other covariates are in the model.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from batchcorr.errors import DesignError
 from batchcorr.estimators import checks
-from batchcorr.estimators.contrasts import weights_of
-from batchcorr.estimators.fit_warnings import warn_of_lost_digits
+from batchcorr.estimators.contrasts import difference, weights_of
+from batchcorr.estimators.fit_warnings import warn_of_corrected, warn_of_lost_digits
 from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import adjust
@@ -24,30 +24,18 @@ from batchcorr.models.one_step_test import moderated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from batchcorr.estimators.contrasts import Contrast
     from batchcorr.estimators.problem import Problem
-    from batchcorr.models.one_step_test import Estimates, OneStepTest
+    from batchcorr.models.one_step_test import OneStepTest
 
-__all__ = ["CORRELATION", "Method", "differential_table"]
+__all__ = ["CORRELATION", "differential_table"]
 
 CORRELATION = "subject_correlation"
 """Name, among a table's `attrs`, of the correlation within subjects."""
 
 
-INDEPENDENT = LeastSquares()
+ALIKE = LeastSquares()
 """How contrasts are estimated where nothing is said of weights or subjects."""
-
-
-class Method(Protocol):
-    """How contrasts are estimated from a problem."""
-
-    def estimates(
-        self, problem: Problem, columns: list[int], contrasts: NDArray[np.float64]
-    ) -> Estimates:
-        """The estimates of contrasts (k, q) of the q columns as read."""
-        ...
 
 
 def differential_table(
@@ -55,7 +43,7 @@ def differential_table(
     contrast: Contrast,
     features: Sequence[str],
     *,
-    method: Method = INDEPENDENT,
+    method: LeastSquares = ALIKE,
     trend: bool = False,
     robust: bool = False,
 ) -> pd.DataFrame:
@@ -64,7 +52,7 @@ def differential_table(
     Parameters
     ----------
     problem
-        All samples, with the tested column among the covariates.
+        All samples, read without weights, with the tested column among the covariates.
     contrast
         What is tested.
     features
@@ -79,6 +67,11 @@ def differential_table(
     DesignError
         If the tested column cannot be told from batch, or nothing is left to estimate
         the variance from.
+
+    Warns
+    -----
+    RepeatWarning
+        If the values look corrected for batch already.
     """
     metadata = problem.metadata
     checks.check_batches(problem.read, metadata, at_least=1)
@@ -86,6 +79,7 @@ def differential_table(
     names, weights = weights_of(metadata, contrast)
     checks.check_variance(LinearFit.of(problem.read.select(columns)))
     warn_of_lost_digits(problem, columns)
+    warn_of_corrected(problem.read.select(columns), independent=method.subjects is None)
     contrasts = problem.contrasts_as_read(weights, columns)
     found = method.estimates(problem, columns, contrasts)
     if np.isnan(found.coefficient).all():
@@ -96,6 +90,7 @@ def differential_table(
         )
         raise DesignError(msg)
     table = _table(moderated(found, trend=trend, robust=robust), names, features)
+    table.attrs["contrast"] = table.columns.name = difference(metadata, contrast)
     if found.correlation is not None:
         table.attrs[CORRELATION] = found.correlation
     return table

@@ -16,15 +16,18 @@ from batchcorr.errors import (
     BatchSizeWarning,
     CovariateWarning,
     FeatureWarning,
+    RepeatWarning,
     some,
     warn,
 )
+from batchcorr.models.batch_and_chance import batch_over_chance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.findings import Finding
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.metadata import Metadata
     from batchcorr.estimators.problem import Problem
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
 __all__ = [
+    "find_corrected",
     "warn_of_association",
     "warn_of_constant",
+    "warn_of_corrected",
     "warn_of_explained",
     "warn_of_extrapolation",
     "warn_of_far",
@@ -49,6 +54,44 @@ EXTRAPOLATED = 100
 
 CONDITION = 1e7
 """Condition of the products of columns from which on a warning is due."""
+
+FEATURES = 50
+"""Features under which chance leaves batch little in nearly all."""
+
+NEARLY_EVERY = 0.9
+LESS_THAN_CHANCE = 0.9
+EQUAL = 1e-6
+"""What batch explains, over what chance lets it, in values that were corrected."""
+
+
+def find_corrected(moments: Moments, *, independent: bool = True) -> Finding | None:
+    """What values without a record show of a correction before: None if nothing.
+
+    Parameters
+    ----------
+    moments
+        Of all batches, without weights.
+    independent
+        False: samples are not, so that only batch means that are equal tell.
+    """
+    if moments.n_batches < 2 or not moments.n_features:
+        return None
+    ratios = batch_over_chance(moments)
+    known = ratios[:, np.isfinite(ratios).all(axis=0)]
+    if not known.size:
+        return None
+    most = float(np.quantile(known, NEARLY_EVERY, axis=1).min())
+    many = independent and known.shape[1] >= FEATURES
+    if most < EQUAL or (many and most < LESS_THAN_CHANCE):
+        return findings.already_corrected(equal=most < EQUAL)
+    return None
+
+
+def warn_of_corrected(moments: Moments, *, independent: bool = True) -> None:
+    """Warn of values that were corrected before, as far as their moments show it."""
+    finding = find_corrected(moments, independent=independent)
+    if finding is not None:
+        warn(finding.text, RepeatWarning)
 
 
 def warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:

@@ -13,6 +13,7 @@ test of them without batch, and the one-step test. Corrected values are never fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +28,7 @@ from batchcorr.errors import DesignError, silenced
 from batchcorr.estimators import checks
 from batchcorr.estimators.progress import progress
 from batchcorr.models.linear_model import LinearFit
-from batchcorr.models.moderated_t import moderated_t
+from batchcorr.models.moderated_t import moderated_f, moderated_t
 from batchcorr.models.one_step_test import one_step_test, with_batch_weights
 from batchcorr.models.variance_prior import VariancePrior
 
@@ -38,42 +39,58 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.location_scale import LocationScaleMethod
     from batchcorr.estimators.problem import Problem
-    from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.moments import Moments
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FEWEST", "NullRates", "arrangements", "naive_p_values", "null_rates"]
+__all__ = [
+    "FEWEST",
+    "Correct",
+    "NullRates",
+    "affine",
+    "arrangements",
+    "known_effects",
+    "null_rates",
+    "ordinary_p_values",
+]
 
 FEWEST = 20
 """Distinct permutations under which a rate says nothing."""
 
 
+Correct = Callable[["NDArray[np.intp]", "Moments"], "Moments"]
+"""Gives the moments of corrected values, of all batches as one, from permuted rows and the
+moments of the values by batch."""
+
+
 class NullRates(NamedTuple):
-    """Shares of features with p < α, of every permutation and tested column.
+    """Shares of features with p < α, of every permutation and contrast.
+
+    With several contrasts the last column is F of all of them.
 
     Attributes
     ----------
     corrected
-        Corrected with the column kept, then tested without batch: (P, k).
+        Corrected with the columns kept, then tested without batch: (P, k); None: not asked.
     one_step
         Tested on uncorrected values, batch in the model: (P, k).
     """
 
-    corrected: Floats
+    corrected: Floats | None
     one_step: Floats
 
 
 def null_rates(
     x: Any,
     problem: Problem,
-    tested: list[int],
-    method: LocationScaleMethod,
+    contrasts: Floats,
+    correct: Correct | None,
     *,
     n_permutations: int,
     alpha: float,
     equal_variances: bool,
     random: np.random.Generator,
+    effects: bool = True,
 ) -> NullRates:
     """The rates of false positives of two ways to a test, permutation by permutation.
 
@@ -83,10 +100,10 @@ def null_rates(
         Matrix of n rows and G features.
     problem
         Its moments, and its design, of kept columns only.
-    tested
-        Which columns are tested, each by itself.
-    method
-        What corrects.
+    contrasts
+        Weights of the columns, a row a contrast: (k, p).
+    correct
+        What corrects; None: nothing.
     n_permutations
         How many to make, if there are as many.
     alpha
@@ -95,61 +112,83 @@ def null_rates(
         False: in the one-step test every batch has a variance of its own.
     random
         Source of the permutations.
+    effects
+        Whether effects of the columns are taken from the values first.
 
     Raises
     ------
     DesignError
         If a column is confounded with batch, or there are too few permutations.
     """
-    design, metadata = problem.design, problem.metadata
+    design = problem.design
     assert design is not None
-    with silenced():  # what is warned of is what is measured here
-        clone(method).fit_moments(problem.moments, metadata)  # or refused
     checks.check_variance(LinearFit.of(problem.moments))
-    contrasts = np.eye(design.columns.shape[1])[tested]
-    coefficients = _known_effects(problem.moments)
+    coefficients = known_effects(problem.moments) * effects
     corrected, one_step = [], []
     count = _enough(arrangements(design), n_permutations)
     with progress("permutations", count) as advance, silenced():
         for rows in _permutations(design, count, random):
             null = _null_moments(x, design, rows, coefficients)
-            found = clone(method).fit_moments(null, metadata)
-            p_values = naive_p_values(null, found.correction_, contrasts)
-            corrected.append(_share_below(p_values, alpha))
+            if correct is not None:
+                p_values = ordinary_p_values(correct(rows, null), contrasts)
+                corrected.append(_share_below(p_values, alpha))
             weighted = null if equal_variances else with_batch_weights(null)[0]
             result = one_step_test(weighted, contrasts, observed=null)
-            one_step.append(_share_below(result.each.p_value, alpha))
+            together = result.together
+            joint = [] if together is None else [together.p_value]
+            p_values = np.vstack([result.each.p_value, *joint])
+            one_step.append(_share_below(p_values, alpha))
             advance(1)
-    return NullRates(np.array(corrected), np.array(one_step))
+    return NullRates(np.array(corrected) if corrected else None, np.array(one_step))
 
 
-def naive_p_values(
-    before: Moments, correction: LocationScale, contrasts: Floats
-) -> Floats:
-    """The p-values of an ordinary t-test on corrected values, without batch.
+def affine(method: LocationScaleMethod, problem: Problem) -> Correct:
+    """What a location-scale method does, told from moments alone.
+
+    Raises
+    ------
+    DesignError
+        If the method refuses the design.
+    """
+    with silenced():  # what is warned of is what is measured here
+        clone(method).fit_moments(problem.moments, problem.metadata)
+
+    def correct(_: NDArray[np.intp], null: Moments) -> Moments:
+        fitted = clone(method).fit_moments(null, problem.metadata)
+        after = fitted.correction_.moments(null, null.n_columns)
+        together: Moments = after.collapse([0] * after.n_batches, 1)
+        return together
+
+    return correct
+
+
+def ordinary_p_values(sums: Moments, contrasts: Floats) -> Floats:
+    """The p-values of ordinary t-tests, nothing moderated; and of F, if there are several.
 
     Parameters
     ----------
-    before
-        Moments of the uncorrected values by batch, all columns kept.
-    correction
-        The correction.
+    sums
+        Moments of all samples as one batch.
     contrasts
         Weights of the columns, a row a contrast: (k, p).
 
     Returns
     -------
-    p-values, (k, G): NaN where a feature does not vary.
+    p-values, (k, G) or with F (k + 1, G): NaN where a feature does not vary.
     """
-    after = correction.moments(before, before.n_columns)
-    fit = LinearFit.of(after.collapse([0] * after.n_batches, 1))
-    covariance = np.einsum("ip,pqg,iq->ig", contrasts, fit.covariance, contrasts)
+    fit = LinearFit.of(sums)
+    covariance = np.einsum("ip,pqg,jq->ijg", contrasts, fit.covariance, contrasts)
     df = np.broadcast_to(fit.df, (fit.n_features,)).astype(np.float64)
     usable = fit.solved & (df > 0) & (fit.residual_squares[0] > 0)
     variance = np.where(usable, fit.residual_squares[0] / np.maximum(df, 1), np.nan)
-    alone = VariancePrior(np.zeros(1), np.zeros(1))  # nothing is moderated
+    alone = VariancePrior(np.zeros(1), np.zeros(1))
     coefficient = contrasts @ fit.coefficients
-    return moderated_t(coefficient, np.sqrt(covariance), variance, df, alone).p_value
+    errors = np.sqrt(np.einsum("iig->ig", covariance))
+    each = moderated_t(coefficient, errors, variance, df, alone).p_value
+    if len(contrasts) == 1:
+        return each
+    joint = moderated_f(coefficient, covariance, variance, df, alone)
+    return np.vstack([each, joint.p_value])
 
 
 def arrangements(design: Design) -> float:
@@ -200,7 +239,7 @@ def _digest(columns: Floats) -> bytes:
     return blake2b(np.ascontiguousarray(columns).tobytes(), digest_size=16).digest()
 
 
-def _known_effects(sums: Moments) -> Floats:
+def known_effects(sums: Moments) -> Floats:
     """β of features that vary in every batch, (p, G): others stay as they are."""
     constant = ((sums.squares == 0) & (sums.n > 1)).any(axis=0)
     return np.where(constant, 0.0, LinearFit.of(sums).coefficients)

@@ -1,8 +1,4 @@
-"""Estimates of contrasts from counts: logarithms, each weighted by how well it is known.
-
-Two reads of the counts, and one before for library sizes: the first fit says how variance
-follows the expected count (`models.voom`), the second weighs every value by it.
-"""
+"""Weights of counts: how precisely each logarithm is known (`models.voom`)."""
 
 from __future__ import annotations
 
@@ -13,20 +9,19 @@ import numpy as np
 
 from batchcorr.arrays.counts import count_rows
 from batchcorr.arrays.feature_counts import FeatureCounts
-from batchcorr.arrays.log_counts import LogCounts, weighted_moments
+from batchcorr.arrays.log_counts import LogCounts
 from batchcorr.errors import DesignError, InputError, did_you_mean
 from batchcorr.estimators.raw_counts import is_dask, raw_counts, warn_of_empty
 from batchcorr.estimators.scale import warn_of_logs
 from batchcorr.models.counts.size_factors import METHODS, fit_reference, scaled_totals
-from batchcorr.models.linear_model import LinearFit
-from batchcorr.models.one_step_test import estimates
 from batchcorr.models.voom import precision_trend
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from batchcorr.estimators.problem import Problem
-    from batchcorr.models.one_step_test import Estimates
+    from batchcorr.models.moments import Moments
 
     Floats = NDArray[np.float64]
 
@@ -35,7 +30,7 @@ __all__ = ["Voom"]
 
 @dataclass(frozen=True)
 class Voom:
-    """How contrasts are estimated from counts.
+    """Counts whose logarithms are weighted by how well they are known.
 
     Attributes
     ----------
@@ -80,32 +75,42 @@ class Voom:
         seen = np.asarray((counts != 0).sum(axis=0)).ravel() > 0
         return cls(LogCounts(FeatureCounts.of(counts), sizes), seen)
 
-    def estimates(
-        self, problem: Problem, columns: list[int], contrasts: Floats
-    ) -> Estimates:
-        """The estimates of contrasts (k, q) of the q columns as read.
+    def weights(
+        self,
+        plain: Moments,
+        fitted: Callable[[slice], Floats],
+        sd: Floats,
+        given: Floats | None = None,
+    ) -> Callable[[slice], Floats]:
+        """What gives the weights of a block of features: (n, width).
+
+        Parameters
+        ----------
+        plain
+            Moments of the logarithms.
+        fitted
+            Gives the fitted values of a block.
+        sd
+            Residual standard deviation of each feature: (G,).
+        given
+            Weights of samples (n,) or values (n, G), which are multiplied in.
 
         Raises
         ------
         DesignError
             If fewer than two features have counts.
         """
-        design = problem.design_as_read
-        assert design is not None
-        plain = problem.read.select(columns)
         if np.count_nonzero(self.seen) < 2:
             msg = "voom learns from many features, and fewer than two have counts."
             raise DesignError(msg)
-        fit = LinearFit.of(plain)
         sizes = self.x.sizes
-        mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum()
-        sd = np.sqrt(fit.residual_squares.sum(axis=0) / fit.df)
+        mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
         trend = precision_trend(mean[self.seen], sd[self.seen], sizes)
-        inside = design.columns[:, columns]
 
-        def weights_of(part: slice) -> Floats:
-            fitted = fit.intercepts[design.codes, part]
-            return trend.weights(fitted + inside @ fit.coefficients[:, part], sizes)
+        def of_block(part: slice) -> Floats:
+            weights = trend.weights(fitted(part), sizes)
+            if given is None:
+                return weights
+            return weights * (given[:, None] if given.ndim == 1 else given[:, part])
 
-        weighted = weighted_moments(self.x, design, weights=weights_of).select(columns)
-        return estimates(weighted, contrasts, plain)
+        return of_block

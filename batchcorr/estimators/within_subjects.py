@@ -1,7 +1,7 @@
 """Estimates of contrasts where samples of one subject are alike: one common correlation.
 
 Two reads: moments by batch, and sums by subject. Features with missing values are taken
-out and fitted pattern by pattern.
+out and fitted pattern by pattern, and those whose values have weights one by one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr.arrays import moments
+from batchcorr.arrays.log_counts import LogCounts
 from batchcorr.design.design import Design
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, TooLargeError
@@ -27,7 +28,7 @@ from batchcorr.models.subject_correlation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
     Floats = NDArray[np.float64]
-    Part = tuple[NDArray[np.intp], SubjectSums]
+    Weights = Floats | Callable[[slice], Floats] | None
 
-__all__ = ["WithinSubjects"]
+__all__ = ["SubjectSamples", "Subjects"]
+
+BLOCK = 512
+"""Features that are made dense at a time."""
 
 SUBJECTS = 4000
 """Most subjects whose differences are taken apart."""
@@ -67,40 +71,31 @@ class Rows(NamedTuple):
         """Some of the samples."""
         return Rows(*(part[which] for part in self))
 
-    def sums(self, values: Floats) -> SubjectSums:
+    def part(self, features: NDArray[np.intp], values: Floats) -> Part:
         """The sums of values (n, G) of these samples, measured from their mean."""
-        values = self.root[:, None] * (values - values.mean(axis=0))
+        middle = values.mean(axis=0)
         _, subject = np.unique(self.subject, return_inverse=True)
-        return SubjectSums.of(values, self.root[:, None] * self.columns, subject)
+        root = self.root[:, None]
+        sums = SubjectSums.of(root * (values - middle), root * self.columns, subject)
+        return Part(features, sums, middle)
+
+
+class Part(NamedTuple):
+    """Features that share their samples: (g,) of them, their sums, and their middle."""
+
+    features: NDArray[np.intp]
+    sums: SubjectSums
+    middle: Floats
 
 
 @dataclass(frozen=True)
-class WithinSubjects:
-    """How contrasts are estimated where several samples are of one subject.
+class Subjects:
+    """Who samples are of: codes (n,)."""
 
-    Attributes
-    ----------
-    x
-        The matrix that the problem was read from.
-    codes
-        The subject of each sample: (n,).
-    weights, observed
-        Of each sample, (n,), and the moments without them; None: there are none.
-    """
-
-    x: Any
     codes: NDArray[np.int32]
-    weights: Floats | None = None
-    observed: Moments | None = None
 
     @classmethod
-    def of(
-        cls,
-        x: Any,
-        subject: object,
-        weights: Floats | None = None,
-        observed: Moments | None = None,
-    ) -> WithinSubjects:
+    def of(cls, subject: object, shape: tuple[int, int]) -> Subjects:
         """Read who samples are of, (n,).
 
         Raises
@@ -110,7 +105,7 @@ class WithinSubjects:
         TooLargeError
             If there are more subjects than their sums can be kept for.
         """
-        n_rows, n_features = x.shape
+        n_rows, n_features = shape
         labels = BatchLabels.fit(subject, name="subject", n_rows=n_rows)
         count = len(labels.levels)
         if count in {1, n_rows}:
@@ -126,110 +121,205 @@ class WithinSubjects:
                 "the cells of each subject and test without subject=."
             )
             raise TooLargeError(msg)
-        return cls(x, labels.codes(subject, n_rows=n_rows), weights, observed)
+        return cls(labels.codes(subject, n_rows=n_rows))
 
-    def estimates(
-        self, problem: Problem, columns: list[int], contrasts: Floats
-    ) -> Estimates:
-        """The estimates of contrasts (k, q) of the q columns as read.
+    def samples(
+        self, x: Any, problem: Problem, columns: list[int], weights: Weights = None
+    ) -> SubjectSamples:
+        """Gather the sums by subject.
+
+        Parameters
+        ----------
+        x
+            The matrix that the problem was read from.
+        problem, columns
+            The problem, read without weights, and the columns of the model.
+        weights
+            Of samples (n,) or values (n, G), or what gives those of a block of features.
+
+        Notes
+        -----
+        Features with missing values, and all of them if values have weights, are gathered
+        one pattern after another.
+        """
+        design, plain = problem.design_as_read, problem.read.select(columns)
+        assert design is not None
+        of_samples = None
+        if weights is not None and not callable(weights) and weights.ndim == 1:
+            of_samples = weights
+        of_values = weights is not None and of_samples is None
+        root = np.ones(len(self.codes))
+        if of_samples is not None:
+            root = np.sqrt(np.maximum(of_samples, 0))
+        used = np.flatnonzero(root > 0)
+        read = plain
+        if of_samples is not None:
+            read = moments(x, design, weights=of_samples).select(columns)
+        n = plain.n.sum(axis=0)
+        seen = np.broadcast_to(n, (plain.n_features,))
+        means = read.columns[..., int(np.argmax(seen)) if read.n.shape[1] > 1 else 0]
+        batch = design.codes[used]
+        inside = (
+            design.columns[used][:, columns] - means[batch]
+        )  # of the fullest feature
+        both = np.hstack([np.eye(design.n_batches)[batch], inside])
+        rows = Rows(used, root[used], both, self.codes[used])
+        if of_values:
+            parts = list(_one_by_one(x, rows, weights))
+        else:
+            complete = seen == len(used)
+            parts = list(_incomplete(x, rows, np.flatnonzero(~complete)))
+            if complete.any():
+                roots = None if of_samples is None else root
+                own = moments(x, Design.of(self.codes), weights=roots)
+                parts.append(_complete(rows, read, own, np.flatnonzero(complete)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = (plain.n * plain.mean).sum(axis=0) / seen
+        return SubjectSamples(parts, rows, mean)
+
+
+@dataclass(frozen=True)
+class SubjectSamples:
+    """Sums by subject of all features, and what follows from them.
+
+    Attributes
+    ----------
+    parts
+        The sums, of features that share their samples.
+    rows
+        The samples that take part.
+    mean
+        Mean of each feature's observed values: (G,).
+    """
+
+    parts: list[Part]
+    rows: Rows
+    mean: Floats
+
+    def correlation(self) -> float:
+        """The correlation of a subject's samples, common to all features.
 
         Raises
         ------
         DesignError
             If batches and covariates leave no differences of subjects.
         """
-        plain = problem.read if self.observed is None else self.observed
-        seen = np.broadcast_to(plain.n.sum(axis=0), (plain.n_features,))
-        rows = self._rows(problem, columns, int(np.argmax(seen)))
-        complete = seen == len(rows.used)
-        parts = list(self._incomplete(rows, np.flatnonzero(~complete)))
-        if complete.any():
-            features = np.flatnonzero(complete)
-            parts.append((features, self._complete(problem, columns, rows, features)))
-        width, largest = rows.columns.shape[1], int(np.bincount(rows.subject).max())
-        correlation = consensus(
-            [subject_correlation(sums, width, largest) for _, sums in parts]
+        width = self.rows.columns.shape[1]
+        largest = int(np.bincount(self.rows.subject).max())
+        found = consensus(
+            [subject_correlation(part.sums, width, largest) for part in self.parts]
         )
-        if np.isnan(correlation):
+        if np.isnan(found):
             msg = (
                 "How alike the samples of a subject are cannot be told from these "
                 "samples: batches and covariates leave no subject with several, or "
                 "there are too few. Leave out subject=."
             )
             raise DesignError(msg)
+        return found
+
+    def estimates(self, correlation: float, contrasts: Floats) -> Estimates:
+        """The estimates of contrasts (k, q) at one correlation.
+
+        NaN where a feature's own samples do not determine them.
+        """
+        k, n_features = len(contrasts), len(self.mean)
+        coefficient = np.full((k, n_features), np.nan)
+        covariance = np.full((k, k, n_features), np.nan)
+        squares, df = np.zeros(n_features), np.zeros(n_features)
+        width = self.rows.columns.shape[1]
+        whole = np.zeros((k, width))
+        whole[:, width - contrasts.shape[1] :] = contrasts  # 0 of each batch
+        for features, sums, _ in self.parts:
+            gram, cross, of_values = whitened(sums, correlation)
+            found = determined(gram[None], cross, whole)
+            coefficient[:, features] = found.coefficient
+            covariance[:, :, features] = found.covariance
+            squares[features] = np.maximum(of_values - found.explained, 0)
+            df[features] = np.maximum(sums.n.sum() - found.rank, 0)
+        return Estimates(coefficient, covariance, squares, df, self.mean, correlation)
+
+    def fit(self, correlation: float) -> tuple[Callable[[slice], Floats], Floats]:
+        """Fitted values of a block of features, (n, width), and √s² of all: (G,)."""
+        width = self.rows.columns.shape[1]
+        beta = self.estimates(correlation, np.eye(width))
+        middle = np.zeros(len(self.mean))
+        for part in self.parts:
+            middle[part.features] = part.middle
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = (plain.n * plain.mean).sum(axis=0) / seen
-        return _together(parts, correlation, contrasts, mean)
+            sd = np.sqrt(beta.squares / beta.df)
+        return (
+            lambda part: self.rows.columns @ beta.coefficient[:, part] + middle[part]
+        ), sd
 
-    def _rows(self, problem: Problem, columns: list[int], fullest: int) -> Rows:
-        """The samples that take part, columns centred as those of the fullest feature."""
-        design, means = problem.design_as_read, problem.read.columns[:, columns]
-        assert design is not None
-        weights = np.ones(len(self.codes)) if self.weights is None else self.weights
-        used = np.flatnonzero(weights > 0)
-        batch = design.codes[used]
-        inside = design.columns[used][:, columns]
-        inside = inside - means[..., fullest if means.shape[-1] > 1 else 0][batch]
-        of_batch = np.eye(design.n_batches)[batch]
-        root = np.sqrt(weights[used])
-        return Rows(used, root, np.hstack([of_batch, inside]), self.codes[used])
 
-    def _complete(
-        self, problem: Problem, columns: list[int], rows: Rows, features: object
-    ) -> SubjectSums:
-        """The sums of features without missing values, from moments."""
-        read = problem.read.select(columns).select_features(features)
-        n = read.n[:, :1]
-        middle = (n * read.mean).sum(axis=0) / n.sum()
-        away = read.mean - middle
-        scaled = rows.root[:, None] * rows.columns
-        root = None
-        if self.weights is not None:
-            root = np.sqrt(np.maximum(self.weights, 0))
-        count = int(self.codes.max()) + 1
-        own = moments(self.x, Design.of(self.codes, count), weights=root)
-        own = own.select_features(features)
-        by_subject = np.zeros((count, scaled.shape[1]))
-        np.add.at(by_subject, rows.subject, scaled)
-        return SubjectSums(
-            n=np.bincount(rows.subject, minlength=count).astype(np.float64),
-            columns=by_subject,
-            values=own.n * (own.mean - middle),
-            gram=scaled.T @ scaled,
-            cross=np.vstack([n * away, read.cross.sum(axis=0)]),
-            squares=(read.squares + n * away**2).sum(axis=0),
-        )
+def _complete(
+    rows: Rows, read: Moments, own: Moments, features: NDArray[np.intp]
+) -> Part:
+    """The sums of features without missing values, from moments.
 
-    def _incomplete(self, rows: Rows, features: NDArray[np.intp]) -> Iterator[Part]:
-        """The sums of features that share what is missing, from their values."""
-        if not len(features):
-            return
-        values = _dense(self.x[:, features])[rows.used]
-        patterns, of = np.unique(np.isnan(values), axis=1, return_inverse=True)
-        for k, missing in enumerate(patterns.T):
-            own, there = np.flatnonzero(of == k), ~missing
+    Parameters
+    ----------
+    rows
+        The samples.
+    read
+        By batch, weighted by the weights of samples.
+    own
+        By subject, weighted by the roots of these.
+    features
+        Which features these are.
+    """
+    read, own = read.select_features(features), own.select_features(features)
+    n = read.n[:, :1]
+    middle = (n * read.mean).sum(axis=0) / n.sum()
+    away = read.mean - middle
+    scaled = rows.root[:, None] * rows.columns
+    count = own.n_batches
+    by_subject = np.zeros((count, scaled.shape[1]))
+    np.add.at(by_subject, rows.subject, scaled)
+    sums = SubjectSums(
+        n=np.bincount(rows.subject, minlength=count).astype(np.float64),
+        columns=by_subject,
+        values=own.n * (own.mean - middle),
+        gram=scaled.T @ scaled,
+        cross=np.vstack([n * away, read.cross.sum(axis=0)]),
+        squares=(read.squares + n * away**2).sum(axis=0),
+    )
+    return Part(features, sums, middle)
+
+
+def _incomplete(x: Any, rows: Rows, features: NDArray[np.intp]) -> Iterator[Part]:
+    """The sums of features that share what is missing, from their values."""
+    if not len(features):
+        return
+    values = _dense(x[:, features])[rows.used]
+    patterns, of = np.unique(np.isnan(values), axis=1, return_inverse=True)
+    for k, missing in enumerate(patterns.T):
+        own, there = np.flatnonzero(of == k), ~missing
+        if there.any():
+            some = values[np.ix_(there, own)]
+            yield rows.take(there).part(features[own], some)
+
+
+def _one_by_one(x: Any, rows: Rows, weights: Any) -> Iterator[Part]:
+    """The sums of each feature, whose values have weights of their own."""
+    for part, values in _blocks(x):
+        own = weights(part) if callable(weights) else weights[:, part]
+        for k in range(values.shape[1]):
+            there = (own[:, k] > 0) & ~np.isnan(values[:, k])
             if there.any():
-                yield features[own], rows.take(there).sums(values[np.ix_(there, own)])
+                few = rows.take(there)._replace(root=np.sqrt(own[there, k]))
+                yield few.part(np.array([part.start + k]), values[there, k : k + 1])
 
 
-def _together(
-    parts: list[Part], correlation: float, contrasts: Floats, mean: Floats
-) -> Estimates:
-    """The estimates of all features at one correlation; NaN where nothing was seen."""
-    k, n_features = len(contrasts), len(mean)
-    coefficient = np.full((k, n_features), np.nan)
-    covariance = np.full((k, k, n_features), np.nan)
-    squares, df = np.zeros(n_features), np.zeros(n_features)
-    for features, sums in parts:
-        gram, cross, of_values = whitened(sums, correlation)
-        whole = np.zeros((k, len(gram)))
-        whole[:, len(gram) - contrasts.shape[1] :] = contrasts  # 0 of each batch
-        found = determined(gram[None], cross, whole)
-        coefficient[:, features] = found.coefficient
-        covariance[:, :, features] = found.covariance
-        squares[features] = np.maximum(of_values - found.explained, 0)
-        df[features] = np.maximum(sums.n.sum() - found.rank, 0)
-    return Estimates(coefficient, covariance, squares, df, mean, correlation)
+def _blocks(x: Any) -> Iterator[tuple[slice, Floats]]:
+    """Blocks of features, dense: (n, width)."""
+    if isinstance(x, LogCounts):
+        yield from x.blocks()
+        return
+    for start in range(0, x.shape[1], BLOCK):
+        part = slice(start, min(start + BLOCK, x.shape[1]))
+        yield part, _dense(x[:, part])
 
 
 def _dense(x: object) -> Floats:

@@ -30,21 +30,25 @@ ROUNDS = 50
 TOLERANCE = 1e-5
 
 
-def batch_weights(moments: Moments) -> Floats:
+def batch_weights(moments: Moments, observed: Moments | None = None) -> Floats:
     """The weight of each batch, of mean log 0 over samples: (B,).
 
     Parameters
     ----------
     moments
-        Of all batches, each of two samples or more, with no value missing.
+        Of all batches, with no value missing; weighted, perhaps.
+    observed
+        Where `moments` are weighted: the plain ones.
 
     Notes
     -----
     R: limma `arrayWeights` with ``var.group`` the batch, ``method="reml"``, and its
-    stopping rule.
+    stopping rule. With weights of values, features differ in V and S_b, and what they say
+    is added up.
     """
-    counts = moments.rows[:, 0]
-    n, n_batches = counts.sum(), moments.n_batches
+    n_features, n_batches = moments.n_features, moments.n_batches
+    counts = (moments if observed is None else observed).n.max(axis=1)
+    n = counts.sum()
     residual = n - n_batches - moments.n_columns
     weights, log_weights = np.ones(n_batches), np.zeros(n_batches - 1)
     if residual < 2 or n_batches == 1:
@@ -52,24 +56,28 @@ def batch_weights(moments: Moments) -> Floats:
     contrasts = np.vstack([np.eye(n_batches - 1), -np.ones(n_batches - 1)])
     contrasts -= counts @ contrasts / n
     used, best = None, np.inf
-    gram = moments.gram[..., 0]
+    gram = np.moveaxis(moments.gram, -1, 0)  # (1|G, B, p, p)
     for _ in range(ROUNDS):
-        v = np.linalg.inv(np.einsum("b,bij->ij", weights, gram))
+        v = np.linalg.inv(np.einsum("b,gbij->gij", weights, gram))
         squares = weights[:, None] * _residual_squares(moments, v, weights)
         variance = squares.sum(axis=0) / residual
         if used is None:
             used = variance > 1e-15
-        n_features = int(used.sum())
+            n_features = int(used.sum())
+            each = used if len(gram) > 1 else np.ones(1, dtype=bool)
         share = (squares[:, used] / variance[used]).mean(axis=1)
-        vs = weights[:, None, None] * (v @ gram)
-        leverage = np.einsum("bii->b", vs)  # beyond the batch's own mean
-        information = np.einsum("bij,cji->bc", vs, vs)
-        information[np.diag_indices(n_batches)] += counts - 1 - 2 * leverage
-        joint = contrasts.T @ information @ contrasts
-        border = contrasts.T @ information.sum(axis=0)
-        joint -= np.outer(border, border) / information.sum()
+        vs = weights[:, None, None] * (v[:, None] @ gram)[each]
+        leverage = np.einsum("gbii->gb", vs)  # beyond the batch's own mean
+        information = np.einsum("gbij,gcji->gbc", vs, vs)
+        diagonal = np.arange(n_batches)
+        information[:, diagonal, diagonal] += counts - 1 - 2 * leverage
+        border = information.sum(axis=2)
+        information -= (
+            border[:, :, None] * border[:, None] / border.sum(axis=1)[:, None, None]
+        )
+        joint = contrasts.T @ information.mean(axis=0) @ contrasts
         joint = n_features * joint + PRIOR * contrasts.T @ (counts[:, None] * contrasts)
-        score = n_features * (share - (counts - 1 - leverage))
+        score = n_features * (share - (counts - 1 - leverage.mean(axis=0)))
         score = contrasts.T @ (score + PRIOR * counts * (weights - 1))
         step = np.linalg.solve(joint, score)
         criterion = score @ step / len(step) / (n_features + PRIOR)
@@ -85,8 +93,11 @@ def batch_weights(moments: Moments) -> Floats:
 
 def _residual_squares(moments: Moments, v: Floats, weights: Floats) -> Floats:
     """The residual squares of each batch under β of the weighted fit: (B, G)."""
-    beta = v @ np.einsum("b,bjg->jg", weights, moments.cross)
+    cross = np.einsum("b,bjg->jg", weights, moments.cross)
+    beta = (v @ cross.T[:, :, None])[..., 0].T if len(v) > 1 else v[0] @ cross
     squares: Floats = moments.squares - 2 * np.einsum("jg,bjg->bg", beta, moments.cross)
-    explained: Floats = np.einsum("jg,bjk,kg->bg", beta, moments.gram[..., 0], beta)
+    explained: Floats = np.einsum(
+        "jg,bjkg,kg->bg", beta, moments.gram, beta, optimize=True
+    )
     squares += explained
     return np.maximum(squares, 0)

@@ -61,6 +61,19 @@ class DesignSums(NamedTuple):
         between: Floats = np.einsum("b,bi,bj->ij", self.n, away, away)
         return self.within + between
 
+    def measured_along(self, contrast: Floats) -> DesignSums:
+        """The sums of columns whose first coefficient is c β: c of length p.
+
+        Notes
+        -----
+        A has the rows c and a basis of what is orthogonal to it: β' = A β, z' = z A⁻¹.
+        """
+        basis = np.linalg.svd(contrast[None])[2][1:]
+        inverse = np.linalg.inv(np.vstack([contrast, basis]))
+        return self._replace(
+            columns=self.columns @ inverse, gram=inverse.T @ self.gram @ inverse
+        )
+
 
 def corrected_rate(
     sums: DesignSums, tested: int, scale: Floats, variance: Floats, alpha: float

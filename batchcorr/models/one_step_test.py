@@ -41,6 +41,7 @@ __all__ = [
     "estimates",
     "moderated",
     "one_step_test",
+    "weighted_by_batch",
     "with_batch_weights",
 ]
 
@@ -147,43 +148,55 @@ def moderated(
     return OneStepTest(each, together, mean, variance, df, prior)
 
 
-def with_batch_weights(moments: Moments) -> tuple[Moments, Floats]:
+def with_batch_weights(
+    moments: Moments, observed: Moments | None = None
+) -> tuple[Moments, Floats]:
     """The moments with every batch weighted by how little it varies, and the weights.
 
     Parameters
     ----------
     moments
         Of all batches; features with missing values take no part in the weights.
+    observed
+        Where `moments` are weighted: the plain ones.
 
     Raises
     ------
     InputError
         If every feature has missing values.
     """
-    complete = np.flatnonzero((moments.n == moments.rows).all(axis=0))
+    plain = moments if observed is None else observed
+    every = plain.rows if observed is None else plain.n.max(axis=1, keepdims=True)
+    complete = np.flatnonzero((plain.n == every).all(axis=0))
     if not len(complete):
         msg = (
             "Every feature has missing values, and variances of batches are told by "
             "features without: use equal_variances=True, or fill values in."
         )
         raise InputError(msg)
-    own = moments if moments.n.shape[1] == 1 else moments.select_features(complete)
-    if own.n.shape[1] > 1:  # all complete: their samples are the same
+    own = moments
+    if plain.n.shape[1] > 1:
+        own, plain = (part.select_features(complete) for part in (own, plain))
+    if observed is None:  # all complete: their samples are the same
         own = replace(
             own,
             n=own.n[:, :1],
             columns=own.columns[..., :1],
             gram=own.gram[..., :1],
         )
-    weights = batch_weights(own)
+    weights = batch_weights(own, plain)
+    return weighted_by_batch(moments, weights), weights
+
+
+def weighted_by_batch(moments: Moments, weights: Floats) -> Moments:
+    """The moments of values with one more weight a batch, (B,): n is left as it is."""
     column = weights[:, None]
-    weighted = replace(
+    return replace(
         moments,
         squares=moments.squares * column,
         cross=moments.cross * column[:, :, None],
         gram=moments.gram * column[:, :, None, None],
     )
-    return weighted, weights
 
 
 def estimates(

@@ -49,8 +49,9 @@ def differential(
     sites
         The moments of every site, or their files.
     test
-        What is tested: a covariate of the schema; ``(column, level, reference)``; or
-        ``(column, {level: weight, …})`` with weights that sum to 0.
+        What is tested: a covariate of the schema; two levels of it,
+        ``"column:level-reference"`` or ``(column, level, reference)``; or ``(column,
+        {level: weight, …})`` with weights that sum to 0.
     trend
         Let the prior variance follow the mean of the feature (limma-trend).
     robust
@@ -108,8 +109,13 @@ def differential(
     (['0', '1', '2'], True)
     """
     _refuse(others)
-    contrast = read_contrast(test)
     sums, schema = add(read_sites(sites))
+    levels = {
+        name: () if isinstance(found, str) else found
+        for name, found in schema.covariates.items()
+    }
+    pair = isinstance(test, str) and ":" in test
+    contrast = read_contrast(test, levels if pair else None)
     if contrast.column not in schema.covariates:
         msg = (
             f"The tested column {contrast.column!r} is not a covariate of the schema that "

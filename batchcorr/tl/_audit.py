@@ -24,7 +24,7 @@ from batchcorr.estimators.audit import (
     prediction_findings,
 )
 from batchcorr.estimators.checks import check_rate
-from batchcorr.estimators.contrasts import with_tested
+from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.tl._audit_data import audit_values
 
@@ -132,7 +132,7 @@ def audit(
     batch_key: str,
     *,
     covariates: Any = None,
-    test: str | None = None,
+    test: Any = None,
     alpha: float = 0.05,
     layer: str | None = None,
 ) -> Audit:
@@ -157,7 +157,8 @@ def audit(
     covariates
         What is to be kept: columns of `obs`, a formula, or a table.
     test
-        The column that will be tested, or whose effect matters most.
+        What will be tested, as `differential` takes it: a column, or a contrast of its
+        levels such as ``"group:ill-well"``.
     alpha
         The rate of false positives that is wanted.
     layer
@@ -199,8 +200,9 @@ def audit(
         raise InputError(msg)
     labels = read_labels(adata, batch_key, covariates, None)
     table, formula = labels.given.covariates, labels.formula
-    if test is not None:
-        table, formula = with_tested(adata.obs, table, formula, test)
+    contrast = None if test is None else read_contrast(test, adata.obs)
+    if contrast is not None:
+        table, formula = with_tested(adata.obs, table, formula, contrast.column)
     given = Labels(labels.given.batch, table)
     metadata, design = Metadata.fit_transform(adata.n_obs, given, formula=formula)
     sums = design_sums(design)
@@ -217,9 +219,9 @@ def audit(
         for name, values in data.by_batch.items():
             batches[name] = values
     predicted: list[Prediction] = []
-    if test is not None and not any(f.level == "blocks" for f in found):
-        predicted = predict(sums, metadata, test, variance=variance, alpha=alpha)
-        found += prediction_findings(predicted, test, alpha)
+    if contrast is not None and not any(f.level == "blocks" for f in found):
+        predicted = predict(sums, metadata, contrast, variance=variance, alpha=alpha)
+        found += prediction_findings(predicted, contrast.column, alpha)
     return Audit(
         tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
         tables,

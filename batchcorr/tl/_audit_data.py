@@ -9,6 +9,7 @@ import numpy as np
 from batchcorr.arrays import moments
 from batchcorr.design.findings import Finding
 from batchcorr.errors import some
+from batchcorr.estimators.fit_warnings import find_corrected
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.scale import unlogged
 from batchcorr.models.linear_model import LinearFit
@@ -71,6 +72,8 @@ def audit_values(given: Any, design: Design, names: Sequence[str]) -> Values:
         axis=1
     )
     found = [*_of_scale(scale, by_batch), *_of_features(sums, names, present)]
+    corrected = find_corrected(sums)
+    found += [] if corrected is None else [corrected]
     return Values(found, by_batch, _variance(sums))
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import column_of
 from batchcorr._anndata.labels import read_labels
-from batchcorr.arrays import moments
 from batchcorr.errors import (
     CountsWarning,
     InputError,
@@ -27,17 +25,15 @@ from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.scale import unlogged
 from batchcorr.estimators.voom import Voom
 from batchcorr.estimators.weights import checked_weights
-from batchcorr.estimators.within_subjects import WithinSubjects
+from batchcorr.estimators.within_subjects import Subjects
 from batchcorr.tl._ranked import as_ranked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
-
-    from batchcorr.estimators.differential import Method
-    from batchcorr.models.moments import Moments
 
     Floats = NDArray[np.float64]
 
@@ -79,8 +75,9 @@ def differential(
         Column of `obs` with the batch, or several; None: there are no batches.
     test
         What is tested. A column of `obs`: two levels are compared by t, more by F and a
-        t a level against the first, numbers by their slope. Or ``(column, level,
-        reference)``; or ``(column, {level: weight, …})`` with weights that sum to 0.
+        t a level against the first, numbers by their slope. Or two levels,
+        ``"column:level-reference"`` or ``(column, level, reference)``; or ``(column,
+        {level: weight, …})`` with weights that sum to 0.
     covariates, nuisance
         What else the model holds: columns of `obs`, tables, or a formula for
         `covariates`. For the test there is no difference between the two.
@@ -116,15 +113,16 @@ def differential(
     logarithms knows their base), ``mean``, ``standard_error``, ``ci_low`` and ``ci_high``
     (95 %), ``t``, ``p_value`` and ``p_adjusted`` (Benjamini & Hochberg). With more levels
     ``f`` with its ``p_value`` and ``p_adjusted``, and the others by level,
-    ``coefficient[level]``. NaN where a feature's own samples do not determine it. With
-    `subject` the table's ``attrs["subject_correlation"]`` says how alike its samples are.
+    ``coefficient[level]``. NaN where a feature's own samples do not determine it. The
+    name of the columns, printed over the features, says what a positive coefficient is:
+    ``treated − control`` (also ``attrs["contrast"]``). With `subject`
+    ``attrs["subject_correlation"]`` says how alike its samples are.
 
     Raises
     ------
     InputError
         If the values were corrected, as their record says: the test would believe in
-        more samples than there are. If two of `voom`, `subject`, `weights` and
-        `equal_variances` are given: only `subject` goes with weights, of samples.
+        more samples than there are.
     DesignError
         If the tested column cannot be told from batch, or subjects from samples.
     TooLargeError
@@ -136,6 +134,9 @@ def differential(
     -----
     CountsWarning
         If the values look like counts: take logarithms, use `voom`, or PyDESeq2.
+    RepeatWarning
+        If the values look corrected, without a record: batch explains less than chance
+        would in nearly every feature.
     BatchSizeWarning
         If a batch is small.
 
@@ -143,7 +144,10 @@ def differential(
     -----
     One read of the matrix (two with weights, missing values, `subject` or `voom`), O(B p G)
     memory; `subject` adds O(subjects G). Equal to limma's `lmFit` and `eBayes` with batch
-    in the design. Samples must be independent, but for what `subject` says: cells of one
+    in the design. Options combine: `voom` with `equal_variances=False` are quality weights
+    by batch (voomWithQualityWeights, by REML), `voom` with `subject` two rounds of both,
+    and `weights` given are multiplied in; `subject` with weights of values fits feature by
+    feature (about 1 s a thousand features). Samples must be independent, but for what `subject` says: cells of one
     person are not, so sum them by person first.
 
     References
@@ -162,10 +166,7 @@ def differential(
     True
     """
     matrices.require_adata(adata)
-    contrast = read_contrast(test)
-    _refuse_together(
-        voom=voom, subject=subject, weights=weights, equal_variances=equal_variances
-    )
+    contrast = read_contrast(test, adata.obs)
     given = matrices.get_matrix(adata, layer)
     if 0 in given.shape:
         msg = f"There is nothing to test: {given.shape[0]} samples × {given.shape[1]} features."
@@ -176,33 +177,31 @@ def differential(
     table, formula = with_tested(
         adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
-    known = Labels(labels.given.batch, table, labels.given.nuisance)
-    method: Method
-    if voom:
-        method = Voom.of(given, "total" if voom is True else str(voom))
-        problem = Problem.of(method.x, known, formula=formula)
-    else:
-        x = as_matrix(given)
+    precise = Voom.of(given, "total" if voom is True else str(voom)) if voom else None
+    x = precise.x if precise else as_matrix(given)
+    if precise is None:
         _warn_of_counts(x)
-        of_samples = _weights(adata, weights)
-        problem = Problem.of(x, known, formula=formula, weights=of_samples)
-        observed = _observed(x, problem, of_samples)
-        if subject is None:
-            method = LeastSquares(observed, equal_variances)
-        else:
-            _refuse_of_values(of_samples)
-            who = column_of(adata, subject, "subject")
-            method = WithinSubjects.of(x, who, of_samples, observed)
+    known = _weights(adata, weights)
+    used = None if known is None or (known > 0).all() else (known > 0) * 1.0
+    who = None
+    if subject is not None:
+        who = Subjects.of(column_of(adata, subject, "subject"), adata.shape)
+    problem = Problem.of(
+        x,
+        Labels(labels.given.batch, table, labels.given.nuisance),
+        formula=formula,
+        weights=used,
+    )
     result = differential_table(
         problem,
         contrast,
         list(map(str, adata.var_names)),
-        method=method,
+        method=LeastSquares(x, known, equal_variances, precise, who),
         trend=trend,
         robust=robust,
     )
     base = 2.0 if voom else steps[-1].get("log_base") if steps else None
-    result = _with_fold_changes(result, base)
+    _add_fold_changes(result, base)
     if key_added is not None:
         groups, reference = compared(problem.metadata, contrast)
         about = {
@@ -214,45 +213,6 @@ def differential(
         }
         adata.uns[key_added] = as_ranked(result, groups, about)
     return result
-
-
-def _observed(x: Any, problem: Problem, weights: Floats | None) -> Moments | None:
-    """The moments without weights, of what has any; None: there are no weights."""
-    if weights is None:
-        return None
-    design = problem.design_as_read
-    assert design is not None
-    used = (weights > 0).astype(np.float64)
-    found: Moments = moments(x, design, weights=None if used.all() else used)
-    return found
-
-
-def _refuse_of_values(weights: Floats | None) -> None:
-    if weights is not None and weights.ndim == 2:
-        msg = (
-            "subject takes weights of samples, (n,), and not of values: leave them out."
-        )
-        raise InputError(msg)
-
-
-def _refuse_together(
-    *, voom: bool | str, subject: str | None, weights: Any, equal_variances: bool
-) -> None:
-    """Refuse options that say two things of how samples vary."""
-    asked = {
-        "voom": bool(voom),
-        "subject": subject is not None,
-        "weights": weights is not None,
-        "equal_variances=False": not equal_variances,
-    }
-    allowed = {"subject", "weights"}  # one correlation, of weighted samples
-    names = [name for name, given in asked.items() if given]
-    if len(names) > 1 and set(names) != allowed:
-        msg = (
-            f"{' and '.join(names)} do not go together: each says by itself how "
-            "precisely values are known. Choose one."
-        )
-        raise InputError(msg)
 
 
 def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
@@ -309,14 +269,11 @@ def _weights(adata: AnnData, weights: Any) -> Floats | None:
     return values
 
 
-def _with_fold_changes(table: pd.DataFrame, base: float | None) -> pd.DataFrame:
-    """The table with log2 fold changes behind the coefficients, where the base is known."""
+def _add_fold_changes(table: pd.DataFrame, base: float | None) -> None:
+    """Put log2 fold changes behind the coefficients, where the base is known."""
     if base is None:
-        return table
-    columns = {}
-    for name in map(str, table.columns):
-        columns[name] = table[name]
+        return
+    for place, name in reversed([*enumerate(map(str, table.columns), start=1)]):
         if name.startswith("coefficient"):
             fold = name.replace("coefficient", "log2_fold_change", 1)
-            columns[fold] = table[name] * np.log2(base)
-    return pd.DataFrame(columns)
+            table.insert(place, fold, table[name] * np.log2(base))

@@ -7,28 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from scipy.special import stdtrit
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.fit import make_estimator
 from batchcorr._anndata.labels import read_labels
-from batchcorr.errors import DesignError, InputError, silenced
+from batchcorr.errors import InputError, silenced
+from batchcorr.estimators import checks
 from batchcorr.estimators.audit import INFLATED
 from batchcorr.estimators.checks import check_rate
-from batchcorr.estimators.contrasts import with_tested
+from batchcorr.estimators.contrasts import read_contrast, weights_of, with_tested
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
-from batchcorr.estimators.null_calibration import null_rates
+from batchcorr.estimators.null_calibration import affine, null_rates
+from batchcorr.estimators.null_corrections import whole_run
 from batchcorr.estimators.problem import Problem
+from batchcorr.estimators.raw_counts import raw_counts
 from batchcorr.estimators.scale import warn_if_unlogged
+from batchcorr.estimators.voom import Voom
+from batchcorr.methods import get
 from batchcorr.tl._audit import audit
 
 if TYPE_CHECKING:
-    from anndata import AnnData
     from numpy.typing import NDArray
 
 __all__ = ["NullCalibration", "null_calibration"]
+
+ONE_STEP = "one_step"
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,19 @@ class NullCalibration:
     Parameters
     ----------
     method, test
-        What corrects, and the column that is tested; of several levels the worst.
+        What corrects, and what is tested.
     rates
         A row a way, the method and ``one_step``: ``false_positive_rate`` with the 95 %
         interval of its mean over permutations (``low``, ``high``), and ``predicted``,
-        what `audit` says of it (NaN for methods it knows nothing of).
+        what `audit` says of it (NaN for methods it knows nothing of). Where several
+        levels are tested, of the worst of them or of F of all.
     by_permutation
         The rate of each permutation, a column a way.
     alpha
         The rate that is wanted.
+    by_level
+        Where several levels are tested: the rates of each and of F (``any``), a column
+        a way.
 
     Examples
     --------
@@ -62,10 +73,11 @@ class NullCalibration:
     rates: pd.DataFrame
     by_permutation: pd.DataFrame = field(repr=False)
     alpha: float = 0.05
+    by_level: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def flagged(self) -> bool:
-        """Whether correcting first finds too much: over 1.6 α, so 8 % where 5 are wanted."""
+        """Whether this way finds too much: over 1.6 α, so 8 % where 5 % are wanted."""
         return self._rate() > INFLATED * self.alpha
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,46 +95,54 @@ class NullCalibration:
             "flagged": self.flagged,
             "permutations": len(self.by_permutation),
             "rates": rates.to_dict(orient="index"),
+            "by_level": self.by_level.to_dict(orient="index"),
         }
 
     def _rate(self) -> float:
         return float(self.rates["false_positive_rate"].to_dict()[self.method])
 
     def _verdict(self) -> str:
+        rate, wanted = f"{self._rate():.1%}", f"{self.alpha:.0%}"
+        if self.method == "one_step":
+            if not self.flagged:
+                return "The test with batch in the model keeps its rate, or nearly so."
+            return (
+                f"The test with batch in the model finds {rate} where {wanted} are wanted: "
+                "see whether batches differ in variance (equal_variances=False)."
+            )
         if self.flagged:
             return (
-                f"A test without batch finds too much after {self.method}. Test the "
-                "uncorrected values with batch in the model: "
-                f"batchcorr.tl.differential(adata, …, {self.test!r})."
+                f"After {self.method} a test without batch finds {rate} of features where "
+                f"there is nothing, and {wanted} are wanted. Test the uncorrected values "
+                "with batch in the model: "
+                f"batchcorr.tl.differential(adata, batch_key, {self.test!r})."
             )
         return (
             f"A test without batch keeps its rate, or nearly so, after {self.method}."
         )
 
+    def _about(self) -> str:
+        return (
+            f"False positives: features with p < {self.alpha:g} after {self.test} was "
+            f"shuffled within batches ({len(self.by_permutation)} times), so that there "
+            "is nothing to find."
+        )
+
     def __str__(self) -> str:
         shown = self.rates.map(lambda value: "" if np.isnan(value) else f"{value:.1%}")
-        return (
-            f"Share of features with p < {self.alpha:g} where nothing is to be found "
-            f"({len(self.by_permutation)} permutations of {self.test!r} within batches):\n"
-            f"{shown.to_string()}\n{self._verdict()}"
-        )
+        return f"{self._about()}\n{shown.to_string()}\n{self._verdict()}"
 
     def _repr_html_(self) -> str:
         from html import escape
 
         table = self.rates.to_html(float_format="{:.3f}".format, na_rep="", escape=True)
-        about = (
-            f"Share of features with p &lt; {self.alpha:g} where nothing is to be found, "
-            f"over {len(self.by_permutation)} permutations of {escape(self.test)} within "
-            "batches"
-        )
-        return f"<p>{about}</p>{table}<p>{escape(self._verdict())}</p>"
+        return f"<p>{escape(self._about())}</p>{table}<p>{escape(self._verdict())}</p>"
 
 
 def null_calibration(
     adata: AnnData,
     batch_key: str,
-    test: str,
+    test: Any,
     *,
     method: str = "combat",
     covariates: Any = None,
@@ -142,7 +162,8 @@ def null_calibration(
 
     so that batches and their variances are those of the data, and nothing is to be found
     for z'. Each time the method corrects with z' kept, and z' is tested by an ordinary
-    t-test without batch; beside it stands the one-step test, batch in the model.
+    t-test (several levels also by F) without batch; beside it stands the one-step test,
+    batch in the model.
 
     Parameters
     ----------
@@ -151,10 +172,12 @@ def null_calibration(
     batch_key
         Column of `obs` with the batch.
     test
-        Column of `obs` that will be tested: levels against the first, or a number.
+        What will be tested, as `differential` takes it: a column, or a contrast of its
+        levels such as ``"group:ill-well"``.
     method
-        Name of a location-scale method, such as combat, standardize,
-        remove_batch_effect.
+        Name of the method that corrects: see ``batchcorr methods``. For combat_seq the
+        values are counts, and their logarithms are tested. ``"one_step"``: none, only
+        the rate of the one-step test.
     covariates
         What else is kept and in the test: columns of `obs`, a formula, or a table. They
         are permuted along, so that they go with the tested column as they do.
@@ -179,7 +202,7 @@ def null_calibration(
     Raises
     ------
     InputError
-        If the method is not a location-scale one, or has no such parameter.
+        If the method has no such parameter, or `test` is not understood.
     DesignError
         If the tested column is confounded with batch, or the samples of batches can be
         arranged in too few ways for a rate (under 21).
@@ -195,8 +218,11 @@ def null_calibration(
 
     Notes
     -----
-    One read of the matrix a permutation; corrected values are never formed, so that
-    memory is O(B p G). The interval is that of the mean over permutations of these
+    One read of the matrix a permutation; corrected values of location-scale methods (combat,
+    standardize, remove_batch_effect) are never formed, so that memory is O(B p G). Other
+    methods run as a whole once a permutation: that many times their own time, and dense
+    copies. Counts are permuted as they are, so that what the tested column does to them
+    is part of their noise. The interval is that of the mean over permutations of these
     samples; features that go together widen it. Samples must be independent: cells of one
     person are not.
 
@@ -216,56 +242,89 @@ def null_calibration(
     True
     """
     matrices.require_adata(adata)
-    _check(batch_key, test, n_permutations, alpha, random_state)
+    _check(batch_key, n_permutations, alpha, random_state)
+    contrast = read_contrast(test, adata.obs)
     labels = read_labels(adata, batch_key, covariates, None)
     table, formula = with_tested(
-        adata.obs, labels.given.covariates, labels.formula, test
+        adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
-    estimator = make_estimator(method, parameters, formula)
-    if not fits_moments(estimator):
-        msg = (
-            f"{method} is not a location-scale method, and its result is not told by "
-            "sums: take one of combat, standardize, remove_batch_effect."
-        )
-        raise InputError(msg)
+    known = Labels(labels.given.batch, table)
+    estimator = None
+    if method == "quantile_normalize":
+        estimator = get(method)(**parameters)
+    elif method != ONE_STEP:
+        estimator = make_estimator(method, parameters, formula)
+    of_counts = estimator is not None and estimator.record.scale == "counts"
     given = matrices.get_matrix(adata, layer)
     records.warn_if_repeated(records.steps_of(adata, layer, given), layer, kept=True)
-    x = as_matrix(given)
-    warn_if_unlogged(x, method)
-    problem = Problem.of(x, Labels(labels.given.batch, table), formula=formula)
+    counts = raw_counts(given) if of_counts else None
+    x = as_matrix(given) if counts is None else Voom.of(counts).x
+    if counts is None:
+        warn_if_unlogged(x, method)
+    problem = Problem.of(x, known, formula=formula)
+    checks.drop_redundant(problem)
+    names, contrasts = weights_of(problem.metadata, contrast)
+    correct = None
+    if estimator is not None and fits_moments(estimator):
+        correct = affine(estimator, problem)
+    elif estimator is not None:
+        values = x if counts is None else counts
+        correct = whole_run(estimator, values, known, problem)
     rates = null_rates(
         x,
         problem,
-        _tested(problem, test),
-        estimator,
+        contrasts,
+        correct,
         n_permutations=n_permutations,
         alpha=alpha,
         equal_variances=equal_variances,
         random=np.random.default_rng(random_state),
+        effects=not of_counts,
     )
     with silenced():
+        looked_at = AnnData(obs=adata.obs) if of_counts else adata
         predicted = audit(
-            adata, batch_key, covariates=covariates, test=test, alpha=alpha, layer=layer
+            looked_at,
+            batch_key,
+            covariates=covariates,
+            test=test,
+            alpha=alpha,
+            layer=None if of_counts else layer,
         ).predicted
-    worst = int(rates.corrected.mean(axis=0).argmax())
-    each = {method: rates.corrected[:, worst], "one_step": rates.one_step[:, worst]}
+    told = rates.one_step if rates.corrected is None else rates.corrected
+    worst = int(told.mean(axis=0).argmax())
+    ways = {ONE_STEP: rates.one_step}
+    if rates.corrected is not None:
+        ways = {method: rates.corrected} | ways
+    each = {way: values[:, worst] for way, values in ways.items()}
     found = pd.DataFrame(
         [_interval(values) for values in each.values()],
         columns=["false_positive_rate", "low", "high"],
         index=pd.Index(each, name="road"),
     )
     found["predicted"] = predicted["false_positive_rate"].reindex(found.index)
-    return NullCalibration(method, test, found, pd.DataFrame(each), float(alpha))
+    levels = pd.DataFrame(
+        {way: values.mean(axis=0) for way, values in ways.items()},
+        index=[*names, "any"][: told.shape[1]],
+    )
+    return NullCalibration(
+        method,
+        names[0] if contrast.weights else contrast.column,
+        found,
+        pd.DataFrame(each),
+        float(alpha),
+        levels if len(names) > 1 else pd.DataFrame(),
+    )
 
 
-def _check(
-    batch_key: Any, test: Any, n_permutations: Any, alpha: Any, random_state: Any
-) -> None:
+def _check(batch_key: Any, n_permutations: Any, alpha: Any, random_state: Any) -> None:
     """Refuse what is not of the right kind."""
-    for name, value in (("batch_key", batch_key), ("test", test)):
-        if not isinstance(value, str):
-            msg = f"{name} must be the name of one column of adata.obs, not {value!r:.60}."
-            raise InputError(msg)
+    if not isinstance(batch_key, str):
+        msg = (
+            "batch_key must be the name of one column of adata.obs, not "
+            f"{batch_key!r:.60}."
+        )
+        raise InputError(msg)
     for name, value, least in (
         ("n_permutations", n_permutations, 2),
         ("random_state", random_state, 0),
@@ -277,19 +336,6 @@ def _check(
             )
             raise InputError(msg)
     check_rate(alpha)
-
-
-def _tested(problem: Problem, test: str) -> list[int]:
-    """The design columns of the tested one."""
-    terms = problem.metadata.terms[: problem.metadata.kept]
-    columns = [place for place, term in enumerate(terms) if term == test]
-    if not columns:
-        msg = (
-            f"{test!r} does not vary, or is not among the covariates as a main effect: "
-            "there is nothing to test."
-        )
-        raise DesignError(msg)
-    return columns
 
 
 def _interval(rates: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -129,7 +129,6 @@ def test_subjects_weights_and_counts(adata, tables):
     (tables / "out.csv").unlink()
     assert "there is no 'tmn'" in refused(*given, "--voom=tmn", code=2)
     assert "leave out" in refused(*given, "--voom", "--log-normalize", code=2)
-    assert "--unequal-variances" in refused(*given, "--voom", "--unequal-variances")
     assert "Did you mean 'who'" in refused(*given, "--weights", "whom")
     assert not (tables / "out.csv").exists()
 

@@ -16,7 +16,7 @@ from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.voom import Voom
-from batchcorr.estimators.within_subjects import WithinSubjects
+from batchcorr.estimators.within_subjects import Subjects
 from batchcorr.models.one_step_test import moderated
 
 BATCH = re.compile(r"batch\d|bt[bc]|b16\d|nb\d|uv\d|bsq")
@@ -92,22 +92,20 @@ def of_sites(x, labels):
     return Problem.of_moments(first, metadata)
 
 
-def estimated(case, kind, method=None, **options):
+def estimated(case, kind, *, weights=None, voom=None, **options):
     """The estimates of R's tested columns."""
     r, x, batch, beside = case
     labels = Labels(batch, r["design"][:, beside] if len(beside) else None)
     if kind == "sites":
         problem = of_sites(x, labels)
     else:
-        problem = Problem.of(
-            x if method else KINDS[kind](x),
-            labels,
-            weights=options.pop("weights", None),
-        )
+        x = voom.x if voom else KINDS[kind](x)
+        used = None if weights is None else (weights > 0) * 1.0
+        problem = Problem.of(x, labels, weights=used)
     columns = drop_redundant(problem)
-    weights = (beside == r["tested_columns0"][:, None]).astype(float)
-    contrasts = problem.contrasts_as_read(weights, columns)
-    method = method or LeastSquares(options.pop("observed", None))
+    tested = (beside == r["tested_columns0"][:, None]).astype(float)
+    contrasts = problem.contrasts_as_read(tested, columns)
+    method = LeastSquares(x, weights, voom=voom, **options)
     return method.estimates(problem, columns, contrasts)
 
 
@@ -175,49 +173,39 @@ def test_equal_to_limma(golden, name):
 
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_weights_of_samples_and_values(golden, name):
-    r, x, batch, beside = read(golden, name)
-    labels, seen = Labels(batch, r["design"][:, beside]), (r["weights"] > 0) * 1.0
+    case = read(golden, name)
     found = {}
     for kind in ("dense", "csr", "dask"):
-        plain = Problem.of(KINDS[kind](x), labels, weights=seen)
-        options = {"weights": r["weights"], "observed": plain.read}
-        found[kind] = estimated((r, x, batch, beside), kind, **options)
+        found[kind] = estimated(case, kind, weights=case[0]["weights"])
         same(found[kind], found["dense"])
-    compare(name, r, found["dense"])
+    compare(name, case[0], found["dense"])
 
 
 @pytest.mark.parametrize("kind", ["dense", "sites"])
 def test_one_variance_a_batch(golden, kind):
-    r, x, batch, beside = read(golden, "limma_21_batch_weights_fit")
-    if kind == "sites":
-        labels = Labels(batch, r["design"][:, beside])
-        problem = of_sites(x, labels)
-    else:
-        problem = Problem.of(x, Labels(batch, r["design"][:, beside]))
-    method = LeastSquares(equal_variances=False)
-    compare("limma_21", r, method.estimates(problem, [0], np.eye(1)))
+    case = read(golden, "limma_21_batch_weights_fit")
+    compare("limma_21", case[0], estimated(case, kind, equal_variances=False))
 
 
 @pytest.mark.parametrize("kind", ["dense", "csr", "csc", "float32"])
 def test_voom(golden, kind):
     r, x, batch, beside = read(golden, "limma_22_voom_fit")
     kinds = KINDS | {"csc": sp.csc_array, "float32": lambda x: x.astype(np.float32)}
-    method = Voom.of(kinds[kind](x))
-    compare("voom", r, estimated((r, method.x, batch, beside), kind, method))
+    voom = Voom.of(kinds[kind](x))
+    compare("voom", r, estimated((r, x, batch, beside), kind, voom=voom))
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_subjects(golden, name):
-    r, x, batch, beside = read(golden, name)
-    labels, weights, found = Labels(batch, r["design"][:, beside]), r.get("weights"), {}
+    case = read(golden, name)
+    r, x = case[:2]
+    found = {}
     for kind in ("dense", "csr", "dask"):
         if kind == "csr" and np.isnan(x).any():
             continue
-        given = KINDS[kind](x)
-        observed = None if weights is None else Problem.of(given, labels).read
-        method = WithinSubjects.of(given, r["block"], weights, observed)
-        problem = Problem.of(given, labels, weights=weights)
-        found[kind] = method.estimates(problem, [0], np.eye(1))
+        subjects = Subjects.of(r["block"], x.shape)
+        options = {"weights": r.get("weights"), "subjects": subjects}
+        found[kind] = estimated(case, kind, **options)
         same(found[kind], found["dense"])
     wanted = float(r["correlation"])
     assert found["dense"].correlation == pytest.approx(wanted, rel=1e-10)

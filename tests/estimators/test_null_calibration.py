@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import batchcorr as bc
+from batchcorr.arrays import moments
 from batchcorr.design.design import Design
 from batchcorr.errors import DesignError
 from batchcorr.estimators import null_calibration
@@ -60,8 +61,8 @@ def test_sums_say_what_corrected_residuals_say(method, with_age):
     found = null_calibration.null_rates(
         x,
         problem,
-        [place],
-        method,
+        np.eye(len(problem.metadata.names))[[place]],
+        null_calibration.affine(method, problem),
         n_permutations=3,
         alpha=0.05,
         equal_variances=True,
@@ -84,8 +85,19 @@ def test_p_values_after_a_correction_are_those_of_its_values():
     problem = Problem.of(x, Labels(BATCH, columns()))
     fitted = bc.ComBat().fit(x, batch=BATCH, covariates=columns())
     y = fitted.transform(x, batch=BATCH, covariates=columns())
-    p = null_calibration.naive_p_values(problem.moments, fitted.correction_, np.eye(1))
+    after = fitted.correction_.moments(problem.moments, 1).collapse([0, 0, 0], 1)
+    p = null_calibration.ordinary_p_values(after, np.eye(1))
     np.testing.assert_allclose(p[0], naive(y, columns()), rtol=1e-9)
+
+
+def test_f_of_several_columns_is_that_of_an_analysis_of_variance():
+    rng = np.random.default_rng(0)
+    kind = np.resize([0, 1, 2], 20)
+    x = rng.normal(size=(20, 5)) + kind[:, None]
+    design = Design.of(np.zeros(20), 1, np.eye(3)[kind][:, 1:])
+    p = null_calibration.ordinary_p_values(moments(x, design), np.eye(2))
+    wanted = [stats.f_oneway(*(y[kind == k] for k in range(3))).pvalue for y in x.T]
+    np.testing.assert_allclose(p[2], wanted, rtol=1e-9)
 
 
 def test_missing_values_are_permuted_around():
@@ -95,8 +107,8 @@ def test_missing_values_are_permuted_around():
     found = null_calibration.null_rates(
         x,
         problem,
-        [0],
-        bc.RemoveBatchEffect(),
+        np.eye(1),
+        null_calibration.affine(bc.RemoveBatchEffect(), problem),
         n_permutations=20,
         alpha=0.05,
         equal_variances=True,

@@ -49,6 +49,32 @@ def test_a_balanced_design_has_nothing_against_it():
     assert audit.predicted["effect_kept"].to_list() == pytest.approx([1, 1, 1, 1])
 
 
+def test_a_contrast_is_told_as_its_levels_are():
+    adata = study(*UNEVEN)
+    adata.obs["group"] = pd.Categorical(adata.obs["group"], ["a", "b"])
+    column = bc.tl.audit(adata, "batch", test="group").predicted
+    for test in ("group:b-a", ("group", "a", "b"), ("group", {"a": 2, "b": -2})):
+        contrast = bc.tl.audit(adata, "batch", test=test).predicted
+        pd.testing.assert_frame_equal(contrast, column)
+    adata.obs["kind"] = np.where(np.arange(24) % 5 == 0, "c", adata.obs["group"])
+    adata.obs["other"] = pd.Categorical(adata.obs["kind"], ["b", "c", "a"])
+    first = bc.tl.audit(adata, "batch", test="kind:b-c").predicted
+    same = bc.tl.audit(adata, "batch", test="other:b-c").predicted  # b is the reference
+    pd.testing.assert_frame_equal(first, same)
+
+
+@pytest.mark.parametrize("method", ["combat", "standardize", "remove_batch_effect"])
+def test_corrected_values_are_known_without_a_record(method):
+    rng = np.random.default_rng(1)
+    adata = study(*BALANCED, n_features=100)
+    adata.X += rng.normal(size=(2, 100))[(adata.obs["batch"] == "y").to_numpy() * 1]
+    assert codes(bc.tl.audit(adata, "batch", test="group")) == []
+    bc.pp.correct(adata, "batch", method, covariates=["group"])
+    copied = ad.AnnData(adata.X, obs=adata.obs)
+    for test in (None, "group"):
+        assert "already_corrected" in codes(bc.tl.audit(copied, "batch", test=test))
+
+
 def test_an_uneven_design_is_told_with_numbers():
     audit = bc.tl.audit(study(*UNEVEN), "batch", test="group")
     assert codes(audit) == ["associated", "inflated", "effect_lost"]

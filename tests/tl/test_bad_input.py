@@ -155,8 +155,6 @@ row("weights: negative", InputError, "must not be negative",
     differential_of(weights=np.r_[-1, np.ones(N - 1)]))
 row("weights: a layer that is negative", InputError, "must not be negative",
     in_layer("w", values() - 5, weights="w"))
-row("weights: with one variance a batch", InputError, "weights and equal_variances",
-    differential_of(weights=np.ones(N), equal_variances=False))
 row("subject: no column", MissingKeyError, "subject 'whom'.*Did you mean 'who'",
     differential_of(subject="whom", of={"who": WHO}))
 row("subject: each sample another", DesignError, "another subject each",
@@ -167,10 +165,6 @@ row("subject: missing", DesignError, "subject is missing for 1 of 24",
     differential_of(subject="who", of={"who": batch_with(None)}))
 row("subject: the batch", DesignError, "How alike.*cannot be told",
     differential_of(subject="batch"))
-row("subject: with one variance a batch", InputError, "subject and equal_variances",
-    differential_of(subject="who", of={"who": WHO}, equal_variances=False))
-row("subject: with weights of values", InputError, "weights of samples.*not of values",
-    differential_of(subject="who", of={"who": WHO}, weights=np.ones((N, 6))))
 row("voom: no method", InputError, "no method 'tmn'.*Did you mean 'tmm'",
     differential_of(COUNTS, voom="tmn"))
 row("voom: negative values", InputError, "negative values", differential_of(values() - 9, voom=True))
@@ -178,8 +172,8 @@ row("voom: missing values", InputError, "missing or infinite",
     differential_of(with_value(NAN), voom=True))
 row("voom: no counts at all", InputError, "count",
     differential_of(np.zeros((N, 6)), voom=True))
-row("voom: with weights", InputError, "voom and weights do not go together",
-    differential_of(COUNTS, voom=True, weights=np.ones(N)))
+row("test: levels that are not there", MissingKeyError, "must be sex:A-B, with two levels",
+    differential_of(test="sex:f-x"))
 
 # The audit.
 row("audit: no AnnData", InputError, "must be an AnnData",
@@ -189,6 +183,12 @@ row("audit: no batch column", MissingKeyError, "'bach'.*Did you mean 'batch'",
 row("audit: several batches", InputError, "one column", auditing(batch=["batch", "sex"]))
 row("audit: no tested column", MissingKeyError, "'sexx'.*Did you mean 'sex'",
     auditing(test="sexx"))
+row("audit: levels that are not there", MissingKeyError, "must be sex:A-B, with two levels",
+    auditing(test="sex:f-x"))
+row("audit: weights that do not sum to 0", InputError, "weights that sum to 0",
+    auditing(test=("sex", {"f": 1})))
+row("audit: a level that is not there", InputError, "'sex' has no level 'x'",
+    auditing(test=("sex", "x", "f")))
 row("audit: no covariate", MissingKeyError, "'aeg'.*Did you mean 'age'",
     auditing(covariates=["aeg"]))
 row("audit: no layer", MissingKeyError, "no layer 'logs'", auditing(layer="logs"))

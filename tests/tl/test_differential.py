@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from batchcorr.errors import (
     DesignError,
     InputError,
     MissingKeyError,
+    RepeatWarning,
     TooLargeError,
 )
 from tests.conftest import IN_MEMORY, LAZY
@@ -173,6 +176,52 @@ def test_counts_are_weighed_by_their_precision(counted):
     close(by_tmm["mean"], logs.mean(axis=0))
 
 
+def test_values_that_lost_their_record_are_known_by_their_batch_means(bladder):
+    """ComBat, read elsewhere; and text of four decimals after linear removal."""
+    adata = bladder[:, :300].copy()
+    options = {"covariates": "cancer", "key_added": "corrected"}
+    for correct, seen in (
+        (bc.pp.combat, "less than chance"),
+        (bc.pp.remove_batch_effect, "equal means"),
+    ):
+        with warnings.catch_warnings(action="ignore"):
+            correct(adata, "batch", **options)
+        copied = ad.AnnData(adata.layers["corrected"].round(4), obs=adata.obs)
+        with pytest.warns(
+            RepeatWarning, match=f"{seen}.*look corrected for batch already"
+        ):
+            bc.tl.differential(copied, "batch", "cancer")
+
+
+def test_subjects_in_every_batch_are_not_taken_for_a_correction():
+    rng = np.random.default_rng(2)
+    who = np.tile(np.arange(8), 3)
+    obs = pd.DataFrame(
+        {"who": [f"p{k}" for k in who], "group": np.where(who % 2, "a", "b")}
+    )
+    obs["batch"] = np.repeat(["x", "y", "z"], 8)
+    obs.index = obs.index.astype(str)
+    x = rng.normal(size=(24, 300)) + 3 * rng.normal(size=(8, 300))[who]
+    adata = ad.AnnData(x, obs=obs)
+    bc.tl.differential(adata, "batch", "group", subject="who")  # warnings are errors
+    with pytest.warns(RepeatWarning, match="subject="):
+        bc.tl.differential(adata, "batch", "group")
+
+
+def test_the_table_says_what_a_positive_coefficient_is(bladder):
+    adata = bladder[:, :30].copy()
+    with warnings.catch_warnings(action="ignore"):
+        pair = bc.tl.differential(adata, "batch", "cancer:Cancer-Normal")
+        same = bc.tl.differential(adata, "batch", ("cancer", "Cancer", "Normal"))
+        every = bc.tl.differential(adata, "batch", "cancer")
+        slope = bc.tl.differential(adata, "batch", "age")
+    pd.testing.assert_frame_equal(pair, same)
+    assert pair.attrs["contrast"] == "Cancer − Normal"
+    assert "Cancer − Normal" in str(pair)
+    assert every.attrs["contrast"] == "level − Biopsy"
+    assert slope.attrs["contrast"] == "slope of age"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
@@ -181,20 +230,8 @@ def test_counts_are_weighed_by_their_precision(counted):
         ({"subject": "all"}, DesignError, "All 24 samples are of one subject"),
         ({"subject": "batch"}, DesignError, "leave no subject with several"),
         ({"subject": "some"}, DesignError, "subject is missing for 1 of 24"),
-        (
-            {"subject": "who", "equal_variances": False},
-            InputError,
-            "do not go together",
-        ),
-        ({"subject": "who", "voom": True}, InputError, "voom and subject do not go"),
-        (
-            {"subject": "who", "weights": np.ones((24, 140))},
-            InputError,
-            "not of values",
-        ),
         ({"voom": True}, InputError, "negative values"),
         ({"voom": "tmn"}, InputError, "no method 'tmn'. Did you mean 'tmm'"),
-        ({"voom": True, "weights": np.ones(24)}, InputError, "do not go together"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.CovariateWarning")

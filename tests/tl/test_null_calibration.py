@@ -90,8 +90,67 @@ def test_several_levels_tell_the_worst_and_numbers_their_slope():
         adata, "batch", "kind", covariates="age", n_permutations=4
     )
     assert list(result.rates.index) == ["combat", "one_step"]
+    assert list(result.by_level.index) == ["b", "c", "any"]
+    worst = result.by_level["combat"].max()
+    assert result.rates.loc["combat", "false_positive_rate"] == pytest.approx(worst)
     slope = bc.tl.null_calibration(adata, "batch", "age", n_permutations=8)
     assert slope.flagged
+
+
+def test_a_contrast_is_that_of_two_levels_alone():
+    adata = study(UNEVEN, n_features=60)
+    options = {"method": "standardize", "n_permutations": 6}
+    column = bc.tl.null_calibration(adata, "batch", "group", **options)
+    for test in ("group:b-a", ("group", "a", "b")):
+        pair = bc.tl.null_calibration(adata, "batch", test, **options)
+        pd.testing.assert_frame_equal(pair.rates, column.rates)
+
+
+def test_f_of_several_levels_keeps_its_rate_in_one_step_only():
+    adata = study([(12, 2), (2, 12)], n_features=300)
+    kind = adata.obs["group"].to_numpy().astype(object)
+    kind[[0, 13, 14, 15, 16, 17]] = "c"
+    adata.obs["kind"] = kind
+    result = bc.tl.null_calibration(adata, "batch", "kind", method="standardize")
+    assert result.by_level.loc["any", "standardize"] > 0.08
+    assert result.by_level.loc["any", "one_step"] == pytest.approx(0.05, abs=0.015)
+
+
+def test_methods_that_are_run_as_a_whole():
+    adata = study(UNEVEN, n_features=200)
+    options = {"n_permutations": 10}
+    covbat = bc.tl.null_calibration(adata, "batch", "group", method="covbat", **options)
+    combat = bc.tl.null_calibration(adata, "batch", "group", **options)
+    assert covbat.flagged
+    rates = [r.rates["false_positive_rate"].iloc[0] for r in (covbat, combat)]
+    assert rates[0] == pytest.approx(rates[1], abs=0.04)  # ComBat is its first step
+    result = bc.tl.null_calibration(
+        adata, "batch", "group", method="quantile_normalize", **options
+    )
+    assert result.flagged  # batch is still there, and goes with the group
+
+
+def test_counts_are_corrected_as_counts():
+    adata = study(UNEVEN, n_features=40)
+    batch = (adata.obs["batch"] == "batch1").to_numpy()
+    rng = np.random.default_rng(1)
+    means = rng.gamma(4, 20, 40) * np.exp(batch[:, None] * rng.normal(0, 0.6, 40))
+    adata.layers["counts"] = rng.poisson(rng.gamma(8, means / 8))
+    result = bc.tl.null_calibration(
+        adata, "batch", "group", method="combat_seq", layer="counts", n_permutations=6
+    )
+    rates = result.rates["false_positive_rate"]
+    assert rates["combat_seq"] > 0.08 > rates["one_step"]
+    assert np.isnan(result.rates.loc["combat_seq", "predicted"])
+
+
+def test_the_one_step_test_alone():
+    result = bc.tl.null_calibration(
+        study(UNEVEN), "batch", "group", method="one_step", n_permutations=10
+    )
+    assert list(result.rates.index) == ["one_step"]
+    assert not result.flagged
+    assert "batch in the model keeps its rate" in str(result)
 
 
 def test_counts_and_corrected_values_are_warned_of():
@@ -114,7 +173,8 @@ REFUSED = {
     "two batches": ({"batch_key": ["batch", "group"]}, InputError, "batch_key must be"),
     "unknown batch": ({"batch_key": "bach"}, MissingKeyError, "Did you mean 'batch'"),
     "no test": ({"test": None}, InputError, "test must be"),
-    "a contrast": ({"test": ("group", "a", "b")}, InputError, "test must be"),
+    "no contrast": ({"test": ("group", "a", "a")}, InputError, "test must be"),
+    "unknown level": ({"test": "group:a-c"}, MissingKeyError, "must be group:A-B"),
     "unknown test": ({"test": "grupp"}, MissingKeyError, "Did you mean 'group'"),
     "constant test": ({"test": "same"}, BatchCorrError, "same"),
     "confounded": ({"test": "centre"}, DesignError, "centre"),
@@ -122,7 +182,7 @@ REFUSED = {
     "missing label": ({"test": "gaps"}, DesignError, "gaps"),
     "batch tested": ({"test": "batch"}, DesignError, "batch"),
     "unknown method": ({"method": "combt"}, MissingKeyError, "Did you mean 'combat'"),
-    "counts method": ({"method": "combat_seq"}, InputError, "not a location-scale"),
+    "counts method": ({"method": "combat_seq"}, InputError, "counts"),
     "normalization": ({"method": "log_normalize"}, InputError, "knows no batches"),
     "no parameter": ({"mean_onyl": True}, InputError, "mean_only"),
     "unknown layer": ({"layer": "log"}, MissingKeyError, "no layer 'log'"),
@@ -139,6 +199,7 @@ REFUSED = {
 
 
 @pytest.mark.filterwarnings("ignore:covariate 'same' does not vary")
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.LogScaleWarning")
 @pytest.mark.parametrize(("given", "kind", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(given, kind, words):
     adata = study(UNEVEN, n_features=6)
