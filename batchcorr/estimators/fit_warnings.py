@@ -58,7 +58,7 @@ CONDITION = 1e7
 FEATURES = 50
 """Features under which chance leaves batch little in nearly all."""
 
-NEARLY_EVERY = 0.9
+NEARLY_EVERY = 0.95
 LESS_THAN_CHANCE = 0.9
 EQUAL = 1e-6
 """What batch explains, over what chance lets it, in values that were corrected."""
