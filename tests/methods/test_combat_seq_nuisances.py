@@ -87,6 +87,7 @@ def test_the_reference_loses_nuisances_alone(data):
     old, new = (
         each[:, own].T for each in means(model, counts, {**kept, "nuisance": rin})
     )
+    np.testing.assert_allclose(model.model_.reference_mean, new.max(axis=0))
     change = np.log((moved[own] + 0.5) / (counts[own] + 0.5))
     close = counts[own] > 200
     np.testing.assert_allclose(change[close], np.log(new / old)[close], atol=0.15)
