@@ -10,7 +10,7 @@ from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.design.design import Design
 from batchcorr.estimators.matrix import as_matrix
-from batchcorr.tl._pca import components
+from batchcorr.tl._components import components
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

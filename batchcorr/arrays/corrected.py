@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["CorrectedMatrix", "arranged", "gram_times", "times", "transposed_times"]
+__all__ = [
+    "CorrectedMatrix",
+    "arranged",
+    "gram",
+    "gram_times",
+    "times",
+    "transposed_times",
+]
 
 BLOCK = 1 << 22
 """Corrected values held at a time, where a kind of matrix has no products of its own."""
@@ -79,6 +86,16 @@ def gram_times(
     result = np.zeros(right.shape)
     for _, block in _blocks(x, design, correction):
         result += block.T @ (block @ right)
+    return result
+
+
+@operation
+def gram(x: Matrix, design: Design, correction: LocationScale) -> NDArray[np.float64]:
+    """Return CᵀC, (G, G), in one read of the matrix."""
+    result = np.zeros((x.shape[1], x.shape[1]))
+    for _, block in _blocks(x, design, correction):
+        wide = block.astype(np.float64, copy=False)
+        result += wide.T @ wide
     return result
 
 
@@ -169,6 +186,11 @@ class CorrectedMatrix:
         """
         narrow = np.asarray(right).dtype == self.dtype == np.float32
         return _columns(gram_times, self, right, np.float32 if narrow else np.float64)
+
+    def gram(self) -> NDArray[np.float64]:
+        """Return Cᵀ C, (G, G), reading the matrix once: for few features."""
+        result: NDArray[np.float64] = gram(self._arranged, self.design, self.correction)
+        return result
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean of each feature, (G,): from the moments, without a pass."""

@@ -1,6 +1,6 @@
 r"""Products of a corrected Dask array: each block multiplied where it is, results summed.
 
-    Cᵀ C V = Σ_blocks C_kᵀ C_k V
+    Cᵀ C V = Σ_blocks C_kᵀ C_k V,    Cᵀ C = Σ_blocks C_kᵀ C_k
 
 Only V goes to the workers, and only results of its size come back, through a tree. Every
 product computes the blocks once: keep those that are dear to read in the workers' memory
@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from batchcorr.arrays.corrected import gram_times, times, transposed_times
+from batchcorr.arrays.corrected import gram, gram_times, times, transposed_times
 from batchcorr.arrays.dask_passes import merge_tree, slices_of
 
 if TYPE_CHECKING:
@@ -68,14 +68,15 @@ def _gram_times(
     )
 
 
-def _in_block(
-    product: Callable[..., Any],
-    block: Matrix,
-    design: Design,
-    correction: LocationScale,
-    vectors: NDArray[np.generic],
-) -> Any:
-    return product(block, design, correction, vectors)
+def _gram(x: Matrix, design: Design, correction: LocationScale) -> NDArray[np.float64]:
+    task, shared = delayed(_in_block, pure=False), delayed(correction)
+    return _summed(
+        [task(gram, block, own, shared) for block, own, _ in _blocks(x, design)]
+    )
+
+
+def _in_block(product: Callable[..., Any], *args: object) -> Any:
+    return product(*args)
 
 
 def _summed(parts: list[Any]) -> NDArray[np.float64]:
@@ -86,4 +87,5 @@ def _summed(parts: list[Any]) -> NDArray[np.float64]:
 
 times.register(da.Array, _times)
 transposed_times.register(da.Array, _transposed_times)
+gram.register(da.Array, _gram)
 gram_times.register(da.Array, _gram_times)

@@ -47,7 +47,7 @@ def modules_of(library: str) -> tuple[str, ...]:
     Examples
     --------
     >>> modules_of("scipy")
-    ('scipy_passes', 'scipy_products')
+    ('scipy_gram', 'scipy_passes', 'scipy_products')
     """
     library = {"cupyx": "cupy"}.get(library, library)
     found = pkgutil.iter_modules([str(Path(__file__).parent)])

@@ -41,7 +41,7 @@ TILE = 600_000
 
 
 class _Csr(NamedTuple):
-    """Stored values, and where each row passes from one tile to the next: (n, tiles + 1)."""
+    """Stored values, and where the tiles of each row start."""
 
     data: NDArray[Any]
     indices: NDArray[Any]
@@ -159,6 +159,13 @@ def _gram_kernel(csr, by, right, beside, along, bounds, partial, in_cell, sloped
             _backward(csr, by, lines, first, own, cells, slopes)
 
 
+def tile_starts(x: Matrix, width: int) -> NDArray[Any]:
+    """Where each row passes from one tile of `width` features to the next: (n, tiles + 1)."""
+    starts = np.empty((x.shape[0], -(-x.shape[1] // width) + 1), x.indptr.dtype)
+    _tile_starts(x.indices, x.indptr, width, starts)
+    return starts
+
+
 class _Parts:
     """A corrected CSR matrix taken apart, for vectors of one width and dtype."""
 
@@ -180,9 +187,7 @@ class _Parts:
             slopes.astype(self.dtype),
         )
         width = max(TILE // (self.dtype.itemsize * self.columns), 64)
-        starts = np.empty((x.shape[0], -(-x.shape[1] // width) + 1), x.indptr.dtype)
-        _tile_starts(x.indices, x.indptr, width, starts)
-        self.csr = _Csr(x.data, x.indices, starts)
+        self.csr = _Csr(x.data, x.indices, tile_starts(x, width))
         self.shape = x.shape
 
     def added(self, right: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -37,6 +37,9 @@ PANEL = 256
 LITTLE, ROUNDING = 1e-2, 1e-12
 """Parts of a block's norm: below the first a rest is inexact, below the second nothing."""
 
+NOTHING = 1e-15
+"""Residuals below this share of the largest eigenvalue are rounding errors."""
+
 CHECKS = 8
 """T is solved anew each time the space has grown by this part."""
 
@@ -49,7 +52,6 @@ def leading_eigenvectors(
     tolerance: float,
     random: np.random.Generator,
     start: NDArray[np.float64] | None = None,
-    precision: float = 1e-15,
     max_products: int = 100,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Return the largest eigenvalues and their vectors.
@@ -68,8 +70,6 @@ def leading_eigenvectors(
         Where the first block comes from.
     start
         Vectors that are nearly those wanted, to begin with instead: (size, k).
-    precision
-        Of `multiply`: residuals below this share of the largest λ are not looked into.
     max_products
         Blocks multiplied at most.
 
@@ -110,7 +110,7 @@ def leading_eigenvectors(
         if last or products == max_products or (len(small) >= count and grown):
             values, vectors = _leading(small, count, start.shape[1])
             residuals = np.linalg.norm(rest @ vectors[-block.shape[1] :], axis=0)
-            enough = np.maximum(tolerance * values, precision * values[0])
+            enough = np.maximum(tolerance * values, NOTHING * values[0])
             done = last or bool((residuals <= enough).all())
             if done:
                 break

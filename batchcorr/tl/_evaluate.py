@@ -13,10 +13,10 @@ from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.metrics._structure_kept import products_kept, values_kept
+from batchcorr.tl._components import components
 from batchcorr.tl._embedding_scores import Score, embedding_scores, pc_scores
 from batchcorr.tl._evaluate_study import Study
 from batchcorr.tl._evaluation import Evaluation
-from batchcorr.tl._pca import components
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.corrected import lazily
 from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean, some
-from batchcorr.models.krylov import leading_eigenvectors
+from batchcorr.tl._components import components
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +20,7 @@ if TYPE_CHECKING:
     from batchcorr.arrays.corrected import CorrectedMatrix
     from batchcorr.estimators.location_scale import LocationScaleMethod
 
-__all__ = ["components", "pca"]
-
-NARROW = 1e-4
-"""Tolerances from this on are tried with products in float32."""
+__all__ = ["pca"]
 
 
 def pca(
@@ -103,11 +99,15 @@ def pca(
 
     Notes
     -----
-    Block Lanczos: one read of X for each block of 32 vectors, some ten to twenty blocks,
-    fifty where the spectrum is flat. Memory beside X: the scores, (n, n_comps), and the
-    blocks, G × 32 each. If X is float32 and the tolerance 1e-4 or more, products are in
-    float32 and the residuals are then checked in float64. Signs are such that the
-    largest loading of each component is positive.
+    Features not taken are left out first: the columns taken are copied once, and only
+    the copy is read again. Of up to 4,096 features, no more than samples and no more than
+    400 stored in a row on average, one read sums CᵀC (8 G² bytes), and one makes the
+    scores. Else block Lanczos: one read for each block of 32 vectors, ten to twenty
+    blocks, fifty where the spectrum is flat; memory G × 32 for each. If X is float32 and
+    the tolerance 1e-4 or more, these products are in float32, the residuals are then
+    checked in float64, and where one is too large the search goes on in float64. The
+    scores are (n, n_comps). Signs are such that the largest loading of each component is
+    positive.
 
     Examples
     --------
@@ -183,49 +183,6 @@ def _number(n_comps: int | None, matrix: CorrectedMatrix) -> int:
         )
         raise InputError(msg)
     return n_comps
-
-
-def components(
-    centred: CorrectedMatrix,
-    count: int,
-    tolerance: float,
-    random: np.random.Generator,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Variances times n - 1, loadings and scores.
-
-    A matrix in float32 is multiplied in float32 first, where the tolerance is no finer
-    than that. The residuals are then looked at in float64, and where one is too large
-    (a component may be small beside the first or beside the means) the search goes on
-    from there in float64.
-    """
-    size = centred.shape[1]
-    find = partial(leading_eigenvectors, size=size, count=count, random=random)
-    loadings = None
-    if centred.dtype == np.float32 and tolerance >= NARROW:
-        variances, loadings, _ = find(
-            lambda block: centred.gram_times(block.astype(np.float32)),
-            tolerance=0.8 * tolerance,
-            precision=1e-6,
-        )
-        loadings = _with_signs(loadings)
-        scores = centred @ loadings
-        residuals = (scores.T @ centred).T - loadings * variances
-        if (np.linalg.norm(residuals, axis=0) <= tolerance * variances).all():
-            return variances, loadings, scores
-    variances, loadings, _ = find(
-        centred.gram_times, tolerance=tolerance, start=loadings
-    )
-    loadings = _with_signs(loadings)
-    return variances, loadings, centred @ loadings
-
-
-def _with_signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn vectors so that the largest entry of each is positive."""
-    largest = np.argmax(np.abs(loadings), axis=0)
-    turned: NDArray[np.float64] = loadings * np.sign(
-        loadings[largest, np.arange(loadings.shape[1])]
-    )
-    return turned
 
 
 def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:

@@ -19,6 +19,7 @@ from batchcorr.errors import (
     MissingKeyError,
 )
 from batchcorr.models.krylov import leading_eigenvectors
+from batchcorr.tl import _components
 
 DESIGNS = {
     "batch alone": None,
@@ -66,8 +67,11 @@ def test_parts_products_and_moments_are_those_of_the_formed_matrix(
     np.testing.assert_allclose(lazy @ right, full @ right, **close)
     np.testing.assert_allclose(lazy @ right[:, 0], full @ right[:, 0], **close)
     np.testing.assert_allclose(left.T @ lazy, left.T @ full, **close)
-    gram = full.T @ (full @ right)
-    np.testing.assert_allclose(lazy.gram_times(right), gram, rtol=1e-9, atol=1e-7)
+    gram = full.T @ full
+    np.testing.assert_allclose(lazy.gram(), gram, rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(
+        lazy.gram_times(right), gram @ right, rtol=1e-9, atol=1e-7
+    )
     np.testing.assert_allclose(lazy.mean(), full.mean(axis=0), **close)
     np.testing.assert_allclose(lazy.var(), full.var(axis=0, ddof=1), **close)
     np.testing.assert_array_equal(lazy[[5, 600], 20:30], full[[5, 600], 20:30])
@@ -83,62 +87,89 @@ def test_parts_products_and_moments_are_those_of_the_formed_matrix(
     np.testing.assert_allclose(largest, np.linalg.norm(full, 2), rtol=1e-9)
 
 
+@pytest.fixture
+def searches(monkeypatch):
+    """The number of products of each search for eigenvectors, in order."""
+    counts = []
+
+    def counted(*args, **kwargs):
+        found = leading_eigenvectors(*args, **kwargs)
+        counts.append(found[2])
+        return found
+
+    monkeypatch.setattr(_components, "leading_eigenvectors", counted)
+    return counts
+
+
+@pytest.fixture(params=[4096, 0], ids=["gram", "products"])
+def road(request, monkeypatch):
+    """How many features are few: all of those here, or none."""
+    monkeypatch.setattr(_components, "FEW", request.param)
+
+
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize("method", METHODS)
-def test_components_are_those_of_the_formed_matrix(kind, method):
-    adata = make(kind)
-    full = formed(adata, method, ["cell_type"])
+@pytest.mark.usefixtures("road")
+def test_components_are_those_of_the_formed_matrix(kind, method, searches):
+    adata, covariates = make(kind), ["cell_type", "age"]
+    full = formed(adata, method, covariates)
     before = adata.X.copy()
-    bc.tl.pca(
-        adata,
-        "batch",
-        method=method,
-        covariates=["cell_type"],
-        n_comps=8,
-        tolerance=1e-8,
-    )
+    options = {"covariates": covariates, "n_comps": 8, "tolerance": 1e-10}
+    bc.tl.pca(adata, "batch", method=method, **options)
     assert abs(adata.X - before).sum() == 0
+    assert len(searches) == 1
     u, s, vt = np.linalg.svd(full - full.mean(axis=0), full_matrices=False)
     found = adata.uns["pca"]
-    np.testing.assert_allclose(found["variance"], s[:8] ** 2 / 699, rtol=1e-9)
+    np.testing.assert_allclose(found["variance"], s[:8] ** 2 / 699, rtol=1e-11)
     np.testing.assert_allclose(
-        found["variance_ratio"], s[:8] ** 2 / (s**2).sum(), rtol=1e-9
+        found["variance_ratio"], s[:8] ** 2 / (s**2).sum(), rtol=1e-10
     )
     signs = np.sign(vt[np.arange(8), np.abs(vt[:8]).argmax(axis=1)])
     np.testing.assert_allclose(
-        adata.varm["PCs"], (vt[:8] * signs[:, None]).T, atol=1e-6
+        adata.varm["PCs"], (vt[:8] * signs[:, None]).T, atol=1e-8
     )
-    np.testing.assert_allclose(adata.obsm["X_pca"], u[:, :8] * s[:8] * signs, atol=1e-5)
+    np.testing.assert_allclose(adata.obsm["X_pca"], u[:, :8] * s[:8] * signs, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
+def test_far_means_are_beyond_sums_of_squares_and_are_checked(searches):
+    adata = make()
+    adata.X = sp.csr_matrix(adata.X.toarray() + 3e7 * (np.arange(90) < 5))
+    options = {"method": "remove_batch_effect", "n_comps": 6, "tolerance": 1e-6}
+    bc.tl.pca(adata, "batch", **options)
+    assert len(searches) == 2
+    full = formed(adata, "remove_batch_effect", None)
+    s = np.linalg.svd(full - full.mean(axis=0), compute_uv=False)[:6]
+    np.testing.assert_allclose(adata.uns["pca"]["variance"], s**2 / 699, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
 @pytest.mark.parametrize(
-    ("first", "searches"), [(1.0, 1), (1e4, 2)], ids=["alike", "one far larger"]
+    ("first", "more"),
+    [(1.0, []), (300.0, [1, 2, 3]), (1e4, range(4, 50))],
+    ids=["alike", "one larger", "one far larger"],
 )
-@pytest.mark.slow
-def test_float32_is_checked_in_float64(first, searches, monkeypatch):
-    rng = np.random.default_rng(5)
-    calls = []
-
-    def counted(*args, **kwargs):
-        calls.append(kwargs)
-        return leading_eigenvectors(*args, **kwargs)
-
-    monkeypatch.setattr("batchcorr.tl._pca.leading_eigenvectors", counted)
-    adata = make(n=900, n_features=120)
+def test_float32_is_refined_in_float64(first, more, monkeypatch, searches):
+    monkeypatch.setattr(_components, "FEW", 0)
+    adata = make(n=900, n_features=400)
     adata.X = sp.csr_matrix(adata.X.toarray().astype(np.float32))
     adata.X.data[adata.X.indices < 3] *= first  # the rest is small beside these
     bc.tl.pca(adata, "batch", covariates=["cell_type"], n_comps=12, tolerance=1e-4)
     exact = adata.copy()
     exact.X = adata.X.astype(np.float64)
     lazy = bc.corrected(exact, "batch", covariates=["cell_type"])
-    assert len(calls) == searches
     vectors, found = adata.varm["PCs"], adata.uns["pca"]["variance"] * 899
     residuals = lazy.centred().gram_times(vectors) - vectors * found
     # moments of float32 and float64 are the same numbers, corrections too
     assert (np.linalg.norm(residuals, axis=0) <= 1.01e-4 * found).all()
     assert adata.obsm["X_pca"].dtype == np.float64
-    some = rng.normal(size=(120, 3)).astype(np.float32)
+    assert searches[1:] == [] if not more else searches[1] in more
+
+
+def test_float32_is_multiplied_in_float32():
+    adata = make()
+    adata.X = adata.X.astype(np.float32)
+    some = np.random.default_rng(5).normal(size=(90, 3)).astype(np.float32)
     narrow = bc.corrected(adata, "batch").gram_times(some)
     wide = bc.corrected(adata, "batch").gram_times(some.astype(np.float64))
     assert 0 < abs(narrow - wide).max() < 1e-5 * abs(wide).max()
@@ -175,6 +206,9 @@ def test_dask_blocks_are_multiplied_where_they_are(kind, chunks):
     close = {"rtol": 1e-9, "atol": 1e-9}
     np.testing.assert_allclose(there @ right, here @ right, **close)
     np.testing.assert_allclose(left @ there, left @ here, **close)
+    np.testing.assert_allclose(
+        there.gram_times(right), here.gram_times(right), rtol=1e-9, atol=1e-7
+    )
 
 
 def test_csc_is_rearranged_once_and_stays_as_it_is():
