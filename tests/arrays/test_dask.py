@@ -41,8 +41,6 @@ LIBRARIES = [
     "poscounts",
 ]
 CHUNKS = {
-    "whole": (-1, -1),
-    "regular": (10, -1),
     "ragged": ((1, 20, 3, 0, 20), -1),
     "features": (15, 7),
     "single": ((43, 1), "one and the rest"),
