@@ -25,6 +25,10 @@ from tests.cli.commands import (
 )
 
 
+def slow(target):
+    return pytest.param(target, marks=pytest.mark.slow)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 def test_force_replaces_files_and_stores(folder, bladder):
     (folder / "out.h5ad").write_text("old")
@@ -38,7 +42,7 @@ def test_force_replaces_files_and_stores(folder, bladder):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.h5ad", "out.zarr", "c.npz"])
+@pytest.mark.parametrize("target", [slow("out.h5ad"), "out.zarr", "c.npz"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(folder, target):
     x = np.random.default_rng(0).normal(size=(60, 400))
     data = anndata.AnnData(x, layers={"more": x})
@@ -63,7 +67,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(folder, target):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.h5ad", "out.zarr"])
+@pytest.mark.parametrize("target", ["out.h5ad", slow("out.zarr")])
 def test_ctrl_c_in_the_midst_of_writing(folder, target):
     x = np.random.default_rng(0).normal(size=(1500, 800)).astype(np.float32)
     layers = dict.fromkeys(("one", "two", "three"), x)
@@ -124,7 +128,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, begin):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.csv", "out.tsv.gz"])
+@pytest.mark.parametrize("target", ["out.csv", slow("out.tsv.gz")])
 def test_a_full_disk_leaves_the_old_table(tables, target):
     (tables / target).write_text("old")
     x = np.random.default_rng(0).normal(size=(24, 200))
@@ -142,7 +146,7 @@ def test_a_full_disk_leaves_the_old_table(tables, target):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.csv", "out.csv.gz"])
+@pytest.mark.parametrize("target", ["out.csv", slow("out.csv.gz")])
 def test_ctrl_c_in_the_midst_of_a_table(tables, target):
     x = np.random.default_rng(0).normal(size=(4500, 800))
     large = anndata.AnnData(x)
