@@ -83,18 +83,25 @@ def keep_classes(
     classes are as even as they may be by chance. The model comes corrected without
     classes.
     """
-    classes = len(profile.shares)
-    if if_uneven is not None and not _gives_logits(model, loader, classes):
-        return None
-    starts = [_mean_probabilities(model, loader, classes)]
+    first = _mean_probabilities(model, loader, profile)
+    if first is None:
+        if if_uneven is not None:
+            return None
+        msg = (
+            "To see which classes there are the model must give logits, samples × "
+            f"{len(profile.shares)} classes of the profile: a tensor, or what has one as "
+            '`logits` or as its first item. method="eb" goes without classes.'
+        )
+        raise InputError(msg)
     restore()
-    starts.append(_mean_probabilities(model, loader, classes))
     found = []
-    for shares in starts:
+    for start in (first, _mean_probabilities(model, loader, profile)):
+        shares = start
         for _ in range(ROUNDS):
             assumed, estimate = shares, EmpiricalBayes(profile, shares)
             values, _ = correct(estimate)
-            shares = _mean_probabilities(model, loader, classes)  # noqa: PLW2901
+            shares = _mean_probabilities(model, loader, profile)
+        assert assumed is not None
         found.append((estimate, values, assumed))
     corrected, uncorrected = found
     gain = uncorrected[0].evidence - corrected[0].evidence
@@ -118,30 +125,16 @@ def is_unbalanced(shares: Shares, expected: Shares, n: int) -> bool:
     return distance > max(chance / n, 1.0)
 
 
-def _gives_logits(model: nn.Module, loader: Iterable[Any], classes: int) -> bool:
-    """Whether a model's answer to the first minibatch holds a logit for each class."""
-    with evaluating(model):
-        answer = run(model, next(iter(read_batches(loader))).inputs)
-    return _logits_of(answer, classes) is not None
-
-
 def _mean_probabilities(
-    model: nn.Module, loader: Iterable[Any], classes: int
-) -> Shares:
-    """The mean probability of each class over a loader: (classes,)."""
+    model: nn.Module, loader: Iterable[Any], profile: Profile
+) -> Shares | None:
+    """The mean probability of each class, (K,); None where the model gives no logits."""
     parts = []
     with evaluating(model):
         for minibatch in read_batches(loader):
-            answer = run(model, minibatch.inputs)
-            logits = _logits_of(answer, classes)
+            logits = _logits_of(run(model, minibatch.inputs), len(profile.shares))
             if logits is None:
-                msg = (
-                    f"The model gives a {type(answer).__name__}, and to see which "
-                    f"classes there are it must give logits, samples × {classes} "
-                    "classes of the profile: a tensor, or what has one as `logits` or "
-                    'as its first item. method="eb" goes without classes.'
-                )
-                raise InputError(msg)
+                return None
             parts.append(torch.softmax(wide(logits), dim=1).cpu().numpy())
     shares: Shares = np.concatenate(parts).mean(axis=0)
     return shares

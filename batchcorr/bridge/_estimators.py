@@ -108,7 +108,7 @@ class EmpiricalBayes:
             moments.variance()[0].cpu().numpy()[known] / sd**2,
             null.select(known),
             centre=centre,
-            spread=width,
+            width=width,
         )
         if not self.kept:
             self.evidence = found.log_evidence

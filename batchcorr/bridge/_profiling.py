@@ -249,8 +249,8 @@ def _drawn_errors(
         found.append(
             (gamma.var(axis=0, ddof=1), logs.mean(axis=0), logs.var(axis=0, ddof=1))
         )
-    noise, bias, spread = (np.stack(part) for part in zip(*found, strict=True))
-    return noise, bias, spread, effective
+    noise, bias, variance = (np.stack(part) for part in zip(*found, strict=True))
+    return noise, bias, variance, effective
 
 
 def _draw(count: int, n: int) -> NDArray[np.int64]:

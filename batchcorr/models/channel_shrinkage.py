@@ -37,7 +37,7 @@ __all__ = [
     "shrink_features",
 ]
 
-LOCATION_SPREADS = np.exp(np.linspace(-10.0, 3.0, 53))
+LOCATION_VARIANCES = np.exp(np.linspace(-10.0, 3.0, 53))
 """t², the variance of γ_c over features."""
 
 SCALE_WEIGHTS = np.geomspace(0.5, 1e4, 18)
@@ -112,19 +112,12 @@ def shrink_features(
     null: Null,
     *,
     centre: Floats | float = 0.0,
-    spread: Floats | float = 1.0,
+    width: Floats | float = 1.0,
 ) -> Shrunken:
-    """The posterior of a support's location and scale.
+    """The posterior of a support's location and scale from γ̂ and δ̂²: (C,) each.
 
-    Parameters
-    ----------
-    gamma, delta2
-        γ̂ and δ̂² of each feature, in units of what it is elsewhere: (C,).
-    null
-        How they err at this size.
-    centre, spread
-        Mean and variance that a support of this composition (its classes) has
-        elsewhere: γ̂ is measured from δ · centre, δ̂² in units of spread.
+    A support of this composition (its classes) has the mean `centre` and the variance
+    `width` elsewhere: γ̂ is measured from δ · centre, δ̂² in units of the width.
 
     Examples
     --------
@@ -138,7 +131,7 @@ def shrink_features(
     if null.log_variance is None or null.log_bias is None:
         scale, scale_evidence, scale_share = _from_locations(gamma, null), 0.0, 0.0
     else:
-        ratio = np.log(np.maximum(delta2, FLOOR) / spread) - null.log_bias
+        ratio = np.log(np.maximum(delta2, FLOOR) / width) - null.log_bias
         scale, scale_evidence = scale_posterior(
             ratio, null.log_variance, null.effective_scales
         )
@@ -159,58 +152,25 @@ def shrink_features(
 def location_posterior(
     gamma: Floats, noise: Floats, effective: float
 ) -> tuple[Floats, float]:
-    """The posterior means of γ, and the log evidence.
-
-    Parameters
-    ----------
-    gamma, noise
-        γ̂ and its variance: (C,).
-    effective
-        Independent features that they count for.
-
-    Examples
-    --------
-    >>> mean, _ = location_posterior(np.array([0.0, 4.0]), np.array([1e-9, 1e-9]), 2)
-    >>> mean.round(6).tolist()
-    [0.0, 4.0]
-    """
-    total = LOCATION_SPREADS[:, None] + noise
-    logs, common = _location_likelihoods(gamma, total, effective / len(gamma))
-    kept = LOCATION_SPREADS[:, None] / total
-    means = kept * gamma + (1 - kept) * common[:, None]
-    evidence = float(logsumexp(logs)) - np.log(len(logs))
-    return softmax(logs) @ means, evidence
-
-
-def _location_likelihoods(
-    gamma: Floats, total: Floats, share: float
-) -> tuple[Floats, Floats]:
-    """Log p(γ̂ | t²) to the power of share, γ₀ integrated out, and E[γ₀ | t²]."""
-    w = share / total
-    precision = w.sum(axis=-1) + 1.0  # γ₀ ~ N(0, 1)
+    """The posterior means of γ, (C,), and the log evidence, from γ̂ and its variance."""
+    total = LOCATION_VARIANCES[:, None] + noise
+    w = effective / len(gamma) / total
+    precision = w.sum(axis=-1) + 1.0  # γ₀ ~ N(0, 1), integrated out
     pull = (w * gamma).sum(axis=-1)
     squares = (w * gamma**2).sum(axis=-1) - pull**2 / precision
-    logs = share * np.log(2 * np.pi * total).sum(axis=-1) + np.log(precision) + squares
-    return -0.5 * logs, pull / precision
+    logs = np.log(2 * np.pi * total).sum(axis=-1) * (effective / len(gamma))
+    logs = -0.5 * (logs + np.log(precision) + squares)
+    kept = LOCATION_VARIANCES[:, None] / total
+    means = kept * gamma + (1 - kept) * (pull / precision)[:, None]
+    return softmax(logs) @ means, float(logsumexp(logs)) - np.log(len(logs))
 
 
 def scale_posterior(
     log_ratio: Floats, log_variance: Floats, effective: float
 ) -> tuple[Floats, float]:
-    """The posterior means of log δ², and the log evidence.
+    """The posterior means of log δ², (C,), and the log evidence.
 
-    Parameters
-    ----------
-    log_ratio, log_variance
-        log δ̂² without its bias, and its variance: (C,).
-    effective
-        Independent features that they count for.
-
-    Examples
-    --------
-    >>> mean, _ = scale_posterior(np.array([0.0, 2.0]), np.array([1e-4, 1e-4]), 2)
-    >>> mean.round(1).tolist()
-    [0.0, 2.0]
+    From log δ̂² without its bias, and its variance.
     """
     half = _half_degrees(np.maximum(log_variance, CERTAIN))
     sum_ = half * np.exp(log_ratio + psi(half) - np.log(half))  # ½ ν δ̂²
@@ -265,11 +225,8 @@ def _kept(observed: Floats, posterior: Floats) -> float:
 def effective_number(errors: Floats) -> float:
     """For how many independent features correlated ones count: C² / Σ ρ².
 
-    Parameters
-    ----------
-    errors
-        Errors of C features in m draws: (m, C). Chance correlations, 1/(m - 1) each,
-        are taken off.
+    From errors of C features in m draws, (m, C); chance correlations, 1/(m - 1) each,
+    are taken off.
 
     Examples
     --------

@@ -390,8 +390,12 @@ def test_the_command_fails_with_a_claim(measured):
     assert re.search(r"output change +1 +0 ± 1e-10 +off", result.stdout)
 
 
-@pytest.mark.usefixtures("measured")
-def test_the_command_writes_figures_and_replaces_none_unasked(tmp_path, monkeypatch):
+def test_the_command_writes_figures_and_replaces_none_unasked(
+    measured, tmp_path, monkeypatch
+):
+    for place, claim in enumerate(measured):  # few numbers are drawn fast
+        few = dict(list(claim.measured.items())[:2])
+        measured[place] = dataclasses.replace(claim, measured=few)
     monkeypatch.setattr("batchcorr.cli.bridge.DPI", 40)
     folder = tmp_path / "figures"
     folder.mkdir()

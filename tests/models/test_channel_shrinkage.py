@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from scipy.special import polygamma, psi
 
 from batchcorr.models.channel_shrinkage import (
-    LOCATION_SPREADS,
+    LOCATION_VARIANCES,
     LOG_SCALES,
     SCALE_WEIGHTS,
     Null,
@@ -38,8 +38,8 @@ def by_matrices(gamma, noise):
     No closed form of the module enters: means come from the joint covariance matrix.
     """
     means, logs = [], []
-    for spread in LOCATION_SPREADS:
-        prior = spread * np.eye(len(gamma)) + 1.0
+    for t2 in LOCATION_VARIANCES:
+        prior = t2 * np.eye(len(gamma)) + 1.0
         joint = prior + np.diag(noise)
         means.append(prior @ np.linalg.solve(joint, gamma))
         logs.append(stats.multivariate_normal(cov=joint).logpdf(gamma))
@@ -187,11 +187,11 @@ def test_single_observations_tell_a_common_scale():
 
 def test_composition_moves_what_locations_and_scales_are_measured_from():
     rng = np.random.default_rng(4)
-    centre, spread = rng.normal(size=40), rng.uniform(0.3, 1.0, 40)
-    delta2 = 2.0 * spread
+    centre, width = rng.normal(size=40), rng.uniform(0.3, 1.0, 40)
+    delta2 = 2.0 * width
     gamma = np.sqrt(2.0) * centre + 0.5
     found = shrink_features(
-        gamma, delta2, null_of(40, 1e-6, 1e-6), centre=centre, spread=spread
+        gamma, delta2, null_of(40, 1e-6, 1e-6), centre=centre, width=width
     )
     assert_allclose(found.gamma, 0.5, atol=1e-2)
     assert_allclose(found.delta2, 2.0, rtol=1e-2)

@@ -107,12 +107,9 @@ class LintResult:
     def parameter_groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimizer, of which only ordinary weights decay.
 
-        Decay pulls a function towards zero where length means something. The length of a
-        scale-invariant weight means nothing to the function; decaying it only raises the
-        effective learning rate of its direction, to an angle of about √(2 · learning
-        rate · decay) per step. A bias, and a scale or shift of a normalization, says
-        where zero is and how large a unit is: it is one number per channel and has
-        nothing to overfit with. Neither group decays.
+        Decaying a scale-invariant weight only raises the effective learning rate of its
+        direction; a bias, and a scale or shift of a normalization, is one number per
+        channel and has nothing to overfit with. Neither decays.
 
         Parameters
         ----------

@@ -85,12 +85,12 @@ def exact(
 
     Notes
     -----
-    Statistics are gathered and merged in float64. Random layers draw once for each
-    micro-batch, in order, and draw the same again in every pass: the gradient is that of
-    the whole batch under these masks, and the generator ends where plain accumulation
-    would leave it. Forward hooks of the model run in every pass. Whether the loss is
-    additive is measured with random layers held still, on groups of half a micro-batch
-    (two samples at least).
+    Statistics are gathered and merged in float64 (float32 for half precision). Random
+    layers draw once for each micro-batch, in order, and draw the same again in every
+    pass: the gradient is that of the whole batch under these masks, and the generator
+    ends where plain accumulation would leave it. Forward hooks run in every pass.
+    Whether the loss is additive is measured with random layers held still, on groups of
+    half a micro-batch (two samples at least).
 
     Examples
     --------

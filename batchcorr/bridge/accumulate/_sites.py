@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._intercept import Call, Intercept
-from batchcorr.bridge._rows import channel_moments, to_rows
+from batchcorr.bridge._rows import to_rows
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
@@ -86,7 +87,7 @@ class BySites(Intercept):
         """The output of a call that normalizes by its batch."""
         self.calls.append(call)
         if len(self.calls) > len(self.sites):
-            self.unknown.append(channel_moments(call.input))
+            self.unknown.append(tensor_moments(to_rows(call.input.detach())))
             return super().answer(call)
         site = self.sites[len(self.calls) - 1]
         self.contribution = self.contribution + site.contribution(call.input)
