@@ -23,7 +23,7 @@ import pandas as pd
 import batchcorr as bc
 from batchcorr.errors import silenced
 from batchcorr.estimators.metadata import Labels
-from batchcorr.estimators.null_calibration import naive_p_values
+from batchcorr.estimators.null_calibration import ordinary_p_values
 from batchcorr.estimators.problem import Problem
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def rates(study: Study, n_features: int, rng: np.random.Generator) -> dict[str, 
         predicted = bc.tl.audit(adata, "batch", test="group", alpha=ALPHA).predicted
         for name, kind in METHODS.items():
             fitted = kind().fit_moments(problem.moments, problem.metadata)
-            p = naive_p_values(problem.moments, fitted.correction_, contrast)
+            p = ordinary_p_values(_together(fitted, problem), contrast)
             found[name] = float((p < ALPHA).mean())
             with_it, without = (
                 _effect(
@@ -138,6 +138,12 @@ def rates(study: Study, n_features: int, rng: np.random.Generator) -> dict[str, 
     for road in ROADS:
         found[f"predicted {road}"] = float(predicted.loc[road, "false_positive_rate"])
     return found
+
+
+def _together(fitted: Any, problem: Problem) -> Any:
+    """Moments of the corrected values, of all batches as one."""
+    after = fitted.correction_.moments(problem.moments, 1)
+    return after.collapse([0] * after.n_batches, 1)
 
 
 def _effect(fitted: Any, problem: Problem) -> NDArray[np.float64]:

@@ -158,24 +158,15 @@ def predict(
     A prediction for every level and road; none where the test cannot be made.
     """
     variance = np.ones(len(sums.n)) if variance is None else variance
-    residual, df = _degrees(sums)
-    if residual < 1:
+    if _degrees(sums)[0] < 1:
         return []
-    squares = variance * df  # E RSS_b
-    single = bool((sums.n == 1).any())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where((sums.n > 1) & (df > 1e-6), squares / (sums.n - 1), np.nan)
-    total = squares.sum()
-    scales = {
-        "combat": np.ones_like(own) if single else _scale(own, total / sums.n.sum()),
-        "standardize": _scale(own, total / residual),
-        "remove_batch_effect": np.ones_like(own),
-    }
+    scales = _scales(sums, variance)
     found = []
     for level, contrast in zip(*weights_of(metadata, test), strict=True):
         along = sums.measured_along(contrast)
-        kept = effect_kept(along, 0)
+        not_kept = _scales(along.without(0), variance)
         for road, scale in scales.items():
+            kept = effect_kept(along, 0, not_kept[road])
             rate = corrected_rate(along, 0, scale, variance, alpha)
             found.append(Prediction(level, road, rate, kept))
         rate = one_step_rate(along, 0, variance, alpha)
@@ -200,6 +191,21 @@ def prediction_findings(
     if least.effect_kept < KEPT:
         told.append(findings.lost(test, least.effect_kept))
     return told
+
+
+def _scales(sums: DesignSums, variance: Floats) -> dict[str, Floats]:
+    """δ_b by road, as the columns that are kept leave variances to batches."""
+    residual, df = _degrees(sums)
+    squares = variance * df  # E RSS_b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = np.where((sums.n > 1) & (df > 1e-6), squares / (sums.n - 1), np.nan)
+    total, alike = squares.sum(), np.ones_like(own)
+    single = bool((sums.n == 1).any())
+    return {
+        "combat": alike if single else _scale(own, total / sums.n.sum()),
+        "standardize": _scale(own, total / residual),
+        "remove_batch_effect": alike,
+    }
 
 
 def _scale(own: Floats, common: float) -> Floats:

@@ -74,6 +74,13 @@ class DesignSums(NamedTuple):
             columns=self.columns @ inverse, gram=inverse.T @ self.gram @ inverse
         )
 
+    def without(self, column: int) -> DesignSums:
+        """The sums of all columns but one."""
+        kept = np.delete(np.arange(self.columns.shape[1]), column)
+        return self._replace(
+            columns=self.columns[:, kept], gram=self.gram[:, kept][:, :, kept]
+        )
+
 
 def corrected_rate(
     sums: DesignSums, tested: int, scale: Floats, variance: Floats, alpha: float
@@ -200,16 +207,18 @@ def one_step_rate(
     return float(2 * student.sf(critical * ratio, trace**2 / trace_of_square))
 
 
-def effect_kept(sums: DesignSums, tested: int) -> float:
+def effect_kept(sums: DesignSums, tested: int, scale: Floats | None = None) -> float:
     """The share of a small effect of the column that is left when it is not kept.
 
-    It is 1 - R², of the column on batch, given the other columns: exact for linear
-    removal, near for methods that scale.
+    With z the column swept clean of the mean and the others, w also of batch, and D the
+    scales, it is zᵀ D w / zᵀ z: 1 - R², of the column on batch, where nothing is scaled.
 
     Parameters
     ----------
     sums, tested
         As in `corrected_rate`.
+    scale
+        δ_b, what residuals of a batch are divided by: (B,); None: nothing is.
 
     Examples
     --------
@@ -218,5 +227,8 @@ def effect_kept(sums: DesignSums, tested: int) -> float:
     >>> round(effect_kept(sums, 0), 12)
     0.64
     """
-    within, total = np.linalg.inv(sums.within), np.linalg.inv(sums.total)
-    return float(total[tested, tested] / within[tested, tested])
+    v, v_total = np.linalg.inv(sums.within), np.linalg.inv(sums.total)
+    z, w = (each[:, tested] / each[tested, tested] for each in (v_total, v))
+    inverse_scale = np.ones(len(sums.n)) if scale is None else 1 / scale
+    left = np.einsum("b,i,bij,j->", inverse_scale, z, sums.gram, w)
+    return float(left * v_total[tested, tested])

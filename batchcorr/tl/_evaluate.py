@@ -78,7 +78,8 @@ def evaluate(
     layers
         Layers to look at, None among them for X. None: what this package corrected, and
         what it was made from; X where nothing was. A corrected layer is compared with
-        what it was made from, any other with the first.
+        what it was made from, any other with the first; where what it was made from is
+        gone, it is compared with nothing, and ``notes`` says so.
     embeddings
         Keys of `obsm` to look at. None: those that this package made.
     random_state
@@ -145,18 +146,22 @@ def evaluate(
         row = name or "X"
         points[row] = _components(x, study, sums, adata, random_state)
         scores[row] = study.variance(sums) | _of_points(points[row], study)
-    for name, before in _pairs(adata, names, chosen=layers is not None):
+    pairs = dict(_pairs(adata, names, chosen=layers is not None))
+    for name, before in pairs.items():
         kept = values_kept(values[before], values[name], study.design.codes)
         structure[name or "X"] = kept
+    alone = [n or "X" for n in names if n not in pairs and _is_alone(adata, n or "X")]
     for key in keys:
         at = _points(adata, key)
         scores[key] = _of_points(at, study)
-        known = points.get(_source(adata, records.key_of(obsm=key), key) or "")
-        if known is None and names:
-            known = points[names[0] or "X"]
-        if known is not None:
+        record = records.key_of(obsm=key)
+        if _is_alone(adata, key, record):
+            alone.append(key)
+        elif names:
+            first = points[names[0] or "X"]
+            known = points.get(_source(adata, record, key) or "", first)
             structure[key] = products_kept(known, at, study.design.codes)
-    return _evaluation(scores, structure, study)
+    return _evaluation(scores, structure, study, tuple(alone))
 
 
 def _of_points(points: Floats, study: Study) -> dict[str, Score]:
@@ -205,6 +210,13 @@ def _layers(adata: AnnData, layers: Any) -> list[str | None]:
 def _corrected(adata: AnnData, key: str) -> bool:
     record = records.read(adata, key)
     return record is not None and records.corrects(record)
+
+
+def _is_alone(adata: AnnData, made: str, key: str | None = None) -> bool:
+    """Whether values were corrected, and those before are in the AnnData no more."""
+    if key is None:
+        key = records.key_of(None if made == "X" else made)
+    return _corrected(adata, key) and _source(adata, key, made) is None
 
 
 def _source(adata: AnnData, key: str, made: str) -> str | None:
@@ -296,7 +308,10 @@ def _components(
 
 
 def _evaluation(
-    scores: dict[str, dict[str, Score]], structure: dict[str, Floats], study: Study
+    scores: dict[str, dict[str, Score]],
+    structure: dict[str, Floats],
+    study: Study,
+    alone: tuple[str, ...],
 ) -> Evaluation:
     """Scores as frames, rows in the order of layers and columns of their meaning."""
     for row, kept in structure.items():
@@ -325,4 +340,5 @@ def _evaluation(
         chance,
         structure=pd.DataFrame.from_dict(structure, orient="index", columns=levels),
         n_obs=len(study.rows),
+        alone=alone,
     )

@@ -42,6 +42,9 @@ class Evaluation:
         The correlation with the values before within each batch, a column a batch.
     n_obs
         How many samples neighbours, clusters and the classifier were of.
+    alone
+        Corrected layers and embeddings whose values before are no longer there, so that
+        their ``structure_kept`` is not known.
 
     Examples
     --------
@@ -60,11 +63,16 @@ class Evaluation:
     chance: pd.DataFrame = field(repr=False)
     structure: pd.DataFrame = field(repr=False)
     n_obs: int = 0
+    alone: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What is worth knowing of the scores, in sentences."""
-        found = []
+        found = [
+            f"{name!r} is compared with nothing: the values that it was made from are no "
+            "longer in the data, so that what it keeps of them is not known."
+            for name in self.alone
+        ]
         for name, row in self.structure.iterrows():
             least = row.min()
             if least < KEPT:

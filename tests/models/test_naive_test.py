@@ -64,7 +64,7 @@ def written_out(codes, columns, scale, variance, alpha):
     quadratic = naive @ d @ full @ sigma @ full @ d @ naive
     corrected = rate(u, quadratic, z @ z, n - 1 - p)
     one_step = rate(w / (w @ w), full @ sigma @ full, w @ w, n - n_batches - p)
-    return corrected, one_step, (w @ w) / (z @ z)
+    return corrected, one_step, (w @ w) / (z @ z), (z @ d @ w) / (z @ z)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -75,6 +75,7 @@ def test_sums_by_batch_say_what_matrices_say(seed):
         corrected_rate(sums, 0, scale, variance, alpha),
         one_step_rate(sums, 0, variance, alpha),
         effect_kept(sums, 0),
+        effect_kept(sums, 0, scale),
     )
     expected = written_out(codes, columns, scale, variance, alpha)
     np.testing.assert_allclose(found, expected, rtol=1e-9)

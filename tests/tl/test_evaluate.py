@@ -248,6 +248,17 @@ def test_a_corrected_layer_is_compared_with_what_it_was_made_from():
     assert list(bc.tl.evaluate(adata, "run").structure.index) == []
 
 
+def test_an_embedding_whose_values_before_are_gone_is_compared_with_nothing():
+    adata = study(n=60)
+    adata.layers["log"] = adata.X.copy()
+    bc.tl.pca(adata, "batch", layer="log", n_comps=4, key_added="X_made")
+    adata.X = adata.X[::-1].copy()
+    del adata.layers["log"]
+    found = bc.tl.evaluate(adata, "batch", layers=[None], embeddings="X_made")
+    assert "X_made" not in found.structure.index
+    assert any("'X_made' is compared with nothing" in note for note in found.notes)
+
+
 def test_surrogate_variables_are_no_corrected_embedding():
     adata = study()
     bc.tl.surrogate_variables(adata, covariates="kind", n_variables=1)
