@@ -283,7 +283,7 @@ def test_the_result_says_what_was_done():
     assert folded == "  1 → 0"
     assert kept == (
         "  3 kept: before it: relu in '2' is no step that a correction of channels "
-        "could pass; after it: its result is part of the model's output"
+        "could pass; after it: its result goes into the model's output"
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.kept = {}

@@ -175,7 +175,7 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
                 )
                 raise FoldError(msg) from error
         require_equal(errors, outputs, model)
-    reads = tuple(dict.fromkeys(str(step) for step in trace.reads))
+    reads = tuple(dict.fromkeys(trace.reads))
     return Folded(folded, plan.folded, plan.kept, errors, reads)
 
 

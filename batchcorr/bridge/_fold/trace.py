@@ -1,17 +1,24 @@
-"""What a model computes from what: one call of it, recorded function by function.
+r"""What a model does with the results of its layers: one call of it, followed.
 
-While the model runs, every function of torch that it calls is recorded with the tensors
-that went in and came out. A tensor that is written to in place has a new value from then
-on. A function is the call of a layer if the layer's own forward gives it the layer's
-weight and bias. A BatchNorm is recorded as a whole, with whatever else its module does
-(dropout and activation in timm's), and is tried on the spot: is it what it should be?
+While the model runs, every function of torch that it calls is seen, and each tensor has
+a mark: it is the result of a layer's call, moved about, or it is not, and why. A step f
+only moves the values of channels if, for all x,
+
+    f(r ∘ x + s) = r' ∘ f(x) + s'
+
+with r', s' the same numbers, perhaps along another axis, repeated or picked out. Whether
+and how is found by trying: every value is given the number of its channel as a label,
+and the labels go through the step. If along one axis of the result each place has one
+label, and it is that of a channel, this is the axis of the channels: reshapes move
+labels about, an average of equal labels is the label, and an average in which there are
+zeros from the border is none. Maxima keep labels too, and corrections with r ≥ 0.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -23,12 +30,10 @@ from batchcorr.bridge._running import hooked, input_of, wide
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
     from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["LAYERS", "Step", "Trace", "Value", "rest_of"]
+__all__ = ["LAYERS", "Call", "Trace", "rest_of"]
 
 LAYERS: dict[str, type[nn.Module]] = {
     "linear": nn.Linear,
@@ -41,6 +46,16 @@ LAYERS: dict[str, type[nn.Module]] = {
 }
 """The function that each kind of layer calls."""
 
+MAXIMA = {f"{a}max_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
+MOVES = (
+    {"clone", "contiguous", "detach", "alpha_dropout", "feature_alpha_dropout"}
+    | {"dropout", "dropout1d", "dropout2d", "dropout3d"}
+    | {"__getitem__", "flatten", "ravel", "reshape", "reshape_as", "squeeze"}
+    | {"unflatten", "unsqueeze", "view", "view_as", "permute", "transpose", "movedim"}
+    | {f"{a}avg_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
+    | {"mean"}
+    | MAXIMA
+)
 SHAPE_ONLY = frozenset(
     {"__len__", "dim", "element_size", "get_device", "is_complex", "is_contiguous"}
     | {"is_floating_point", "ndimension", "nelement", "numel", "size", "stride"}
@@ -52,7 +67,11 @@ SHAPE_ONLY = frozenset(
 LIKE = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
 """Functions that look at the shape or type of their second tensor only."""
 
-
+NO_RESULT = "it corrects an input of the model, or a constant"
+COMPUTED = (
+    "the weight of {} is computed each time it is called (weight norm, pruning …): make "
+    "it a plain parameter to have it folded"
+)
 UNTRACKED = (
     "it keeps no running statistics (track_running_stats=False): it normalizes each "
     "batch by itself, in evaluation too"
@@ -60,130 +79,147 @@ UNTRACKED = (
 
 
 @dataclass(eq=False)
-class Value:
-    """A tensor at one time: the step that computed it, and those that used it."""
+class Call:
+    """A call of a layer or a BatchNorm.
 
-    shape: tuple[int, ...]
-    source: Step | None = None
-    users: list[Step] = field(default_factory=list)
-    is_output: bool = False
-
-
-@dataclass(eq=False)
-class Step:
-    """A call of a function of torch, with `Value` for tensors; or of a BatchNorm.
-
-    `module` is the innermost module in whose call it happened, `layer` the one that it is
-    the call of, and `problem` why that layer cannot be changed.
+    `given` is the mark of its input, `axis` that of the channels, `users` are the calls
+    that are given its result and the names of other steps that use it, `problem` says why
+    the layer cannot be changed, and `border` why not by what is before it.
     """
 
-    name: str
-    function: Callable[..., Any] | None
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    inputs: list[Value]
-    outputs: list[Value] = field(default_factory=list)
-    module: str = ""
-    layer: str | None = None
+    step: str
+    layer: str
+    given: Mark | str
+    axis: int
+    is_norm: bool = False
+    users: list[Call | str] = field(default_factory=list)
     problem: str = ""
+    border: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} in {self.module!r}" if self.module else self.name
+        return self.step
+
+
+class Mark(NamedTuple):
+    """A result of a call, of which place k along `axis` is channel `channels[k]`.
+
+    `maxima` is the step on its way that takes maxima, or "".
+    """
+
+    call: Call
+    axis: int
+    channels: Tensor
+    maxima: str = ""
 
 
 class Trace(TorchFunctionMode):
-    """The steps of one call of a model.
+    """The calls of each layer in one run of a model.
 
-    `calls` has those of each layer, `parameters` the values of parameters and buffers by
-    id (their own layers are no users), and `reads` the steps that gave numbers of a tensor
-    to Python, which may branch on them.
+    `used` has the parameters and buffers, by id, that others than their layers use, and
+    `reads` the steps that gave numbers of a tensor to Python, which may branch on them.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.calls: dict[str, list[Step]] = {}
-        self.reads: list[Step] = []
+        self.calls: dict[str, list[Call]] = {}
+        self.used: dict[int, str] = {}
+        self.reads: list[str] = []
         self._model = model
         self._names = {
             module: name
             for name, module in model.named_modules()
             if not isinstance(module, torch.jit.ScriptModule)
         }
-        self._modules: list[nn.Module] = []  # those being called
+        self._modules = [model]  # those being called
         self._norm: nn.Module | None = None  # the BatchNorm being called
-        self._seen: dict[int, tuple[Tensor, Value]] = {}
-        tensors = [*model.parameters(), *model.buffers()]
-        self.parameters = {id(tensor): self._value(tensor) for tensor in tensors}
+        self._marks: dict[int, tuple[Tensor, Mark | str]] = {}
+        for tensor in [*model.parameters(), *model.buffers()]:
+            self._set_mark(tensor, NO_RESULT)
 
     def run(self, *args: Any, **kwargs: Any) -> None:
-        """Call the model and record it."""
+        """Call the model and follow it."""
         with hooked(self._names, before=self._enter, after=self._leave), self:
             given = self._model(*args, **kwargs)
         for tensor in leaves(given):
-            self._value(tensor).is_output = True
-        self._seen.clear()
+            self._use(tensor, "the model's output")
+        self._marks.clear()
 
-    def _value(self, tensor: Tensor) -> Value:
-        if id(tensor) not in self._seen:
-            # The tensor is kept, too: the id of a dead one would be given again.
-            self._seen[id(tensor)] = tensor, Value(tuple(tensor.shape))
-        return self._seen[id(tensor)][1]
+    def _mark_of(self, tensor: Tensor) -> Mark | str:
+        return self._marks.get(id(tensor), (tensor, NO_RESULT))[1]
 
-    def _add(self, step: Step, outputs: list[Tensor]) -> None:
-        for value in step.inputs:
-            value.users.append(step)
-        if step.layer is not None:
-            self.calls.setdefault(step.layer, []).append(step)
-        for tensor in outputs:
-            value = Value(tuple(tensor.shape), step)
-            self._seen[id(tensor)] = tensor, value
-            step.outputs.append(value)
+    def _set_mark(self, tensor: Tensor, mark: Mark | str) -> None:
+        # The tensor is kept, too: the id of a dead one would be given again.
+        self._marks[id(tensor)] = tensor, mark
+
+    def _use(self, tensor: Tensor, user: Call | str) -> None:
+        """Note who uses a tensor."""
+        mark = self._mark_of(tensor)
+        if not isinstance(mark, str):
+            mark.call.users.append(user)
+        elif id(tensor) in self._marks:
+            self.used.setdefault(id(tensor), str(user))
+
+    def _add(self, call: Call, x: Tensor, results: list[Tensor]) -> None:
+        """Note the call of a layer."""
+        self._use(x, call)
+        self.calls.setdefault(call.layer, []).append(call)
+        for tensor in results:
+            channels = torch.arange(tensor.shape[call.axis])
+            self._set_mark(tensor, Mark(call, call.axis, channels))
 
     def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = list(leaves((args, kwargs)))
+        given = list({id(x): x for x in leaves((args, kwargs))}.values())
         name = getattr(func, "__name__", str(func))
         if self._norm is not None or not given or name in SHAPE_ONLY:
             return func(*args, **kwargs)
-        values = {id(tensor): self._value(tensor) for tensor in given}
         result = func(*args, **kwargs)
         new = list(leaves(result)) if name != "__setitem__" else given[:1]
         if name in {"__get__", "__set__"} and not new:
             return result
-        used = given[:1] if name in LIKE else given
-        step = Step(
-            name=name,
-            function=func,
-            args=map_tensors(args, lambda tensor: values[id(tensor)]),
-            kwargs=map_tensors(kwargs, lambda tensor: values[id(tensor)]),
-            inputs=list({id(tensor): values[id(tensor)] for tensor in used}.values()),
-            module=self._names[self._modules[-1]] if self._modules else "",
-        )
-        if name in LAYERS and self._modules:
-            self._name_layer(step, self._modules[-1], args, kwargs)
-        self._add(step, new)
+        inside = self._names[self._modules[-1]]
+        step = f"{name} in {inside!r}" if inside else name
+        if name in LAYERS and self._layer_called(step, func, args, kwargs, new):
+            return result
         if not new:
             self.reads.append(step)
+        used = given[:1] if name in LIKE else given
+        mark: Mark | str = self._mark_of(used[0])
+        if name in MOVES and len(used) == len(new) == 1:
+            if not isinstance(mark, str):
+                mark = _moved(mark, step, func, (args, kwargs), used[0])
+        else:
+            mark = f"{step} is no step that a correction of channels could pass"
+            if name in LAYERS:
+                mark = COMPUTED.format(step)
+        if isinstance(mark, str):
+            for tensor in used:
+                self._use(tensor, step)
+        for tensor in new:
+            self._set_mark(tensor, mark)
         return result
 
-    def _name_layer(
-        self, step: Step, layer: nn.Module, args: tuple[Any, ...], kwargs: Any
-    ) -> None:
-        """See whether a function was given the weight and bias of a layer."""
-        weight, bias = (layer._parameters.get(key) for key in ("weight", "bias"))
-        given = (args[1] if len(args) > 1 else kwargs.get("weight")) is weight
-        if weight is None or not given or not isinstance(layer, LAYERS[step.name]):
-            return
-        step.layer = step.module
-        step.inputs = step.inputs[:1]  # weight and bias are the layer's own
-        if bias is not (args[2] if len(args) > 2 else kwargs.get("bias")):
-            step.problem = "its forward adds no bias, or another one than its own"
+    def _layer_called(
+        self, step: str, func: Any, args: Any, kwargs: Any, new: list[Tensor]
+    ) -> bool:
+        """Note the call of a layer, if a function was given the layer's own weight."""
+        layer = self._modules[-1]
+        given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+        x, weight = given["input"], given["weight"]
+        own = weight is layer._parameters.get("weight")
+        if not own or not isinstance(layer, LAYERS[func.__name__]):
+            return False
+        kernel = weight.ndim - 2  # its dimensions
+        axis = x.ndim - 1 - kernel
+        call = Call(step, self._names[layer], self._mark_of(x), axis)
+        if given.get("bias") is not layer._parameters.get("bias"):
+            call.problem = "its forward adds no bias, or another one than its own"
+        if not isinstance(call.given, str) and call.given.call.is_norm:
+            call.border = _border(step, func, args, kwargs)
+        self._add(call, x, new)
+        return True
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -193,13 +229,52 @@ class Trace(TorchFunctionMode):
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self._modules.pop()
-        if self._norm is not module:
-            return
-        name, given = self._names[module], [self._value(input_of(args, kwargs))]
-        step = Step("batch_norm", None, (), {}, given, module=name, layer=name)
-        step.problem = _problem_of(cast("_BatchNorm", module), args, kwargs, output)
-        self._norm = None
-        self._add(step, list(leaves(output)))
+        if self._norm is module:
+            x, name = input_of(args, kwargs), self._names[module]
+            step = f"batch_norm in {name!r}"
+            call = Call(step, name, self._mark_of(x), axis=1, is_norm=True)
+            call.problem = _problem_of(cast("_BatchNorm", module), args, kwargs, output)
+            self._norm = None
+            self._add(call, x, list(leaves(output)))
+
+
+def _moved(mark: Mark, step: str, func: Any, given: Any, x: Tensor) -> Mark | str:
+    """The mark of what a step makes of x."""
+    count = x.shape[mark.axis]
+    labels = torch.arange(1.0, count + 1, dtype=torch.float64)
+    labels = labels.reshape([-1 if k == mark.axis else 1 for k in range(x.ndim)])
+    labels = labels.expand(x.shape).contiguous()
+    args, kwargs = map_tensors(
+        given, lambda t: labels if t is x else torch.empty(t.shape)
+    )
+    moved: Tensor = func(*args, **kwargs)
+    whole = moved.round()
+    if torch.allclose(moved, whole, rtol=0, atol=1e-9) and whole.min() >= 1:
+        for k in sorted(range(moved.ndim), key=lambda k: (k == 0, k)):
+            rows = whole.movedim(k, 0).reshape(moved.shape[k], -1)
+            if bool((rows == rows[:, :1]).all()):
+                channels = mark.channels[rows[:, 0].long() - 1]
+                maxima = step if func.__name__ in MAXIMA else mark.maxima
+                return Mark(mark.call, k, channels, maxima)
+    return f"{step} leaves no axis of its own to the channels"
+
+
+def _border(step: str, func: Any, args: Any, kwargs: Any) -> str:
+    """Why not all results of a convolution see its whole kernel; or ""."""
+
+    def ones(x: Tensor) -> Tensor:  # and a bias of zeros
+        return torch.full(x.shape, float(x.ndim > 1), dtype=torch.float64)
+
+    weight = ones(args[1] if len(args) > 1 else kwargs["weight"])
+    args, kwargs = map_tensors((args, kwargs), ones)
+    seen: Tensor = func(*args, **kwargs)
+    if func.__name__ == "linear" or bool(
+        (seen == weight.numel() / seen.shape[1 - weight.ndim]).all()
+    ):
+        return ""
+    if func.__name__.startswith("conv_transpose"):
+        return f"{step} would need a bias for each position"
+    return f"{step} pads with zeros, which are not corrected"
 
 
 def _problem_of(norm: _BatchNorm, args: Any, kwargs: Any, output: Any) -> str:
