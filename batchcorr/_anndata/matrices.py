@@ -7,11 +7,12 @@ layer, not `raw`, not an array that X is a piece of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
+from batchcorr._anndata.table_data import TableData
 from batchcorr.errors import (
     InputError,
     MissingKeyError,
@@ -48,6 +49,8 @@ __all__ = [
 
 def require_adata(adata: object) -> AnnData:
     """`adata`, if it is an AnnData whose values are in memory or in a Dask array."""
+    if isinstance(adata, TableData):
+        return cast("AnnData", adata)
     import anndata
 
     if not isinstance(adata, anndata.AnnData):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -104,7 +104,8 @@ def correct(
     else:
         from batchcorr import pp
 
-        adata, layout = files.open()
+        opened, layout = files.open_data()
+        adata = cast("AnnData", opened)
         adata, left_out = drop_missing(adata, given, missing)
         _, layer = normalize(adata, normalization, layer, key_added)
         pp.correct(adata, layer=layer, key_added=key_added, dense=dense, **given)

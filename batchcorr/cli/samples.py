@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
+from batchcorr._anndata.table_data import TableData
 from batchcorr.cli.dialects import Given
 from batchcorr.cli.files import ANNDATA, SOURCES, TABLES, TENX, kind_of
 from batchcorr.cli.reading import read_anndata
@@ -106,6 +107,19 @@ class Source(NamedTuple):
 
         Raises
         ------
+        FileError, MissingKeyError, InputError
+            As `open_data`.
+        """
+        adata, layout = self.open_data()
+        if isinstance(adata, TableData):
+            adata = adata.to_anndata()
+        return adata, layout
+
+    def open_data(self) -> tuple[AnnData | TableData, Layout | None]:
+        """Read the file into memory: a table without anndata, which takes a second.
+
+        Raises
+        ------
         FileError
             If a file cannot be read.
         MissingKeyError
@@ -127,9 +141,8 @@ class Source(NamedTuple):
         adata.obs = _labels_of(self.path, names, self.sheet, known)
         return adata, None
 
-    def _open_table(self, sheet: Path) -> tuple[AnnData, Layout]:
+    def _open_table(self, sheet: Path) -> tuple[TableData, Layout]:
         """Read a table and its sheet."""
-        import anndata
         import numpy as np
         import pandas as pd
 
@@ -151,16 +164,16 @@ class Source(NamedTuple):
         require_unique(samples, "samples", path)
         obs = _labels_of(path, samples, sheet, known)
         table = to_numbers(path, table)
-        adata = anndata.AnnData(
+        data = TableData(
             np.ascontiguousarray(table.cells.T if in_columns else table.cells),
             obs=obs,
             var=annotation.astype(str) if in_columns else pd.DataFrame(index=features),
         )
-        return adata, Layout(in_columns, table.style)
+        return data, Layout(in_columns, table.style)
 
 
 def save(
-    adata: AnnData,
+    adata: AnnData | TableData,
     target: Path,
     layout: Layout | None,
     *,
@@ -174,7 +187,8 @@ def save(
     if target.suffix.lower() in ANNDATA:
         from batchcorr.cli.writing import write_anndata
 
-        write_anndata(adata, target, compress=compress)
+        whole = adata.to_anndata() if isinstance(adata, TableData) else adata
+        write_anndata(whole, target, compress=compress)
         return
     from batchcorr.cli.dialects import Style
     from batchcorr.cli.table_writing import write_table

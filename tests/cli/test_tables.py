@@ -25,6 +25,7 @@ from tests.cli.commands import (
     put,
     read,
     refused,
+    shell,
 )
 
 
@@ -181,3 +182,22 @@ def test_names_that_r_would_misread_are_quoted(tmp_path):
         again = read_numbers(tmp_path / name)
         assert (again.rows, again.columns) == (names, ["s1", "s2"])
         np.testing.assert_array_equal(again.cells, cells)
+
+
+def test_a_small_table_needs_neither_anndata_nor_compiled_kernels(tables):
+    code = """
+import sys
+from batchcorr.cli import app
+try:
+    app()
+finally:
+    print(sorted({"anndata", "numba", "scanpy", "dask", "zarr"} & set(sys.modules)))
+"""
+    options = [*SHEET, *KEEP]
+    process = shell("correct", "in.csv", "out.csv", *options, cwd=tables, code=code)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "[]"
+    done("correct", "in.csv", "out.h5ad", *options)
+    table = pd.read_csv("out.csv", index_col=0).T
+    np.testing.assert_allclose(table, read(tables / "out.h5ad").X, rtol=1e-12)
