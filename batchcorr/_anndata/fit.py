@@ -47,7 +47,9 @@ def fit(
         Name of the method: see ``batchcorr methods``.
     covariates
         What to keep: columns of `obs`, a formula over them, or a table.
-    nuisance, weights
+    nuisance
+        What to remove with batch, as in `pp.combat`, `pp.combat_seq`, `pp.remove_batch_effect`.
+    weights
         For `remove_batch_effect` only.
     layer
         Layer to fit to; None: X.

@@ -85,7 +85,7 @@ Nuisances = Annotated[
     typer.Option(
         "--nuisance",
         metavar="KEY",
-        help="Column of obs to remove with batch (remove_batch_effect, combat). Repeat.",
+        help="Column of obs to remove with batch (not standardize, covbat). Repeat.",
     ),
 ]
 Missing = Annotated[
@@ -100,7 +100,8 @@ Subject = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs: who a sample is of (combat, remove_batch_effect).",
+        help="Column of obs: who a sample is of (combat, standardize, "
+        "remove_batch_effect).",
     ),
 ]
 Reference = Annotated[
