@@ -116,8 +116,8 @@ def measure(rows: int, features: int) -> None:
     given = by_cell(design, cells, model.correction_)
     passes = {
         "copy": (2 * size, lambda: cupy.copyto(other, x)),
-        "sums": (size, lambda: sums(x, cells, given[2])),
-        "affine": (2 * size, lambda: affine(x, cells, *given, other)),
+        "sums": (size, lambda: sums(x, cells, given.slopes)),
+        "affine": (2 * size, lambda: affine(x, cells, given, other)),
         "moments": (size, lambda: moments(x, design)),
         "apply": (2 * size, lambda: apply(x, design, model.correction_, out=other)),
         "apply in place": (

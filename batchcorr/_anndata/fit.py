@@ -129,7 +129,7 @@ def make_estimator(
         if name not in known:
             msg = f"{method} has no parameter {name!r}. {did_you_mean(name, known)}"
             raise InputError(msg)
-    if formula is not None:
+    if formula is not None and "formula" in known:  # else covariates are refused
         parameters = parameters | {"formula": formula}
     return kind(**parameters)
 

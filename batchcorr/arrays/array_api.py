@@ -7,7 +7,8 @@ comes to the CPU, so that every method knows these matrices.
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from batchcorr.arrays.generic import (
     tensor_moments,
 )
 from batchcorr.arrays.operations import (
+    Maps,
+    Sums,
     affine,
     has_infinite,
     modules_of,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
-    from batchcorr.models.namespace import Matrix
+    from batchcorr.design.design import Design
 
 __all__ = [
     "StandardArray",
@@ -63,35 +66,26 @@ class StandardArray(ABC):  # noqa: B024 - only ever asked, never inherited
 
 
 @sums.register(StandardArray)
-def standard_sums(
-    x: Array, cells: Cells, slopes: NDArray[np.generic]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def standard_sums(x: Array, cells: Cells, slopes: NDArray[np.float64]) -> Sums:
     """Gather first and second moments per cell, and products with the slopes."""
     own = tensor_moments(x, cells.codes, cells.n_cells, slopes)
     whole = own
     if cells.flat:
         whole = own.collapse(cells.batch.tolist(), cells.n_batches)
-    return to_numpy(own.mean), to_numpy(own.squares), to_numpy(whole.cross)
+    return Sums(to_numpy(own.mean), to_numpy(own.squares), to_numpy(whole.cross))
 
 
 @sums_by_feature.register(StandardArray)
 def standard_sums_by_feature(
-    x: Array,
-    codes: NDArray[Any],
-    n_batches: int,
-    columns: NDArray[Any],
-    weights: NDArray[Any] | None,
+    x: Array, design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     """Gather moments feature by feature: values may be missing or weighted."""
     if weights is not None and weights.ndim == 1:
         weights = weights[:, None]
-    found = tensor_moments(x, codes, n_batches, columns, weights, missing=True)
-    return Moments(
-        **{
-            name: to_numpy(getattr(found, name))
-            for name in Moments.__dataclass_fields__
-        }
+    found = tensor_moments(
+        x, design.codes, design.n_batches, design.columns, weights, missing=True
     )
+    return Moments(*(to_numpy(getattr(found, field.name)) for field in fields(found)))
 
 
 @has_infinite.register(StandardArray)
@@ -102,18 +96,12 @@ def standard_has_infinite(x: Array) -> bool:
 
 
 @affine.register(StandardArray)
-def standard_affine(
-    x: Array,
-    cells: Cells,
-    scale: NDArray[np.generic],
-    shift: NDArray[np.generic],
-    slopes: NDArray[np.generic],
-    tilt: NDArray[np.generic],
-    out: Matrix,
-) -> Matrix:
+def standard_affine(x: Array, cells: Cells, maps: Maps, out: Array | None) -> Array:
     """Write scale x + shift + slopes tilt."""
     xp, wide = namespace(x), accumulator(x)
-    scale, shift, tilt = (asarray_like(x, a, wide) for a in (scale, shift, tilt))
+    scale, shift, tilt = (
+        asarray_like(x, values, wide) for values in (maps.scale, maps.shift, maps.tilt)
+    )
     out = xp.empty_like(x) if out is None else out
     for rows in row_slices(x):
         cell = cells.codes[rows].astype(np.int64)
@@ -122,7 +110,7 @@ def standard_affine(
             x[rows, :],
             rows_of(scale, batch),
             rows_of(shift, asarray_like(x, cell)),
-            slopes[rows],
-            rows_of(tilt, batch) if slopes.shape[1] else None,
+            maps.slopes[rows],
+            rows_of(tilt, batch),
         )
     return out

@@ -20,6 +20,8 @@ from batchcorr.models.moments import Moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.design.design import Design
+
 __all__ = ["dense_sums_by_feature"]
 
 TILE = 16
@@ -67,13 +69,10 @@ def _second_moments(x, codes, z, weights, mean, columns, squares, cross, gram):
 
 
 def dense_sums_by_feature(
-    x: NDArray[np.generic],
-    codes: NDArray[np.int32],
-    n_batches: int,
-    columns: NDArray[np.float64],
-    weights: NDArray[np.float64] | None,
+    x: NDArray[np.generic], design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     """Gather moments of a NumPy matrix that may hold NaN, weighted or not."""
+    codes, n_batches, columns = design.codes, design.n_batches, design.columns
     if weights is None:
         weights = np.ones((1, 1))
     weights = np.broadcast_to(weights.reshape(len(weights), -1), x.shape)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr.arrays.operations import Maps, Sums
 from batchcorr.arrays.scipy_passes import canonical, with_zeros
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Stripes:
 
 def dense_sums(
     device: Device, x: Array, cells: Cells, slopes: NDArray[np.float64]
-) -> tuple[Array, Array, Array]:
+) -> Sums:
     """Return mean and squares of each cell, cross of each batch: see `operations.sums`."""
     xp, n_features, n_slopes = device.xp, x.shape[1], slopes.shape[1]
     stripes = Stripes.dense(device, cells, n_features)
@@ -162,12 +163,12 @@ def dense_sums(
         )
         totals.append(_by_batch(device, x, stripes, cells.n_batches, cross))
     cell_mean, cell_squares = _merged(device, x, stripes, cells, mean, squares)
-    return cell_mean, cell_squares, xp.concatenate(totals, axis=1)
+    return Sums(cell_mean, cell_squares, xp.concatenate(totals, axis=1))
 
 
 def csr_sums(
     device: Device, x: Matrix, cells: Cells, slopes: NDArray[np.float64]
-) -> tuple[Array, Array, Array]:
+) -> Sums:
     """Return what `dense_sums` does, from the stored values of a CSR matrix."""
     xp, n_features, n_slopes = device.xp, x.shape[1], slopes.shape[1]
     x = canonical(x)
@@ -183,7 +184,7 @@ def csr_sums(
     rows = stripes.bounds[1:] - stripes.bounds[:-1]
     mean, squares = with_zeros(found, rows)
     merged = _merged(device, x, stripes, cells, mean, squares)
-    return *merged, _by_batch(device, x, stripes, cells.n_batches, cross)
+    return Sums(*merged, _by_batch(device, x, stripes, cells.n_batches, cross))
 
 
 def _merged(
@@ -222,15 +223,12 @@ def dense_affine(
     device: Device,
     x: Array,
     cells: Cells,
-    scale: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    tilt: NDArray[np.float64],
+    maps: Maps,
     out: Array | None,
 ) -> Array:
     """Write scale x + shift + slopes tilt: into `out`, which may be x, or a new array."""
     out = device.xp.empty(x.shape, dtype=x.dtype) if out is None else out
-    _affine(device, x, cells, scale, shift, slopes, tilt, out)
+    _affine(device, x, cells, maps, out)
     return out
 
 
@@ -238,22 +236,19 @@ def csr_affine(
     device: Device,
     x: Matrix,
     cells: Cells,
-    scale: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    tilt: NDArray[np.float64],
+    maps: Maps,
     out: Array | None,
 ) -> Array:
     """Return scale x + shift + slopes tilt of a CSR matrix, dense: first where x is 0."""
     x = canonical(x)
     out = device.xp.empty(x.shape, dtype=x.dtype) if out is None else out
-    _affine(device, None, cells, scale, shift, slopes, tilt, out)
+    _affine(device, None, cells, maps, out)
     device.rows(
         *("csr_affine", x, x.shape[0]),
         *(x.data, x.indices, x.indptr, *x.shape),
         *(device.put(cells.codes), device.put(cells.batch)),
-        *(device.put(values, np.float64) for values in (scale, shift, slopes)),
-        *(slopes.shape[1], device.put(tilt, np.float64), out, *_steps(out)),
+        *(device.put(values, np.float64) for values in maps[:3]),
+        *(maps.slopes.shape[1], device.put(maps.tilt, np.float64), out, *_steps(out)),
     )
     return out
 
@@ -262,22 +257,19 @@ def _affine(
     device: Device,
     x: Array | None,
     cells: Cells,
-    scale: NDArray[np.float64],
-    shift: NDArray[np.float64],
-    slopes: NDArray[np.float64],
-    tilt: NDArray[np.float64],
+    maps: Maps,
     out: Array,
 ) -> None:
     """Write scale x + shift + slopes tilt into `out`; no x stands for zeros."""
-    n_features, n_slopes = out.shape[1], slopes.shape[1]
+    n_features = out.shape[1]
     stripes = Stripes.dense(device, cells, n_features)
     given = (np.uint64(0), 0, 0) if x is None else (x, *_steps(x))
     device.each(
         *("affine", out, stripes.n * n_features),
         *(*given, n_features),
         *(stripes.order, stripes.bounds, stripes.cell, stripes.batch, stripes.n),
-        *(device.put(values, np.float64) for values in (scale, shift, slopes)),
-        *(n_slopes, device.put(tilt, np.float64), out, *_steps(out)),
+        *(device.put(values, np.float64) for values in maps[:3]),
+        *(maps.slopes.shape[1], device.put(maps.tilt, np.float64), out, *_steps(out)),
     )
 
 

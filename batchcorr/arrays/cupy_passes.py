@@ -17,14 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr.arrays import cupy_kernels
 from batchcorr.arrays.array_api import standard_has_infinite, standard_sums_by_feature
-from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import (
+    Sums,
+    affine,
+    has_infinite,
+    sums,
+    sums_by_feature,
+)
 from batchcorr.arrays.scipy_passes import refuse_missing
 from batchcorr.models.namespace import Array, packages_of, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from numpy.typing import NDArray
 
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
@@ -63,12 +67,12 @@ def _module(real: str, index: str) -> Any:
 
 
 def _launch(
-    name: str, types: tuple[str, str], grid: object, block: Matrix, args: object
+    name: str, types: tuple[str, str], grid: object, block: object, args: object
 ) -> None:
     _module(*types).get_function(name)(grid, block, args)
 
 
-def _on_its_device(work: Callable[..., Any], x: Matrix, *given: Matrix) -> Any:
+def _on_its_device(work: Callable[..., Any], x: Matrix, *given: object) -> Any:
     """Do the work of a pass on the device that holds x, which may be one of several."""
     import cupy
 
@@ -77,31 +81,27 @@ def _on_its_device(work: Callable[..., Any], x: Matrix, *given: Matrix) -> Any:
 
 
 @sums.register(CupyArray)
-def _sums(x: Array, *given: Matrix) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    mean, squares, cross = _on_its_device(cupy_kernels.dense_sums, x, *given)
-    return to_numpy(mean), to_numpy(squares), to_numpy(cross)
+def _sums(x: Array, *given: object) -> Sums:
+    return Sums(*map(to_numpy, _on_its_device(cupy_kernels.dense_sums, x, *given)))
 
 
 @sums.register(CupyRows)
-def _csr_sums(
-    x: Matrix, *given: Matrix
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    mean, squares, cross = _on_its_device(cupy_kernels.csr_sums, x, *given)
-    return to_numpy(mean), to_numpy(squares), to_numpy(cross)
+def _csr_sums(x: Matrix, *given: object) -> Sums:
+    return Sums(*map(to_numpy, _on_its_device(cupy_kernels.csr_sums, x, *given)))
 
 
 @affine.register(CupyArray)
-def _affine(x: Array, *given: Matrix) -> Array:
+def _affine(x: Array, *given: object) -> Array:
     return _on_its_device(cupy_kernels.dense_affine, x, *given)
 
 
 @affine.register(CupyRows)
-def _csr_affine(x: Matrix, *given: Matrix) -> Array:
+def _csr_affine(x: Matrix, *given: object) -> Array:
     return _on_its_device(cupy_kernels.csr_affine, x, *given)
 
 
 @sums_by_feature.register(CupyRows)
-def _csr_by_feature(x: Matrix, *given: Matrix) -> Moments:
+def _csr_by_feature(x: Matrix, *given: object) -> Moments:
     refuse_missing(x.data)
     found: Moments = sums_by_feature(x.toarray(), *given)
     return found

@@ -197,10 +197,9 @@ def _by_feature(x: Array, z: Array, v: Array) -> Moments:
 def tensor_affine(
     x: Array,
     correction: LocationScale,
-    codes: NDArray[np.integer[Any]] | None = None,
-    columns: NDArray[np.float64] | Array | None = None,
+    codes: NDArray[np.integer] | None = None,
 ) -> Array:
-    """Return r x + s + (1 - r) z β for arrays of one library, differentiably.
+    """Return r x + s for arrays of one library, differentiably.
 
     Parameters
     ----------
@@ -210,8 +209,6 @@ def tensor_affine(
         The frozen correction, of arrays of the same library and device.
     codes
         Batch of each row: (n,); None: all are of batch 0.
-    columns
-        Protected covariates: (n, p).
 
     Examples
     --------
@@ -225,13 +222,8 @@ def tensor_affine(
     pick = None
     if codes is not None and correction.n_batches > 1:
         pick = asarray_like(x, np.asarray(codes, dtype=np.int64))
-    kept = 0 if columns is None else int(columns.shape[1])
     return affine_rows(
-        x,
-        rows_of(correction.scale, pick),
-        rows_of(correction.shift, pick),
-        columns,
-        rows_of(correction.slopes(kept), pick) if kept else None,
+        x, rows_of(correction.scale, pick), rows_of(correction.shift, pick)
     )
 
 
@@ -241,14 +233,14 @@ def rows_of(values: Array, pick: Array | None) -> Array:
 
 
 def affine_rows(
-    x: Array, scale: Array, shift: Array, columns: object, tilt: Array
+    x: Array, scale: Array, shift: Array, columns: Array = None, tilt: Array = None
 ) -> Array:
     """Return scale x + shift + columns tilt, each laid out for the rows of x.
 
     In this order, so that it is the same whether a column is in the shift or beside it.
     """
     xp, line = namespace(x), shift
-    if tilt is not None:
+    if columns is not None:
         z = asarray_like(x, columns, scale.dtype)
         for k in range(int(z.shape[1])):
             line = line + z[:, k : k + 1] * tilt[:, k, :]

@@ -12,7 +12,7 @@ passes are those of `generic`, in NumPy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,14 @@ from batchcorr.arrays.array_api import (
     standard_sums_by_feature,
 )
 from batchcorr.arrays.by_feature import dense_sums_by_feature
-from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import (
+    Maps,
+    Sums,
+    affine,
+    has_infinite,
+    sums,
+    sums_by_feature,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
 
@@ -117,11 +125,10 @@ def _sums(x, rows, origin, slopes, width, mean, squares, cross):
 
 @sums.register(np.ndarray)
 def _dense_sums(
-    x: NDArray[np.generic], cells: Cells, slopes: NDArray[np.generic]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    x: NDArray[np.floating], cells: Cells, slopes: NDArray[np.float64]
+) -> Sums:
     if _is_small(x):
-        small: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-        small = standard_sums(x, cells, slopes)
+        small: Sums = standard_sums(x, cells, slopes)
         return small
     rows = cells.sorted_rows()
     order, starts, _ = rows
@@ -146,10 +153,10 @@ def _dense_sums(
             cross[:, :, part],
         )
     mean[~filled] = 0  # and not the origin, which is some row of another batch
-    return mean, squares, cross
+    return Sums(mean, squares, cross)
 
 
-def _is_small(x: NDArray[Any]) -> bool:
+def _is_small(x: NDArray[np.floating]) -> bool:
     return 0 < x.size <= SMALL and x.dtype in (np.float32, np.float64)
 
 
@@ -191,16 +198,10 @@ def _affine(x, codes, cell_batch, scale, shift, slopes, tilt, out, in_place):
 
 @affine.register(np.ndarray)
 def _dense_affine(
-    x: NDArray[np.generic],
-    cells: Cells,
-    scale: NDArray[np.generic],
-    shift: NDArray[np.generic],
-    slopes: NDArray[np.generic],
-    tilt: NDArray[np.generic],
-    out: Matrix,
+    x: NDArray[np.floating], cells: Cells, maps: Maps, out: Matrix | None
 ) -> Matrix:
     if _is_small(x):
-        return standard_affine(x, cells, scale, shift, slopes, tilt, out)
+        return standard_affine(x, cells, maps, out)
     if out is None:
         out = np.empty_like(x)
     for part in _features(x, out):
@@ -211,10 +212,10 @@ def _dense_affine(
             block,
             cells.codes,
             cells.batch,
-            scale[:, part],
-            shift[:, part],
-            slopes,
-            tilt[:, :, part],
+            maps.scale[:, part],
+            maps.shift[:, part],
+            maps.slopes,
+            maps.tilt[:, :, part],
             target,
             out is x and in_place,
         )
@@ -233,17 +234,13 @@ def _any_infinite(x):
 
 
 @has_infinite.register(np.ndarray)
-def _dense_has_infinite(x: NDArray[np.generic]) -> bool:
+def _dense_has_infinite(x: NDArray[np.floating]) -> bool:
     return standard_has_infinite(x) if _is_small(x) else bool(_any_infinite(x))
 
 
 @sums_by_feature.register(np.ndarray)
 def _dense_sums_by_feature(
-    x: NDArray[Any],
-    codes: NDArray[Any],
-    n_batches: int,
-    columns: NDArray[Any],
-    weights: NDArray[Any] | None,
+    x: NDArray[np.floating], design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     sums_of = standard_sums_by_feature if _is_small(x) else dense_sums_by_feature
-    return sums_of(x, codes, n_batches, columns, weights)
+    return sums_of(x, design, weights)

@@ -12,7 +12,7 @@ import pkgutil
 from functools import cache, singledispatch, update_wrapper
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.errors import InputError
 from batchcorr.models.namespace import is_foreign, packages_of
@@ -20,13 +20,17 @@ from batchcorr.models.namespace import is_foreign, packages_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
-    from batchcorr.models.namespace import Matrix
+    from batchcorr.models.namespace import Array, Matrix
 
 __all__ = [
+    "Maps",
+    "Sums",
     "affine",
     "has_infinite",
     "modules_of",
@@ -94,10 +98,46 @@ def unknown_kind(x: Matrix) -> InputError:
     return InputError(msg)
 
 
+class Sums(NamedTuple):
+    """What one read of a matrix gathers.
+
+    Attributes
+    ----------
+    mean, squares
+        x̄ and Σ(x - x̄)² of each cell: (C, G). The second is 0 for, and only for, cells
+        of one value.
+    cross
+        Σ slope (x - x̄) of each batch: (B, q, G).
+    """
+
+    mean: Array
+    squares: Array
+    cross: Array
+
+
+class Maps(NamedTuple):
+    """A correction as the passes apply it: scale x + shift + slopes tilt.
+
+    Attributes
+    ----------
+    scale
+        r of each batch: (B, G).
+    shift
+        s of each cell, flat columns included: (C, G).
+    slopes
+        The sloped columns: (n, q).
+    tilt
+        What a unit of each sloped column adds, by batch: (B, q, G).
+    """
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+    slopes: NDArray[np.float64]
+    tilt: NDArray[np.float64]
+
+
 @operation
-def sums(
-    x: Matrix, cells: Cells, slopes: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def sums(x: Matrix, cells: Cells, slopes: NDArray[np.float64]) -> Sums:
     """Gather first and second moments per cell, and products with the slopes.
 
     Parameters
@@ -108,25 +148,13 @@ def sums(
         The groups of rows.
     slopes
         Columns that vary inside cells, centred within batches: (n, q).
-
-    Returns
-    -------
-    mean, squares
-        x̄ and Σ(x - x̄)² of each cell: (C, G). The second is 0 for, and only for, cells
-        of one value.
-    cross
-        Σ slope (x - x̄) of each batch: (B, q, G).
     """
     raise unknown_kind(x)
 
 
 @operation
 def sums_by_feature(
-    x: Matrix,
-    codes: NDArray[Any],
-    n_batches: int,
-    columns: NDArray[Any],
-    weights: NDArray[Any] | None,
+    x: Matrix, design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     """Gather moments feature by feature: values may be missing or weighted."""
     raise unknown_kind(x)
@@ -139,17 +167,6 @@ def has_infinite(x: Matrix) -> bool:
 
 
 @operation
-def affine(
-    x: Matrix,
-    cells: Cells,
-    scale: NDArray[Any],
-    shift: NDArray[Any],
-    slopes: NDArray[Any],
-    tilt: NDArray[Any],
-    out: Matrix,
-) -> Matrix:
-    """Write scale x + shift + slopes tilt: shift per cell, scale and tilt per batch.
-
-    `out` is a matrix to write to (it may be `x`), or None for a new dense one.
-    """
+def affine(x: Matrix, cells: Cells, maps: Maps, out: Matrix | None) -> Matrix:
+    """Write the corrected values: into `out`, which may be `x`, or a new dense matrix."""
     raise unknown_kind(x)

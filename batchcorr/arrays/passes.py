@@ -17,6 +17,8 @@ import numpy as np
 
 from batchcorr.arrays.cells import Cells, order_of
 from batchcorr.arrays.operations import (
+    Maps,
+    Sums,
     affine,
     has_infinite,
     operation,
@@ -70,13 +72,12 @@ def moments(
     if weights is not None:
         return _by_feature(x, design, weights)
     cells = Cells.of(design)
-    column_means, centred = design.centred
-    slopes = np.ascontiguousarray(centred[:, cells.sloped])
+    slopes = np.ascontiguousarray(design.centred[1][:, cells.sloped])
     with np.errstate(all="ignore"):  # what is not finite is told from its sums
-        mean, squares, cross = sums(x, cells, slopes)
-    if not (np.isfinite(squares).all() and np.isfinite(cross).all()):
+        found = sums(x, cells, slopes)
+    if not (np.isfinite(found.squares).all() and np.isfinite(found.cross).all()):
         return _by_feature(x, design, None)
-    return _merge_cells(design, cells, column_means, centred, mean, squares, cross)
+    return _merge_cells(design, cells, found)
 
 
 def _by_feature(
@@ -89,9 +90,7 @@ def _by_feature(
             "prior count before taking logs."
         )
         raise InputError(msg)
-    found: Moments = sums_by_feature(
-        x, design.codes, design.n_batches, design.columns, weights
-    )
+    found: Moments = sums_by_feature(x, design, weights)
     if not np.isfinite(found.squares).all():
         msg = (
             "The squares of some values exceed the range of float64 (1e308): are these "
@@ -101,34 +100,19 @@ def _by_feature(
     return found
 
 
-def _merge_cells(
-    design: Design,
-    cells: Cells,
-    column_means: NDArray[np.float64],
-    centred: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    squares: NDArray[np.float64],
-    cross: NDArray[np.float64],
-) -> Moments:
+def _merge_cells(design: Design, cells: Cells, found: Sums) -> Moments:
     """Turn sums per cell into moments per batch."""
+    mean, (column_means, centred) = found.mean, design.centred
     n_batches, n_columns = design.n_batches, design.columns.shape[1]
     n = design.counts[:, None].astype(np.float64)
     full = np.zeros((n_batches, n_columns, mean.shape[1]))
-    full[:, list(cells.sloped)] = cross
+    full[:, list(cells.sloped)] = found.cross
     gram = np.zeros((n_batches, n_columns, n_columns))
     if n_columns:
         order = order_of(design.codes, n_batches)
         for batch, rows in enumerate(np.split(order, np.cumsum(design.counts)[:-1])):
             gram[batch] = centred[rows].T @ centred[rows]
-    own = Moments(
-        rows=cells.counts[:, None].astype(np.float64),
-        n=cells.counts[:, None].astype(np.float64),
-        mean=mean,
-        squares=squares,
-        columns=np.zeros((cells.n_cells, 0, 1)),
-        cross=np.zeros((cells.n_cells, 0, mean.shape[1])),
-        gram=np.zeros((cells.n_cells, 0, 0, 1)),
-    )
+    own = Moments.of_values(cells.counts[:, None], mean, found.squares)
     whole = own
     if cells.flat:
         flat = list(cells.flat)
@@ -171,33 +155,19 @@ def apply(
     Corrected matrix in the dtype of `x`; dense, as zeros do not stay zeros.
     """
     cells = Cells.of(design)
-    scale, shift, slopes, tilt = by_cell(design, cells, correction)
-    return affine(x, cells, scale, shift, slopes, tilt, out)
+    return affine(x, cells, by_cell(design, cells, correction), out)
 
 
-def by_cell(
-    design: Design, cells: Cells, correction: LocationScale
-) -> tuple[
-    NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-]:
-    """Lay a correction out for the passes.
-
-    Returns
-    -------
-    scale
-        r of each batch: (B, G).
-    shift
-        s of each cell, flat columns included: (C, G).
-    slopes
-        The sloped columns: (n, q).
-    tilt
-        What a unit of each sloped column adds, by batch: (B, q, G).
-    """
+def by_cell(design: Design, cells: Cells, correction: LocationScale) -> Maps:
+    """A correction laid out for the passes."""
     added = correction.slopes(design.kept)
     shift = correction.shift[cells.batch]
     for column, values in zip(cells.flat, cells.values.T, strict=True):
         shift += values[:, None] * added[cells.batch, column]
     sloped = np.asarray(cells.sloped, dtype=np.intp)
-    tilt = np.ascontiguousarray(added[:, sloped])
-    slopes = np.ascontiguousarray(design.columns[:, sloped])
-    return np.ascontiguousarray(correction.scale), shift, slopes, tilt
+    return Maps(
+        np.ascontiguousarray(correction.scale),
+        shift,
+        np.ascontiguousarray(design.columns[:, sloped]),
+        np.ascontiguousarray(added[:, sloped]),
+    )

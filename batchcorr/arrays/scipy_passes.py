@@ -11,14 +11,21 @@ centred, so that zeros add nothing to their products. O(nonzeros + C G).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from batchcorr._numba import Kernel, prange
 from batchcorr.arrays.by_feature import dense_sums_by_feature
-from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import (
+    Maps,
+    Sums,
+    affine,
+    has_infinite,
+    sums,
+    sums_by_feature,
+)
 from batchcorr.errors import InputError
 from batchcorr.models.moments import Moments
 from batchcorr.models.namespace import Array, namespace
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.arrays.cells import Cells
+    from batchcorr.design.design import Design
     from batchcorr.models.namespace import Matrix
 
 STRIPES = 16
@@ -95,9 +103,7 @@ def canonical(x: Matrix) -> Matrix:
     return x
 
 
-def _csr(
-    x: Matrix, cells: Cells, slopes: NDArray[np.generic]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _csr(x: Matrix, cells: Cells, slopes: NDArray[np.float64]) -> Sums:
     x = canonical(x)
     order = cells.sorted_rows().order
     parents, bounds = cells.stripes(max(1, -(-x.shape[0] // STRIPES)))
@@ -106,34 +112,22 @@ def _csr(
     _csr_sums(x.data, x.indices, x.indptr, order, bounds, slopes, found, cross)
 
     rows = np.diff(bounds)
-    mean, squares = with_zeros(found, rows)
-    n = rows[:, None].astype(np.float64)
-    stripes = Moments(
-        rows=n,
-        n=n,
-        mean=mean,
-        squares=squares,
-        columns=np.zeros((len(rows), 0, 1)),
-        cross=np.zeros((len(rows), 0, x.shape[1])),
-        gram=np.zeros((len(rows), 0, 0, 1)),
-    )
+    stripes = Moments.of_values(rows[:, None], *with_zeros(found, rows))
     merged = stripes.collapse(parents.tolist(), cells.n_cells)
     by_batch = np.zeros((cells.n_batches, *cross.shape[1:]))
     for batch, part in zip(cells.batch[parents], cross, strict=True):
         by_batch[batch] += part
-    return merged.mean, merged.squares, by_batch
+    return Sums(merged.mean, merged.squares, by_batch)
 
 
-def _csc(
-    x: Matrix, cells: Cells, slopes: NDArray[np.generic]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _csc(x: Matrix, cells: Cells, slopes: NDArray[np.float64]) -> Sums:
     x = canonical(x)
     found = np.zeros((cells.n_cells, x.shape[1], 4))
     cross = np.zeros((cells.n_batches, slopes.shape[1], x.shape[1]))
     _csc_sums(
         x.data, x.indices, x.indptr, cells.codes, cells.batch, slopes, found, cross
     )
-    return *with_zeros(found, cells.counts), cross
+    return Sums(*with_zeros(found, cells.counts), cross)
 
 
 def refuse_missing(values: Array) -> None:
@@ -149,14 +143,10 @@ def refuse_missing(values: Array) -> None:
 
 
 def _sums_by_feature(
-    x: Matrix,
-    codes: NDArray[np.int32],
-    n_batches: int,
-    columns: NDArray[np.float64],
-    weights: NDArray[np.float64] | None,
+    x: Matrix, design: Design, weights: NDArray[np.float64] | None
 ) -> Moments:
     refuse_missing(x.data)
-    return dense_sums_by_feature(x.toarray(), codes, n_batches, columns, weights)
+    return dense_sums_by_feature(x.toarray(), design, weights)
 
 
 @Kernel
@@ -175,28 +165,12 @@ def _csr_affine(stored, codes, cell_batch, scale, shift, slopes, tilt, out):
         out[row] = line
 
 
-def _affine(
-    x: Matrix,
-    cells: Cells,
-    scale: NDArray[np.generic],
-    shift: NDArray[np.generic],
-    slopes: NDArray[np.generic],
-    tilt: NDArray[np.generic],
-    out: Matrix,
-) -> Matrix:
+def _affine(x: Matrix, cells: Cells, maps: Maps, out: Matrix | None) -> Matrix:
     x = x.tocsr()
     if out is None:
         out = np.empty(x.shape, dtype=x.dtype)
-    _csr_affine(
-        (x.data, x.indices, x.indptr),
-        cells.codes,
-        cells.batch,
-        scale,
-        shift,
-        slopes,
-        tilt,
-        out,
-    )
+    stored = x.data, x.indices, x.indptr
+    _csr_affine(stored, cells.codes, cells.batch, *maps, out)
     return out
 
 

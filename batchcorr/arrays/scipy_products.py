@@ -178,13 +178,14 @@ class _Parts:
     ) -> None:
         x = arranged(x)
         self.cells = Cells.of(design)
-        scale, self.shift, slopes, self.tilt = by_cell(design, self.cells, correction)
+        maps = by_cell(design, self.cells, correction)
+        self.shift, self.tilt = maps.shift, maps.tilt
         self.columns, self.dtype = vectors.shape[1], vectors.dtype
         self.by = _Map(
             self.cells.codes,
             self.cells.batch,
-            scale.astype(self.dtype),
-            slopes.astype(self.dtype),
+            maps.scale.astype(self.dtype),
+            maps.slopes.astype(self.dtype),
         )
         width = max(TILE // (self.dtype.itemsize * self.columns), 64)
         self.csr = _Csr(x.data, x.indices, tile_starts(x, width))

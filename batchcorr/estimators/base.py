@@ -45,7 +45,8 @@ class Corrector(TransformerMixin, Saved):
     def _fit_labels(self, x: object, labels: Labels, weights: object) -> Labels:
         """Fit to samples; see `fit_labels`."""
         fit: Any = self.fit
-        fit(x, batch=labels.batch, covariates=labels.covariates)
+        taken = {name: getattr(labels, name) for name in ("batch", "covariates")}
+        fit(x, **{name: taken[name] for name in taken if name in self.record.takes})
         return labels
 
     @abstractmethod
@@ -88,9 +89,10 @@ class Corrector(TransformerMixin, Saved):
         Raises
         ------
         InputError
-            If the method does not take nuisances or weights that are given.
+            If the method does not take what is given.
         """
         given = {
+            "covariates": (labels.covariates, "combat, standardize or another"),
             "nuisance": (labels.nuisance, "combat, combat_seq or remove_batch_effect"),
             "subject": (labels.subject, "combat, standardize or remove_batch_effect"),
             "weights": (weights, "remove_batch_effect"),

@@ -10,16 +10,14 @@ factors have contrasts that sum to zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from batchcorr.errors import InputError
 from batchcorr.estimators.estimate import Adjustment, Aim, Fitted
 from batchcorr.estimators.location_scale import LocationScaleMethod
-from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.record import MethodRecord
-from batchcorr.estimators.weights import checked_weights
 
 if TYPE_CHECKING:
     from batchcorr.estimators.metadata import Metadata
@@ -110,166 +108,6 @@ class RemoveBatchEffect(LocationScaleMethod):
         self.batch_column = batch_column
         self.covariate_columns = covariate_columns
         self.copy = copy
-
-    def fit(
-        self,
-        X: object,
-        y: object = None,
-        *,
-        batch: object = None,
-        covariates: object = None,
-        nuisance: object = None,
-        weights: object = None,
-        subject: object = None,
-    ) -> Self:
-        """Learn the batch part from samples of all batches.
-
-        Parameters
-        ----------
-        X
-            Values on a log scale, samples × features.
-        y
-            Ignored.
-        batch
-            Batch of each sample (n,); or several batch factors, as the columns of a
-            DataFrame or 2-D array; or None to remove nuisances alone.
-        covariates
-            What is to be kept.
-        nuisance
-            Removed with batch: a DataFrame, a Series, or a 2-D array of columns.
-        weights
-            Of each sample (n,) or each value (n, G); what has no positive weight takes
-            no part in the fit, but is corrected.
-        subject
-            Who each sample is of, (n,): an intercept at random for each.
-
-        Returns
-        -------
-        The estimator itself.
-        """
-        labels = Labels(batch, covariates, nuisance, subject=subject)
-        self._fit_labels(X, labels, weights)
-        return self
-
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
-        if weights is not None:
-            weights = checked_weights(weights, np.shape(X))
-        return super()._fit_labels(X, labels, weights)
-
-    def transform(
-        self,
-        X: object,
-        *,
-        batch: object = None,
-        covariates: object = None,
-        nuisance: object = None,
-        subject: object = None,
-    ) -> Any:
-        """Subtract the frozen batch part.
-
-        Parameters
-        ----------
-        X
-            Samples × features, the features of `fit`.
-        batch
-            Batch, or batch factors, of each sample.
-        covariates
-            Not needed and not read.
-        nuisance
-            Nuisances of each sample, if some were removed by `fit`.
-        subject
-            Not needed and not read.
-
-        Returns
-        -------
-        Corrected values in the dtype of X; dense.
-        """
-        return self.apply(X, Labels(batch, covariates, nuisance))
-
-    def fit_transform(
-        self,
-        X: object,
-        y: object = None,
-        *,
-        batch: object = None,
-        covariates: object = None,
-        nuisance: object = None,
-        weights: object = None,
-        subject: object = None,
-    ) -> Any:
-        """Learn the batch part and subtract it from the same samples.
-
-        Parameters
-        ----------
-        X
-            Samples × features.
-        y
-            Ignored.
-        batch, covariates, nuisance, weights, subject
-            As in `fit`.
-
-        Returns
-        -------
-        Corrected values in the dtype of X; dense.
-        """
-        self.fit(
-            X,
-            y,
-            batch=batch,
-            covariates=covariates,
-            nuisance=nuisance,
-            weights=weights,
-            subject=subject,
-        )
-        return self.transform(X, batch=batch, nuisance=nuisance)
-
-    def inverse_transform(
-        self,
-        X: object,
-        *,
-        batch: object = None,
-        covariates: object = None,
-        nuisance: object = None,
-    ) -> Any:
-        """Put the batch part back: the inverse of `transform`.
-
-        Parameters
-        ----------
-        X
-            Corrected values, samples × features.
-        batch, covariates, nuisance
-            As in `transform`.
-
-        Returns
-        -------
-        Values with their batch fit.
-        """
-        return self._invert(X, Labels(batch, covariates, nuisance))
-
-    def add_batches(
-        self,
-        X: object,
-        *,
-        batch: object,
-        covariates: object = None,
-        nuisance: object = None,
-    ) -> Self:
-        """Return an estimator that also knows new batches, brought to the same mean.
-
-        Parameters
-        ----------
-        X
-            Samples of the new batches.
-        batch
-            Their batches, none of which was seen before.
-        covariates, nuisance
-            As in `fit`.
-
-        Returns
-        -------
-        A new estimator; this one stays as it is.
-        """
-        return self._add_batches(X, Labels(batch, covariates, nuisance))
 
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         if metadata.n_batches < 2 and len(metadata.names) == metadata.kept:

@@ -62,6 +62,19 @@ class Moments:
     cross: Array
     gram: Array
 
+    @classmethod
+    def of_values(
+        cls,
+        n: NDArray[np.integer],
+        mean: NDArray[np.float64],
+        squares: NDArray[np.float64],
+    ) -> Moments:
+        """Moments without columns of B groups, of n values each: (B, 1)."""
+        rows = n.astype(np.float64)
+        b, g = mean.shape
+        none, no_products = np.zeros((b, 0, 1)), np.zeros((b, 0, 0, 1))
+        return cls(rows, rows, mean, squares, none, np.zeros((b, 0, g)), no_products)
+
     @property
     def n_batches(self) -> int:
         """Number of batches."""

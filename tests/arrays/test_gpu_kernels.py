@@ -18,7 +18,13 @@ import scipy.sparse as sp
 
 from batchcorr.arrays import apply, cupy_kernels, moments
 from batchcorr.arrays.cells import Cells
-from batchcorr.arrays.operations import affine, has_infinite, sums, sums_by_feature
+from batchcorr.arrays.operations import (
+    Maps,
+    affine,
+    has_infinite,
+    sums,
+    sums_by_feature,
+)
 from batchcorr.design.design import Design
 from batchcorr.models.location_scale import LocationScale
 from tests.conftest import strict, strided, values, written_twice
@@ -158,7 +164,7 @@ def test_what_is_not_finite_shows_in_the_sums_of_its_feature(device, bad, row):
 
 def frozen_map(cells, n_slopes, seed=1):
     rng = np.random.default_rng(seed)
-    return (
+    return Maps(
         rng.uniform(0.5, 2, (cells.n_batches, WIDTH)),
         rng.normal(size=(cells.n_cells, WIDTH)),
         rng.normal(size=(len(cells.codes), n_slopes)),
@@ -173,11 +179,11 @@ def test_dense_affine_is_that_of_numpy_to_the_bit(device, n, n_slopes, dtype):
     x, design = make(n, dtype=dtype)
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
     before = x.copy()
-    expected = affine(x, cells, *given, None)
-    found = cupy_kernels.dense_affine(device, x, cells, *given, None)
+    expected = affine(x, cells, given, None)
+    found = cupy_kernels.dense_affine(device, x, cells, given, None)
     np.testing.assert_array_equal(found, expected, strict=True)
     np.testing.assert_array_equal(x, before)
-    near = values(affine(strict(x), cells, *given, None))
+    near = values(affine(strict(x), cells, given, None))
     np.testing.assert_array_equal(found, near, strict=True)
 
 
@@ -186,12 +192,12 @@ def test_dense_affine_is_that_of_numpy_to_the_bit(device, n, n_slopes, dtype):
 def test_dense_affine_in_place_and_into_any_layout(device, layout, n_slopes):
     x, design = make(300)
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
-    expected = affine(x, cells, *given, None)
+    expected = affine(x, cells, given, None)
     out = layout(np.full_like(x, np.nan))
-    assert cupy_kernels.dense_affine(device, x, cells, *given, out) is out
+    assert cupy_kernels.dense_affine(device, x, cells, given, out) is out
     np.testing.assert_array_equal(out, expected)
     here = layout(x)
-    assert cupy_kernels.dense_affine(device, here, cells, *given, here) is here
+    assert cupy_kernels.dense_affine(device, here, cells, given, here) is here
     np.testing.assert_array_equal(here, expected)
 
 
@@ -235,11 +241,11 @@ def test_csr_affine_is_that_of_scipy_to_the_bit(device, n, n_slopes, store, dtyp
     x = np.round(x * 1024) / 1024  # in two parts it is the same number
     stored = store(x).astype(dtype)
     cells, given = Cells.of(design), frozen_map(Cells.of(design), n_slopes)
-    expected = affine(sp.csr_matrix(x.astype(dtype)), cells, *given, None)
-    found = cupy_kernels.csr_affine(device, stored, cells, *given, None)
+    expected = affine(sp.csr_matrix(x.astype(dtype)), cells, given, None)
+    found = cupy_kernels.csr_affine(device, stored, cells, given, None)
     np.testing.assert_array_equal(found, expected, strict=True)
     out = np.full(x.shape, np.nan, dtype, order="F")
-    assert cupy_kernels.csr_affine(device, stored, cells, *given, out) is out
+    assert cupy_kernels.csr_affine(device, stored, cells, given, out) is out
     np.testing.assert_array_equal(out, expected)
 
 
@@ -256,8 +262,8 @@ def test_how_a_launch_is_cut_changes_no_bit(device, cut):
     def all_of_it():
         yield from cupy_kernels.dense_sums(device, x, cells, slopes)
         yield from cupy_kernels.csr_sums(device, stored, cells, slopes)
-        yield cupy_kernels.dense_affine(device, x, cells, *given, None)
-        yield cupy_kernels.csr_affine(device, stored, cells, *given, None)
+        yield cupy_kernels.dense_affine(device, x, cells, given, None)
+        yield cupy_kernels.csr_affine(device, stored, cells, given, None)
 
     expected = list(all_of_it())
     device.launch.cut = cut
@@ -349,7 +355,7 @@ def test_every_kernel_is_launched(device):
     cupy_kernels.dense_sums(device, x, cells, slopes)
     cupy_kernels.csr_sums(device, sp.csr_matrix(x), cells, slopes)
     given = frozen_map(cells, 0)
-    cupy_kernels.csr_affine(device, sp.csr_matrix(x), cells, *given, None)
+    cupy_kernels.csr_affine(device, sp.csr_matrix(x), cells, given, None)
     assert set(device.launch.launched) == set(kernels())
 
 
