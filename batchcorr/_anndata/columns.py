@@ -28,7 +28,7 @@ __all__ = ["column_of", "columns_of", "columns_or_table", "names_of", "obsm_colu
 
 def column_of(
     adata: AnnData, key: object, what: str, also: Iterable[str] = ()
-) -> pd.Series[Any]:
+) -> pd.Series:
     """A column of `obs`.
 
     Raises
@@ -44,7 +44,7 @@ def column_of(
             f"{did_you_mean(key, [*adata.obs.columns, *also])}"
         )
         raise MissingKeyError(msg)
-    column: pd.Series[Any] = adata.obs[key]
+    column: pd.Series = adata.obs[key]
     return column
 
 

@@ -32,7 +32,7 @@ def with_level(labels: Labels) -> tuple[Labels, dict[str, int]]:
     ), counts
 
 
-def missing_in(column: pd.Series[Any]) -> pd.Series[bool]:
+def missing_in(column: pd.Series) -> pd.Series[bool]:
     """Which samples have no label, as the package reads labels."""
     texts = column.astype(object)
     return column.isna() | texts.map(is_missing)
@@ -47,9 +47,7 @@ def _filled(given: Matrix, counts: dict[str, int]) -> Any:
     return pd.DataFrame(columns, index=given.index)
 
 
-def _column(
-    column: pd.Series[Any], name: str, counts: dict[str, int]
-) -> pd.Series[Any]:
+def _column(column: pd.Series, name: str, counts: dict[str, int]) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column.dtype) and column.dtype != bool:
         return column
     where = missing_in(column)

@@ -41,9 +41,7 @@ class Expected(NamedTuple):
     positive: bool = False
     least: float | None = None
 
-    def check_head(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
+    def check_head(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Refuse an array of another shape or kind, before its values are read."""
         narrow = dtype.kind == "f" and dtype.itemsize != 8
         if shape != self.shape or dtype.kind not in self.kinds or narrow:

@@ -227,7 +227,7 @@ def _header(file: zipfile.ZipFile) -> dict[str, Any]:
     return header
 
 
-def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of an array whose values follow."""
     version = npy.read_magic(stream)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

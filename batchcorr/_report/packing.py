@@ -54,7 +54,7 @@ def packed_names(names: Iterable[object]) -> str:
     return pack(lines.encode("utf-8"))
 
 
-def packed_codes(codes: NDArray[np.integer[Any]], n_levels: int) -> dict[str, Any]:
+def packed_codes(codes: NDArray[np.integer], n_levels: int) -> dict[str, Any]:
     """Positions of levels; the largest number stands for a missing one."""
     kind = np.uint8 if n_levels < 255 else np.uint16
     missing = np.iinfo(kind).max

@@ -135,7 +135,7 @@ def _embedding(values: Any) -> NDArray[np.float64]:
     return np.pad(scores, ((0, 0), (0, 2 - scores.shape[1])))
 
 
-def _column(values: pd.Series[Any], name: str) -> dict[str, Any] | None:
+def _column(values: pd.Series, name: str) -> dict[str, Any] | None:
     """A column, packed; None if it has too many levels."""
     if hasattr(values, "to_numpy") and pd.api.types.is_bool_dtype(values.dtype):
         values = values.astype(str)

@@ -103,7 +103,7 @@ def _of_rows(covariates: Any, rows: Any) -> Any:
     return covariates.iloc[rows] if hasattr(covariates, "iloc") else covariates
 
 
-def _drawn(batch: pd.Series[Any]) -> Any:
+def _drawn(batch: pd.Series) -> Any:
     """Which samples are looked at: all, or some of every batch drawn at random."""
     n = len(batch)
     if n <= MOST_SAMPLES:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class Cells:
         return cell, np.concatenate([*cuts, starts[-1:]]).astype(np.intp)
 
 
-def order_of(codes: NDArray[np.integer[Any]], n_codes: int) -> NDArray[np.intp]:
+def order_of(codes: NDArray[np.integer], n_codes: int) -> NDArray[np.intp]:
     """Return the rows in the order of their codes, 0 … n - 1; few sort in linear time."""
     narrow = codes.astype(np.uint16) if n_codes <= 1 << 16 else codes
     return np.argsort(narrow, kind="stable")

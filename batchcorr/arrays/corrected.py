@@ -158,9 +158,9 @@ class CorrectedMatrix:
         return int(self.x.shape[0]), int(self.x.shape[1])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype:
         """The dtype of values that are made."""
-        dtype: np.dtype[Any] = np.dtype(self.x.dtype)
+        dtype: np.dtype = np.dtype(self.x.dtype)
         return dtype
 
     def __getitem__(self, key: object) -> Any:

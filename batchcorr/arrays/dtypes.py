@@ -20,7 +20,7 @@ LARGEST_COUNT = 2**53
 """float64, in which counts are worked on, holds all whole numbers up to this one."""
 
 
-def dtype_of_values(dtype: Any) -> np.dtype[Any]:
+def dtype_of_values(dtype: Any) -> np.dtype:
     """The dtype of measurements that come in as `dtype`: float32 or float64.
 
     Examples
@@ -32,7 +32,7 @@ def dtype_of_values(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if promoted == np.float32 else np.float64)
 
 
-def dtype_of_counts(dtype: Any, largest: float) -> np.dtype[Any]:
+def dtype_of_counts(dtype: Any, largest: float) -> np.dtype:
     """The narrowest dtype of the kind of `dtype`, at least as wide, that holds a count.
 
     Examples
@@ -45,11 +45,11 @@ def dtype_of_counts(dtype: Any, largest: float) -> np.dtype[Any]:
     dtype = np.dtype(dtype)
     while _largest_exact(dtype) < largest and dtype.itemsize < 8:
         dtype = np.dtype(f"{dtype.kind}{2 * dtype.itemsize}")
-    wide: np.dtype[Any] = dtype
+    wide: np.dtype = dtype
     return wide
 
 
-def _largest_exact(dtype: np.dtype[Any]) -> float:
+def _largest_exact(dtype: np.dtype) -> float:
     """The whole number up to which a dtype holds all."""
     if dtype.kind in "iu":
         return float(np.iinfo(dtype).max)

@@ -55,7 +55,7 @@ def accumulator(x: Array) -> Any:
 
 def tensor_moments(
     x: Array,
-    codes: NDArray[np.integer[Any]] | None = None,
+    codes: NDArray[np.integer] | None = None,
     n_batches: int = 1,
     columns: NDArray[np.float64] | Array | None = None,
     weights: NDArray[np.float64] | Array | None = None,
@@ -130,7 +130,7 @@ def _stack(parts: list[Moments]) -> Moments:
 
 
 def _blocks(
-    codes: NDArray[np.integer[Any]], n_batches: int, width: int
+    codes: NDArray[np.integer], n_batches: int, width: int
 ) -> Iterator[tuple[int, NDArray[np.int64] | None]]:
     """Yield the batch and the rows of each block; None stands for all rows."""
     size = max(1, BLOCK // width)

@@ -81,7 +81,7 @@ def log_shifted(
     raise unknown_kind(x)
 
 
-def _float_of(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _float_of(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 

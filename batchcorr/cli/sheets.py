@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.cli.console import note
 from batchcorr.cli.tables import COMMA, THOUSANDS, read_texts
@@ -116,7 +116,7 @@ def _named_by(path: Path, frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.set_axis(frame[column].tolist(), axis=0)
 
 
-def _as_labels(column: pd.Series[Any], *, comma: bool) -> pd.Series[Any]:
+def _as_labels(column: pd.Series, *, comma: bool) -> pd.Series:
     """A column of texts as whole numbers or decimals, if all of it is.
 
     Numbers that begin with a 0, such as 007, are names and stay texts. With `comma` a

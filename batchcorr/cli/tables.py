@@ -176,7 +176,7 @@ def _frame(path: Path, start: Start, **kinds: Any) -> pd.DataFrame:
             raise
 
 
-def _empty_rows(frame: pd.DataFrame, names: pd.Series[Any]) -> Any:
+def _empty_rows(frame: pd.DataFrame, names: pd.Series) -> Any:
     """Which rows hold nothing, as at the end of spreadsheets and series matrices."""
     unnamed = (names.str.strip().isin(["", TABLE_ENDS])).to_numpy()
     for place in np.flatnonzero(unnamed):
@@ -222,7 +222,7 @@ def _named(
     return Table(rows, columns, cells, style)
 
 
-def _is_empty(column: pd.Series[Any]) -> bool:
+def _is_empty(column: pd.Series) -> bool:
     return bool((column.isna() | column.isin(["", " "])).all())
 
 

@@ -214,7 +214,7 @@ class CovariateEncoding:
             design = np.empty((n_rows, 0))
         return self._kept(design)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values that `from_json` reads.
 
         Examples

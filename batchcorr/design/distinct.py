@@ -188,7 +188,7 @@ def one_each(found: list[Level], name: str) -> list[Level]:
     return kept
 
 
-def named(index: pd.Index[Any], rows: npt.NDArray[Any]) -> str:
+def named(index: pd.Index, rows: npt.NDArray[Any]) -> str:
     """The first few of some rows: by the names of the samples if they have names."""
     if isinstance(index, pd.RangeIndex) or pd.api.types.is_numeric_dtype(index.dtype):
         return f"row{'s' * (len(rows) > 1)} {some(rows)}"
@@ -244,7 +244,7 @@ def _sorting(levels: list[Level]) -> Any:
     return lambda level: (type(level).__name__, str(level))
 
 
-def _series(labels: Any, name: str) -> pd.Series[Any]:
+def _series(labels: Any, name: str) -> pd.Series:
     """The labels as a Series, their types and names untouched."""
     if isinstance(labels, str | bytes | Mapping) or not np.iterable(labels):
         msg = (
@@ -282,7 +282,7 @@ def _is_mark(value: object, known: Collection[Level]) -> bool:
     return isinstance(text, str) and text.strip() in MISSING and text not in known
 
 
-def _refuse_booleans_among_numbers(series: pd.Series[Any], name: str) -> None:
+def _refuse_booleans_among_numbers(series: pd.Series, name: str) -> None:
     """Refuse a column in which True may be 1, or not: Python holds them equal."""
     if series.dtype != object:
         return

@@ -165,7 +165,7 @@ class FormulaEncoding:
                 )
                 raise DesignError(msg)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values that `from_json` reads."""
         return {
             "formula": self.formula.text,

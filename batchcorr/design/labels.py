@@ -8,7 +8,7 @@ a batch called `1` in one file and `"1"` in the next is the same batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.design.distinct import (
     Level,
@@ -182,7 +182,7 @@ class BatchLabels:
             msg += "Refit with samples of every level, or leave these samples out."
         raise unknown(msg)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values that `from_json` reads.
 
         Examples

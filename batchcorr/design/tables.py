@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from batchcorr.errors import (
 __all__ = ["Table", "is_array", "read_array", "read_table", "require"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Table: TypeAlias = Mapping[str, "pd.Series[Any]"]
+Table: TypeAlias = Mapping[str, "pd.Series"]
 
 
 def is_array(covariates: object, role: str) -> bool:

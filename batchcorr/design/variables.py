@@ -48,7 +48,7 @@ class Variable:
     @classmethod
     def fit(
         cls,
-        values: pd.Series[Any],
+        values: pd.Series,
         column: str,
         *,
         role: str = "covariate",
@@ -70,7 +70,7 @@ class Variable:
     @classmethod
     def fit_transform(
         cls,
-        values: pd.Series[Any],
+        values: pd.Series,
         column: str,
         *,
         role: str = "covariate",
@@ -118,9 +118,7 @@ class Variable:
             _check_labels(values, labels, codes)
         return cls(column, labels), codes
 
-    def encode(
-        self, values: pd.Series[Any], role: str = "covariate"
-    ) -> npt.NDArray[Any]:
+    def encode(self, values: pd.Series, role: str = "covariate") -> npt.NDArray[Any]:
         """Return the values as float64, or the codes of the labels as int32.
 
         Parameters
@@ -147,7 +145,7 @@ class Variable:
             raise DesignError(msg)
         return _numbers(values, name)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values that `from_json` reads."""
         labels = None if self.labels is None else self.labels.to_json()
         return {"column": self.column, "labels": labels}
@@ -169,7 +167,7 @@ class Variable:
         return cls(saved["column"], known)
 
 
-def refuse_non_finite(numbers: Floats, name: str, index: pd.Index[Any]) -> None:
+def refuse_non_finite(numbers: Floats, name: str, index: pd.Index) -> None:
     """Refuse missing and infinite numbers, by the names of the samples in the index."""
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
@@ -181,7 +179,7 @@ def refuse_non_finite(numbers: Floats, name: str, index: pd.Index[Any]) -> None:
         raise DesignError(msg)
 
 
-def _holds_labels(values: pd.Series[Any], name: str) -> bool:
+def _holds_labels(values: pd.Series, name: str) -> bool:
     """Return whether a column holds labels, False if numbers; refuse the rest."""
     dtype, types = values.dtype, pd.api.types
     if isinstance(dtype, pd.CategoricalDtype) or types.is_bool_dtype(dtype):
@@ -202,7 +200,7 @@ def _holds_labels(values: pd.Series[Any], name: str) -> bool:
     raise InputError(msg)
 
 
-def _numbers(values: pd.Series[Any], name: str) -> Floats:
+def _numbers(values: pd.Series, name: str) -> Floats:
     """A column of numbers as float64, none of them missing or infinite."""
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     refuse_non_finite(numbers, name, values.index)
@@ -210,7 +208,7 @@ def _numbers(values: pd.Series[Any], name: str) -> Floats:
 
 
 def _check_labels(
-    values: pd.Series[Any], labels: BatchLabels, codes: npt.NDArray[np.int32]
+    values: pd.Series, labels: BatchLabels, codes: npt.NDArray[np.int32]
 ) -> None:
     """Refuse text with about as many levels as samples; warn of numbers as text."""
     n_rows, n_levels = len(values), len(labels.levels)

@@ -56,7 +56,7 @@ class Corrector(TransformerMixin, Saved):
         """Correct samples; see `apply`."""
 
     @abstractmethod
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         """Sum the fit up; see `summary`."""
 
     @property
@@ -131,7 +131,7 @@ class Corrector(TransformerMixin, Saved):
         self._require_fitted()
         return self._apply(x, labels, out, dense=dense)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Sum the fit up, for the record of a correction.
 
         Returns

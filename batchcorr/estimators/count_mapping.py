@@ -98,7 +98,7 @@ def map_counts(
 
 
 def _with_columns(
-    x: Any, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype[Any]
+    x: Any, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype
 ) -> Any:
     """A CSC matrix with some of its columns made anew."""
     from scipy.sparse import hstack

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -21,7 +19,7 @@ def factor_count(batch: object) -> int:
     return shape[1] if len(shape) == 2 else 1
 
 
-def crossed(batch: object) -> pd.Series[Any]:
+def crossed(batch: object) -> pd.Series:
     """A label for each combination of factors, missing where one of them is.
 
     Examples

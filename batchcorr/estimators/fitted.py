@@ -176,7 +176,7 @@ class FittedState(Corrector, LocationScaleSteps):
             return x.toarray() if sparse else x
         return apply(x, design, correction, out=out)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         fitted = self._ready()
         arrays = {f"aim.{f.name}": getattr(fitted.aim, f.name) for f in fields(Aim)}
         arrays |= {
@@ -218,7 +218,7 @@ class FittedState(Corrector, LocationScaleSteps):
         self._fitted = Fitted(metadata, aim, correction, details)
         self._metadata, self.moments_ = metadata, None
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         fitted = self._ready()
         left = self.feature_names_out_[~fitted.aim.adjustable]
         return summary_of(fitted.metadata, left)

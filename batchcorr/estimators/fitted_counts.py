@@ -91,9 +91,9 @@ class FittedCounts(Corrector):
         )
         warn(msg, CappedWarning)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         assert self._metadata is not None
-        plain = {
+        plain: dict[str, object] = {
             "metadata": self._metadata.to_json(),
             "reference_code": self.model_.reference,
         }
@@ -126,7 +126,7 @@ class FittedCounts(Corrector):
         self.model_ = CountModel(**take(arrays, expected), reference=reference)
         self._metadata = metadata
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         assert self._metadata is not None
         left = self.feature_names_out_[~self.model_.adjusted]
         reference = self.model_.reference

@@ -57,7 +57,7 @@ class FittedSurrogates(Corrector):
     def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
         return self.transform(x)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         assert self._frozen is not None
         arrays = {"columns": self.columns_, "weights": self.weights_} | self._frozen
         if self.p_values_ is not None:
@@ -90,7 +90,7 @@ class FittedSurrogates(Corrector):
         self._frozen = {name: found[name] for name in frozen}
         self._terms = (tuple(map(str, terms[0])), tuple(map(str, terms[1])))
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         p_values, shuffles = self.p_values_, self.get_params()["permutations"]
         return {
             "variables": int(self.columns_.shape[1]),

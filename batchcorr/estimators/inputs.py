@@ -185,7 +185,7 @@ def _index(given: object) -> Any:
     return index if hasattr(index, "equals") else None
 
 
-def _is_numbered(index: pd.Index[Any]) -> bool:
+def _is_numbered(index: pd.Index) -> bool:
     """Whether rows have no names but their places."""
     return index.equals(pd.RangeIndex(len(index)))
 
@@ -270,6 +270,6 @@ def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn
     raise InputError(msg)
 
 
-def default_names(n_features: int) -> np.ndarray[Any, Any]:
+def default_names(n_features: int) -> NDArray[np.generic]:
     """Return x0, x1, …: scikit-learn's names for features without names."""
     return np.asarray([f"x{k}" for k in range(n_features)], dtype=object)

@@ -161,7 +161,7 @@ class LibrarySizes(Corrector):
     def _divisors(self, found: Any) -> Any:
         return np.where(found > 0, found / self.target_sum_, 1.0)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         plain = asdict(self.reference_)
         arrays = {"profile": plain.pop("profile")}
         return {
@@ -196,7 +196,7 @@ class LibrarySizes(Corrector):
             self.mean_library_ = number(plain, "mean_library", above=0)
         self.size_factors_ = None
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         return {
             "target_sum": self.target_sum_,
             "mean_library": self.mean_library_,

@@ -231,7 +231,7 @@ class Metadata:
             for variable in variables
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values that `from_json` reads."""
         return {
             "batch": self.batch and self.batch.to_json(),

@@ -49,7 +49,7 @@ class Saved(Features, BaseEstimator):
     normalized_by_: tuple[Self, ...] = ()
 
     @abstractmethod
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         """The frozen state: values that JSON can hold, and arrays by name."""
 
     @abstractmethod
@@ -67,14 +67,13 @@ class Saved(Features, BaseEstimator):
             The file, by custom ``*.npz``; written beside and renamed when complete.
         """
         header, arrays = self._packed()
-        header["normalized_by"] = []
-        for k, step in enumerate(self.normalized_by_):
-            more, own = step._packed()
-            header["normalized_by"].append(more)
-            arrays |= {f"{prefix(k)}{name}": array for name, array in own.items()}
+        steps = [step._packed() for step in self.normalized_by_]
+        header["normalized_by"] = [own for own, _ in steps]
+        for k, (_, more) in enumerate(steps):
+            arrays |= {f"{prefix(k)}{name}": array for name, array in more.items()}
         npz.write(path, header, arrays)
 
-    def _packed(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _packed(self) -> tuple[dict[str, object], dict[str, NDArray[np.generic]]]:
         """Header and arrays, without those of normalizations."""
         self._require_fitted()
         plain, arrays = self._state()

@@ -97,7 +97,7 @@ def _equal_totals(rows: Any, *, sparse: bool) -> bool:
     return _same(totals[known]) and not _same(largest[known])
 
 
-def _same(values: NDArray[np.floating[Any]]) -> bool:
+def _same(values: NDArray[np.floating]) -> bool:
     return bool(np.ptp(values) <= SAME * values.max())
 
 

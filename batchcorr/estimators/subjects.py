@@ -22,6 +22,8 @@ from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.subject_fit import SubjectFit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchcorr.design.design import Design
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.linear_model import LinearFit
@@ -126,7 +128,7 @@ def _with_intercepts(
     metadata: Metadata,
     *,
     added: str,
-    codes: np.ndarray[Any, Any],
+    codes: NDArray[np.int32],
     design: Design,
 ) -> Fitted:
     """The correction with predicted intercepts as coefficients, measured from the first."""

@@ -168,7 +168,7 @@ class ComBat(LocationScaleMethod):
             )
             raise InputError(msg)
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         summary, far = super()._summary(), self.details_.get("far")
         if far is not None:
             summary["features_partly_corrected"] = int(far.any(axis=0).sum())

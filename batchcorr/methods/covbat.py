@@ -255,10 +255,10 @@ class CovBat(ComBat):
         assert self.low_rank_ is not None
         return self.low_rank_
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         plain, arrays = super()._state()
         own = self._fitted_low_rank().to_arrays()
-        return plain, arrays | {f"low_rank.{name}": own[name] for name in own}
+        return plain, {**arrays, **{f"low_rank.{name}": own[name] for name in own}}
 
     def _set_state(
         self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
@@ -279,6 +279,6 @@ class CovBat(ComBat):
             **{name.removeprefix(prefix): value for name, value in found.items()}
         )
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         count = self._fitted_low_rank().rotation.shape[1]
         return super()._summary() | {"components": int(count)}

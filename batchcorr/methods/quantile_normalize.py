@@ -207,7 +207,7 @@ class QuantileNormalize(Corrector):
         weights: NDArray[np.float64] = (shares / np.bincount(codes))[codes]
         return weights
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         return {}, {"target": self.target_}
 
     def _set_state(
@@ -219,7 +219,7 @@ class QuantileNormalize(Corrector):
             raise InputError(msg)
         self.target_ = target
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         middle = self.target_[len(self.target_) // 2]
         return {"target_median": float(middle)}
 

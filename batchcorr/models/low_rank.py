@@ -47,7 +47,7 @@ class LowRank:
         known = columns @ (coefficients @ reading) + self.centre @ reading
         return x @ reading - known
 
-    def moved(self, scores: object, codes: NDArray[np.integer[Any]]) -> Any:
+    def moved(self, scores: object, codes: NDArray[np.integer]) -> Any:
         """What to add to values of samples of batches `codes`: (n, G)."""
         by_sample = scores * (self.scale[codes] - 1) + self.shift[codes]
         return by_sample @ (self.rotation * self.deviation[:, None]).T

@@ -92,9 +92,7 @@ def design(
     return ax
 
 
-def _labels(
-    values: pd.Series[Any], what: str
-) -> tuple[NDArray[np.integer[Any]], list[str]]:
+def _labels(values: pd.Series, what: str) -> tuple[NDArray[np.integer], list[str]]:
     """The label of each sample, as text; of numbers the part they lie in."""
     groups = Groups.of(values)
     if groups is None:

@@ -192,7 +192,7 @@ def _draw_groups(
 
 
 def _draw_numbers(
-    ax: Axes, points: NDArray[np.float64], values: pd.Series[Any], size: float
+    ax: Axes, points: NDArray[np.float64], values: pd.Series, size: float
 ) -> None:
     """Draw samples by a number; grey, and first, where it is missing."""
     number = values.to_numpy(dtype=np.float64, na_value=np.nan)

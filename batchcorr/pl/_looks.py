@@ -8,7 +8,7 @@ one hue then differ in both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -95,10 +95,10 @@ class Groups:
     """
 
     names: list[str]
-    codes: NDArray[np.integer[Any]]
+    codes: NDArray[np.integer]
 
     @classmethod
-    def of(cls, values: pd.Series[Any]) -> Groups | None:
+    def of(cls, values: pd.Series) -> Groups | None:
         """The groups in a column; None if it holds numbers."""
         kinds = pd.api.types
         if kinds.is_complex_dtype(values.dtype):

@@ -33,8 +33,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class _Shown(NamedTuple):
     """The samples that are drawn, by batch, and where batches begin."""
 
-    rows: NDArray[np.integer[Any]]
-    codes: NDArray[np.integer[Any]]
+    rows: NDArray[np.integer]
+    codes: NDArray[np.integer]
 
 
 def relative_log_expression(
@@ -147,7 +147,7 @@ def _shown(groups: Groups, most: int, random_state: int) -> _Shown:
     return _Shown(rows, groups.codes[rows])
 
 
-def _quantiles(x: Any, rows: NDArray[np.integer[Any]]) -> Floats:
+def _quantiles(x: Any, rows: NDArray[np.integer]) -> Floats:
     """Quantiles of each sample's deviations: (5, n)."""
     part = as_matrix(x)[rows]
     part = part.compute() if hasattr(part, "compute") else part

@@ -195,7 +195,7 @@ class Schema:
         text = json.dumps(self.to_json(), ensure_ascii=False)
         return sha256(text.encode()).hexdigest()[:16]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The schema as plain values, which `from_json` reads.
 
         Returns
