@@ -169,7 +169,7 @@ def begin(adata: object, place: Place) -> Step:
     return Step(adata, x, place, earlier, key, is_sparse(x))
 
 
-def _embedding(adata: AnnData, obsm: str, layer: str | None) -> Any:
+def _embedding(adata: AnnData, obsm: str, layer: str | None) -> Matrix:
     """A matrix of `obsm`, whose columns are features."""
     if layer is not None:
         msg = "Give layer= or obsm=, not both: one matrix is corrected."

@@ -31,7 +31,7 @@ class Components(NamedTuple):
     shares: NDArray[np.float64]
 
 
-def most_variable(x: Any) -> NDArray[np.intp]:
+def most_variable(x: object) -> NDArray[np.intp]:
     """The features that vary most and have no missing values, in their order."""
     matrix = _whole(x)
     sums = matrix.moments
@@ -41,7 +41,7 @@ def most_variable(x: Any) -> NDArray[np.intp]:
     return np.sort(usable[order[:MOST_FEATURES]])
 
 
-def principal_components(x: Any, features: NDArray[np.intp]) -> Components | None:
+def principal_components(x: object, features: NDArray[np.intp]) -> Components | None:
     """Two components of some features; None where there are not two to take."""
     matrix = _whole(x)
     if len(features) < matrix.shape[1]:

@@ -163,6 +163,6 @@ def _of_step(step: dict[str, Any], cite: Citations) -> str:
     return f"{text}."
 
 
-def _named(batch: Any) -> str:
+def _named(batch: object) -> str:
     names = batch if isinstance(batch, list) else [batch or "batch"]
     return " and ".join(str(name) for name in names)

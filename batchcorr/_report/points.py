@@ -128,7 +128,7 @@ def _panels(adata: AnnData, found: Compared) -> tuple[list[Panel], int]:
     return panels, 0 if features is None else len(features)
 
 
-def _embedding(values: Any) -> NDArray[np.float64]:
+def _embedding(values: object) -> NDArray[np.float64]:
     """The first two columns of an embedding; of one column its second is 0."""
     table = values.toarray() if hasattr(values, "toarray") else values
     scores = np.asarray(table, dtype=np.float64)[:, :2]

@@ -32,8 +32,8 @@ def report(
     path: str | os.PathLike[str],
     batch_key: str | None = None,
     *,
-    covariates: Any = None,
-    test: Any = None,
+    covariates: object = None,
+    test: object = None,
     labels: str | None = None,
     layer: str | None = None,
     corrected: str | None = None,
@@ -156,7 +156,7 @@ def _with_level(adata: AnnData, counts: dict[str, int]) -> AnnData:
 
 
 def _columns(
-    adata: AnnData, record: dict[str, Any], batch: Any, covariates: Any
+    adata: AnnData, record: dict[str, Any], batch: object, covariates: object
 ) -> tuple[str, list[str], Any]:
     """Batch, what was removed with it, and covariates: as given, else as recorded."""
     recorded: Any = record.get("batch")

@@ -45,7 +45,7 @@ def step_of(record: dict[str, Any]) -> Step:
     return Step(method_name(record), str(record.get("source", "")), details, warned)
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return some(value, 12) if isinstance(value, list) else str(value)

@@ -163,22 +163,22 @@ class CorrectedMatrix:
         dtype: np.dtype = np.dtype(self.x.dtype)
         return dtype
 
-    def __getitem__(self, key: object) -> Any:
+    def __getitem__(self, key: object) -> Matrix:
         """Make a part: rows, or rows and features; always two-dimensional."""
         rows, features = key if isinstance(key, tuple) else (key, slice(None))
         rows, features = _listed(rows, self.shape[0]), _listed(features, self.shape[1])
         part = _part(self.x, rows, features)
         return apply(part, self.design.take(rows), self.correction.select(features))
 
-    def __matmul__(self, right: object) -> Any:
+    def __matmul__(self, right: object) -> Matrix:
         """Return C V for a vector or a matrix V."""
         return _columns(times, self, right)
 
-    def __rmatmul__(self, left: object) -> Any:
+    def __rmatmul__(self, left: object) -> Matrix:
         """Return U C for a vector or a matrix U, such as the sums of groups of rows."""
         return _columns(transposed_times, self, _dense(left).T).T
 
-    def gram_times(self, right: NDArray[np.generic]) -> Any:
+    def gram_times(self, right: NDArray[np.generic]) -> Matrix:
         """Return Cᵀ C V, reading the matrix once.
 
         Vectors and matrix in float32 are multiplied in float32, in less time; the sums
@@ -245,7 +245,7 @@ class CorrectedMatrix:
 
 def _columns(
     product: Any, matrix: CorrectedMatrix, right: Any, dtype: Any = np.float64
-) -> Any:
+) -> Matrix:
     """Multiply a vector as a matrix of one column."""
     right = _dense(right)
     length = matrix.shape[0] if product is transposed_times else matrix.shape[1]
@@ -273,7 +273,7 @@ def _dense(factor: object) -> NDArray[Any]:
     return np.asarray(factor.toarray() if hasattr(factor, "toarray") else factor)
 
 
-def _part(x: Matrix, rows: object, features: object) -> Any:
+def _part(x: Matrix, rows: object, features: object) -> Matrix:
     """Return rows and features of a matrix, with no copy of all of it."""
     if isinstance(rows, slice):
         return x if isinstance(features, slice) else x[:, features]

@@ -45,7 +45,7 @@ def count_rows(x: Matrix) -> Any:
 
 
 @operation
-def effective_library_sizes(x: Matrix, reference: Reference) -> Any:
+def effective_library_sizes(x: Matrix, reference: Reference) -> Matrix:
     """Return the effective library sizes of samples, (n,), each measured on its own.
 
     0 for samples without counts; for a Dask array a Dask array, with nothing computed.
@@ -220,7 +220,7 @@ class CountRows:
         return work(self)
 
     @cached_property
-    def _by_row(self) -> Any:
+    def _by_row(self) -> Matrix:
         return self._x if isinstance(self._x, np.ndarray) else self._x.tocsr()
 
     def __getitem__(self, i: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -109,7 +109,7 @@ count_rows.register(da.Array, LazyCountRows)
 
 
 @effective_library_sizes.register(da.Array)
-def _effective_library_sizes(x: Matrix, reference: Reference) -> Any:
+def _effective_library_sizes(x: Matrix, reference: Reference) -> Matrix:
     numbers = da.from_array(np.arange(x.shape[0]), chunks=(x.chunks[0],), name=False)
     return da.blockwise(
         _libraries_block,
@@ -128,7 +128,7 @@ def _effective_library_sizes(x: Matrix, reference: Reference) -> Any:
 @log_scale.register(da.Array)
 def _log_scale(
     x: Matrix, scale: object, *, base: float = math.e, out: Matrix | None = None
-) -> Any:
+) -> Matrix:
     require_no_place(out)
     options = {"base": base}
     meta = _log_scale_block(x._meta[:0, :0], np.zeros(0), **options)
@@ -143,7 +143,7 @@ def _log_shifted(
     *,
     base: float = 2.0,
     out: Matrix | None = None,
-) -> Any:
+) -> Matrix:
     require_no_place(out)
     options = {"base": base}
     meta = np.empty((0, 0), np.float64 if x.dtype == np.float64 else np.float32)
@@ -156,7 +156,7 @@ def _by_row(
     beside: list[Any],
     meta: Any,
     options: dict[str, Any],
-) -> Any:
+) -> Matrix:
     """Return an array whose blocks are made from those of `x` and a number a row."""
     given: list[Any] = []
     for numbers in beside:
@@ -180,7 +180,7 @@ def _sample(blocks: list[Any], i: int) -> Any:
     return CountRows(x)[0]
 
 
-def _beside(blocks: list[Any]) -> Any:
+def _beside(blocks: list[Any]) -> Matrix:
     """Set the pieces of samples beside each other, as one matrix in canonical format."""
     if len(blocks) == 1:
         return canonical(blocks[0])
@@ -204,17 +204,17 @@ def _nothing(_: object) -> None:
 
 def _libraries_block(
     blocks: list[Any], numbers: NDArray[np.intp], *, reference: Reference
-) -> Any:
+) -> Matrix:
     if not len(numbers):
         return np.zeros(0)
     return effective_library_sizes(_beside(blocks), reference, int(numbers[0]))
 
 
-def _log_scale_block(x: Matrix, scale: NDArray[np.float64], *, base: float) -> Any:
+def _log_scale_block(x: Matrix, scale: NDArray[np.float64], *, base: float) -> Matrix:
     return log_scale(canonical(x), scale, base=base)
 
 
 def _log_shifted_block(
     x: Matrix, shift: NDArray[np.float64], scale: NDArray[np.float64], *, base: float
-) -> Any:
+) -> Matrix:
     return log_shifted(canonical(x), shift, scale, base=base)

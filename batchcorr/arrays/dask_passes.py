@@ -123,7 +123,7 @@ def replace_features(x: Matrix, positions: NDArray[np.intp], other: Any) -> Matr
     return da.concatenate([other, unchanged], axis=1)[:, order]
 
 
-def _empty(x: Matrix, dtype: object) -> Any:
+def _empty(x: Matrix, dtype: object) -> Matrix:
     """Return what the blocks of a corrected Dask array are: dense, NumPy's or CuPy's."""
     if packages_of(type(x._meta)) & {"cupy", "cupyx"}:
         import cupy

@@ -117,7 +117,7 @@ def differing(
     return found
 
 
-def on_host(x: Matrix) -> Any:
+def on_host(x: Matrix) -> Matrix:
     """A matrix on a device as one of NumPy's or SciPy's; others as they are."""
     if packages_of(type(x)) & {"cupy", "cupyx"}:
         return x.get()
@@ -145,7 +145,7 @@ def _common(
     return common
 
 
-def read_rows(x: Matrix, rows: NDArray[np.intp], features: object = None) -> Any:
+def read_rows(x: Matrix, rows: NDArray[np.intp], features: object = None) -> Matrix:
     """Some rows of a matrix of any kind, and some features of them: NumPy's or SciPy's."""
     block = x[rows] if features is None else x[rows][:, features]
     return on_host(block.compute() if hasattr(block, "compute") else block)

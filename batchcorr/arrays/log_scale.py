@@ -98,7 +98,7 @@ def _dense_log_scale(
     *,
     base: float = math.e,
     out: Matrix | None = None,
-) -> Any:
+) -> Matrix:
     if out is None:
         out = np.empty(x.shape, dtype=_float_of(x.dtype))
     factors = scale.astype(out.dtype)[:, None]
@@ -118,7 +118,7 @@ def _sparse_log_scale(
     *,
     base: float = math.e,
     out: Matrix | None = None,
-) -> Any:
+) -> Matrix:
     data = np.empty(x.nnz, dtype=_float_of(x.dtype)) if out is None else out.data
     factors = scale.astype(data.dtype)
     by_row, lengths = x.format == "csr", np.diff(x.indptr)
@@ -137,7 +137,7 @@ def _sparse_log_scale(
     return _like(x, data) if out is None else out
 
 
-def _like(x: Matrix, data: NDArray[np.generic]) -> Any:
+def _like(x: Matrix, data: NDArray[np.generic]) -> Matrix:
     """Return a matrix with other values at the same places, sharing no memory."""
     kinds = KINDS[x.format]
     places = x.indices[: len(data)].copy(), x.indptr.copy()
@@ -153,7 +153,7 @@ def _log_shifted(
     *,
     base: float = 2.0,
     out: Matrix | None = None,
-) -> Any:
+) -> Matrix:
     x = x if isinstance(x, np.ndarray) else x.tocsr()
     if out is None:
         out = np.empty(x.shape, dtype=_float_of(x.dtype))

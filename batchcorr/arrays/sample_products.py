@@ -6,7 +6,7 @@ not made dense as a whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def scores(x: Matrix, loadings: Floats) -> Floats:
     return in_memory(_wide(x) @ loadings)
 
 
-def _wide(x: Matrix) -> Any:
+def _wide(x: Matrix) -> Matrix:
     """A matrix in float64, so that sums are; the blocks of a Dask array dense, one by one."""
     if hasattr(x, "dask"):
         return x.map_blocks(in_memory, dtype=np.float64, meta=np.empty((0, 0)))

@@ -206,7 +206,7 @@ def _names(batches: int | Sequence[str]) -> list[str]:
     return names
 
 
-def _for_each(value: Any, name: str, levels: list[str]) -> NDArray[np.float64]:
+def _for_each(value: object, name: str, levels: list[str]) -> NDArray[np.float64]:
     """Return one number for each batch."""
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or numbers.shape not in {(), (len(levels),)}:

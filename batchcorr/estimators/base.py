@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.inputs import Samples
     from batchcorr.estimators.metadata import Labels
     from batchcorr.estimators.record import MethodRecord
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["Corrector"]
 
@@ -52,7 +53,7 @@ class Corrector(TransformerMixin, Saved):
     @abstractmethod
     def _apply(
         self, x: object, labels: Labels, out: object, *, dense: bool | None
-    ) -> Any:
+    ) -> Matrix:
         """Correct samples; see `apply`."""
 
     @abstractmethod
@@ -110,7 +111,7 @@ class Corrector(TransformerMixin, Saved):
         *,
         out: object = None,
         dense: bool | None = None,
-    ) -> Any:
+    ) -> Matrix:
         """Correct samples whose labels were read: `transform` for faces.
 
         Parameters

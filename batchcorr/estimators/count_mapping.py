@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchcorr.arrays.feature_counts import FeatureCounts
     from batchcorr.design.design import Design
     from batchcorr.estimators.count_model import CountModel
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["BOUND", "map_counts"]
 
@@ -98,8 +99,8 @@ def map_counts(
 
 
 def _with_columns(
-    x: Any, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype
-) -> Any:
+    x: Matrix, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype
+) -> Matrix:
     """A CSC matrix with some of its columns made anew."""
     from scipy.sparse import hstack
 
@@ -110,7 +111,7 @@ def _with_columns(
 
 
 def _stored(
-    x: Any, features: NDArray[np.intp]
+    x: Matrix, features: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Of the values stored for some columns: whose each is, 0 …, and its place in data."""
     lengths = np.diff(x.indptr)[features]

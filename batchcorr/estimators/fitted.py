@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["FittedState"]
 
@@ -144,10 +145,10 @@ class FittedState(Corrector, LocationScaleSteps):
 
     def _apply(
         self, x: object, labels: Labels, out: object, *, dense: bool | None
-    ) -> Any:
+    ) -> Matrix:
         return self._map(self.correction_, x, labels, out, dense=dense)
 
-    def _invert(self, x: object, labels: Labels) -> Any:
+    def _invert(self, x: object, labels: Labels) -> Matrix:
         return self._map(self.correction_.inverse(), x, labels)
 
     def _map(
@@ -158,7 +159,7 @@ class FittedState(Corrector, LocationScaleSteps):
         out: object = None,
         *,
         dense: bool | None = None,
-    ) -> Any:
+    ) -> Matrix:
         samples = self._samples(X, labels.batch, labels.covariates)
         x = matrix.as_matrix(samples.features)
         self._check_features(samples, x.shape[1])

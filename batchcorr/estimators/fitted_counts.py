@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["FittedCounts"]
 
 
@@ -50,7 +52,9 @@ class FittedCounts(Corrector):
         """Whether covariates must be given to correct samples."""
         return self._metadata is not None and self._metadata.kept > 0
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: object, labels: Labels, out: object, *, dense: bool | None
+    ) -> Matrix:
         assert self._metadata is not None
         samples = self._samples(x, labels.batch, labels.covariates)
         counts = as_counts(samples.features)
@@ -100,7 +104,7 @@ class FittedCounts(Corrector):
         return plain, self.model_.to_arrays()
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         metadata = Metadata.from_json(plain["metadata"])
         b, g = metadata.n_batches, self.n_features_

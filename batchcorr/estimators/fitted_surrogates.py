@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["FittedSurrogates"]
 
@@ -38,7 +39,7 @@ class FittedSurrogates(Corrector):
         n, k = self.columns_.shape
         return f"{shown}: {k} columns of {n} samples, from {self.n_features_} features"
 
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
         """Return the names of the columns.
 
         Parameters
@@ -54,7 +55,9 @@ class FittedSurrogates(Corrector):
         k = self.columns_.shape[1]
         return np.asarray([f"sv{j + 1}" for j in range(k)], dtype=object)
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: object, labels: Labels, out: object, *, dense: bool | None
+    ) -> Matrix:
         return self.transform(x)
 
     def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
@@ -65,7 +68,7 @@ class FittedSurrogates(Corrector):
         return {"terms": [list(each) for each in self._terms]}, arrays
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         g = self.n_features_
         terms = plain["terms"]

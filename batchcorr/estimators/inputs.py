@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = [
     "SampleNames",
     "Samples",
@@ -40,8 +42,8 @@ class Samples(NamedTuple):
         Of each sample; None where they were not given.
     """
 
-    given: Any
-    features: Any
+    given: Matrix
+    features: Matrix
     names: tuple[str, ...] | None
     batch: Any = None
     covariates: Any = None
@@ -109,7 +111,7 @@ def read_samples(
 
 
 def _take_columns(
-    x: Any,
+    x: Matrix,
     batch: Any,
     covariates: Any,
     batch_column: str | None,

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["LibrarySizes"]
 
 LEAVE_OUT = (
@@ -158,7 +160,7 @@ class LibrarySizes(Corrector):
             warn_of_empty(found, LEAVE_OUT)
         return x, found
 
-    def _divisors(self, found: Any) -> Any:
+    def _divisors(self, found: Any) -> Matrix:
         return np.where(found > 0, found / self.target_sum_, 1.0)
 
     def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:

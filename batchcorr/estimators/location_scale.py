@@ -5,7 +5,7 @@ What lies between the passes is in `estimate`, what is special to a method in it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
+from typing import TYPE_CHECKING, ClassVar, Self, TypeGuard
 
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
@@ -19,6 +19,7 @@ from batchcorr.estimators.weights import checked_weights
 
 if TYPE_CHECKING:
     from batchcorr.estimators.base import Corrector
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["LocationScaleMethod", "fits_moments"]
 
@@ -89,7 +90,7 @@ class LocationScaleMethod(Incremental):
         self.fit_labels(X, labels, weights)
         return self
 
-    def _fit_labels(self, X: object, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         samples, x, labels = self._read(X, labels)
         if labels.batch is None and labels.nuisance is None:
             raise inputs.no_batch(type(self).__name__)
@@ -119,7 +120,7 @@ class LocationScaleMethod(Incremental):
         covariates: object = None,
         nuisance: object = None,
         subject: object = None,
-    ) -> Any:
+    ) -> Matrix:
         """Correct samples of known batches, each on its own: row by row.
 
         Parameters
@@ -154,7 +155,7 @@ class LocationScaleMethod(Incremental):
         nuisance: object = None,
         weights: object = None,
         subject: object = None,
-    ) -> Any:
+    ) -> Matrix:
         """Learn the correction and correct the same samples.
 
         Parameters
@@ -177,7 +178,7 @@ class LocationScaleMethod(Incremental):
         batch: object = None,
         covariates: object = None,
         nuisance: object = None,
-    ) -> Any:
+    ) -> Matrix:
         """Put the batch effects back: the inverse of `transform`.
 
         Parameters

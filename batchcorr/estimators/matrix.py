@@ -7,13 +7,16 @@ Numbers become float32 or float64 as `arrays.dtypes` has it; sparse matrices sta
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from batchcorr.arrays.dtypes import dtype_of_values
 from batchcorr.errors import InputError
 from batchcorr.models.namespace import is_cupy, is_foreign, namespace, packages_of
+
+if TYPE_CHECKING:
+    from batchcorr.models.namespace import Matrix
 
 __all__ = [
     "as_array",
@@ -43,7 +46,7 @@ def is_writable(x: object) -> bool:
     return is_cupy(x) or (isinstance(x, np.ndarray) and x.flags.writeable)
 
 
-def as_matrix(x: Any) -> Any:
+def as_matrix(x: Matrix) -> Matrix:
     """Return a float matrix of a known kind: `x` itself where it is one already.
 
     Raises
@@ -92,7 +95,7 @@ def as_matrix(x: Any) -> Any:
     raise InputError(msg)
 
 
-def matrix_to_fit(x: Any) -> Any:
+def matrix_to_fit(x: Matrix) -> Matrix:
     """The float matrix of a known kind, refused if there is nothing in it: `as_matrix`."""
     x = as_matrix(x)
     if 0 in x.shape:
@@ -104,7 +107,7 @@ def matrix_to_fit(x: Any) -> Any:
     return x
 
 
-def _as_floats(x: Any) -> Any:
+def _as_floats(x: Matrix) -> Matrix:
     """Return an array of a library other than NumPy in a dtype that is known."""
     xp = namespace(x)
     if x.dtype in (xp.float32, xp.float64):
@@ -117,7 +120,7 @@ def _as_floats(x: Any) -> Any:
     raise InputError(msg)
 
 
-def _from_sequence(x: object) -> Any:
+def _from_sequence(x: object) -> Matrix:
     if type(x).__name__ == "AnnData":
         msg = (
             "The estimators take matrices, not an AnnData: use the functions of "
@@ -142,7 +145,7 @@ def _from_sequence(x: object) -> Any:
         raise InputError(msg) from error
 
 
-def as_array(x: object) -> Any:
+def as_array(x: object) -> Matrix:
     """Return what holds a matrix as an array of the library that it is of.
 
     Tables, lists and masked arrays become NumPy arrays: what is masked, or missing in a
@@ -163,7 +166,7 @@ def as_array(x: object) -> Any:
     return x
 
 
-def _from_table(x: Any) -> Any:
+def _from_table(x: Matrix) -> Matrix:
     """Return the values of a DataFrame, whose columns may be of dtypes with pandas' NA."""
     kinds = {getattr(dtype, "kind", "O") for dtype in getattr(x, "dtypes", [])}
     values = x.to_numpy()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.special import gammaln
@@ -81,7 +81,7 @@ class NullRates(NamedTuple):
 
 
 def null_rates(
-    x: Any,
+    x: object,
     problem: Problem,
     contrasts: Floats,
     correct: Correct | None,
@@ -246,7 +246,7 @@ def known_effects(sums: Moments) -> Floats:
 
 
 def _null_moments(
-    x: Any, design: Design, rows: NDArray[np.intp], coefficients: Floats
+    x: object, design: Design, rows: NDArray[np.intp], coefficients: Floats
 ) -> Moments:
     """Moments of the residuals, with the permuted columns."""
     p = design.columns.shape[1]

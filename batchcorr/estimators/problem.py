@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["Problem"]
 
@@ -50,7 +51,7 @@ class Problem:
     @classmethod
     def of(
         cls,
-        x: Any,
+        x: Matrix,
         labels: Labels,
         metadata: Metadata | None = None,
         *,

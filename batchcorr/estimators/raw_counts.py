@@ -6,7 +6,7 @@ fractions (expected counts of a quantifier) are welcome where counts are normali
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from batchcorr.models.namespace import is_foreign, to_numpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["as_counts", "in_memory", "is_dask", "raw_counts", "warn_of_empty"]
 
 
-def as_counts(x: Any) -> Any:
+def as_counts(x: Matrix) -> Matrix:
     """Return a matrix of counts in a dtype and storage that can be given back.
 
     Integers and floats of whole numbers stay as they are; booleans become integers.
@@ -85,7 +87,7 @@ def as_counts(x: Any) -> Any:
     return x
 
 
-def raw_counts(x: Any) -> Any:
+def raw_counts(x: Matrix) -> Matrix:
     """Return counts as a NumPy array, or a SciPy CSR or CSC matrix in canonical format.
 
     A Dask array stays one: its blocks are looked at when they are read.
@@ -115,7 +117,7 @@ def is_dask(x: object) -> bool:
     return hasattr(x, "dask")
 
 
-def in_memory(x: object) -> Any:
+def in_memory(x: object) -> Matrix:
     """Return a matrix that is in memory, and say what to do about any other."""
     if isinstance(x, np.ndarray) or is_sparse(x):
         return x
@@ -128,7 +130,7 @@ def in_memory(x: object) -> Any:
     raise InputError(msg)
 
 
-def _keeps_integers(x: Any) -> bool:
+def _keeps_integers(x: Matrix) -> bool:
     known = type(x) is np.ndarray or is_sparse(x) or is_dask(x)
     return (
         known

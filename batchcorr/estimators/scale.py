@@ -26,6 +26,8 @@ from batchcorr.models.namespace import is_foreign, to_numpy
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["unlogged", "warn_if_unlogged", "warn_of_logs"]
 
 SAMPLED = 200_000
@@ -41,7 +43,7 @@ SAME = 1e-4
 """Relative differences between totals that are those of rounding."""
 
 
-def unlogged(x: Any) -> Literal["counts", "normalized", ""]:
+def unlogged(x: Matrix) -> Literal["counts", "normalized", ""]:
     """What values are that are no logarithms; "" if they may be.
 
     Examples
@@ -77,7 +79,7 @@ def unlogged(x: Any) -> Literal["counts", "normalized", ""]:
     return "normalized" if _equal_totals(rows, sparse=sparse) else ""
 
 
-def _part_of_sparse(x: Any) -> Any:
+def _part_of_sparse(x: Matrix) -> Matrix:
     """Rows from all over the matrix; on a device the first ones, of CSC columns."""
     stored = max(x.nnz, 1)
     if x.format == "csc":

@@ -8,7 +8,7 @@ batch do not confound it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchcorr.design.design import Design
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.linear_model import LinearFit
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["fit_subjects", "with_subject"]
 
@@ -60,7 +61,7 @@ def with_subject(labels: Labels) -> Labels:
 def fit_subjects(
     method: LocationScaleSteps,
     problem: Problem,
-    x: Any,
+    x: Matrix,
     labels: Labels,
     formula: str | None,
 ) -> tuple[Fitted, Design]:
@@ -98,7 +99,7 @@ def fit_subjects(
     refitted: list[SubjectFit] = []
     own = problem.design
 
-    def values(part: slice) -> Any:
+    def values(part: slice) -> Matrix:
         block = in_memory(x[:, part])
         if not np.isfinite(block).all():
             msg = "Values are missing, and subject= takes none: fill them in first."

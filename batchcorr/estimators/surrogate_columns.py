@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.known_model import KnownModel
+    from batchcorr.models.namespace import Matrix
 
     Floats = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ class Question(NamedTuple):
     """
 
     method: str
-    x: Any
+    x: Matrix
     known: KnownModel
     controls: Floats
     sets: Sequence[Sequence[int]]
@@ -176,7 +177,7 @@ def _inverse(loadings: Floats) -> Floats:
 
 
 def of_new_samples(
-    x: Any, columns: Floats, frozen: dict[str, Floats], method: str, *, fast: bool
+    x: object, columns: Floats, frozen: dict[str, Floats], method: str, *, fast: bool
 ) -> Floats:
     """The columns of new samples, (m, k), from what was frozen by `find`."""
     if "loadings" in frozen:

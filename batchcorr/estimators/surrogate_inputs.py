@@ -16,6 +16,8 @@ from batchcorr.estimators.surrogate_checks import IN_MEMORY
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
     Floats = NDArray[np.float64]
 
 __all__ = ["read_controls", "read_replicates", "values_of"]
@@ -24,7 +26,7 @@ FEWEST = 10
 """Features from which on a local false discovery rate can be estimated."""
 
 
-def read_controls(method: str, controls: Any, n_features: int) -> Floats:
+def read_controls(method: str, controls: object, n_features: int) -> Floats:
     """The weight of each feature as a control: (G,)."""
     if controls is None:
         return np.ones(n_features)
@@ -50,7 +52,7 @@ def read_controls(method: str, controls: Any, n_features: int) -> Floats:
     return values
 
 
-def read_replicates(replicates: Any, n: int) -> list[list[int]]:
+def read_replicates(replicates: object, n: int) -> list[list[int]]:
     """Rows of samples of one label, for all labels that two samples or more have."""
     if replicates is None:
         return []
@@ -69,7 +71,7 @@ def read_replicates(replicates: Any, n: int) -> list[list[int]]:
     return sets
 
 
-def values_of(x: Any, method: str, table: Any) -> Any:
+def values_of(x: Matrix, method: str, table: Any) -> Matrix:
     """The matrix as the method reads it; missing values are refused.
 
     Raises
@@ -104,7 +106,7 @@ def values_of(x: Any, method: str, table: Any) -> Any:
     return dense
 
 
-def _require_finite(sums: Floats, table: Any) -> None:
+def _require_finite(sums: Floats, table: object) -> None:
     bad = np.flatnonzero(~np.isfinite(sums))
     if bad.size:
         names = feature_names(table) or default_names(len(sums))

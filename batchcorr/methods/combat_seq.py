@@ -10,7 +10,7 @@ counts stay integers.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.estimators import count_checks, inputs
@@ -22,6 +22,9 @@ from batchcorr.estimators.progress import progress
 from batchcorr.estimators.raw_counts import as_counts
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import reference_code
+
+if TYPE_CHECKING:
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["ComBatSeq"]
 
@@ -130,7 +133,7 @@ class ComBatSeq(FittedCounts):
         shrink_dispersion: bool = False,
         gene_subset: int | None = None,
         random_state: int = 0,
-        reference: Any = None,
+        reference: object = None,
         cross: bool = False,
         formula: str | None = None,
         batch_column: str | None = None,
@@ -148,12 +151,12 @@ class ComBatSeq(FittedCounts):
 
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
     ) -> Self:
         """Fit the regression and freeze the batch effects.
 
@@ -177,7 +180,7 @@ class ComBatSeq(FittedCounts):
         self.fit_labels(X, Labels(batch, covariates, nuisance))
         return self
 
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         count_checks.check_shrinkage(self)
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)
         counts = as_counts(samples.features)
@@ -211,8 +214,13 @@ class ComBatSeq(FittedCounts):
         return labels._replace(design=design)
 
     def transform(
-        self, X: Any, *, batch: Any = None, covariates: Any = None, nuisance: Any = None
-    ) -> Any:
+        self,
+        X: object,
+        *,
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+    ) -> Matrix:
         """Map the counts of known batches, each sample on its own.
 
         Parameters
@@ -230,13 +238,13 @@ class ComBatSeq(FittedCounts):
 
     def fit_transform(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        batch: Any = None,
-        covariates: Any = None,
-        nuisance: Any = None,
-    ) -> Any:
+        batch: object = None,
+        covariates: object = None,
+        nuisance: object = None,
+    ) -> Matrix:
         """Fit, and correct the same samples.
 
         Parameters

@@ -9,7 +9,7 @@ score has one mean and one variance in all batches: an affine map and one of low
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["CovBat"]
 
@@ -154,7 +155,7 @@ class CovBat(ComBat):
             msg = f"n_components must be a whole number, at least 1, not {count!r:.40}."
             raise InputError(msg)
 
-    def _fit_labels(self, X: Any, labels: Labels, weights: Any) -> Labels:
+    def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         self.low_rank_ = None
         read = super()._fit_labels(X, labels, weights)
         corrected = in_memory(super()._map(self.correction_, X, read))
@@ -218,23 +219,25 @@ class CovBat(ComBat):
             raise InputError(msg)
         return self.n_components
 
-    def _labels(self, X: Any, labels: Labels) -> Labels:
+    def _labels(self, X: object, labels: Labels) -> Labels:
         samples = self._samples(X, labels.batch, labels.covariates)
         return labels._replace(batch=samples.batch, covariates=samples.covariates)
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: object, labels: Labels, out: object, *, dense: bool | None
+    ) -> Matrix:
         corrected = super()._map(self.correction_, x, labels, dense=dense)
         return self._with_scores(self._fitted_low_rank(), corrected, x, labels)
 
-    def _invert(self, x: Any, labels: Labels) -> Any:
+    def _invert(self, x: object, labels: Labels) -> Matrix:
         features = self._samples(x, labels.batch, labels.covariates).features
         inverse = self._fitted_low_rank().inverse()
         before = self._with_scores(inverse, as_matrix(features), x, labels)
         return super()._invert(before, self._labels(x, labels))
 
     def _with_scores(
-        self, low_rank: LowRank, corrected: Any, x: Any, labels: Labels
-    ) -> Any:
+        self, low_rank: LowRank, corrected: Matrix, x: Matrix, labels: Labels
+    ) -> Matrix:
         """Corrected values with their scores changed, of the same kind and dtype."""
         beta = self.correction_.coefficients
         design = self.design_of(corrected.shape[0], self._labels(x, labels))
@@ -261,7 +264,7 @@ class CovBat(ComBat):
         return plain, {**arrays, **{f"low_rank.{name}": own[name] for name in own}}
 
     def _set_state(
-        self, plain: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+        self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
     ) -> None:
         super()._set_state(plain, arrays)
         b, g = len(self.batches_), self.n_features_

@@ -26,6 +26,7 @@ from batchcorr.models.counts.size_factors import METHODS
 
 if TYPE_CHECKING:
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["LogNormalize"]
 
@@ -160,7 +161,7 @@ class LogNormalize(LibrarySizes):
         self.fit_counts(X)
         return self
 
-    def transform(self, X: object) -> Any:
+    def transform(self, X: object) -> Matrix:
         """Scale samples and take logarithms, each sample on its own.
 
         Parameters
@@ -175,7 +176,7 @@ class LogNormalize(LibrarySizes):
         x, found = self._measure(X)
         return self.logarithms(x, found, self._place(X, x))
 
-    def fit_transform(self, X: object, y: object = None) -> Any:
+    def fit_transform(self, X: object, y: object = None) -> Matrix:
         """Learn from samples and transform the same samples.
 
         Parameters
@@ -192,7 +193,9 @@ class LogNormalize(LibrarySizes):
         x, found = self.fit_counts(X)
         return self.logarithms(x, found, self._place(X, x))
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: Matrix, labels: Labels, out: Matrix, *, dense: bool | None
+    ) -> Matrix:
         x, found = self._measure(x)
         out = out if out is x and x.dtype in FLOATS else None
         return self.logarithms(x, found, out, dense=dense)
@@ -212,7 +215,7 @@ class LogNormalize(LibrarySizes):
             msg = "base must not be 1, to which there are no logarithms: try 2 or 10."
             raise InputError(msg)
 
-    def _place(self, X: Any, x: Any) -> Any:
+    def _place(self, X: Matrix, x: Matrix) -> Matrix:
         """Return where to write: X itself if it may and can be written to."""
         if self.copy or x is not X or x.dtype not in FLOATS or is_dask(x):
             return None
@@ -223,8 +226,8 @@ class LogNormalize(LibrarySizes):
         return x if fits else None
 
     def logarithms(
-        self, x: Any, sizes: Any, out: Any = None, *, dense: bool | None = None
-    ) -> Any:
+        self, x: Matrix, sizes: Any, out: Matrix = None, *, dense: bool | None = None
+    ) -> Matrix:
         """Take the logarithms of counts that were measured.
 
         Parameters

@@ -8,7 +8,7 @@ all samples alike, from all batches alike, or from one reference batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["QuantileNormalize"]
 
@@ -144,7 +146,7 @@ class QuantileNormalize(Corrector):
         self.target_ = mean_quantiles(x, weights)
         return self
 
-    def transform(self, X: object) -> Any:
+    def transform(self, X: object) -> Matrix:
         """Give samples the distribution learned by `fit`, each on its own.
 
         Parameters
@@ -160,7 +162,7 @@ class QuantileNormalize(Corrector):
 
     def fit_transform(
         self, X: object, y: object = None, *, batch: object = None
-    ) -> Any:
+    ) -> Matrix:
         """Learn the common distribution and give it to the same samples.
 
         Parameters
@@ -174,7 +176,9 @@ class QuantileNormalize(Corrector):
         """
         return self.fit(X, y, batch=batch).transform(X)
 
-    def _apply(self, x: Any, labels: Labels, out: Any, *, dense: bool | None) -> Any:
+    def _apply(
+        self, x: Matrix, labels: Labels, out: Matrix, *, dense: bool | None
+    ) -> Matrix:
         samples = self._samples(x)
         x = in_memory(as_matrix(samples.features))
         self._check_features(samples, x.shape[1])
@@ -224,11 +228,11 @@ class QuantileNormalize(Corrector):
         return {"target_median": float(middle)}
 
 
-def _by_rows(x: Any) -> Any:
+def _by_rows(x: Matrix) -> Matrix:
     return x.tocsr() if is_sparse(x) else x
 
 
-def _check_values(x: Any) -> None:
+def _check_values(x: Matrix) -> None:
     """Refuse infinite values, and samples of which nothing is known."""
     if has_infinite(x):
         msg = (

@@ -8,7 +8,7 @@ RUV in features, or samples, that z is known not to change. Nothing is corrected
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from batchcorr.estimators import (
     surrogate_checks,
@@ -144,13 +144,13 @@ class SurrogateVariables(FittedSurrogates):
 
     def fit(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        covariates: Any = None,
-        null: Any = None,
-        controls: Any = None,
-        replicates: Any = None,
+        covariates: object = None,
+        null: object = None,
+        controls: object = None,
+        replicates: object = None,
     ) -> Self:
         """Find the columns.
 
@@ -204,7 +204,7 @@ class SurrogateVariables(FittedSurrogates):
         surrogate_checks.warn_of_fewer(self.columns_.shape[1], self.n_variables)
         return self
 
-    def transform(self, X: Any, *, fast: bool = False) -> NDArray[np.float64]:
+    def transform(self, X: object, *, fast: bool = False) -> NDArray[np.float64]:
         """Find the columns of new samples, with all that was learned frozen.
 
         Parameters
@@ -238,13 +238,13 @@ class SurrogateVariables(FittedSurrogates):
 
     def fit_transform(
         self,
-        X: Any,
-        y: Any = None,
+        X: object,
+        y: object = None,
         *,
-        covariates: Any = None,
-        null: Any = None,
-        controls: Any = None,
-        replicates: Any = None,
+        covariates: object = None,
+        null: object = None,
+        controls: object = None,
+        replicates: object = None,
     ) -> NDArray[np.float64]:
         """Find the columns, and give those of the same samples.
 

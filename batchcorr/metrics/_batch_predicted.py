@@ -20,7 +20,7 @@ __all__ = ["batch_predicted", "predictions", "share_told"]
 
 
 def batch_predicted(
-    embedding: Any, labels: Any, *, n_folds: int = 5, random_state: int = 0
+    embedding: object, labels: object, *, n_folds: int = 5, random_state: int = 0
 ) -> float:
     """The balanced accuracy of batch, predicted by a cross-validated classifier.
 
@@ -74,7 +74,10 @@ def batch_predicted(
 
 
 def predictions(
-    points: NDArray[np.float64], codes: NDArray[Any], n_folds: int, random_state: int
+    points: NDArray[np.float64],
+    codes: NDArray[np.generic],
+    n_folds: int,
+    random_state: int,
 ) -> NDArray[Any]:
     """The predicted label of each sample, from the folds it is not in: (n,)."""
     from sklearn.linear_model import LogisticRegression
@@ -95,7 +98,7 @@ def predictions(
     return predicted
 
 
-def share_told(predicted: NDArray[Any], codes: NDArray[Any]) -> float:
+def share_told(predicted: NDArray[np.generic], codes: NDArray[np.generic]) -> float:
     """The mean over labels of the share of their samples that were told."""
     sizes = np.bincount(codes)
     told = np.bincount(codes, predicted == codes)

@@ -35,7 +35,7 @@ class ClusterAgreement(NamedTuple):
 
 
 def cluster_agreement(
-    embedding: Any, labels: Any, *, random_state: int = 0
+    embedding: object, labels: object, *, random_state: int = 0
 ) -> ClusterAgreement:
     """How well k-means clusters, as many as there are labels, agree with the labels.
 
@@ -86,7 +86,9 @@ def clusters_of(
     return clusters
 
 
-def agreement_of(clusters: NDArray[Any], codes: NDArray[Any]) -> ClusterAgreement:
+def agreement_of(
+    clusters: NDArray[np.generic], codes: NDArray[np.generic]
+) -> ClusterAgreement:
     """The scores of clusters that are known."""
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 

@@ -7,7 +7,7 @@ with θ_(j) the score without the j-th group of samples (Quenouille, Tukey).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import stdtrit
@@ -24,7 +24,7 @@ GROUPS = 10
 
 
 def jackknife_groups(
-    codes: NDArray[Any], random: np.random.Generator
+    codes: NDArray[np.generic], random: np.random.Generator
 ) -> NDArray[np.intp]:
     """A group for each sample, evenly in every batch: (n,)."""
     groups = np.empty(len(codes), dtype=np.intp)

@@ -8,7 +8,7 @@ weights have perplexity h. From 1, all of one batch, to the number of batches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Neighbours(NamedTuple):
     weight: Floats
 
 
-def lisi(embedding: Any, labels: Any, *, perplexity: float = 30) -> Floats:
+def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats:
     r"""The local inverse Simpson's index of each sample.
 
     .. math:: \mathrm{LISI}_i = 1 / \sum_c \Big(\sum_{j : c_j = c} w_{ij}\Big)^2
@@ -93,7 +93,7 @@ def lisi(embedding: Any, labels: Any, *, perplexity: float = 30) -> Floats:
     return lisi_of(found, codes)
 
 
-def neighbours(embedding: Any, *, perplexity: float = 30) -> Neighbours:
+def neighbours(embedding: object, *, perplexity: float = 30) -> Neighbours:
     """The nearest neighbours of every sample, and what each counts.
 
     Parameters
@@ -123,7 +123,7 @@ def neighbours(embedding: Any, *, perplexity: float = 30) -> Neighbours:
     return Neighbours(place, _weights(distance, np.log(perplexity)))
 
 
-def lisi_of(found: Neighbours, codes: NDArray[Any]) -> Floats:
+def lisi_of(found: Neighbours, codes: NDArray[np.generic]) -> Floats:
     """The index of each sample, from its neighbours and integer labels: (n,)."""
     of_neighbours = codes[found.place]
     simpson = np.zeros(len(codes))

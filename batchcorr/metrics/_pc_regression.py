@@ -7,7 +7,7 @@ the mean R² of the components on batch, each weighted by its variance.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["pc_regression", "share_between"]
 
 
-def pc_regression(embedding: Any, labels: Any) -> float:
+def pc_regression(embedding: object, labels: object) -> float:
     r"""The share of variance that labels explain of principal components.
 
     .. math:: R^2 = \sum_k s_k^2 R_k^2 / \sum_k s_k^2
@@ -64,7 +64,7 @@ def pc_regression(embedding: Any, labels: Any) -> float:
     return share
 
 
-def share_between(points: NDArray[np.float64], codes: NDArray[Any]) -> float:
+def share_between(points: NDArray[np.float64], codes: NDArray[np.generic]) -> float:
     """R² of all coordinates together on integer labels; NaN where nothing varies."""
     centred = points - points.mean(axis=0)
     sizes = np.bincount(codes)

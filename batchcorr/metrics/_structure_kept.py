@@ -81,7 +81,7 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
     )
 
 
-def values_kept(before: Any, after: Any, codes: NDArray[Any]) -> Floats:
+def values_kept(before: Any, after: object, codes: NDArray[np.generic]) -> Floats:
     """The correlation of values in each batch; features with missing ones left out."""
     found = []
     for batch in range(int(codes.max()) + 1):
@@ -97,7 +97,7 @@ def values_kept(before: Any, after: Any, codes: NDArray[Any]) -> Floats:
     return np.array(found)
 
 
-def products_kept(before: Floats, after: Floats, codes: NDArray[Any]) -> Floats:
+def products_kept(before: Floats, after: Floats, codes: NDArray[np.generic]) -> Floats:
     """The correlation of inner products of the samples of each batch."""
     found = []
     for batch in range(int(codes.max()) + 1):

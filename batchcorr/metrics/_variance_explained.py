@@ -12,7 +12,7 @@ mean over features: B against T, F against B, and F against C.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class VarianceShare:
 
 
 def variance_explained(
-    data: Any, batch: Any, *, covariates: Any = None, layer: str | None = None
+    data: object, batch: object, *, covariates: object = None, layer: str | None = None
 ) -> VarianceShare:
     r"""Return the shares of variance that batch and covariates explain.
 
@@ -150,7 +150,7 @@ class FeatureShares(NamedTuple):
 
 
 def feature_shares(
-    data: Any, batch: Any, *, covariates: Any = None, layer: str | None = None
+    data: object, batch: object, *, covariates: object = None, layer: str | None = None
 ) -> FeatureShares:
     """The shares of variance of each feature, from what `variance_explained` takes."""
     formula = None

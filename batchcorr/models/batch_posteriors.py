@@ -22,6 +22,8 @@ from batchcorr.models.nonparametric import average_likely, far_from_all
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["Effects", "Posterior", "posterior"]
 
 
@@ -110,7 +112,7 @@ class Posterior:
 
 def _placed(
     values: NDArray[np.generic], features: NDArray[np.bool_], fill: object
-) -> Any:
+) -> Matrix:
     """Values (B, G) of some features among all of them, `fill` elsewhere."""
     found = np.full((len(values), len(features)), fill, dtype=values.dtype)
     found[:, features] = values

@@ -9,12 +9,14 @@ batch and score: what V does not span stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from batchcorr.models.namespace import Matrix
 
     Floats = NDArray[np.float64]
 
@@ -41,13 +43,13 @@ class LowRank:
     scale: Floats
     shift: Floats
 
-    def scores(self, x: Any, columns: Floats, coefficients: Floats) -> Any:
+    def scores(self, x: Matrix, columns: Floats, coefficients: Floats) -> Matrix:
         """The scores s of samples with design columns z: (n, k)."""
         reading = self.rotation / self.deviation[:, None]
         known = columns @ (coefficients @ reading) + self.centre @ reading
         return x @ reading - known
 
-    def moved(self, scores: object, codes: NDArray[np.integer]) -> Any:
+    def moved(self, scores: object, codes: NDArray[np.integer]) -> Matrix:
         """What to add to values of samples of batches `codes`: (n, G)."""
         by_sample = scores * (self.scale[codes] - 1) + self.shift[codes]
         return by_sample @ (self.rotation * self.deviation[:, None]).T

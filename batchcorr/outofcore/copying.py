@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from batchcorr.models.namespace import Matrix
+
 __all__ = ["copy_element", "create_dense", "create_file"]
 
 PIECE = 32 << 20
@@ -29,7 +31,7 @@ ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 
 
 @contextmanager
-def create_file(target: Path, like: Any) -> Iterator[Any]:
+def create_file(target: Path, like: object) -> Iterator[Any]:
     """Give the root group of a new file, zarr in the format of `like` if it is zarr."""
     root = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     if target.suffix.lower() == ".zarr":
@@ -178,7 +180,7 @@ def _copy_array(node: Any, group: Any, name: str) -> None:
         made[rows] = _read(node, node.__getitem__, rows)
 
 
-def _read(node: Any, how: Callable[[Any], Any], what: Any) -> Any:
+def _read(node: Any, how: Callable[[Any], Any], what: object) -> Matrix:
     """Read from the source, so that what is wrong with it is not said of the target."""
     try:
         return how(what)

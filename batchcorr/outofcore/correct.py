@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from batchcorr._anndata.step import Place
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
+    from batchcorr.models.namespace import Matrix
     from batchcorr.outofcore.stored_matrix import StoredMatrix
 
 __all__ = ["FileCorrection", "fit_file"]
@@ -111,14 +112,14 @@ class FileCorrection:
                 self._write_there(made, slices, target)
         self._version.require_same()
 
-    def _write_here(self, made: Any, slices: list[slice]) -> None:
+    def _write_here(self, made: Matrix, slices: list[slice]) -> None:
         x, correction = self._x, self._estimator.correction_
         design = self._estimator.design_of(x.shape[0], self._labels.given)
         for rows, block in x.blocks(slices):
             out = None if x.sparse else block
             made[rows] = apply(block, design.take(rows), correction, out=out)
 
-    def _write_there(self, made: Any, slices: list[slice], target: Path) -> None:
+    def _write_there(self, made: object, slices: list[slice], target: Path) -> None:
         with scheduled(self._scheduler) as workers:
             corrected = self._estimator.apply(
                 as_dask(self._x, slices), self._labels.given, dense=True
@@ -140,11 +141,11 @@ def fit_file(
     place: Place,
     *,
     method: str = "combat",
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     missing: str = "error",
     log_normalize: bool = False,
-    **parameters: Any,
+    **parameters: object,
 ) -> FileCorrection:
     """Fit a correction to a file in one read, within a bound of memory.
 

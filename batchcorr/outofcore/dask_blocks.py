@@ -110,7 +110,7 @@ def write_store(
 
 
 def write_array(
-    corrected: Matrix, slices: list[slice], made: Any, workers: int
+    corrected: Matrix, slices: list[slice], made: Matrix, workers: int
 ) -> None:
     """Write the blocks of a Dask array here, as many at a time as there are workers."""
     dask = import_module("dask")

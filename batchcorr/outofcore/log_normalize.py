@@ -73,7 +73,7 @@ def _fit(counts: StoredMatrix, scheduler: str | None) -> LogNormalize:
     return estimator
 
 
-def _take_logs(estimator: LogNormalize, block: Matrix) -> Any:
+def _take_logs(estimator: LogNormalize, block: Matrix) -> Matrix:
     counts = canonical(block)
     sizes = effective_library_sizes(counts, estimator.reference_)
     out = counts if counts.dtype in FLOATS else None

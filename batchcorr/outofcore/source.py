@@ -72,7 +72,7 @@ def _reading(source: Path) -> Iterator[None]:
         raise FileError(msg) from error
 
 
-def close(file: Any) -> None:
+def close(file: object) -> None:
     """Close a file, of a kind that is closed."""
     if hasattr(file, "close"):
         file.close()

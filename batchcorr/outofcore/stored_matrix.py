@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["StoredMatrix", "block_limit", "is_matrix", "open_file", "read_rows"]
 
@@ -126,7 +127,7 @@ class StoredMatrix:
         other.dtype = through(np.zeros((1, 1), dtype=self._stored)).dtype
         return other
 
-    def head(self) -> Any:
+    def head(self) -> Matrix:
         """Return the first rows, enough to tell counts from logs."""
         return self.read(slice(0, min(SAMPLED, self.shape[0])))
 
@@ -143,7 +144,7 @@ class StoredMatrix:
         self.shape = (int(shape[0]), int(shape[1]))
         self.indptr = np.asarray(self.node["indptr"][:], dtype=np.int64)
 
-    def read(self, rows: slice) -> Any:
+    def read(self, rows: slice) -> Matrix:
         """Return some rows: a new NumPy array or CSR matrix."""
         try:
             block = self._read(rows)
@@ -159,7 +160,7 @@ class StoredMatrix:
             raise FileError(msg) from error
         return self.through(block)
 
-    def _read(self, rows: slice) -> Any:
+    def _read(self, rows: slice) -> Matrix:
         if not self.sparse:
             return np.ascontiguousarray(self.node[rows])
         starts = self.indptr[rows.start : rows.stop + 1]
@@ -221,7 +222,7 @@ class StoredMatrix:
 
 def read_rows(
     path: str, name: str, through: Callable[[Any], Any], start: int, stop: int
-) -> Any:
+) -> Matrix:
     """Read some rows, in whatever process this is called."""
     file = open_file(Path(path))
     try:

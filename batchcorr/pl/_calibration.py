@@ -28,7 +28,7 @@ SMALLEST = 1e-300
 
 
 def calibration(
-    p_values: Any,
+    p_values: object,
     *,
     contrast: str | None = None,
     alpha: float = 0.05,

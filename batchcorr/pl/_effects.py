@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Effects(NamedTuple):
         return bool(np.isfinite(self.delta_hat).any() and np.isfinite(self.scale[0]))
 
 
-def effects_of(correction: Any, batches: Sequence[Any] | None) -> list[Effects]:
+def effects_of(correction: object, batches: Sequence[object] | None) -> list[Effects]:
     """The effects of these batches, or of all that have any.
 
     Raises

@@ -42,7 +42,7 @@ def embedding(
     titles: Sequence[str] | None = None,
     components: tuple[int, int] = (1, 2),
     size: float | None = None,
-    ax: Any = None,
+    ax: object = None,
 ) -> AxesGrid:
     """Draw samples in two dimensions: a column a basis, a row a colour.
 
@@ -141,7 +141,7 @@ def embedding(
     return grid
 
 
-def _key_of(adata: AnnData, key: Any) -> str:
+def _key_of(adata: AnnData, key: object) -> str:
     """The key of `obsm` that is meant, as scanpy would find it."""
     for name in (key, f"X_{key}"):
         if name in adata.obsm:

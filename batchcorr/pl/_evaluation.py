@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.pl._looks import shortened
@@ -25,7 +25,7 @@ ACROSS = 4
 
 
 def evaluation(
-    result: Evaluation, *, scores: Sequence[str] | None = None, ax: Any = None
+    result: Evaluation, *, scores: Sequence[str] | None = None, ax: object = None
 ) -> AxesGrid:
     """Draw the scores of layers and embeddings, their intervals, and chance.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +20,7 @@ __all__ = ["p_values"]
 
 
 def p_values(
-    table: Any,
+    table: object,
     *,
     contrast: str | None = None,
     alpha: float = 0.05,

@@ -20,14 +20,14 @@ AxesGrid: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
 """Axes in rows and columns, as `plt.subplots` makes them."""
 
 
-def panel(ax: Any, size: tuple[float, float] = (4.2, 3.2)) -> Axes:
+def panel(ax: object, size: tuple[float, float] = (4.2, 3.2)) -> Axes:
     """The one axes that were given, or those of a new figure of this size in inches."""
     drawn_on: Axes = panels(ax, (1, 1), size)[0, 0]
     return drawn_on
 
 
 def panels(
-    ax: Any,
+    ax: object,
     shape: tuple[int, int],
     size: tuple[float, float],
     *,

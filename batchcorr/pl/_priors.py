@@ -31,7 +31,7 @@ HIGHEST = 0.9
 
 
 def priors(
-    correction: Any, *, batches: Sequence[Any] | None = None, ax: Any = None
+    correction: object, *, batches: Sequence[object] | None = None, ax: object = None
 ) -> AxesGrid:
     r"""Draw the batches' effects on all features, and the priors fitted to them.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def relative_log_expression(
     layers: str | Sequence[str | None] | None = None,
     max_samples: int = 400,
     random_state: int = 0,
-    ax: Any = None,
+    ax: object = None,
 ) -> AxesGrid:
     r"""Draw each sample's deviations from the median sample: relative log expression.
 
@@ -147,7 +147,7 @@ def _shown(groups: Groups, most: int, random_state: int) -> _Shown:
     return _Shown(rows, groups.codes[rows])
 
 
-def _quantiles(x: Any, rows: NDArray[np.integer]) -> Floats:
+def _quantiles(x: object, rows: NDArray[np.integer]) -> Floats:
     """Quantiles of each sample's deviations: (5, n)."""
     part = as_matrix(x)[rows]
     part = part.compute() if hasattr(part, "compute") else part

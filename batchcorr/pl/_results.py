@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["column_for", "known_p_values", "named_p_values"]
 
 
-def column_for(table: Any, names: Sequence[str], contrast: str | None) -> str:
+def column_for(table: object, names: Sequence[str], contrast: str | None) -> str:
     """The first of these columns that a table of tests has, of one contrast.
 
     Raises
@@ -55,7 +55,7 @@ def column_for(table: Any, names: Sequence[str], contrast: str | None) -> str:
     raise MissingKeyError(msg)
 
 
-def known_p_values(values: Any, what: str = "p_values") -> Floats:
+def known_p_values(values: object, what: str = "p_values") -> Floats:
     """The p-values that are known, from 0 to 1: (G,).
 
     Raises
@@ -79,7 +79,7 @@ def known_p_values(values: Any, what: str = "p_values") -> Floats:
     return p
 
 
-def named_p_values(given: Any, contrast: str | None = None) -> dict[str, Floats]:
+def named_p_values(given: object, contrast: str | None = None) -> dict[str, Floats]:
     """p-values by name: of a table, of an array, or of several under their names."""
     if isinstance(given, Mapping):
         return {

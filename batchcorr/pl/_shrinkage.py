@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +29,7 @@ SIZE, LEGEND = (2.9, 2.7), 2.2
 
 
 def shrinkage(
-    correction: Any, *, batches: Sequence[Any] | None = None, ax: Any = None
+    correction: object, *, batches: Sequence[object] | None = None, ax: object = None
 ) -> AxesGrid:
     r"""Draw what ComBat estimated of each feature against what it was shrunk to.
 

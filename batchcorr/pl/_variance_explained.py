@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,9 +29,9 @@ def variance_explained(
     batch_key: str,
     after: str,
     *,
-    covariates: Any = None,
+    covariates: object = None,
     before: str | None = None,
-    ax: Any = None,
+    ax: object = None,
 ) -> AxesGrid:
     """Draw the shares of each feature's variance, before a correction against after.
 

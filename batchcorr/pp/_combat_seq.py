@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.correct import correct
 from batchcorr._anndata.step import Place
@@ -17,12 +17,12 @@ def combat_seq(
     adata: AnnData,
     batch_key: str | list[str],
     *,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     shrink: bool = False,
     shrink_dispersion: bool = False,
     gene_subset: int | None = None,
-    reference: Any = None,
+    reference: object = None,
     cross: bool = False,
     layer: str | None = None,
     missing: str = "error",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.correct import correct
 from batchcorr._anndata.step import Place
@@ -17,7 +17,7 @@ def covbat(
     adata: AnnData,
     batch_key: str,
     *,
-    covariates: Any = None,
+    covariates: object = None,
     n_components: int | None = None,
     explained: float = 0.95,
     layer: str | None = None,

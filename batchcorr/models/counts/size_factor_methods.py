@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.counts.samples import Merge, Reference, Work
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["METHODS"]
 
@@ -134,31 +135,31 @@ def _anywhere(
 # -- factors of one sample ---------------------------------------------------------
 
 
-def _tmm(features: Any, counts: Any, total: float, reference: Reference) -> float:
+def _tmm(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
     other = reference.profile[features]
     both = other > 0
     return trimmed_mean(counts[both], total, other[both], reference.library)
 
 
-def _tmmwsp(features: Any, counts: Any, total: float, reference: Reference) -> float:
+def _tmmwsp(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
     row = np.zeros_like(reference.profile)
     row[features] = counts
     return paired_trimmed_mean(row, total, reference.profile, reference.library)
 
 
-def _upper(features: Any, counts: Any, total: float, reference: Reference) -> float:
+def _upper(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
     known = reference.profile[features]
     return _quantile(counts[known], int(reference.profile.sum()), 0.75) / total
 
 
-def _rle(features: Any, counts: Any, total: float, reference: Reference) -> float:
+def _rle(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
     means = reference.profile[features]
     known = np.isfinite(means)
     n = int(np.isfinite(reference.profile).sum())
     return _quantile(counts[known] / np.exp(means[known]), n, 0.5) / total
 
 
-def _ratios(features: Any, counts: Any, _: float, reference: Reference) -> float:
+def _ratios(features: Any, counts: Matrix, _: float, reference: Reference) -> float:
     means = reference.profile[features]
     known = np.isfinite(means)
     ratios = np.log(counts[known]) - means[known]
