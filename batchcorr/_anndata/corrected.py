@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr._anndata.labels import ObsLabels
+    from batchcorr._anndata.records import Record
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
     from batchcorr.estimators.metadata import Labels
@@ -110,7 +111,7 @@ class Lazy(NamedTuple):
     matrix: CorrectedMatrix
     estimator: LocationScaleMethod
     columns: dict[str, Any]
-    earlier: list[dict[str, Any]]
+    earlier: list[Record]
 
 
 def lazily(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import read_labels
@@ -12,6 +12,7 @@ from batchcorr.errors import LogScaleWarning, collected
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from batchcorr._anndata.records import Record
     from batchcorr.methods.log_normalize import LogNormalize
     from batchcorr.methods.quantile_normalize import QuantileNormalize
 
@@ -42,9 +43,7 @@ def log_normalize(
     return step.adata if place.copy else None
 
 
-def steps_before_logs(
-    steps: list[dict[str, Any]], warned: list[str]
-) -> list[dict[str, Any]]:
+def steps_before_logs(steps: list[Record], warned: list[str]) -> list[Record]:
     """The steps that made counts: those that made logarithms were undone since.
 
     Unless the values look like logarithms, which `warned` tells of.

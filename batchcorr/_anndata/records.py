@@ -14,7 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchcorr.models.namespace import Matrix
 
 __all__ = [
+    "Record",
     "copied_from",
     "corrects",
     "finish",
@@ -45,6 +46,9 @@ __all__ = [
     "warn_if_repeated",
     "write",
 ]
+
+Record: TypeAlias = dict[str, Any]
+"""What JSON holds of a step: texts, numbers, lists of them, and steps before it."""
 
 RECORDS = "batchcorr"
 
@@ -78,10 +82,10 @@ def make(
     estimator: Corrector,
     columns: Mapping[str, object] | None,
     layer: str | None,
-    earlier: list[dict[str, Any]],
+    earlier: list[Record],
     *,
     x: Matrix | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """The record of one step on a matrix `x`, before it: see `finish`."""
     columns, method = columns or {}, estimator.record
     hidden = {"copy", "batch_column", "covariate_columns"}
@@ -111,9 +115,7 @@ def make(
     )
 
 
-def finish(
-    record: dict[str, Any], warned: list[str], result: object = None
-) -> dict[str, Any]:
+def finish(record: Record, warned: list[str], result: object = None) -> Record:
     """The record with its warnings, and what values before and after it are known by.
 
     Parameters
@@ -135,7 +137,7 @@ def finish(
     }
 
 
-def read(adata: AnnData, key: str) -> dict[str, Any] | None:
+def read(adata: AnnData, key: str) -> Record | None:
     """The record of a matrix, None if there is none.
 
     Raises
@@ -167,7 +169,7 @@ def read(adata: AnnData, key: str) -> dict[str, Any] | None:
 
 def steps_of(
     adata: AnnData, layer: str | None, x: Matrix, *, obsm: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """The records of the steps that made the values of a matrix, oldest first.
 
     A step is not among them if the values are back to what they were before it.
@@ -189,14 +191,14 @@ def steps_of(
     return steps
 
 
-def corrects(step: dict[str, Any]) -> bool:
+def corrects(step: Record) -> bool:
     """Whether a step took a batch effect away: it neither normalized nor made columns."""
     kind = registry().get(str(step.get("method")))
     makes_columns = kind is not None and kind.record.returns == "covariates"
     return not (step["normalizes"] or makes_columns)
 
 
-def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:
+def is_before(step: Record, x: Matrix, *, expected: bool) -> bool:
     """Whether a matrix holds the values that a step began with.
 
     Where that cannot be known from the values, it is as `expected`.
@@ -207,7 +209,7 @@ def is_before(step: dict[str, Any], x: Matrix, *, expected: bool) -> bool:
     return bool(_digest(values) == known)
 
 
-def copied_from(adata: AnnData, x: Matrix) -> list[dict[str, Any]]:
+def copied_from(adata: AnnData, x: Matrix) -> list[Record]:
     """The records of what a matrix was copied from: X from a layer, say."""
     values = sample(x)
     kept = adata.uns.get(RECORDS, {})
@@ -218,7 +220,7 @@ def copied_from(adata: AnnData, x: Matrix) -> list[dict[str, Any]]:
     return [each for each in known if each and each.get("values_after") == now]
 
 
-def source_of(adata: AnnData, made: str, step: dict[str, Any]) -> str | None:
+def source_of(adata: AnnData, made: str, step: Record) -> str | None:
     """Where the values that a step began with still are: "X" or a layer; None: nowhere.
 
     Parameters
@@ -240,7 +242,7 @@ def source_of(adata: AnnData, made: str, step: dict[str, Any]) -> str | None:
     return None
 
 
-def write(adata: AnnData, key: str, record: dict[str, Any]) -> None:
+def write(adata: AnnData, key: str, record: Record) -> None:
     """Keep the record of a matrix, in place of any older one of it."""
     records = dict(adata.uns.get(RECORDS, {}))
     for old in _keys_of_0_1(adata, key):
@@ -250,7 +252,7 @@ def write(adata: AnnData, key: str, record: dict[str, Any]) -> None:
 
 
 def warn_if_repeated(
-    steps: list[dict[str, Any]],
+    steps: list[Record],
     layer: str | None,
     *,
     kept: bool = False,
@@ -315,7 +317,7 @@ def _log_base(
     adata: AnnData,
     estimator: Corrector,
     layer: str | None,
-    earlier: list[dict[str, Any]],
+    earlier: list[Record],
 ) -> Any:
     """The base of the logarithms that the result is in; None: not logged, or not known."""
     if isinstance(estimator, LogNormalize):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from batchcorr._anndata.records import Record
     from batchcorr.estimators.base import Corrector
     from batchcorr.models.namespace import Matrix
 
@@ -75,7 +76,7 @@ class Step:
     adata: AnnData
     x: Matrix
     place: Place
-    earlier: list[dict[str, Any]]
+    earlier: list[Record]
     key: str
     sparse: bool
 

@@ -15,6 +15,8 @@ from batchcorr.estimators.scale import unlogged
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from batchcorr._anndata.records import Record
+
 __all__ = ["Compared", "Values", "compared"]
 
 X = "X"
@@ -66,10 +68,10 @@ class Compared(NamedTuple):
     before: Values | None
     after: Values | None
     embeddings: dict[str, str]
-    steps: list[dict[str, Any]]
+    steps: list[Record]
 
     @property
-    def correction(self) -> dict[str, Any] | None:
+    def correction(self) -> Record | None:
         """The record of the correction; None where there is none."""
         return next((s for s in reversed(self.steps) if not s["normalizes"]), None)
 
@@ -129,7 +131,7 @@ def compared(
     return Compared(before, after, {}, steps)
 
 
-def _first(steps: list[dict[str, Any]]) -> dict[str, Any]:
+def _first(steps: list[Record]) -> Record:
     """The first step that is a correction."""
     return next(step for step in steps if not step["normalizes"])
 
@@ -144,7 +146,7 @@ def _matrices(adata: AnnData) -> list[str]:
     return layers if adata.X is None else [X, *layers]
 
 
-def _corrections(adata: AnnData) -> dict[str, list[dict[str, Any]]]:
+def _corrections(adata: AnnData) -> dict[str, list[Record]]:
     """What has been corrected, and by which steps."""
     found = {}
     for name in _matrices(adata):
@@ -162,7 +164,7 @@ def _corrections(adata: AnnData) -> dict[str, list[dict[str, Any]]]:
 
 
 def _named(
-    adata: AnnData, done: dict[str, list[dict[str, Any]]], corrected: str | None
+    adata: AnnData, done: dict[str, list[Record]], corrected: str | None
 ) -> str | None:
     """The name of the corrected values; None if nothing was corrected."""
     if corrected is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from batchcorr.errors import some
+
+if TYPE_CHECKING:
+    from batchcorr._anndata.records import Record
 
 __all__ = ["method_name", "methods_text"]
 
@@ -64,7 +67,7 @@ SIZE_FACTORS = {
 }
 
 
-def method_name(record: dict[str, Any]) -> str:
+def method_name(record: Record) -> str:
     """What a recorded correction is called."""
     method = str(record.get("method"))
     return CORRECTIONS.get(method, (method, []))[0]
@@ -88,7 +91,7 @@ class Citations:
 
 
 def methods_text(
-    steps: list[dict[str, Any]],
+    steps: list[Record],
     *,
     version: str,
     test: str | None,
@@ -129,7 +132,7 @@ def methods_text(
     return " ".join(sentences), cite.references
 
 
-def _of_step(step: dict[str, Any], cite: Citations) -> str:
+def _of_step(step: Record, cite: Citations) -> str:
     """One step in a sentence."""
     method, parameters = str(step.get("method")), step.get("parameters", {})
     if method == "log_normalize":

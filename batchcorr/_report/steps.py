@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchcorr._report.methods_text import method_name
 from batchcorr.errors import some
+
+if TYPE_CHECKING:
+    from batchcorr._anndata.records import Record
 
 __all__ = ["Step", "step_of"]
 
@@ -19,7 +22,7 @@ class Step(NamedTuple):
     warnings: list[str]
 
 
-def step_of(record: dict[str, Any]) -> Step:
+def step_of(record: Record) -> Step:
     """A record in words."""
     details: list[tuple[str, str]] = []
     if record.get("batch"):

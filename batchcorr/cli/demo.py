@@ -18,6 +18,7 @@ from batchcorr.cli.writing import write_anndata
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from batchcorr._anndata.records import Record
     from batchcorr.metrics import VarianceShare
 
 __all__ = ["demo"]
@@ -101,9 +102,7 @@ def _show_design(adata: AnnData) -> None:
     out.print(Padding(table, (1, 2), expand=False))
 
 
-def _show_result(
-    record: dict[str, Any], before: VarianceShare, after: VarianceShare
-) -> None:
+def _show_result(record: Record, before: VarianceShare, after: VarianceShare) -> None:
     _say(
         "ComBat removed each batch's shift and scale, and kept what goes with cancer.",
         style="bold",

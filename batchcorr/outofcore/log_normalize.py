@@ -8,7 +8,7 @@ Nothing in between is written: a block is scaled and logged whenever it is read.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from batchcorr.outofcore.dask_blocks import as_dask, scheduled
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from batchcorr._anndata.records import Record
     from batchcorr.models.namespace import Matrix
     from batchcorr.outofcore.stored_matrix import StoredMatrix
 
@@ -40,9 +41,9 @@ def take_logs(
     layer: str | None,
     key_added: str | None,
     *,
-    earlier: list[dict[str, Any]],
+    earlier: list[Record],
     scheduler: str | None,
-) -> tuple[StoredMatrix, list[dict[str, Any]]]:
+) -> tuple[StoredMatrix, list[Record]]:
     """The logarithms of a matrix of counts, and the steps that make them.
 
     Raises
