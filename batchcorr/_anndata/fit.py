@@ -58,7 +58,7 @@ def fit(
         new samples too; ``"error"``: they are refused.
     subject
         Column of `obs` that says who a sample is of, where some were measured more than
-        once (combat, remove_batch_effect).
+        once (combat, standardize, remove_batch_effect).
     **parameters
         Parameters of the method's estimator.
 
