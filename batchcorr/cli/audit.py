@@ -11,6 +11,7 @@ from rich.text import Text
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import new_table, out, print_table
+from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import check_target
 from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.samples import Source
@@ -42,7 +43,10 @@ def audit(
     formula: options.Formula = None,
     test: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Column of obs whose effect will be tested."),
+        typer.Option(
+            metavar="KEY[:A-B]",
+            help="Column of obs whose effect will be tested, or two of its levels.",
+        ),
     ] = None,
     alpha: Annotated[
         float, typer.Option(metavar="RATE", help="False positives that are wanted.")
@@ -74,12 +78,17 @@ def audit(
         msg = f"a rate lies between 0 and 1, and {alpha:g} does not."
         raise typer.BadParameter(msg, param_hint="--alpha")
     given = kept(covariates, formula)
-    named = {"batch_key": batch, "test": test, **given}
-    adata = treat_missing(files.open()[0], named, missing)
+    adata, _ = files.open()
+    contrast = None if test is None else read_test(test, adata.obs)
+    column = contrast if contrast is None or isinstance(contrast, str) else contrast[0]
+    named = {"batch_key": batch, "test": column, **given}
+    adata = treat_missing(adata, named, missing)
     import batchcorr as bc
 
     with working("Looking at the design"):
-        found = bc.tl.audit(adata, batch, test=test, alpha=alpha, layer=layer, **given)
+        found = bc.tl.audit(
+            adata, batch, test=contrast, alpha=alpha, layer=layer, **given
+        )
     text = f"{source}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
     out.print(Text(f"{text}{len(found.batches)} batches.", style="bold"))
     _show(found, test)

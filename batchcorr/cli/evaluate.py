@@ -34,8 +34,8 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="Layer to look at, X for X. Repeat. Corrected ones are compared with what they were made from.",
-        show_default="X, and what was corrected",
+        help="Layer to look at, X for X, if not X and what was corrected. Repeat. "
+        "Corrected ones are compared with what they were made from.",
     ),
 ]
 Embeddings = Annotated[

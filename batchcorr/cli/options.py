@@ -41,8 +41,8 @@ Separator = Annotated[
     typer.Option(
         "--sep",
         metavar="CHAR",
-        help="What separates fields of tables: comma, semicolon, tab, space.",
-        show_default="found",
+        help="What separates fields of tables, if it is not found: comma, semicolon, "
+        "tab, space.",
         rich_help_panel=TABLES,
     ),
 ]
@@ -50,8 +50,7 @@ Decimal = Annotated[
     str | None,
     typer.Option(
         metavar="CHAR",
-        help="Decimal mark of tables: . or ,",
-        show_default="found",
+        help="Decimal mark of tables, if it is not found: . or ,",
         rich_help_panel=TABLES,
     ),
 ]
@@ -149,8 +148,7 @@ Dense = Annotated[
     typer.Option(
         "--dense/--no-dense",
         metavar="",
-        help="Whether a sparse matrix may become dense.",
-        show_default="if it is small",
+        help="Whether a sparse matrix may become dense. Else it may if it is small.",
         rich_help_panel=SIZE,
     ),
 ]

@@ -63,8 +63,7 @@ def surrogate(
         typer.Option(
             "--number",
             metavar="K",
-            help="How many to find.",
-            show_default="sva: by shuffling",
+            help="How many to find; else as many as shuffling tells (sva).",
         ),
     ] = None,
     method: Annotated[

@@ -36,9 +36,10 @@ def test_a_file_and_a_table_are_audited_alike_and_as_in_python(adata):
         pd.testing.assert_frame_equal(rates, audit.predicted, check_names=False)
         assert found["tables"] == audit.to_dict()["tables"]
         assert found["batches"]["10"]["samples"] == 8
-    rate = audit.predicted.loc["combat", "false_positive_rate"]
+    row = audit.predicted.loc["combat"]
+    shares = [f"{row[name]:.1%}" for name in ("false_positive_rate", "effect_kept")]
     rows = [line.split() for line in texts[0].splitlines()]
-    assert ["corrected", "by", "combat", f"{rate:.1%}", "100.0%"] in rows
+    assert ["corrected", "by", "combat", *shares] in rows
     start = rows.index(["group", "by", "batch"]) + 2
     assert rows[start:] == [["1", "4", "4"], ["2", "4", "4"], ["10", "4", "4"]]
 
@@ -72,3 +73,14 @@ def test_mistakes_are_errors():
     assert "exists already" in refused(*given, "a.json")
     assert Path("a.json").read_text("utf-8") == "mine"
     assert "'Group'" in refused("audit", "in.h5ad", "--batch", "day", "--test", "Group")
+
+
+@pytest.mark.usefixtures("tables")
+def test_two_levels_are_audited_as_in_python(adata):
+    said = done("audit", "in.h5ad", "--batch", "day", "--test", "group:b-a").stdout
+    audit = bc.tl.audit(adata, "day", test=("group", "b", "a"))
+    rate = audit.predicted.loc["standardize", "false_positive_rate"]
+    rows = [line.split() for line in said.splitlines()]
+    assert any(
+        row[:4] == ["corrected", "by", "standardize", f"{rate:.1%}"] for row in rows
+    )

@@ -60,6 +60,7 @@ OF_PYTHON = (
     "pandas.read_csv",
     "The mean library is not known",
     "normalizes and knows no batches to correct",
+    "An AnnData keeps its samples",
     "finds columns and corrects nothing",
     "Give layer= or obsm=, not both",
     "Within batches there are only",
