@@ -13,12 +13,6 @@ from tests.bridge.fold_cases import norms_in, sample, trained
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [2, 2, 1]}
 MODELS = {
     "ResNet, basic blocks": ("ResNet", {**RESNET, "layer_type": "basic"}, 13),
-    "ResNet, bottlenecks": ("ResNet", {**RESNET, "layer_type": "bottleneck"}, 18),
-    "RegNet X": (
-        "RegNet",
-        {**RESNET, "groups_width": 4, "layer_type": "x"},
-        19,
-    ),
     "RegNet Y": (
         "RegNet",
         {**RESNET, "groups_width": 4, "layer_type": "y"},
