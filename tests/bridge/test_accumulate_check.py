@@ -305,30 +305,6 @@ def test_a_norm_under_two_names_is_left_alone_by_the_exact_gradient():
     assert int(model[1].num_batches_tracked) == 2  # the norm is called twice
 
 
-def test_names_do_not_matter_to_the_cost():
-    class Once(nn.Module):
-        """The same computation, every module under one name."""
-
-        def __init__(self, layers):
-            super().__init__()
-            names = {layer: f"layer_{k}" for k, layer in enumerate(layers)}
-            for layer, name in names.items():
-                self.add_module(name, layer)
-            self.order = [names[layer] for layer in layers]
-
-        def forward(self, x):
-            for name in self.order:
-                x = getattr(self, name)(x)
-            return x
-
-    model, batch = built("twice")
-    costs = [
-        check(one, batch, mean_loss, micro_batch_sizes=[4], partitions=3).sizes[0]
-        for one in (model, Once(model))
-    ]
-    assert costs[0].error == pytest.approx(costs[1].error, rel=1e-9)
-
-
 def test_a_buffer_that_a_model_makes_while_it_runs_is_taken_away_again():
     class Remembering(nn.Module):
         def __init__(self):

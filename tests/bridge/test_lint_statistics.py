@@ -294,22 +294,6 @@ class Ordered(nn.Module):
             ],
             [0, 1, 2, 1, 3],
         ),
-        # a bias that is redundant once, and once not
-        (
-            [nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)],
-            [0, 1, 2, 0, 2, 3],
-        ),
-        # a layer that is tried twice, then a redundant bias
-        (
-            [
-                nn.Linear(8, 8),
-                nn.ReLU(),
-                nn.Linear(8, 8),
-                nn.BatchNorm1d(8),
-                nn.Linear(8, 3),
-            ],
-            [0, 1, 0, 1, 2, 3, 4],
-        ),
         # a dropout before a norm at its second call
         (
             [
@@ -322,7 +306,7 @@ class Ordered(nn.Module):
             [1, 2, 3, 0, 1, 2, 4],
         ),
     ],
-    ids=["norm", "bias", "later", "dropout"],
+    ids=["norm", "dropout"],
 )
 def test_a_layer_may_be_registered_under_several_names(layers, order):
     batch = labelled(draw(32, 8))

@@ -335,30 +335,6 @@ def test_a_profile_knows_the_weights_before_each_layer(tmp_path):
         assert recalibrate(model, [x.to(dtype)], profile=known).method == "eb"
 
 
-def test_parts_that_some_samples_do_not_need_may_be_missing():
-    class Experts(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.experts = nn.ModuleList([nn.Linear(3, 4), nn.Linear(3, 4)])
-            self.norm = nn.BatchNorm1d(4)
-
-        def forward(self, x):
-            chosen, found = (x[:, 0] > 0).long(), x.new_zeros(len(x), 4)
-            for k, expert in enumerate(self.experts):
-                if (chosen == k).any():
-                    found[chosen == k] = expert(x[chosen == k])
-            return self.norm(found)
-
-    torch.manual_seed(0)
-    model = Experts().double().eval()
-    known = profile(model, [torch.randn(100, 3, dtype=torch.float64)])
-    few = torch.rand(5, 3, dtype=torch.float64)  # all for the second
-    assert recalibrate(model, [few], "eb", profile=known).method == "eb"
-    nn.init.ones_(model.experts[1].weight)
-    with pytest.raises(InputError, match=r"'experts.1\.weight' differs"):
-        recalibrate(model, [few], "eb", profile=known)
-
-
 def test_classes_that_the_profile_or_the_model_does_not_have(trained):
     model, known = trained
     plain = profile(model, [labelled()[0]])
