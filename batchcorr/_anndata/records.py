@@ -61,6 +61,9 @@ SAMPLED = 64
 CHANGED = 8
 """Of these, how many a step must change for the values before it to be known again."""
 
+ONE_BATCH = (
+    "There was one batch only, so that no difference between batches was removed."
+)
 NOT_FOR_TESTING = (
     "Corrected values are for plots, clustering and prediction, not for differential "
     "testing: test the uncorrected values with batch in the model."
@@ -91,6 +94,9 @@ def make(
     hidden = {"copy", "batch_column", "covariate_columns"}
     parameters = estimator.get_params(deep=False)
     testable = method.testable and all(step["testable"] for step in earlier)
+    summary = estimator.summary()
+    notes = [ONE_BATCH] if len(summary.get("batches", ())) == 1 else []
+    notes += [] if testable else [NOT_FOR_TESTING]
     return (
         {
             "method": method.name,
@@ -107,10 +113,10 @@ def make(
             "scale": method.scale,
             "log_base": _log_base(adata, estimator, layer, earlier),
             "testable": testable,
-            "note": "" if testable else NOT_FOR_TESTING,
+            "note": " ".join(notes),
             "versions": versions(),
         }
-        | estimator.summary()
+        | summary
         | {"earlier": earlier, "values_before": sample(x)}
     )
 

@@ -73,7 +73,7 @@ class Prediction:
     false_positive_rate
         At α, when the tested column is kept, corrected and then tested.
     effect_kept
-        Share of a small effect left when it is not kept.
+        Share of a small effect, in units of the data, left when it is not kept.
     """
 
     level: str
@@ -187,7 +187,8 @@ def prediction_findings(
         told.append(
             findings.inflated(test, worst.road, worst.false_positive_rate, alpha)
         )
-    least = min(before, key=lambda p: p.effect_kept)
+    linear = [p for p in before if p.road == "remove_batch_effect"]  # nothing is scaled
+    least = min(linear, key=lambda p: p.effect_kept)
     if least.effect_kept < KEPT:
         told.append(findings.lost(test, least.effect_kept))
     return told

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.metadata import Metadata
     from batchcorr.estimators.problem import Problem
+    from batchcorr.estimators.subject_samples import SubjectSamples
     from batchcorr.estimators.voom import Voom
-    from batchcorr.estimators.within_subjects import Subjects, SubjectSamples
+    from batchcorr.estimators.within_subjects import Subjects
     from batchcorr.models.moments import Moments
     from batchcorr.models.one_step_test import Estimates
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices
@@ -27,104 +24,15 @@ from batchcorr.estimators.checks import check_rate
 from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.tl._audit_data import audit_values
+from batchcorr.tl._audited import Audit
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
     from batchcorr.models.naive_test import DesignSums
 
-__all__ = ["Audit", "audit"]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Parameters
-    ----------
-    findings
-        From what blocks a correction to what is good to know.
-    tables
-        For each covariate: samples by batch and level, or its range by batch.
-    association
-        How strongly batch predicts each covariate: 0 not at all, 1 wholly.
-    predicted
-        A row a road from the data to a test: the rate of false positives when the
-        tested column is kept, corrected and then tested, and the share of a small effect
-        that is left when it is not kept. Of several levels the worst; empty without a
-        test.
-    batches
-        A row a batch: samples, and what was read of its values.
-    alpha
-        The rate of false positives that is wanted.
-
-    Examples
-    --------
-    >>> import batchcorr as bc
-    >>> audit = bc.tl.audit(bc.datasets.bladder(), "batch", test="cancer")
-    >>> audit.blocks
-    False
-    >>> bool(audit.predicted.loc["one_step", "false_positive_rate"] < 0.06)
-    True
-    """
-
-    findings: tuple[Finding, ...]
-    tables: dict[str, pd.DataFrame] = field(repr=False)
-    association: pd.Series = field(repr=False)
-    predicted: pd.DataFrame = field(repr=False)
-    batches: pd.DataFrame = field(repr=False)
-    alpha: float = 0.05
-
-    @property
-    def blocks(self) -> bool:
-        """Whether something makes the correction impossible."""
-        return any(finding.level == "blocks" for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The audit as plain values, as JSON can hold them.
-
-        Returns
-        -------
-        Findings, tables, association, predictions and batches.
-        """
-        return {
-            "findings": [vars(finding) | {} for finding in self.findings],
-            "tables": {name: _plain(table) for name, table in self.tables.items()},
-            "association": {str(k): float(v) for k, v in self.association.items()},
-            "predicted": _plain(self.predicted),
-            "batches": _plain(self.batches),
-            "alpha": self.alpha,
-        }
-
-    def __str__(self) -> str:
-        lines = [f"{f.level.upper():<6} {f.text}" for f in self.findings]
-        lines = lines or ["Nothing was found that speaks against a correction."]
-        if len(self.predicted):
-            shown = self.predicted.copy()
-            for name in ("false_positive_rate", "effect_kept"):
-                shown[name] = [f"{value:.1%}" for value in shown[name]]
-            lines += ["", f"A test at {self.alpha:.0%}, by road:", shown.to_string()]
-        for name, table in self.tables.items():
-            lines += [
-                "",
-                f"{name}, by batch:",
-                table.to_string(max_rows=20, max_cols=10),
-            ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        items = "".join(
-            f"<li><b>{finding.level}</b> {escape(finding.text)}</li>"
-            for finding in self.findings
-        )
-        parts = [f"<ul>{items or '<li>Nothing speaks against a correction.</li>'}</ul>"]
-        if len(self.predicted):
-            rates = self.predicted.to_html(float_format="{:.3f}".format, escape=True)
-            parts += [f"<p>A test at {self.alpha:.0%}, by road</p>", rates]
-        for name, table in self.tables.items():
-            shown = table.to_html(max_rows=20, max_cols=10, escape=True)
-            parts.append(f"<p>{escape(name)}, by batch</p>{shown}")
-        return "".join(parts)
+__all__ = ["audit"]
 
 
 def audit(
@@ -234,18 +142,6 @@ def audit(
 
 def _names(metadata: Metadata) -> pd.Index:
     return pd.Index([str(level) for level in metadata.levels], name="batch")
-
-
-def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows by name, each a mapping of its values; None where one is not known."""
-    whole = table.astype(object).mask(table.isna(), None)
-    return {
-        str(name): {
-            str(column): value.item() if isinstance(value, np.generic) else value
-            for column, value in row.items()
-        }
-        for name, row in whole.iterrows()
-    }
 
 
 def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:

@@ -61,6 +61,13 @@ def test_the_record_warns_of_testing(method):
     assert "not for differential testing" in record(adata)["note"]
 
 
+def test_the_record_says_that_one_batch_left_nothing_to_remove():
+    adata = annotated()
+    adata.obs["one"] = "a"
+    bc.pp.standardize(adata, "one")
+    assert record(adata)["note"].startswith("There was one batch only")
+
+
 def test_the_record_keeps_a_formula():
     adata = annotated()
     bc.pp.combat(adata, "batch", covariates="~ sex * poly(age, 2)")

@@ -46,7 +46,9 @@ def test_a_balanced_design_has_nothing_against_it():
     assert audit.association["group"] == pytest.approx(0, abs=0.1)
     rates = audit.predicted["false_positive_rate"]
     assert rates["one_step"] == pytest.approx(0.05, abs=0.002)
-    assert audit.predicted["effect_kept"].to_list() == pytest.approx([1, 1, 1, 1])
+    kept = audit.predicted["effect_kept"]
+    assert kept["combat"] == pytest.approx(np.sqrt(22 / 24), abs=0.01)  # σ² over n
+    assert kept["remove_batch_effect"] == pytest.approx(1)
 
 
 def test_a_contrast_is_told_as_its_levels_are():
@@ -61,6 +63,22 @@ def test_a_contrast_is_told_as_its_levels_are():
     first = bc.tl.audit(adata, "batch", test="kind:b-c").predicted
     same = bc.tl.audit(adata, "batch", test="other:b-c").predicted  # b is the reference
     pd.testing.assert_frame_equal(first, same)
+
+
+def test_what_is_kept_follows_the_scales_of_batches():
+    """Standardized, the noisy batch counts for less: the share of an effect in the data."""
+    sd = np.where(np.array(UNEVEN[0]) == "x", 0.5, 2.0)
+    adata = study(*UNEVEN, n_features=2000, sd=sd)
+    told = bc.tl.audit(adata, "batch", test="group").predicted["effect_kept"]
+    group = (adata.obs["group"] == "b").to_numpy()
+    moved = ad.AnnData(adata.X + 0.2 * group[:, None], obs=adata.obs)
+    for method in ("combat", "standardize", "remove_batch_effect"):
+        effects = []
+        for data in (moved.copy(), adata.copy()):
+            bc.pp.correct(data, "batch", method)
+            effects.append(data.X[group].mean(axis=0) - data.X[~group].mean(axis=0))
+        kept = (effects[0] - effects[1]).mean() / 0.2
+        assert told[method] == pytest.approx(kept, abs=0.05)
 
 
 @pytest.mark.parametrize("method", ["combat", "standardize", "remove_batch_effect"])
