@@ -95,7 +95,8 @@ def make(
     parameters = estimator.get_params(deep=False)
     testable = method.testable and all(step["testable"] for step in earlier)
     summary = estimator.summary()
-    notes = [ONE_BATCH] if len(summary.get("batches", ())) == 1 else []
+    batches = summary.get("batches")
+    notes = [ONE_BATCH] if isinstance(batches, list) and len(batches) == 1 else []
     notes += [] if testable else [NOT_FOR_TESTING]
     return (
         {
