@@ -153,13 +153,13 @@ def _log_shifted(
 def _by_row(
     work: Callable[..., Any],
     x: Matrix,
-    beside: list[Any],
+    by_row: list[Any],
     meta: Any,
     options: dict[str, Any],
 ) -> Matrix:
     """Return an array whose blocks are made from those of `x` and a number a row."""
     given: list[Any] = []
-    for numbers in beside:
+    for numbers in by_row:
         known = isinstance(numbers, np.ndarray)
         lazy = da.from_array(numbers, name=False) if known else numbers
         given += [lazy.rechunk((x.chunks[0],)), "i"]
@@ -172,16 +172,16 @@ def _by_row(
 
 
 def _do(work: Callable[[Any], Any], blocks: list[Any], first: int) -> Any:
-    return work(CountRows(_beside(blocks), first=first))
+    return work(CountRows(_whole_rows(blocks), first=first))
 
 
 def _sample(blocks: list[Any], i: int) -> Any:
-    x = _beside(blocks)[i : i + 1]
+    x = _whole_rows(blocks)[i : i + 1]
     return CountRows(x)[0]
 
 
-def _beside(blocks: list[Any]) -> Matrix:
-    """Set the pieces of samples beside each other, as one matrix in canonical format."""
+def _whole_rows(blocks: list[Any]) -> Matrix:
+    """The blocks of some samples as one matrix, in canonical format."""
     if len(blocks) == 1:
         return canonical(blocks[0])
     if all(isinstance(block, np.ndarray) for block in blocks):
@@ -207,7 +207,7 @@ def _libraries_block(
 ) -> Matrix:
     if not len(numbers):
         return np.zeros(0)
-    return effective_library_sizes(_beside(blocks), reference, int(numbers[0]))
+    return effective_library_sizes(_whole_rows(blocks), reference, int(numbers[0]))
 
 
 def _log_scale_block(x: Matrix, scale: NDArray[np.float64], *, base: float) -> Matrix:

@@ -239,7 +239,7 @@ def _levels(obs: pd.DataFrame, test: str | Pair) -> list[object] | None:
         return None
     from batchcorr.design.variables import Variable
 
-    levels = Variable.fit(obs[test], test, quiet=True).levels
+    levels = Variable.fit_transform(obs[test], test, quiet=True)[0].levels
     return None if levels is None else list(levels)
 
 

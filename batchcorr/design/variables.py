@@ -46,28 +46,6 @@ class Variable:
         object.__setattr__(self, "levels", levels)
 
     @classmethod
-    def fit(
-        cls,
-        values: pd.Series,
-        column: str,
-        *,
-        role: str = "covariate",
-        levels: Iterable[object] | None = None,
-        category: bool = False,
-        quiet: bool = False,
-    ) -> Variable:
-        """What a column holds: see `fit_transform`, which also gives its values.
-
-        Parameters
-        ----------
-        values, column, role, levels, category, quiet
-            As in `fit_transform`.
-        """
-        return cls.fit_transform(
-            values, column, role=role, levels=levels, category=category, quiet=quiet
-        )[0]
-
-    @classmethod
     def fit_transform(
         cls,
         values: pd.Series,

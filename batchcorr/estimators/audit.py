@@ -177,21 +177,21 @@ def predict(
 def prediction_findings(
     predictions: list[Prediction], test: str, alpha: float
 ) -> list[Finding]:
-    """What is worth telling of predictions: the worst of all levels."""
-    told = []
+    """The findings that predictions give: the worst of all levels."""
+    notable = []
     before = [p for p in predictions if p.road != "one_step"]
     if not before:
         return []
     worst = max(before, key=lambda p: p.false_positive_rate)
     if worst.false_positive_rate > INFLATED * alpha:
-        told.append(
+        notable.append(
             findings.inflated(test, worst.road, worst.false_positive_rate, alpha)
         )
     linear = [p for p in before if p.road == "remove_batch_effect"]  # nothing is scaled
     least = min(linear, key=lambda p: p.effect_kept)
     if least.effect_kept < KEPT:
-        told.append(findings.lost(test, least.effect_kept))
-    return told
+        notable.append(findings.lost(test, least.effect_kept))
+    return notable
 
 
 def _scales(sums: DesignSums, variance: Floats) -> dict[str, Floats]:

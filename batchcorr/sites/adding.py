@@ -168,9 +168,9 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
             missing = [] if (total[mine] > 0).all() else ["more than one value"]
         else:
             rest = sums.n.sum(axis=0) - counts[mine].sum(axis=0)
-            held = [rest.max(), *counts[mine].max(axis=-1)]
+            samples = [rest.max(), *counts[mine].max(axis=-1)]
             missing = [
-                repr(level) for level, n in zip(levels, held, strict=True) if n < 0.5
+                repr(level) for level, n in zip(levels, samples, strict=True) if n < 0.5
             ]
         if missing:
             msg = (

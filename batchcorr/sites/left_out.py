@@ -41,7 +41,7 @@ def leave_out(
     sums: Moments,
     values: Differing,
     schema: Schema,
-    told: NDArray[np.bool_] | None = None,
+    disclosed: NDArray[np.bool_] | None = None,
 ) -> Moments:
     """Leave out the features of each batch that could give a person away.
 
@@ -53,8 +53,8 @@ def leave_out(
         How many values differ from the most common one, and between what they lie.
     schema
         What the sites agreed on.
-    told
-        Features whose values the sums would tell, however rounded: (B, G).
+    disclosed
+        Features whose values the sums would disclose, however rounded: (B, G).
 
     Returns
     -------
@@ -71,9 +71,9 @@ def leave_out(
         Names what was left out, and why.
     """
     reasons = _reasons(sums, values, has_covariates=bool(schema.covariates))
-    if told is not None:
+    if disclosed is not None:
         before = np.logical_or.reduce([*reasons.values()])
-        reasons["whose few values or digits the sums would tell"] = told & ~before
+        reasons["whose few values or digits the sums would tell"] = disclosed & ~before
     left_out = np.logical_or.reduce([*reasons.values()])
     if not left_out.any():
         return sums

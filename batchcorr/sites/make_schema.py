@@ -84,7 +84,9 @@ def make_schema(
             raise MissingKeyError(msg)
     known: dict[str, Any] = {}
     for name in names:
-        variable = Variable.fit(adata.obs[name], name, levels=(levels or {}).get(name))
+        variable, _ = Variable.fit_transform(
+            adata.obs[name], name, levels=(levels or {}).get(name)
+        )
         known[name] = variable.levels or NUMERIC
     return Schema(
         features=feature_names(adata),

@@ -223,20 +223,6 @@ def test_only_capped_features_are_named():
         )
 
 
-def test_samples_are_mapped_alone_and_after_loading(simulated, tmp_path):
-    counts, batch, table = simulated
-    estimator = bc.ComBatSeq().fit(counts, batch=batch, covariates=table)
-    whole = estimator.transform(counts, batch=batch, covariates=table)
-    rows = np.array([20, 3, 11])
-    part = {"batch": batch[rows], "covariates": table.iloc[rows]}
-    np.testing.assert_array_equal(
-        estimator.transform(counts[rows], **part), whole[rows]
-    )
-    estimator.save(tmp_path / "correction.npz")
-    loaded = bc.load(tmp_path / "correction.npz")
-    np.testing.assert_array_equal(loaded.transform(counts[rows], **part), whole[rows])
-
-
 def test_where_a_covariate_has_its_zero_does_not_matter():
     """Far from 0 its intercept is in the thousands, and exp of that infinite."""
     rng = np.random.default_rng(0)

@@ -172,18 +172,6 @@ def test_one_feature():
 # -- contracts ---------------------------------------------------------------------
 
 
-@quiet_dense
-def test_every_kind_of_matrix(stored):
-    x = stored.of(make_values())
-    before = stored.values(x).copy()
-    found = bc.QuantileNormalize().fit_transform(x, batch=BATCH)
-    expected = bc.QuantileNormalize().fit_transform(make_values(), batch=BATCH)
-    assert found.dtype == np.dtype(getattr(x, "dtype", np.float64))
-    tolerance = 1e-14 if found.dtype == np.float64 else 1e-6
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=1e-14)
-    np.testing.assert_array_equal(stored.values(x), before)
-
-
 def test_integers_become_the_float_that_holds_them():
     x = np.random.default_rng(0).poisson(9, (5, 30))
     expected = bc.QuantileNormalize().fit_transform(x.astype(float))
