@@ -159,7 +159,7 @@ class CovBat(ComBat):
         self.low_rank_ = None
         read = super()._fit_labels(X, labels, weights)
         corrected = in_memory(super()._map(self.correction_, X, read))
-        design = self.design_of(len(corrected), self._labels(X, read))
+        design = self.design_of(len(corrected), read)
         self.low_rank_ = self._fit_scores(corrected, design)
         return read
 
@@ -276,10 +276,9 @@ class CovBat(ComBat):
             "low_rank.scale": Expected((b, k), positive=True),
             "low_rank.shift": Expected((b, k)),
         }
-        found = take(arrays, expected)
-        prefix = "low_rank."
+        found = take(arrays, expected).items()
         self.low_rank_ = LowRank(
-            **{name.removeprefix(prefix): value for name, value in found.items()}
+            **{name.removeprefix("low_rank."): value for name, value in found}
         )
 
     def _summary(self) -> dict[str, object]:
