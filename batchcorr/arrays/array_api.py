@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StandardArray",
-    "standard_affine",
     "standard_has_infinite",
     "standard_sums",
     "standard_sums_by_feature",
@@ -96,8 +95,7 @@ def standard_has_infinite(x: Array) -> bool:
 
 
 @affine.register(StandardArray)
-def standard_affine(x: Array, cells: Cells, maps: Maps, out: Array | None) -> Array:
-    """Write scale x + shift + slopes tilt."""
+def _affine(x: Array, cells: Cells, maps: Maps, out: Array | None) -> Array:
     xp, wide = namespace(x), accumulator(x)
     scale, shift, tilt = (
         asarray_like(x, values, wide) for values in (maps.scale, maps.shift, maps.tilt)

@@ -16,13 +16,14 @@ of matrix.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from batchcorr.arrays.cells import order_of
 from batchcorr.models.moments import Moments
-from batchcorr.models.namespace import Array, asarray_like, namespace
+from batchcorr.models.namespace import Array, Namespace, asarray_like, namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,36 +92,34 @@ def tensor_moments(
     >>> found.mean.ravel().tolist(), found.squares.ravel().tolist()
     ([2.0, 9.0], [2.0, 0.0])
     """
-    xp, n_rows = namespace(x), x.shape[0]
+    xp, n_rows, wide = namespace(x), x.shape[0], accumulator(x)
     if columns is None:
         columns = np.empty((n_rows, 0))
-    columns = asarray_like(x, columns, accumulator(x))
+    columns = asarray_like(x, columns, wide)
     codes = np.zeros(n_rows, dtype=np.intp) if codes is None else codes
     parents, parts = [], []
-    for batch, rows in _blocks(codes, n_batches, max(int(x.shape[1]), 1)):
+    for batch, rows in _blocks(x, codes, n_batches):
         block, z = x, columns
         if rows is not None:
-            pick = asarray_like(x, rows)
-            block, z = xp.take(x, pick, axis=0), xp.take(columns, pick, axis=0)
-        block = xp.astype(block, accumulator(x))
+            block, z = xp.take(x, rows, axis=0), xp.take(columns, rows, axis=0)
+        block = xp.astype(block, wide)
         if missing or weights is not None:
             v = xp.astype(~xp.isnan(block), block.dtype)
             if weights is not None:
                 w = asarray_like(x, weights, block.dtype)
-                w = w if rows is None else xp.take(w, pick, axis=0)
+                w = w if rows is None else xp.take(w, rows, axis=0)
                 v = xp.where(w > 0, v * w, xp.zeros_like(v))
-            parts.append(_by_feature(block, z, v))
+            parts.append(_by_feature(xp, block, z, v))
         else:
-            parts.append(_shared(block, z))
+            parts.append(_shared(xp, block, z))
         parents.append(batch)
     one_each = parents == list(range(n_batches))
-    together = parts[0] if len(parts) == 1 else _stack(parts)
+    together = parts[0] if len(parts) == 1 else _stack(xp, parts)
     return together if one_each else together.collapse(parents, n_batches)
 
 
-def _stack(parts: list[Moments]) -> Moments:
+def _stack(xp: Namespace, parts: list[Moments]) -> Moments:
     """Set the groups of several moments after each other."""
-    xp = namespace(parts[0].mean)
     return Moments(
         **{
             name: xp.concat([getattr(part, name) for part in parts], axis=0)
@@ -130,28 +129,27 @@ def _stack(parts: list[Moments]) -> Moments:
 
 
 def _blocks(
-    codes: NDArray[np.integer], n_batches: int, width: int
-) -> Iterator[tuple[int, NDArray[np.int64] | None]]:
+    x: Array, codes: NDArray[np.integer], n_batches: int
+) -> Iterator[tuple[int, Array | None]]:
     """Yield the batch and the rows of each block; None stands for all rows."""
-    size = max(1, BLOCK // width)
+    size = max(1, BLOCK // max(int(x.shape[1]), 1))
     if n_batches == 1 and len(codes) <= size:
         yield 0, None
         return
-    order = order_of(codes, n_batches).astype(np.int64)
-    ends = np.cumsum(np.bincount(codes, minlength=n_batches))
-    for batch, rows in enumerate(np.split(order, ends[:-1])):
-        for start in range(0, len(rows), size):
-            yield batch, rows[start : start + size]
+    order = asarray_like(x, order_of(codes, n_batches).astype(np.int64))
+    ends = np.cumsum(np.bincount(codes, minlength=n_batches)).tolist()
+    for batch, (first, last) in enumerate(pairwise([0, *ends])):
+        for start in range(first, last, size):
+            yield batch, order[start : min(start + size, last)]
 
 
-def _shared(x: Array, z: Array) -> Moments:
+def _shared(xp: Namespace, x: Array, z: Array) -> Moments:
     """Return the moments of rows in which nothing is missing: one group."""
-    xp, n = namespace(x), int(x.shape[0])
     origin, z_origin = x[:1, :], xp.mean(z, axis=0, keepdims=True)
     off = x - origin
     shift = xp.mean(off, axis=0, keepdims=True)
     d, z = off - shift, z - z_origin
-    count = xp.full_like(x[:1, :1], float(n))
+    count = xp.full_like(x[:1, :1], float(x.shape[0]))
     return Moments(
         rows=count,
         n=count,
@@ -163,9 +161,8 @@ def _shared(x: Array, z: Array) -> Moments:
     )
 
 
-def _by_feature(x: Array, z: Array, v: Array) -> Moments:
+def _by_feature(xp: Namespace, x: Array, z: Array, v: Array) -> Moments:
     """Return the moments of rows with missing or weighted values: one group."""
-    xp = namespace(x)
     there = v > 0
     x = xp.where(there, x, xp.zeros_like(x))
     first = xp.argmax(xp.astype(there, xp.int32), axis=0, keepdims=True)

@@ -17,13 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr._numba import Kernel, prange, threads
-from batchcorr.arrays.array_api import (
-    standard_affine,
-    standard_has_infinite,
-    standard_sums,
-    standard_sums_by_feature,
-)
+from batchcorr.arrays.array_api import standard_sums, standard_sums_by_feature
 from batchcorr.arrays.by_feature import dense_sums_by_feature
+from batchcorr.arrays.generic import affine_rows
 from batchcorr.arrays.operations import (
     Maps,
     Sums,
@@ -201,7 +197,13 @@ def _dense_affine(
     x: NDArray[np.floating], cells: Cells, maps: Maps, out: Matrix | None
 ) -> Matrix:
     if _is_small(x):
-        return standard_affine(x, cells, maps, out)
+        codes, batch = cells.codes, cells.batch[cells.codes]
+        scale, shift, tilt = maps.scale[batch], maps.shift[codes], maps.tilt[batch]
+        values = affine_rows(x, scale, shift, maps.slopes, tilt)
+        if out is None:
+            return values
+        out[...] = values
+        return out
     if out is None:
         out = np.empty_like(x)
     for part in _features(x, out):
@@ -235,7 +237,7 @@ def _any_infinite(x):
 
 @has_infinite.register(np.ndarray)
 def _dense_has_infinite(x: NDArray[np.floating]) -> bool:
-    return standard_has_infinite(x) if _is_small(x) else bool(_any_infinite(x))
+    return bool(np.isinf(x).any() if _is_small(x) else _any_infinite(x))
 
 
 @sums_by_feature.register(np.ndarray)
