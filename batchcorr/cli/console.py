@@ -13,7 +13,7 @@ import traceback
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -77,7 +77,7 @@ def reporting() -> Iterator[None]:
     """Turn warnings into lines, and errors into a line and an exit code."""
     shown = set()
 
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:
             shown.add(str(message))
             complain("Warning", str(message), "yellow")

@@ -133,5 +133,5 @@ def normalize_as_fitted(
     return adata, layer
 
 
-def _applied(estimator: Corrector, labels: Labels, x: Any, out: Any) -> Any:
+def _applied(estimator: Corrector, labels: Labels, x: object, out: object) -> Any:
     return estimator.apply(x, labels, out=out, dense=True)

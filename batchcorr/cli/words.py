@@ -112,7 +112,7 @@ def _command(found: re.Match[str]) -> str:
     return " ".join(words)
 
 
-def _option(name: str, value: Any) -> list[str]:
+def _option(name: str, value: object) -> list[str]:
     """A parameter as it is typed: once a value."""
     option = OPTIONS.get(name, f"--{name}")
     if isinstance(value, bool):

@@ -112,8 +112,8 @@ def read_samples(
 
 def _take_columns(
     x: Matrix,
-    batch: Any,
-    covariates: Any,
+    batch: object,
+    covariates: object,
     batch_column: str | None,
     covariate_columns: Sequence[str] | None,
 ) -> tuple[Any, Any, Any]:

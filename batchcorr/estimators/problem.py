@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Problem:
         metadata: Metadata | None = None,
         *,
         formula: str | None = None,
-        weights: NDArray[Any] | None = None,
+        weights: NDArray[np.generic] | None = None,
     ) -> Self:
         """Read labels and matrix.
 

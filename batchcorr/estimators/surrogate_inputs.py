@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def read_replicates(replicates: object, n: int) -> list[list[int]]:
     return sets
 
 
-def values_of(x: Matrix, method: str, table: Any) -> Matrix:
+def values_of(x: Matrix, method: str, table: object) -> Matrix:
     """The matrix as the method reads it; missing values are refused.
 
     Raises

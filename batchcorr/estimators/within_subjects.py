@@ -77,7 +77,7 @@ class Subjects:
         return cls(labels.codes(subject, n_rows=n_rows))
 
     def samples(
-        self, x: Any, problem: Problem, columns: list[int], weights: Weights = None
+        self, x: object, problem: Problem, columns: list[int], weights: Weights = None
     ) -> SubjectSamples:
         """Gather the sums by subject.
 
@@ -179,7 +179,7 @@ def _incomplete(x: Any, rows: Rows, features: NDArray[np.intp]) -> Iterator[Part
             yield rows.take(there).part(features[own], some)
 
 
-def _one_by_one(x: Any, rows: Rows, weights: Any) -> Iterator[Part]:
+def _one_by_one(x: object, rows: Rows, weights: Any) -> Iterator[Part]:
     """The sums of each feature, whose values have weights of their own."""
     for part, values in _blocks(x):
         own = weights(part) if callable(weights) else weights[:, part]

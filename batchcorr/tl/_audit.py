@@ -39,8 +39,8 @@ def audit(
     adata: AnnData,
     batch_key: str,
     *,
-    covariates: Any = None,
-    test: Any = None,
+    covariates: object = None,
+    test: object = None,
     alpha: float = 0.05,
     layer: str | None = None,
 ) -> Audit:
@@ -156,7 +156,7 @@ def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:
 
 
 def _tables(
-    codes: np.ndarray[Any, np.dtype[np.int32]], table: Any, metadata: Metadata
+    codes: np.ndarray[Any, np.dtype[np.int32]], table: object, metadata: Metadata
 ) -> tuple[dict[str, pd.DataFrame], list[Finding]]:
     """Each covariate by batch, and the numbers whose ranges lie apart."""
     tables: dict[str, pd.DataFrame] = {}

@@ -49,7 +49,7 @@ class Values(NamedTuple):
     variance: Floats | None
 
 
-def audit_values(given: Any, design: Design, names: Sequence[str]) -> Values:
+def audit_values(given: object, design: Design, names: Sequence[str]) -> Values:
     """Read a matrix once and say what it means for a correction.
 
     Parameters

@@ -43,14 +43,14 @@ __all__ = ["differential"]
 def differential(
     adata: AnnData,
     batch_key: str | Sequence[str] | None,
-    test: Any,
+    test: object,
     *,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     layer: str | None = None,
     trend: bool = False,
     robust: bool = False,
-    weights: Any = None,
+    weights: object = None,
     equal_variances: bool = True,
     subject: str | None = None,
     voom: bool | str = False,
@@ -231,7 +231,7 @@ def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
         raise InputError(msg)
 
 
-def _warn_of_counts(x: Any) -> None:
+def _warn_of_counts(x: object) -> None:
     if unlogged(x):
         msg = (
             "The values look like counts, and this test is for logarithms: test them with "
@@ -241,7 +241,7 @@ def _warn_of_counts(x: Any) -> None:
         warn(msg, CountsWarning)
 
 
-def _weights(adata: AnnData, weights: Any) -> Floats | None:
+def _weights(adata: AnnData, weights: object) -> Floats | None:
     """Weights of samples (n,) or values (n, G), from a column, a layer or an array."""
     if weights is None:
         return None

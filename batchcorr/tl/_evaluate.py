@@ -49,7 +49,7 @@ def evaluate(
     batch_key: str,
     *,
     labels: str | None = None,
-    covariates: Any = None,
+    covariates: object = None,
     layers: Sequence[str | None] | str | None = None,
     embeddings: Sequence[str] | str | None = None,
     random_state: int = 0,
@@ -179,7 +179,7 @@ def _check_seed(random_state: Any) -> None:
         raise InputError(msg)
 
 
-def _layers(adata: AnnData, layers: Any) -> list[str | None]:
+def _layers(adata: AnnData, layers: object) -> list[str | None]:
     """The layers to look at, None for X; each once, and what was corrected after it."""
     if layers is None:
         made: list[str | None] = [
@@ -243,7 +243,7 @@ def _pairs(
             yield name, names[0]
 
 
-def _embeddings(adata: AnnData, embeddings: Any) -> list[str]:
+def _embeddings(adata: AnnData, embeddings: object) -> list[str]:
     """The keys of `obsm` to look at; each once."""
     if embeddings is None:
         return [
@@ -283,7 +283,7 @@ def _points(adata: AnnData, key: str) -> Floats:
 
 
 def _components(
-    x: Any, study: Study, by_group: Moments, adata: AnnData, random_state: int
+    x: object, study: Study, by_group: Moments, adata: AnnData, random_state: int
 ) -> Floats:
     """Principal components of a layer as it is, of features without missing values."""
     sums = study.whole(by_group).select([])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -56,9 +56,9 @@ class Study:
     def of(
         cls,
         adata: AnnData,
-        batch_key: Any,
-        labels: Any,
-        covariates: Any,
+        batch_key: object,
+        labels: object,
+        covariates: object,
         random_state: int,
     ) -> Study:
         """Read what is known, and refuse what cannot be evaluated."""
@@ -146,7 +146,7 @@ class Study:
         return found
 
 
-def _kind(adata: AnnData, labels: Any) -> NDArray[np.int32]:
+def _kind(adata: AnnData, labels: object) -> NDArray[np.int32]:
     """The labels as codes: (n,)."""
     if not isinstance(labels, str):
         msg = f"labels must be the name of one column of adata.obs, not {labels!r:.60}."

@@ -38,16 +38,16 @@ __all__ = ["null_calibration"]
 def null_calibration(
     adata: AnnData,
     batch_key: str,
-    test: Any,
+    test: object,
     *,
     method: str = "combat",
-    covariates: Any = None,
+    covariates: object = None,
     layer: str | None = None,
     n_permutations: int = 50,
     alpha: float = 0.05,
     equal_variances: bool = True,
     random_state: int = 0,
-    **parameters: Any,
+    **parameters: object,
 ) -> NullCalibration:
     r"""Say whether correcting and then testing keeps its rate of false positives here.
 

@@ -28,17 +28,17 @@ def pca(
     batch_key: str | Sequence[str] | None = None,
     *,
     method: str | None = None,
-    covariates: Any = None,
-    nuisance: Any = None,
+    covariates: object = None,
+    nuisance: object = None,
     correction: LocationScaleMethod | None = None,
     n_comps: int | None = None,
-    mask_var: Any = None,
+    mask_var: object = None,
     layer: str | None = None,
     key_added: str | None = None,
     tolerance: float = 1e-3,
     random_state: int = 0,
     copy: bool = False,
-    **parameters: Any,
+    **parameters: object,
 ) -> AnnData | None:
     r"""Take principal components of the corrected matrix, while X stays as it is.
 
@@ -214,7 +214,7 @@ def _require_values(names: Any, matrix: CorrectedMatrix) -> None:
 
 
 def _chosen(
-    adata: AnnData, mask_var: Any
+    adata: AnnData, mask_var: object
 ) -> tuple[NDArray[np.bool_] | None, str | None]:
     """Which features to take, and the name of the column that says so."""
     name = mask_var if isinstance(mask_var, str) else None

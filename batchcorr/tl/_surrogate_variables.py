@@ -25,12 +25,12 @@ __all__ = ["surrogate_variables"]
 def surrogate_variables(
     adata: AnnData,
     *,
-    covariates: Any = None,
-    null: Any = None,
+    covariates: object = None,
+    null: object = None,
     n_variables: int | None = None,
     method: str = "sva",
-    controls: Any = None,
-    replicates: Any = None,
+    controls: object = None,
+    replicates: object = None,
     layer: str | None = None,
     key_added: str = "X_sv",
     obs: bool = False,
@@ -195,7 +195,7 @@ def _log(key: str, summary: dict[str, Any], shares: dict[str, list[float]]) -> N
     logging.getLogger("batchcorr").info("; ".join(parts))
 
 
-def _controls(adata: AnnData, controls: Any) -> Any:
+def _controls(adata: AnnData, controls: object) -> Any:
     """One value a feature, from a column of `var`, from names, or as it is given."""
     if controls is None:
         return None
@@ -220,7 +220,7 @@ def _controls(adata: AnnData, controls: Any) -> Any:
     return np.asarray(adata.var_names.isin(values))
 
 
-def _replicates(adata: AnnData, replicates: Any) -> Any:
+def _replicates(adata: AnnData, replicates: object) -> Any:
     """A label of each sample, from a column of `obs`, or as it is given."""
     if not isinstance(replicates, str):
         return replicates
