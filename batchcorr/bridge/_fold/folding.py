@@ -120,8 +120,9 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
         If the model is in training mode, has no BatchNorm or cannot be copied, or the
         inputs do not fit it.
     FoldError
-        If the folded model computes anything but what the given one does: more than
-        1e-10 of the largest output in float64, 1e-5 in float32 (of the weights).
+        If the folded model computes anything but what the given one does, on the
+        examples, one sample more or one: a difference of more than 1e-10 of the largest
+        output in float64, 1e-5 in float32 (of the weights).
 
     Notes
     -----

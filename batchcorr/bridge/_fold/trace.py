@@ -69,8 +69,8 @@ LIKE = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
 
 NO_RESULT = "it corrects an input of the model, or a constant"
 COMPUTED = (
-    "the weight of {} is computed each time it is called (weight norm, pruning …): make "
-    "it a plain parameter to have it folded"
+    "the weight of {} is computed each time it is called (weight norm, pruning …), or "
+    "is not that of the layer in whose call it is used"
 )
 UNTRACKED = (
     "it keeps no running statistics (track_running_stats=False): it normalizes each "
