@@ -65,7 +65,7 @@ def _of_correction(found: Compared, shares: Shares) -> str:
         return (
             "Nothing was corrected yet: batch explains "
             f"{share(before.batch_beyond_covariates)} of the variance of a feature"
-            f"{beyond}, where chance explains 0%, more or less."
+            f"{beyond}, and by chance it would be about 0%."
         )
     by = f" by {method_name(record)}" if record else ""
     if before is None or after is None:
@@ -73,7 +73,7 @@ def _of_correction(found: Compared, shares: Shares) -> str:
     text = (
         f"Corrected{by}, batch explains {share(after.batch_beyond_covariates)} of the "
         f"variance of a feature{beyond}, where it explained "
-        f"{share(before.batch_beyond_covariates)} (chance explains 0%, more or less)"
+        f"{share(before.batch_beyond_covariates)} (by chance it would be about 0%)"
     )
     if shares.beyond:
         text += (
