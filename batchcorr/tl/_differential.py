@@ -147,7 +147,8 @@ def differential(
     in the design. Options combine: `voom` with `equal_variances=False` are quality weights
     by batch (voomWithQualityWeights, by REML), `voom` with `subject` two rounds of both,
     and `weights` given are multiplied in; `subject` with weights of values fits feature by
-    feature (2 s a thousand features, with `voom` 4 s). Samples must be independent, but for what `subject` says: cells of one
+    feature (2 s a thousand features, with `voom` 4 s). Samples must be independent, but
+    for what `subject` says: cells of one
     person are not, so sum them by person first.
 
     References
