@@ -148,8 +148,7 @@ def differential(
     by batch (voomWithQualityWeights, by REML), `voom` with `subject` two rounds of both,
     and `weights` given are multiplied in; `subject` with weights of values fits feature by
     feature (2 s a thousand features, with `voom` 4 s). Samples must be independent, but
-    for what `subject` says: cells of one
-    person are not, so sum them by person first.
+    for what `subject` says: cells of one person are not, so sum them by person first.
 
     References
     ----------
