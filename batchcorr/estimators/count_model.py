@@ -39,8 +39,15 @@ SMALLEST_MEAN = 1e-4
 RAISED = -0.2
 """Batch effect from which down a reference bounds the means it raises."""
 
+LARGEST_LOG = 300.0
+"""Logarithm over which no expected count goes, however far covariates are from those of fit."""
+
 FAR = 10
 """Mean of a column over its standard deviation, from which on it is far from 0."""
+
+
+def _exp(logarithm: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.exp(np.minimum(logarithm, LARGEST_LOG))
 
 
 @dataclass(frozen=True)
@@ -92,9 +99,9 @@ class CountModel:
             w = design.columns[:, -q:] - self.nuisance_mean
             removed += coefficients[:, -q:] @ w.T
         if self.reference_mean is None:
-            return np.exp(log_mu), np.exp(log_mu - removed)
-        old = np.maximum(np.exp(log_mu), SMALLEST_MEAN)
-        new = old * np.exp(-removed)
+            return _exp(log_mu), _exp(log_mu - removed)
+        old = np.maximum(_exp(log_mu), SMALLEST_MEAN)
+        new = old * _exp(-removed)
         most = np.where(removed < RAISED, self.reference_mean[part, None], np.inf)
         return old, np.minimum(new, most)
 

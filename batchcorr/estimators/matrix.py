@@ -66,7 +66,14 @@ def as_matrix(x: Matrix) -> Matrix:
         known = {"csr"} if on_device(x) else {"csr", "csc"}
         x = x if x.format in known else x.tocsr()
     else:
-        x = as_array(x)
+        given, x = x, as_array(x)
+        if x.ndim == 0:
+            msg = (
+                "The data must be a matrix of samples × features, not of type "
+                f"{type(given).__name__}. Read what is in a file into memory, or as a "
+                "Dask array."
+            )
+            raise InputError(msg)
     if x.ndim != 2:
         msg = (
             f"The data must be a matrix of samples × features, not {x.ndim}-dimensional"

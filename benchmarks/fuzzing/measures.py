@@ -138,7 +138,7 @@ def differential(rng):
     if n_levels == 3:
         names = [f"{name}[{level}]" for level in "bc" for name in names]
         names += ["f", "p_value"]
-    size = np.nanmax(np.abs(plain), axis=0)
+    size = np.nan_to_num(np.abs(plain)).max(axis=0)
     sound = (model.spread > 1e-9 * size) & (model.df > 0)
     for name, right in zip(names, expected, strict=True):
         found = table[name].to_numpy()

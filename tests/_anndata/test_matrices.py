@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import batchcorr as bc
 from batchcorr.errors import (
@@ -217,6 +219,16 @@ def test_a_view_does_not_forget_what_a_mask_hides(copy):
 def test_a_backed_anndata_says_what_can_be_done(tmp_path):
     annotated().write_h5ad(tmp_path / "a.h5ad")
     adata = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
-    with pytest.raises(InputError, match=r"to_memory\(\).*--memory.*Dask"):
+    with pytest.raises(InputError, match=r"to_memory\(\).*--memory.*Dask") as error:
         bc.fit(adata, "batch")
+    named = re.search(r"anndata\.experimental\.(\w+)", str(error.value))
+    assert hasattr(ad.experimental, named.group(1))
+    adata.file.close()
+
+
+def test_a_sparse_matrix_in_a_file_is_refused_by_its_type(tmp_path):
+    ad.AnnData(sp.csr_matrix(values())).write_h5ad(tmp_path / "a.h5ad")
+    adata = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    with pytest.raises(InputError, match=r"CSRDataset.*Dask"):
+        bc.ComBat().fit(adata.X, batch=["a", "b"] * (N // 2))
     adata.file.close()

@@ -236,6 +236,15 @@ def test_where_a_covariate_has_its_zero_does_not_matter():
     assert (far != near).mean() < 0.01
 
 
+def test_a_covariate_far_from_those_of_fit_overflows_nothing():
+    rng = np.random.default_rng(0)
+    counts, batch = rng.negative_binomial(5, 0.05, (20, 10)), np.repeat([0, 1], 10)
+    model = bc.ComBatSeq().fit(counts, batch=batch, covariates=np.arange(20.0)[:, None])
+    found = model.transform(counts[:2], batch=[0, 0], covariates=[[1e6], [-1e6]])
+    assert found.dtype == counts.dtype  # and no RuntimeWarning
+    assert (found >= 0).all()
+
+
 def test_counts_cannot_explode():
     """A feature nearly absent from one batch: sva turns such counts into 1e11."""
     capped = []
