@@ -15,6 +15,7 @@ from batchcorr.estimators import checks, inputs, matrix
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
+from batchcorr.estimators.fit_warnings import warn_of_constant, warn_of_far
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.subjects import with_subject
@@ -52,7 +53,13 @@ class FittedState(Corrector, LocationScaleSteps):
             assert self._metadata is not None
             problem = Problem.of_moments(self.moments_, self._metadata)
             self._fitted = estimate(self, problem)
+            self._warn_of_features(self.moments_, self._fitted)
         return self._fitted
+
+    def _warn_of_features(self, moments: Moments, fitted: Fitted) -> None:
+        """Name the features that keep their batch effects, or part of them."""
+        warn_of_constant(moments, fitted.aim.adjustable, self)
+        warn_of_far(fitted.details, self)
 
     @property
     def correction_(self) -> LocationScale:
@@ -79,7 +86,13 @@ class FittedState(Corrector, LocationScaleSteps):
         """Whether covariates must be given to correct samples."""
         return self._ready().correction.needs_covariates
 
-    def fit_moments(self, moments: Moments, metadata: Metadata) -> Self:
+    def fit_moments(
+        self,
+        moments: Moments,
+        metadata: Metadata,
+        *,
+        features: tuple[str, ...] | None = None,
+    ) -> Self:
         """Fit to moments that were gathered elsewhere, as from sites.
 
         Parameters
@@ -88,6 +101,8 @@ class FittedState(Corrector, LocationScaleSteps):
             Moments per batch and feature.
         metadata
             How labels were read, and are to be read.
+        features
+            Names of the features, where they have any.
 
         Returns
         -------
@@ -95,9 +110,10 @@ class FittedState(Corrector, LocationScaleSteps):
         """
         self._require_streams("fit_moments")
         self._check_parameters()
-        self._estimate(Problem.of_moments(moments, metadata))
-        self.feature_names_ = None
+        fitted = self._estimate(Problem.of_moments(moments, metadata))
+        self.feature_names_ = features
         self.n_features_ = self.n_features_in_ = moments.n_features
+        self._warn_of_features(moments, fitted)
         return self
 
     def _require_streams(self, verb: str) -> None:

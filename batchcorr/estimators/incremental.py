@@ -19,6 +19,7 @@ from batchcorr.estimators.fitted import FittedState
 from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
+from batchcorr.estimators.scale import warn_if_unlogged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,6 +83,7 @@ class Incremental(FittedState):
             raise inputs.no_batch(type(self).__name__)
         metadata = self._metadata
         if metadata is None:
+            warn_if_unlogged(x, type(self).__name__)
             if batches is None:
                 msg = (
                     "The first call of partial_fit must declare all batches that will "

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeGuard
 
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
-from batchcorr.estimators.fit_warnings import warn_of_constant, warn_of_far
 from batchcorr.estimators.incremental import Incremental
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
@@ -108,8 +107,7 @@ class LocationScaleMethod(Incremental):
             fitted, design = fit_subjects(self, problem, x, labels, self.formula)
             self._fitted, self._metadata, self.moments_ = fitted, fitted.metadata, None
         self._remember_features(samples, x.shape[1])
-        warn_of_constant(problem.read, fitted.aim.adjustable, self)
-        warn_of_far(fitted.details, self)
+        self._warn_of_features(problem.read, fitted)
         return labels._replace(design=design)
 
     def transform(

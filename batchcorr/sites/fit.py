@@ -93,8 +93,7 @@ def _fitted(
         The moments by the name of the site or file.
     """
     sums, schema = add(sites)
-    estimator.fit_moments(sums, schema.metadata)
-    estimator.feature_names_ = schema.features
+    estimator.fit_moments(sums, schema.metadata, features=schema.features)
     estimator.obs_columns_ = {
         "batch": schema.batch_key,
         "covariates": list(schema.covariates) or None,

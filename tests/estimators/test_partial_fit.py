@@ -11,7 +11,7 @@ import pytest
 import batchcorr as bc
 from batchcorr.arrays import moments
 from batchcorr.design.design import Design
-from batchcorr.errors import BatchSizeWarning, InputError
+from batchcorr.errors import BatchSizeWarning, InputError, collected
 from batchcorr.models.moments import Moments
 
 BATCHES = ["a", "b"]
@@ -204,6 +204,33 @@ def test_covariates_fade_too():
             )
     np.testing.assert_allclose(models[None].correction_.coefficients, 0, atol=0.15)
     np.testing.assert_allclose(models[0.5].correction_.coefficients, -1, atol=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_blocks_warn_as_the_whole():
+    rng = np.random.default_rng(0)
+    batch = np.repeat(BATCHES, 15)
+    x = pd.DataFrame(
+        8 + rng.normal(size=(30, 20)), columns=[f"g{k}" for k in range(20)]
+    )
+    x.iloc[:15, 3] = 7.5
+    x.iloc[15:, 6] += 40
+    counts = x.map(lambda value: float(round(100 * value)))
+    for given, options, said in (
+        (x, {}, "(g3) are constant in a batch"),
+        (x, {"parametric": False}, "(g6) keep part"),
+        (counts, {}, "look like raw counts"),
+    ):
+        with collected() as whole:
+            bc.ComBat(**options).fit(given, batch=batch)
+        model = bc.ComBat(**options)
+        with collected() as of_blocks:
+            for rows in (slice(20), slice(20, None)):
+                block = {"batch": batch[rows], "batches": BATCHES}
+                model.partial_fit(given[rows], **block)
+            model.transform(given, batch=batch)
+        assert sorted(of_blocks) == sorted(whole)
+        assert any(said in text for text in whole)
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1, np.nan, "0.5", [0.5]])
