@@ -17,6 +17,14 @@ import scipy.sparse as sp
 
 from batchcorr.models.namespace import to_numpy
 
+collect_ignore = [] if find_spec("torch") else ["bridge"]
+
+
+def pytest_report_header() -> list[str]:
+    left_out = "tests/bridge and batchcorr/bridge are left out: there is no torch"
+    return [left_out] if collect_ignore else []
+
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -116,8 +124,7 @@ def strict(x: np.ndarray) -> Any:
 
 
 def tensor(x: np.ndarray) -> Any:
-    import torch
-
+    torch = pytest.importorskip("torch")
     return torch.tensor(x)
 
 

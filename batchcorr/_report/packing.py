@@ -58,7 +58,7 @@ def packed_codes(codes: NDArray[np.integer], n_levels: int) -> dict[str, Any]:
     """Positions of levels; the largest number stands for a missing one."""
     kind = np.uint8 if n_levels < 255 else np.uint16
     missing = np.iinfo(kind).max
-    values = np.where(codes < 0, missing, codes).astype(kind)
+    values = np.where(codes < 0, kind(missing), codes.astype(kind))
     return {"bytes": values.itemsize, "data": pack(values.tobytes())}
 
 

@@ -178,7 +178,7 @@ def _frame(path: Path, start: Start, **kinds: Any) -> pd.DataFrame:
 
 def _empty_rows(frame: pd.DataFrame, names: pd.Series) -> Any:
     """Which rows hold nothing, as at the end of spreadsheets and series matrices."""
-    unnamed = (names.str.strip().isin(["", TABLE_ENDS])).to_numpy()
+    unnamed = (names.str.strip().isin(["", TABLE_ENDS])).to_numpy(copy=True)
     for place in np.flatnonzero(unnamed):
         cells = frame.iloc[place].tolist()[1:]
         unnamed[place] = all(cell != cell or cell == "" for cell in cells)  # noqa: PLR0124

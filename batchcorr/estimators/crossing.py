@@ -31,7 +31,7 @@ def crossed(batch: object) -> pd.Series:
         batch if isinstance(batch, pd.DataFrame) else pd.DataFrame(np.asarray(batch))
     )
     rows = zip(
-        *(table.iloc[:, k].astype(str) for k in range(table.shape[1])), strict=True
+        *(map(str, table.iloc[:, k]) for k in range(table.shape[1])), strict=True
     )
     joined = pd.Series(list(map(" × ".join, rows)), index=table.index, dtype=object)
     return joined.mask(table.isna().any(axis=1), None)

@@ -70,7 +70,7 @@ def test_what_may_hold_zeros_alone_needs_no_chunks(store):
     x = sp.csr_matrix(np.eye(1, 12).repeat(40, axis=0))
     empty = sp.vstack([sp.csr_matrix((20, 12)), x])
     for name, matrix in (("one", x), ("empty", empty)):
-        anndata.io.write_elem(group, f"layers/{name}", matrix, dataset_kwargs=options)
+        anndata.io.write_elem(group["layers"], name, matrix, dataset_kwargs=options)
     for array in ("layers/one/indices", "layers/empty/indptr"):
         for chunk in (store / array).rglob("0"):  # where zarr wrote it
             chunk.unlink()

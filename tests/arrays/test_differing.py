@@ -6,10 +6,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
 
 from batchcorr.arrays.differing import differing
 from batchcorr.errors import InputError
+from tests.conftest import tensor
 
 
 def in_blocks(x, make):
@@ -24,7 +24,7 @@ KINDS = {
     "Dask": lambda x: in_blocks(x, np.asarray),
     "Dask of CSR": lambda x: in_blocks(x, sp.csr_matrix),
     "Dask of CSC": lambda x: in_blocks(x, sp.csc_matrix),
-    "torch": torch.tensor,
+    "torch": tensor,
 }
 
 

@@ -38,7 +38,7 @@ def data(rng):
 def columns_of(obs, names):
     parts = [
         pd.get_dummies(obs[name], drop_first=True, dtype=float)
-        if obs[name].dtype == object
+        if not pd.api.types.is_numeric_dtype(obs[name])
         else obs[[name]]
         for name in names
     ]
