@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -80,6 +81,41 @@ def sparse(
     return sp.csr_matrix((data.ravel(), indices.ravel(), indptr), shape=shape)
 
 
-def fresh(x: Any) -> Any:
-    """Return the same sparse matrix without what SciPy remembers of its order."""
-    return type(x)((x.data, x.indices, x.indptr), shape=x.shape, copy=False)
+def cells(obs: pd.DataFrame, n_features: int, seed: int = 2) -> sp.csr_matrix:
+    """Counts of cells, CSR, float32: 20 programs; batches scale genes, cells their depth.
+
+    Genes differ in their level as in cells, so that about 5 % of the values are stored.
+    """
+    rng = np.random.default_rng(seed)
+    codes, n = obs["batch"].cat.codes.to_numpy(), len(obs)
+    level = rng.lognormal(-4.2, 1.5, n_features)
+    marked = rng.random((20, n_features)) < 0.1
+    rates = level * np.exp(marked * rng.normal(0, 1.2, marked.shape))
+    effect = np.exp(rng.normal(0, 0.2, (int(codes.max()) + 1, n_features)))
+    depth = rng.lognormal(0, 0.4, (n, 1))
+    one, other = rng.integers(0, 20, (2, n))
+    share = rng.beta(2, 0.5, (n, 1))
+    made = []
+    for rows in blocks(n):
+        mean = share[rows] * rates[one[rows]] + (1 - share[rows]) * rates[other[rows]]
+        counts = rng.poisson(mean * depth[rows] * effect[codes[rows]])
+        made.append(sp.csr_matrix(counts.astype(np.float32)))
+    return sp.vstack(made, format="csr")
+
+
+def bulk(obs: pd.DataFrame, n_features: int, seed: int = 0) -> NDArray[np.int64]:
+    """Counts of bulk samples: each batch has levels and dispersions of its own."""
+    rng = np.random.default_rng(seed)
+    codes, n = obs["batch"].cat.codes.to_numpy(), len(obs)
+    shape = (int(codes.max()) + 1, n_features)
+    level = rng.normal(3.5, 1.6, n_features) + rng.normal(0, 0.35, (n, 1))
+    level += rng.normal(0, 0.45, shape)[codes]
+    phi = (rng.gamma(2, 0.09, n_features) + 0.01) * rng.uniform(0.6, 1.8, shape)
+    shapes = 1 / phi[codes]
+    return rng.poisson(np.exp(level) * rng.gamma(shapes, 1 / shapes))
+
+
+def store(path: str, obs: pd.DataFrame, x: NDArray[Any]) -> str:
+    """Write an .h5ad-like .zarr store; multiples of 1/64 repeat as logs of counts do."""
+    ad.AnnData(np.rint(x * 64) / 64, obs=obs).write_zarr(path)
+    return path

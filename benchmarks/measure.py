@@ -1,8 +1,7 @@
-"""Time, memory, the machine, and how much of it others were using meanwhile.
+"""Time and memory of things that take turns, and the machine in words.
 
-Machines drift and are shared. So every time is taken beside a floor in the same process,
-turn by turn; a round of turns is repeated until the machine was quiet in one; and every
-figure is a median with its range.
+Machines drift and are shared. So all contenders take turns in one process, and figures
+are ratios of medians; CPU seconds say how much of the time was work of this process.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import gc
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
@@ -25,163 +23,38 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MIB = 1 << 20
-QUIET = 0.05
-"""Share of the cores that others may use in a turn that counts."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured, and how many seconds to wait for quiet turns."""
+class Cost(NamedTuple):
+    """What one call took: seconds, CPU seconds, and bytes added at the peak."""
 
-    quick: bool = False
-    repetitions: int = 7
-    patience: float = 120
-
-    def size(self, full: int, quick: int) -> int:
-        return quick if self.quick else full
+    seconds: float
+    cpu: float
+    added: int
 
 
-class Task(NamedTuple):
-    """What is timed, and what is done before it, untimed, each time."""
-
-    run: Callable[[], Any]
-    before: Callable[[], Any] = lambda: None
-
-
-class Turn(NamedTuple):
-    """Seconds of each task, run one after the other, and what others used meanwhile."""
-
-    seconds: dict[str, float]
-    others: float
+def cost(run: Callable[[], Any]) -> tuple[Cost, Any]:
+    """Run once; give what it took, and its result."""
+    peak, cpu, start = Peak(), sum(os.times()[:4]), time.perf_counter()
+    result = run()
+    took = time.perf_counter() - start
+    return Cost(took, sum(os.times()[:4]) - cpu, peak.added()), result
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The turns that count, of all that were taken."""
-
-    turns: list[Turn]
-    taken: int
-
-    def times(self, name: str) -> list[float]:
-        return [turn.seconds[name] for turn in self.turns]
-
-    def ratio(self, name: str, to: str = "floor") -> list[float]:
-        """Return one task's times in parts of another's, turn by turn."""
-        return [turn.seconds[name] / turn.seconds[to] for turn in self.turns]
-
-    def more(self, name: str, than: str) -> list[float]:
-        """Return what one task took beyond another, turn by turn."""
-        return [turn.seconds[name] - turn.seconds[than] for turn in self.turns]
-
-    def remark(self) -> str:
-        worst = max(turn.others for turn in self.turns)
-        state = "" if worst <= QUIET else ", which is NOT quiet"
-        return (
-            f"{len(self.turns)} of {self.taken} turns count; in them other processes "
-            f"used at most {worst:.0%} of the cores{state}"
-        )
-
-
-class Others:
-    """The share of all cores that processes other than this one and its children use."""
-
-    def __init__(self) -> None:
-        self._start = self._now()
-
-    @staticmethod
-    def _now() -> tuple[float, float, float]:
-        times = psutil.cpu_times()._asdict()
-        idle = ("idle", "iowait", "guest", "guest_nice")
-        return (
-            time.perf_counter(),
-            sum(seconds for name, seconds in times.items() if name not in idle),
-            sum(os.times()[:4]),
-        )
-
-    def share(self) -> float:
-        wall, busy, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
-        cores = psutil.cpu_count() or 1
-        return max(0.0, (busy - own) / (wall * cores))
-
-
-def wait_until_quiet(limit: float) -> None:
-    """Wait until others leave the machine alone, but not for ever."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        others = Others()
-        time.sleep(0.5)
-        if others.share() < QUIET:
-            return
-
-
-def compare(
-    tasks: dict[str, Task], settings: Settings, *, warm: bool = False
-) -> Comparison:
-    """Run tasks turn by turn until enough turns were quiet.
-
-    If patience ends before that, the quietest turns count. The choice looks at what
-    other processes did and never at the times. Unless `warm`, all tasks run once
-    before, untimed.
-    """
-    for task in () if warm else tasks.values():  # compile, and touch all memory
-        task.before()
-        task.run()
-    turns: list[Turn] = []
-    end = time.monotonic() + settings.patience
-    while True:
-        turns.append(_turn(tasks))
-        quiet = [turn for turn in turns if turn.others <= QUIET]
-        if len(quiet) == settings.repetitions:
-            return Comparison(quiet, len(turns))
-        if len(turns) >= settings.repetitions and time.monotonic() > end:
-            turns.sort(key=lambda turn: turn.others)
-            return Comparison(turns[: settings.repetitions], len(turns))
-        if turns[-1].others > QUIET:
-            wait_until_quiet(min(20, end - time.monotonic()))
-
-
-def _turn(tasks: dict[str, Task]) -> Turn:
-    found = {}
-    others = Others()
-    for name, task in tasks.items():
-        task.before()
-        gc.collect()
-        start = time.perf_counter()
-        task.run()
-        found[name] = time.perf_counter() - start
-    return Turn(found, others.share())
-
-
-def seconds(values: Sequence[float]) -> str:
-    """Write times as median and range."""
-    low, mid, high = min(values), statistics.median(values), max(values)
-    if mid < 1:
-        return f"{mid * 1e3:.0f} ms ({low * 1e3:.0f}–{high * 1e3:.0f})"
-    return f"{mid:.2f} s ({low:.2f}–{high:.2f})"
-
-
-def times_floor(values: Sequence[float]) -> str:
-    """Write ratios as median and range."""
-    return (
-        f"{statistics.median(values):.2f}× ({min(values):.2f}–{max(values):.2f})"
-        if statistics.median(values) < 20
-        else f"{statistics.median(values):.0f}× ({min(values):.0f}–{max(values):.0f})"
-    )
-
-
-def verdict(values: Sequence[float], target: float) -> str:
-    """Say whether the median keeps a target."""
-    return "yes" if statistics.median(values) <= target else "**no**"
+def middle(costs: Sequence[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(*(median(values) for values in zip(*costs, strict=True)))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a Markdown table."""
-    print()
-    print(f"| {' | '.join(header)} |")
-    print(f"|{'---|' * len(header)}")
-    for row in rows:
-        print(f"| {' | '.join(row)} |")
-    print(flush=True)
+    print(f"\n{markdown(header, rows)}\n", flush=True)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 class Peak:
@@ -229,9 +102,7 @@ def machine(packages: Sequence[str]) -> str:
         except PackageNotFoundError:
             continue
     memory = psutil.virtual_memory().total / 2**30
-    load = os.getloadavg()[0]
     return (
         f"{_processor()}, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
-        f"{platform.system()}; Python {platform.python_version()}, "
-        f"{', '.join(found)}; load average at the start {load:.2f}"
+        f"{platform.system()}; Python {platform.python_version()}, {', '.join(found)}"
     )
