@@ -180,7 +180,7 @@ def report(figures: list[Figure]) -> str:
     """The page: the machine, a table for each case, who was absent."""
     header = ["samples × genes × batches", "", "time", "ratio", "CPU ratio", "added memory",
               "difference"]  # fmt: skip
-    about = f"{measure.machine(PACKAGES)}; numba: {numba.get_num_threads()} threads"
+    about = f"{measure.machine(PACKAGES)}; threads of numba: {numba.get_num_threads()}"
     how = (
         f"Medians of {TURNS} turns, of one where a call took long; ratios to batchcorr"
     )

@@ -106,9 +106,9 @@ CASES = {
             Contender("combat (pyComBat)", "combat", peers.pycombat),
             Contender("neuroCombat", "neuroCombat", peers.neurocombat),
         ],
-        "Differences from batchcorr in standard deviations of the gene. scanpy, inmoose "
-        "and neuroCombat take variances with ddof 0 where sva takes 1; combatlearn has "
-        "priors over batches; pyComBat uses one gene's location for all.",
+        "Differences from batchcorr in standard deviations of the gene. scanpy and "
+        "inmoose take variances with ddof 0 where sva takes 1; combatlearn has priors "
+        "over batches; pyComBat uses one gene's location for all.",
     ),
     "means": Case(
         "Batch means removed, dense float64",

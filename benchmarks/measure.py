@@ -35,10 +35,15 @@ class Cost(NamedTuple):
 
 def cost(run: Callable[[], Any]) -> tuple[Cost, Any]:
     """Run once; give what it took, and its result."""
-    peak, cpu, start = Peak(), sum(os.times()[:4]), time.perf_counter()
+    peak, cpu, start = Peak(), _cpu(), time.perf_counter()
     result = run()
     took = time.perf_counter() - start
-    return Cost(took, sum(os.times()[:4]) - cpu, peak.added()), result
+    return Cost(took, _cpu() - cpu, peak.added()), result
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of children that ended."""
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def middle(costs: Sequence[Cost]) -> Cost:

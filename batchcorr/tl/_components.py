@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["components"]
 
-FEW, SHORT = 4096, 400
+FEW, SHORT = 4096, 600
 """Features, and stored values in a row, up to which CᵀC is made."""
 
 NARROW = 1e-4

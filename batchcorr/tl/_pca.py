@@ -101,7 +101,7 @@ def pca(
     -----
     Features not taken are left out first: the columns taken are copied once, and only
     the copy is read again. Of up to 4,096 features, no more than samples and no more than
-    400 stored in a row on average, one read sums CᵀC (8 G² bytes), and one makes the
+    600 stored in a row on average, one read sums CᵀC (8 G² bytes), and one makes the
     scores. Else block Lanczos: one read for each block of 32 vectors, ten to twenty
     blocks, fifty where the spectrum is flat; memory G × 32 for each. If X is float32 and
     the tolerance 1e-4 or more, these products are in float32, the residuals are then
