@@ -63,7 +63,7 @@ class Evaluation:
     chance: pd.DataFrame = field(repr=False)
     structure: pd.DataFrame = field(repr=False)
     n_obs: int = 0
-    alone: tuple[str, ...] = ()
+    alone: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def notes(self) -> list[str]:
