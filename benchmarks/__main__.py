@@ -225,7 +225,7 @@ def draw(figures: list[Figure], path: Path) -> None:
                 ax.plot(
                     [f.size[part] for f in own],
                     [f.cost.seconds for f in own if f.cost],
-                    marker="o",
+                    marker="osD^v<>P"[k],
                     markersize=4,
                     linewidth=2.5 if k == 0 else 1.2,
                     linestyle=":" if each.module == "numpy" else "-",
@@ -233,6 +233,9 @@ def draw(figures: list[Figure], path: Path) -> None:
                     label=each.name,
                 )
         ax.set(xscale="log", yscale="log", xlabel=axis)
+        ticks = sorted({f.size[part] for f in figures if f[:2] == ("combat", axis)})
+        ax.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
+        ax.set_xticks([], minor=True)
         ax.grid(visible=True, which="major", alpha=0.3)
     axes[0].set_ylabel("seconds")
     handles, labels = axes[0].get_legend_handles_labels()
