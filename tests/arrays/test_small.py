@@ -108,3 +108,15 @@ bc.ComBat().fit_transform(x, batch=["a", "b"] * 12)
 assert "numba" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_column_that_varies_where_values_are_missing_alone_leaves_no_rounding():
+    """Else features that their covariates cannot be told from batch for are corrected."""
+    codes = np.repeat([0, 1], 13).astype(np.int32)
+    z = np.outer(1 + codes, np.linspace(0.1, 0.9, 9))
+    z[12] = RNG.normal(size=9)
+    x = RNG.normal(size=(26, 2))
+    x[12, 0] = np.nan
+    read = moments(x, Design.of(codes, 2, z))
+    assert np.abs(read.gram[..., 0]).max() < 1e-28
+    assert (np.diagonal(read.gram[0, ..., 1]) > 0).all()
