@@ -27,7 +27,7 @@ SINGULAR = 1e-12
 """Smallest eigenvalue of the within-batch products, columns scaled to unit norm."""
 
 PERFECT = 1e-12
-"""Share of a batch's squares under which its residuals are rounding errors."""
+"""Residual squares under this share of the terms they come from are rounding errors."""
 
 EXPLAINED = 1e-6
 """Residual degrees of freedom under which a batch has none."""
@@ -117,10 +117,12 @@ class LinearFit:
         )
         df = moments.n - 1 - _traces(xp, covariance, moments.gram)
         explained = (moments.n > 1) & (df <= EXPLAINED)
-        # Without variance in any batch there is none to explain: what is left is rounding.
+        # What is left of a perfect fit is rounding, of the terms that cancel in it.
         varies = xp.any(moments.squares > 0, axis=0)
-        left = varies & (squares > PERFECT * moments.squares)
-        left = left & ~explained
+        diagonal = xp.linalg.diagonal(xp.moveaxis(moments.gram, 3, 1))  # (B, 1|G, p)
+        terms = xp.moveaxis(diagonal, 2, 1) * beta**2
+        left = squares > PERFECT * (moments.squares + xp.sum(terms, axis=1))
+        left = varies & left & ~explained
         squares = xp.where(left, squares, xp.zeros_like(squares))
         alone = (moments.rows > 1) & (moments.n == moments.rows)
         same = ((squares == 0) & ~explained) | (moments.squares == 0)

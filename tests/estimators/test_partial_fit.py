@@ -190,6 +190,29 @@ def test_constant_and_missing_values_stay_what_they_are():
     assert (model.moments_.n <= model.moments_.rows).all()
 
 
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_a_batch_constant_over_blocks_stays_beside_levels_it_alone_has():
+    """Its level's coefficient is 0 but for rounding, which is no variance to divide by."""
+    rng = np.random.default_rng(0)
+    batch, level = (
+        np.repeat(["a", "b"], [5, 11]),
+        np.array(list("xyyyx" + "yzwyyzwyzyw")),
+    )
+    x = rng.normal(217, 2, (16, 40))
+    x[:5] = 7.5
+    levels = {"level": list("wxyz")}
+    model, declared = (
+        bc.Standardize(center=False),
+        {"batches": ["a", "b"], "levels": levels},
+    )
+    for rows in np.split(np.random.default_rng(1).permutation(16), [3, 9]):
+        table = pd.DataFrame({"level": level[rows]})
+        model.partial_fit(x[rows], batch=batch[rows], covariates=table, **declared)
+        declared = {}
+    about = {"batch": batch, "covariates": pd.DataFrame({"level": level})}
+    assert np.abs(model.transform(x, **about) - 7.5)[:5].max() < 1e-9
+
+
 def test_covariates_fade_too():
     """A slope that changes is followed; without decay old and new are averaged."""
     rng = np.random.default_rng(0)
