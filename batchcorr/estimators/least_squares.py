@@ -140,12 +140,11 @@ class LeastSquares:
         design = problem.design_as_read
         assert design is not None
         read = self._moments(problem, columns, self.weights)
-        fit = LinearFit.of(read if batch is None else weighted_by_batch(read, batch))
+        plain = problem.read.select(columns)
+        read = read if batch is None else weighted_by_batch(read, batch)
+        fit = LinearFit.of(read, counts=plain.n)
         inside, codes = design.columns[:, columns], design.codes
-        sd = np.sqrt(
-            fit.residual_squares.sum(axis=0)
-            / LinearFit.of(problem.read.select(columns)).df
-        )
+        sd = np.sqrt(fit.residual_squares.sum(axis=0) / LinearFit.of(plain).df)
         return (
             lambda part: (
                 fit.intercepts[codes, part] + inside @ fit.coefficients[:, part]

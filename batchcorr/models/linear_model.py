@@ -83,8 +83,22 @@ class LinearFit:
     constant: Array
 
     @classmethod
-    def of(cls, moments: Moments, coefficients: Array | None = None) -> Self:
+    def of(
+        cls,
+        moments: Moments,
+        coefficients: Array | None = None,
+        counts: Array | None = None,
+    ) -> Self:
         """Fit the model, or find only intercepts and residuals for a β that is given.
+
+        Parameters
+        ----------
+        moments
+            Of all batches.
+        coefficients
+            β, if it is known: (p, G).
+        counts
+            Observed values of each batch, where `moments.n` sums weights: (B, 1|G).
 
         Notes
         -----
@@ -115,8 +129,9 @@ class LinearFit:
         squares = moments.squares - xp.sum(
             beta * (2 * moments.cross - _times(xp, moments.gram, beta)), axis=1
         )
-        df = moments.n - 1 - _traces(xp, covariance, moments.gram)
-        explained = (moments.n > 1) & (df <= EXPLAINED)
+        counts = moments.n if counts is None else counts
+        df = counts - 1 - _traces(xp, covariance, moments.gram)
+        explained = (counts > 1) & (df <= EXPLAINED)
         # What is left of a perfect fit is rounding, of the terms that cancel in it.
         varies = xp.any(moments.squares > 0, axis=0)
         diagonal = xp.linalg.diagonal(xp.moveaxis(moments.gram, 3, 1))  # (B, 1|G, p)

@@ -204,7 +204,7 @@ def estimates(
 ) -> Estimates:
     """Fit the linear model and estimate contrasts, each feature by its own samples."""
     plain = moments if observed is None else observed
-    fit = LinearFit.of(moments)
+    fit = LinearFit.of(moments, counts=plain.n)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
     coefficient = contrasts @ fit.coefficients

@@ -26,3 +26,20 @@ def test_a_contrast_is_tested_where_its_own_samples_determine_it():
     assert found.df[0] == expected.df[0]
     assert np.isnan(found.each.t[1, 0])
     assert np.isfinite(found.each.t[:, 1:]).all()
+
+
+def test_weights_in_other_units_give_the_same_test():
+    """Degrees of freedom count samples, however little they weigh together."""
+    rng = np.random.default_rng(0)
+    codes, group = np.repeat([0, 1, 2], [6, 5, 3]), np.repeat([1.0, 0, 1], [5, 8, 1])
+    x, weights = rng.normal(size=(14, 40)), rng.gamma(2, 1, 14)
+    design = Design.of(codes, covariates=group[:, None])
+    plain, little = moments(x, design), 1.2 / weights[codes == 2].sum()
+    one, small = (
+        one_step_test(
+            moments(x, design, weights=weights * unit), np.eye(1), observed=plain
+        )
+        for unit in (1, little)
+    )
+    np.testing.assert_allclose(small.each.t, one.each.t, rtol=1e-10)
+    np.testing.assert_allclose(small.variance, one.variance * little, rtol=1e-10)
