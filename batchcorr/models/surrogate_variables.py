@@ -35,6 +35,9 @@ __all__ = [
     "residuals",
 ]
 
+NOTHING = 1e-13
+"""Share of the largest squared singular value under which one is a rounding error."""
+
 
 @dataclass(frozen=True)
 class SurrogateVariables:
@@ -111,10 +114,14 @@ def find_by_reweighting(
 
     Notes
     -----
-    R: sva `sva(method="irw")`.
+    Where the weighed features have a rank below `count`, that many columns come back: R
+    fills up with vectors that are rounding errors. R: sva `sva(method="irw")`.
     """
     columns = _leading(residuals(x, model), count)
+    hidden = known = np.zeros(x.shape[1])
     for _ in range(rounds):
+        if not columns.shape[1]:
+            break
         with_columns = np.hstack([null, columns])
         hidden = 1 - local_fdr(nested_p(x, with_columns, null))
         known = 1 - local_fdr(nested_p(x, np.hstack([model, columns]), with_columns))
@@ -230,7 +237,7 @@ def _shares(x: Floats, size: int) -> Floats:
 
 
 def _leading(x: Floats, count: int) -> Floats:
-    """The leading left singular vectors, from the smaller product: (n, count)."""
+    """The leading left singular vectors, no more than the rank: (n, ≤ count)."""
     values, vectors = np.linalg.eigh(x @ x.T)
-    del values
-    return vectors[:, ::-1][:, :count]
+    rank = int((values > NOTHING * values[-1]).sum())
+    return vectors[:, ::-1][:, : min(count, rank)]

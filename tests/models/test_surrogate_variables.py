@@ -66,6 +66,24 @@ def test_reweighting(case, name):
     np.testing.assert_allclose(found.known, r["pprob_b"], atol=1e-9)
 
 
+def test_no_more_columns_than_the_rank():
+    """What is beyond it would be rounding errors."""
+    x = np.random.default_rng(0).normal(size=(20, 2)) @ np.eye(2, 30)
+    assert find_with_controls(x, np.ones(30), 5).columns.shape == (20, 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_features_in_any_order_give_the_same_columns(seed):
+    rng = np.random.default_rng(seed)
+    x, group = rng.normal(size=(8, 18)), np.eye(4)[[0, 0, 1, 1, 2, 2, 3, 3]]
+    one, other = (
+        find_by_reweighting(x[:, order], group, np.ones((8, 1)), 3).columns
+        for order in (slice(None), rng.permutation(18))
+    )
+    assert one.shape == other.shape
+    same_up_to_signs(one, other, 1e-6)
+
+
 def test_the_f_tests_of_the_last_round(case):
     r = case("sva_more_04_irw_bladder")
     x, mod, mod0 = r["input"], r["mod"], r["mod0"]
