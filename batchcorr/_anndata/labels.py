@@ -67,18 +67,6 @@ def read_labels(
     if isinstance(nuisance, str) and nuisance.lstrip().startswith("~"):
         msg = "nuisance takes columns of adata.obs or a table, not a formula."
         raise InputError(msg)
-    kept, formula = columns_or_table(adata, covariates, "covariate")
-    removed, _ = columns_or_table(adata, nuisance, "nuisance")
-    if batch_key is None and removed is None and needed:
-        if nuisance is not None:
-            msg = "There is nothing to remove: no batch is given, and no nuisance is there."
-            raise InputError(msg)
-        msg = (
-            "batch_key must name the column of adata.obs that holds the batch; only "
-            "remove_batch_effect can do without, with nuisance=. "
-            f"{did_you_mean('', adata.obs.columns)}"
-        )
-        raise InputError(msg)
     if batch_key is not None:
         keys = [batch_key] if isinstance(batch_key, str) else batch_key
         if not isinstance(keys, list | tuple) or not all(
@@ -91,6 +79,18 @@ def read_labels(
             raise InputError(msg)
         table = columns_of(adata, keys, "batch key")
         batch = table[keys[0]] if len(keys) == 1 else table
+    kept, formula = columns_or_table(adata, covariates, "covariate")
+    removed, _ = columns_or_table(adata, nuisance, "nuisance")
+    if batch_key is None and removed is None and needed:
+        if nuisance is not None:
+            msg = "There is nothing to remove: no batch is given, and no nuisance is there."
+            raise InputError(msg)
+        msg = (
+            "batch_key must name the column of adata.obs that holds the batch; only "
+            "remove_batch_effect can do without, with nuisance=. "
+            f"{did_you_mean('', adata.obs.columns)}"
+        )
+        raise InputError(msg)
     names = {
         "covariate": covariates if formula else names_of(covariates, kept),
         "nuisance": names_of(nuisance, removed),

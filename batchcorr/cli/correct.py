@@ -91,13 +91,15 @@ def correct(
         subject=subject,
         settings=settings,
     )
-    if any(stream.values()):
+    if any(value is not None for value in stream.values()):
         _check_streams(normalization, missing)
         from batchcorr._anndata.step import Place
         from batchcorr.outofcore.source import Resources
 
         given |= {"missing": missing, "log_normalize": normalization.log is not None}
-        resources = Resources(memory_bytes(memory or DEFAULT_MEMORY), scheduler)
+        resources = Resources(
+            memory_bytes(DEFAULT_MEMORY if memory is None else memory), scheduler
+        )
         place = Place(layer, key_added, dense)
         adata = _stream(source, target, resources, place, given, compress=compress)
         lines, remark = described(adata, target, key_added or layer)
