@@ -122,8 +122,7 @@ def warn_of_constant(
     moments: Moments, adjustable: NDArray[np.bool_], estimator: Corrector
 ) -> None:
     """Name the features that stay as they are because a batch has one value of them."""
-    whole = (moments.rows > 1) & (moments.n == moments.rows)
-    constant = ~adjustable & ((moments.squares == 0) & whole).any(axis=0)
+    constant = ~adjustable & ((moments.squares == 0) & (moments.n > 1)).any(axis=0)
     if constant.any():
         names = some(estimator.feature_names_out_[constant])
         msg = (

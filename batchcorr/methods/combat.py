@@ -187,7 +187,7 @@ class ComBat(LocationScaleMethod):
             location = fit.intercepts[reference]
         else:
             location = (weights * fit.intercepts).sum(axis=0)
-        adjustable = ~fit.constant.any(axis=0)
+        adjustable = self._varying(fit)
         missing = bool(np.any((fit.n < rows) & adjustable))
         divisor = observed.sum(axis=0) - missing  # sva's rule once a value is missing
         total = squares.sum(axis=0)
@@ -215,6 +215,15 @@ class ComBat(LocationScaleMethod):
             return True
         return before is not None and bool(before.details["mean_only"].any())
 
+    def _varying(
+        self, fit: LinearFit, before: Fitted | None = None
+    ) -> NDArray[np.bool_]:
+        """Features with a variance in every batch; unshrunk, one of 0 serves none."""
+        varying: NDArray[np.bool_] = ~fit.constant
+        if not (self.shrink or self._by_location(fit, before)):
+            varying &= (fit.residual_squares > 0) | fit.explained
+        return varying.all(axis=0)
+
     def _adjust(
         self,
         fit: LinearFit,
@@ -222,7 +231,7 @@ class ComBat(LocationScaleMethod):
         metadata: Metadata,
         before: Fitted | None,
     ) -> Adjustment:
-        pick = aim.adjustable & ~fit.constant.any(axis=0)
+        pick = aim.adjustable & self._varying(fit, before)
         if self.shrink:
             check_several(pick, fit, metadata)
         by_location = self._by_location(fit, before)

@@ -28,6 +28,9 @@ __all__ = ["factors_of_controls", "factors_of_replicates"]
 NOTHING = 1e-8
 """Singular value under which a component is rounding error."""
 
+DEPENDENT = 1e-10
+"""Smallest eigenvalue of the products of vectors of unit length that depend on others."""
+
 
 def factors_of_controls(products: Floats, count: int, *, center: bool = True) -> Floats:
     """Leading components of the samples over the controls, of unit length: (n, k).
@@ -69,7 +72,8 @@ def factors_of_replicates(
     sets
         Rows of samples that should not differ; sets of one say nothing.
     count
-        Factors to find; fewer come back where replicates differ in fewer ways.
+        Factors to find; fewer come back where replicates differ in fewer ways, or the
+        controls cannot tell them apart.
 
     Returns
     -------
@@ -99,4 +103,17 @@ def factors_of_replicates(
     real = int((values > max(NOTHING**2, 1e-13 * values[0])).sum())
     loadings = vectors[:, : min(count, real)].T @ r
     right = control_products @ loadings.T
-    return right @ np.linalg.inv(loadings @ right), loadings
+    between = loadings @ right
+    told = _independent(between)
+    inverse = np.linalg.inv(between[:told, :told])
+    return right[:, :told] @ inverse, loadings[:told]
+
+
+def _independent(products: Floats) -> int:
+    """How many of the first of some vectors do not depend on each other."""
+    size = np.sqrt(np.diag(products))
+    count = int((size > 0).cumprod().sum())
+    scaled = products[:count, :count] / np.outer(size[:count], size[:count])
+    while count and np.linalg.eigvalsh(scaled[:count, :count])[0] < DEPENDENT:
+        count -= 1
+    return count

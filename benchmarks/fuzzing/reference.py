@@ -185,7 +185,7 @@ class ComBat:
         if reference is not None:
             require_variance(fit, reference)
         self.by_location = mean_only or (fit.rows == 1).any()
-        varies = ~fit.constant.any(axis=0)
+        varies = self.varying(fit, self.by_location)
         weights = fit.rows / fit.rows.sum()
         squares, n = fit.rss, fit.n
         if reference is not None:
@@ -202,8 +202,8 @@ class ComBat:
         self.usable = usable
 
     def correct(self, x, fit, *, joined=False):
-        usable = self.usable & fit.seen & ~fit.constant.any(axis=0)
         by_location = self.by_location or bool((fit.rows == 1).any())
+        usable = self.usable & fit.seen & self.varying(fit, by_location)
         if usable.sum() < 2 and self.shrinks:
             raise Refused("fewer than two features")
         y = x.copy()
@@ -217,6 +217,13 @@ class ComBat:
             gamma, delta2 = self.shrink(s, fit.explained[k, usable], by_location)
             y[at] = (s - gamma) / np.sqrt(delta2) * self.sigma[usable] + kept
         return y, usable
+
+    def varying(self, fit, by_location):
+        """Unshrunk, observed values that are all alike have no scale, missing ones or not."""
+        none = fit.constant.any(axis=0)
+        if not (self.shrinks or by_location):
+            none |= ((fit.rss == 0) & ~fit.explained).any(axis=0)
+        return ~none
 
     def shrink(self, s, explained, by_location):
         gamma, n = np.nanmean(s, axis=0), (~np.isnan(s)).sum(axis=0)
@@ -503,6 +510,8 @@ def unwanted_factors(method, x, controls, sets, z, k):
         real = int((size**2 > 1e-13 * size[0] ** 2).sum())
         require_gaps(size, min(k, real))
         ways = (vectors * size[:, None])[: min(k, real)][:, controls]
+        if rank(ways) < len(ways):
+            raise Refused("degenerate")
         return x[:, controls] @ ways.T @ np.linalg.inv(ways @ ways.T)
     y = x[:, controls]
     y = (

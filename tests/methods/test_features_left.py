@@ -41,6 +41,14 @@ def test_constant_features_are_named_by_the_functions_of_anndata(x):
     )
 
 
+def test_values_all_alike_beside_a_missing_one_have_no_scale_unshrunk(x):
+    x[0, [3, 7]] = np.nan
+    with pytest.warns(FeatureWarning, match="2 of 12 features"):
+        found = bc.ComBat(shrink=False).fit_transform(x, batch=BATCH)
+    np.testing.assert_array_equal(found[:, [3, 7]], x[:, [3, 7]])
+    assert np.isfinite(np.delete(found, [3, 7], axis=1)).all()
+
+
 def test_a_batch_that_is_missing_is_not_called_constant(x):
     x[:10] = np.nan
     with (

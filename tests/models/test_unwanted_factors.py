@@ -67,3 +67,14 @@ def test_no_more_factors_than_there_are(logs):
     w, a = factors_of_replicates(logs @ logs.T, logs @ logs.T, [[0, 1], [5]], 3)
     assert w.shape == (24, 1)
     assert a.shape == (1, 24)
+
+
+def test_no_more_factors_than_controls():
+    """A K_c Aᵀ of three factors over two controls has no inverse."""
+    x = np.random.default_rng(0).normal(size=(12, 8))
+    sets = [range(k, k + 2) for k in range(0, 12, 2)]
+    factors, loadings = factors_of_replicates(x @ x.T, x[:, :2] @ x[:, :2].T, sets, 3)
+    assert factors.shape == (12, 2)
+    two = factors_of_replicates(x @ x.T, x[:, :2] @ x[:, :2].T, sets, 2)
+    np.testing.assert_allclose(factors, two[0])
+    np.testing.assert_allclose(loadings, two[1])
