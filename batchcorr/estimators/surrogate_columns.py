@@ -150,9 +150,7 @@ def _ruv_residuals(question: Question) -> Found:
     """Components of what the covariates leave, which new samples do not have."""
     products = sample_products(question.x, question.controls > 0)
     basis = np.linalg.qr(question.known.full)[0]
-    for _ in range(2):
-        products = (products - basis @ (basis.T @ products)).T
-    columns = factors_of_controls(products, question.n_variables)
+    columns = factors_of_controls(products, question.n_variables, basis)
     return Found(columns, question.controls, {})
 
 

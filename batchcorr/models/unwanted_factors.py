@@ -32,7 +32,9 @@ DEPENDENT = 1e-10
 """Smallest eigenvalue of the products of vectors of unit length that depend on others."""
 
 
-def factors_of_controls(products: Floats, count: int, *, center: bool = True) -> Floats:
+def factors_of_controls(
+    products: Floats, count: int, basis: Floats | None = None
+) -> Floats:
     """Leading components of the samples over the controls, of unit length: (n, k).
 
     Parameters
@@ -41,19 +43,22 @@ def factors_of_controls(products: Floats, count: int, *, center: bool = True) ->
         K_c, the products of samples over the control features: (n, n).
     count
         Factors to find; fewer come back where the controls have fewer.
-    center
-        Take each feature's mean out first.
+    basis
+        Orthonormal columns that are taken out first; None: each feature's mean. (n, p).
 
     Notes
     -----
     R: RUVSeq `RUVg`, and `RUVr` where the products are those of residuals.
     """
-    if center:
-        products = products - products.mean(axis=0)
-        products = products - products.mean(axis=1, keepdims=True)
+    n = len(products)
+    if basis is None:
+        basis = np.full((n, 1), n**-0.5)
+    lost = np.finfo(float).eps * n * np.abs(products).max(initial=0)
+    for _ in range(2):
+        products = (products - basis @ (basis.T @ products)).T
     values, vectors = np.linalg.eigh(products)
     values, vectors = values[::-1], vectors[:, ::-1]
-    real = int((values > max(NOTHING**2, 1e-13 * values[0])).sum())
+    real = int((values > max(NOTHING**2, 1e-13 * values[0], lost)).sum())
     return vectors[:, : min(count, real)]
 
 

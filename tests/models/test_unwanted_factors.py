@@ -23,7 +23,7 @@ def test_controls(golden, logs):
     w = factors_of_controls(products, 1)
     corrected = logs - w @ (w.T @ logs)
     np.testing.assert_allclose(corrected, r["k1_corrected_log"], atol=1e-10)
-    raw = factors_of_controls(products, 2, center=False)
+    raw = factors_of_controls(products, 2, np.empty((len(products), 0)))
     same_up_to_signs(raw, r["not_centred_k2_W"], 1e-10)
 
 
@@ -78,3 +78,10 @@ def test_no_more_factors_than_controls():
     two = factors_of_replicates(x @ x.T, x[:, :2] @ x[:, :2].T, sets, 2)
     np.testing.assert_allclose(factors, two[0])
     np.testing.assert_allclose(loadings, two[1])
+
+
+def test_what_large_means_leave_of_rounding_is_no_factor():
+    """Two true factors of size 1e-3 beside means of 1e3: a third would be rounding."""
+    rng = np.random.default_rng(0)
+    y = 1e3 + 1e-3 * rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
+    assert factors_of_controls(y @ y.T, 5).shape[1] <= 2
