@@ -219,10 +219,11 @@ class ComBat(LocationScaleMethod):
         self, fit: LinearFit, before: Fitted | None = None
     ) -> NDArray[np.bool_]:
         """Features with a variance in every batch; unshrunk, one of 0 serves none."""
-        varying: NDArray[np.bool_] = ~fit.constant
+        varying = ~fit.constant
         if not (self.shrink or self._by_location(fit, before)):
             varying &= (fit.residual_squares > 0) | fit.explained
-        return varying.all(axis=0)
+        everywhere: NDArray[np.bool_] = np.all(varying, axis=0)
+        return everywhere
 
     def _adjust(
         self,
