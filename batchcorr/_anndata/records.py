@@ -95,7 +95,7 @@ def make(
     parameters = estimator.get_params(deep=False)
     testable = method.testable and all(step["testable"] for step in earlier)
     summary = estimator.summary()
-    batches = summary.get("batches")
+    batches = summary.get("batches") if columns.get("batch") else None
     notes = [ONE_BATCH] if isinstance(batches, list) and len(batches) == 1 else []
     notes += [] if testable else [NOT_FOR_TESTING]
     return (

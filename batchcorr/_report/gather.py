@@ -56,7 +56,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
         advance(1)
         left = _scores(adata, question, found, blocked=audit.blocks)
         advance(1)
-        test = tested(question, found)
+        test = tested(question, found, audit)
         advance(1)
         first = [question.batch, *question.others, *question.kept]
         first += [name for name in (question.column, question.labels) if name]

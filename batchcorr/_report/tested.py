@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from batchcorr._report.matrices import Compared
     from batchcorr._report.question import Question
+    from batchcorr.tl import Audit
 
 __all__ = ["Tested", "tested"]
 
@@ -46,7 +47,7 @@ class Tested(NamedTuple):
         return None if self.table is None else top_of_test(self.table)
 
 
-def tested(question: Question, found: Compared) -> Tested | None:
+def tested(question: Question, found: Compared, audit: Audit) -> Tested | None:
     """The test of the uncorrected values, batch in the model."""
     if question.test is None:
         return None
@@ -57,6 +58,9 @@ def tested(question: Question, found: Compared) -> Tested | None:
     values = found.before
     if values is None:
         why = "The data hold no uncorrected values, and corrected ones are not tested."
+        return Tested(contrast.column, label, "", None, why)
+    if any(finding.code == "already_corrected" for finding in audit.findings):
+        why = "The values look corrected already, and corrected ones are not tested."
         return Tested(contrast.column, label, "", None, why)
     covariates = question.covariates
     if isinstance(covariates, list):

@@ -36,7 +36,7 @@ def verdict(
     """Three sentences: whether to correct, what it did, what the result is good for."""
     return (
         _of_design(audit),
-        _of_correction(found, shares),
+        _of_correction(audit, found, shares),
         _of_use(audit, found, test),
     )
 
@@ -55,11 +55,16 @@ def _of_design(audit: Audit) -> str:
     return f"The {batches} can be corrected: nothing in the design speaks against it."
 
 
-def _of_correction(found: Compared, shares: Shares) -> str:
+def _of_correction(audit: Audit, found: Compared, shares: Shares) -> str:
     before, after = shares.before, shares.after
     beyond = f" beyond {shares.beyond}" if shares.beyond else ""
     record = found.correction
     if not found.is_corrected:
+        if any(finding.code == "already_corrected" for finding in audit.findings):
+            return (
+                "The values look corrected already, though no record of it came with "
+                "them: batch explains less of them than chance would."
+            )
         if before is None:
             return "Nothing was corrected yet."
         return (

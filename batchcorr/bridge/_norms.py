@@ -37,6 +37,7 @@ __all__ = [
     "is_frozen",
     "normalizing",
     "require_model",
+    "require_norm_alone",
     "require_plain",
     "restore",
     "restored_statistics",
@@ -79,6 +80,21 @@ def require_model(model: object) -> nn.Module:
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a layer is a BatchNorm that can be trained."""
     return isinstance(module, _NormBase) and not isinstance(module, _InstanceNorm)
+
+
+def require_norm_alone(module: object) -> None:
+    """Refuse what is no BatchNorm, or one with an activation in it."""
+    kind = type(module).__name__
+    if not (isinstance(module, _BatchNorm) and module.running_mean is not None):
+        msg = f"norm must be a BatchNorm with running statistics, not a {kind}."
+        raise InputError(msg)
+    if type(module).forward not in {_BatchNorm.forward, nn.SyncBatchNorm.forward}:
+        msg = (
+            f"A {kind} does more than normalize, and what it adds (dropout, activation) "
+            "would be lost. Load its state_dict into a BatchNorm of torch, give that, and "
+            "put the rest behind the layer: torch.nn.Sequential(layer, norm.drop, norm.act)."
+        )
+        raise InputError(msg)
 
 
 def is_frozen(module: nn.Module) -> bool:

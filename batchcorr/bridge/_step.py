@@ -93,7 +93,7 @@ class Step:
             what = f"a {type(value).__name__} of shape {shape}"
             msg = (
                 f"loss(model, batch) must return one number as a tensor, not {what}. "
-                "Take the mean or the sum over the samples."
+                "Take the mean or the sum over the samples, and no .item() or .detach()."
             )
             raise InputError(msg)
         if torch.is_grad_enabled() and not value.requires_grad:

@@ -104,13 +104,17 @@ def arguments(
     if kind.record.returns != "matrix":
         msg = f"{method} finds columns and corrects nothing: see `batchcorr methods`."
         raise typer.BadParameter(msg, param_hint="--method")
-    if not batch:
-        msg = f"{method} needs the column of obs that holds the batch."
+    if not batch and not (nuisances and method == "remove_batch_effect"):
+        msg = (
+            f"{method} needs the column that holds the batch. Where nobody wrote it down, "
+            "remove_batch_effect can do with --nuisance, such as what `batchcorr "
+            "surrogate` finds."
+        )
         raise typer.BadParameter(msg, param_hint="--batch")
     if reference is not None:
         settings = [*(settings or []), f"reference={reference}"]
     given: dict[str, Any] = {
-        "batch_key": batch[0] if len(batch) == 1 else batch,
+        "batch_key": batch[0] if batch and len(batch) == 1 else batch or None,
         "method": method,
     }
     given |= kept(covariates, formula)

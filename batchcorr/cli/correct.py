@@ -191,7 +191,7 @@ def described(
     where = "X" if layer is None else f"layer {layer!r}"
     text = f"Wrote {target}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
     text += f"{where} corrected by {record.get('method')}"
-    if record.get("batches"):
+    if record.get("batch") and record.get("batches"):
         text += f" for {len(record['batches'])} batches"
     lines = [f"{text}{columns_used(record)}."]
     if record.get("features_unchanged"):

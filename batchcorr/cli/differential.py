@@ -164,12 +164,15 @@ def differential(
         sources[0], samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
     )
     check_target(target, TABLES, [*sources, samples], force=force)
-    if not batch:
-        msg = "samples need it: the column that holds the batch."
+    if not batch and not nuisances:
+        msg = (
+            "samples need it: the column that holds the batch. Where nobody wrote it "
+            "down, --nuisance takes what `batchcorr surrogate` finds."
+        )
         raise typer.BadParameter(msg, param_hint="--batch")
     settings |= {"weights": weights, "subject": subject, "voom": voom or False}
     settings |= {"nuisance": nuisances, **kept(covariates, formula)}
-    key = batch[0] if len(batch) == 1 else batch
+    key = batch[0] if batch and len(batch) == 1 else batch or None
     adata, layout = files.open()
     test = read_test(tested, adata.obs)
     column = test if isinstance(test, str) else test[0]
@@ -182,7 +185,9 @@ def differential(
         table = bc.tl.differential(adata, key, test, layer=layer, **settings)
     _write(table, target, layout)
     text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
-    say(f"{text}{adata.n_obs:,} samples, {some(batch)} in the model.")
+    say(
+        f"{text}{adata.n_obs:,} samples, {some(batch or nuisances or [])} in the model."
+    )
     _show(table, *compared(test, _levels(adata.obs, test)))
     correlation = table.attrs.get("subject_correlation")
     if correlation is not None:

@@ -208,3 +208,15 @@ def test_of_many_samples_some_of_every_batch_are_evaluated(adata, monkeypatch):
     rows = _drawn(adata.obs["batch"])
     assert len(set(rows)) == 10
     assert adata.obs["batch"].iloc[rows].value_counts().min() >= 3
+
+
+def test_a_correction_without_a_record_is_said_and_not_tested(adata, tmp_path):
+    bc.pp.remove_batch_effect(adata, "batch")
+    del adata.uns["batchcorr"]
+    about = {"batch_key": "batch", "covariates": ["group"], "test": "group"}
+    bc.report(adata, tmp_path / "page.html", **about)
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert "look corrected already, though no record" in page.text
+    assert "look corrected already, and corrected ones are not tested" in page.text
+    assert "Nothing was corrected yet: " not in page.text
+    assert "were tested on values" not in page.text

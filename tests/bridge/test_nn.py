@@ -500,3 +500,16 @@ def test_checkpointing_works_with_labels_as_arguments(reentrant):
         y = checkpoint(layer, x, use_reentrant=reentrant)
     with pytest.raises(InputError, match="checkpointing calls layers again"):
         y.sum().backward()
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: an activation in the norm."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize("norm", [NormAct(3), nn.GroupNorm(1, 3)], ids=str)
+def test_what_is_more_than_a_norm_or_none_is_no_start(norm):
+    with pytest.raises(InputError, match=r"would be lost|must be a BatchNorm"):
+        DomainBatchNorm2d.from_batch_norm(norm, ["a", "b"])

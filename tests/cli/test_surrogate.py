@@ -52,6 +52,20 @@ def test_a_sheet_that_other_commands_take(hidden):
     assert_allclose(table["p_value"], ours["p_value"], rtol=1e-9)
 
 
+def test_found_variables_serve_where_no_batch_is_known(hidden):
+    done("surrogate", "in.csv", "new.csv", *SHEET, *KNOWN)
+    options = ["--samples", "new.csv", "--nuisance", "sv1"]
+    done("test", "in.csv", "results.csv", *options, "--test", "group")
+    columns = bc.tl.surrogate_variables(hidden, covariates="group", n_variables=1)
+    ours = bc.tl.differential(hidden, None, "group", nuisance=columns.columns_)
+    table = pd.read_csv("results.csv", index_col=0)
+    assert_allclose(table["p_value"], ours["p_value"], rtol=1e-9)
+    linear = ["--method", "remove_batch_effect", "--covariate", "group"]
+    said = done("correct", "in.csv", "out.csv", *options, *linear).stdout
+    assert "batches" not in said
+    assert "removing sv1" in said
+
+
 def test_an_anndata_keeps_its_values(hidden):
     hidden.X = np.random.default_rng(0).poisson(50, hidden.shape).astype(float)
     hidden.write_h5ad("in.h5ad")

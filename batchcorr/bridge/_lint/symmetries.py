@@ -174,8 +174,8 @@ def find_decayed_weights(
         )
         remedy = (
             "Keep it knowingly, as a schedule of the effective learning rate; or give "
-            "the optimizer result.parameter_groups(weight_decay=…), where only ordinary "
-            "weights decay."
+            "the optimizer bridge.lint(…).parameter_groups(weight_decay=…), where only "
+            "ordinary weights decay."
         )
         evidence = {"weight_decay": decay[name], "change": change, "cosine": cosine}
         rule, layer = "decay-on-scale-invariant-weight", name.rpartition(".")[0]

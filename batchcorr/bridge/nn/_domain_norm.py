@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import nn
 from torch.nn import functional
 
+from batchcorr.bridge._norms import require_norm_alone
 from batchcorr.bridge._rows import require_shape
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
@@ -89,6 +90,12 @@ class DomainBatchNorm(nn.Module):
         -------
         The layer, in the mode of `norm`.
 
+        Raises
+        ------
+        InputError
+            If `norm` is no BatchNorm, or does more than normalize (timm's BatchNormAct2d):
+            its activation would be lost.
+
         Examples
         --------
         >>> norm = nn.BatchNorm1d(3).eval()
@@ -98,6 +105,7 @@ class DomainBatchNorm(nn.Module):
         >>> torch.equal(layer(x, ["mon", "tue"]), norm(x))
         True
         """
+        require_norm_alone(norm)
         old: Any = norm
         layer = cls(
             old.num_features,
