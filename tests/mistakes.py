@@ -118,7 +118,7 @@ def fingerprint(thing: Any) -> Any:
             parts["X"] = fingerprint(thing.X)
         for name in ("layers", "obsm", "varm", "uns"):
             mapping = getattr(thing, name)
-            parts[name] = {key: fingerprint(mapping[key]) for key in mapping}
+            parts[name] = {key: fingerprint(mapping[key]) for key in mapping if key}
         return parts | {"obs": fingerprint(thing.obs), "var": fingerprint(thing.var)}
     if sp.issparse(thing):
         coo = thing.format == "coo"

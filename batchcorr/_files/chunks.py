@@ -101,6 +101,8 @@ def _require_sparse(path: Path, group: Any) -> None:
 
 def _require_texts(path: Path, texts: Any) -> None:
     """Refuse blanks that are read for names or categories, of which each occurs once."""
+    if hasattr(texts, "keys"):  # of values that may be missing, and which are
+        texts = texts.get("values", texts)
     if hasattr(texts, "keys") or texts.ndim != 1 or texts.dtype.kind in "biuf":
         return
     for chunk, start, stop in _missing(path, texts):

@@ -132,8 +132,8 @@ def add_batch_effect(
     ... )
     >>> known.obs["batch"].value_counts(sort=False).to_dict()
     {'old': 411, 'new': 289}
-    >>> list(known.var), list(known.layers)
-    (['log_fold_old', 'log_fold_new'], ['truth'])
+    >>> list(known.var), "truth" in known.layers
+    (['log_fold_old', 'log_fold_new'], True)
     """
     adata = matrices.require_adata(adata)
     counts = as_counts(matrices.get_matrix(adata, layer))

@@ -42,7 +42,10 @@ def check(store):
 
 
 def lose(store, array, place):
-    chunks = [file for file in (store / array).rglob("*") if file.name.isdecimal()]
+    folder = store / array
+    if (folder / "values").is_dir():  # texts that may be missing
+        folder = folder / "values"
+    chunks = [file for file in folder.rglob("*") if file.name.isdecimal()]
     sorted(chunks, key=lambda file: int(file.name))[place].unlink()
 
 
@@ -53,7 +56,8 @@ def lose(store, array, place):
 def test_a_lost_chunk_that_cannot_hold_zeros_alone_is_refused(store, array, place):
     check(store)
     lose(store, array, place)
-    with pytest.raises(FileError, match=f"in.zarr cannot be read: {array} is damaged"):
+    named = f"in.zarr cannot be read: {array}(/values)? is damaged"
+    with pytest.raises(FileError, match=named):
         check(store)
 
 
@@ -67,6 +71,8 @@ def test_what_may_hold_zeros_alone_needs_no_chunks(store):
     """Rows without values, and a first column with one value a row."""
     group = zarr.open_group(str(store), mode="r+")
     options = {"chunks": (10,)}
+    if hasattr(zarr, "create_array"):
+        options["shards"] = None  # a file a chunk, or all are lost with one
     x = sp.csr_matrix(np.eye(1, 12).repeat(40, axis=0))
     empty = sp.vstack([sp.csr_matrix((20, 12)), x])
     for name, matrix in (("one", x), ("empty", empty)):
