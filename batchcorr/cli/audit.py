@@ -14,6 +14,7 @@ from batchcorr.cli.console import new_table, out, print_table
 from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import check_target
 from batchcorr.cli.missing import treat_missing
+from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
 from batchcorr.cli.working import working
@@ -52,6 +53,7 @@ def audit(
         float, typer.Option(metavar="RATE", help="False positives that are wanted.")
     ] = 0.05,
     missing: options.Missing = "error",
+    log_normalize: options.LogNormalize = None,
     layer: options.LayerRead = None,
     json_file: options.Json = None,
     samples: options.Samples = None,
@@ -67,8 +69,9 @@ def audit(
 
     \b
     batchcorr audit in.h5ad --batch day --covariate age --test group
-    batchcorr audit genes.csv --samples sheet.csv --batch day --test group
+    batchcorr audit counts.txt --samples sheet.csv --batch day --log-normalize
     """  # noqa: D301 - \b keeps typer from joining lines
+    normalization = Normalization.of_options(log_normalize)
     files = Source.of_options(
         source, samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
     )
@@ -83,6 +86,7 @@ def audit(
     column = contrast if contrast is None or isinstance(contrast, str) else contrast[0]
     named = {"batch_key": batch, "test": column, **given}
     adata = treat_missing(adata, named, missing)
+    _, layer = normalize(adata, normalization, layer)
     import batchcorr as bc
 
     with working("Looking at the design"):

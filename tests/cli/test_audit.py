@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -42,6 +43,18 @@ def test_a_file_and_a_table_are_audited_alike_and_as_in_python(adata):
     assert ["corrected", "by", "combat", *shares] in rows
     start = rows.index(["group", "by", "batch"]) + 2
     assert rows[start:] == [["1", "4", "4"], ["2", "4", "4"], ["10", "4", "4"]]
+
+
+@pytest.mark.usefixtures("tables")
+def test_counts_are_audited_on_the_scale_they_will_be_corrected_on(adata):
+    adata.X = np.random.default_rng(0).poisson(50, adata.shape).astype(float)
+    adata.write_h5ad("counts.h5ad")
+    options = ["--batch", "day", "--test", "group", "--log-normalize=tmm"]
+    done("audit", "counts.h5ad", *options, "--json", "found.json")
+    bc.pp.log_normalize(adata, method="tmm")
+    rates = bc.tl.audit(adata, "day", test="group").predicted
+    found = json.loads(Path("found.json").read_text("utf-8"))["predicted"]
+    pd.testing.assert_frame_equal(pd.DataFrame(found).T, rates, check_names=False)
 
 
 @pytest.mark.usefixtures("folder")
