@@ -29,6 +29,9 @@ SINGULAR = 1e-12
 PERFECT = 1e-12
 """Residual squares under this share of the terms they come from are rounding errors."""
 
+ROUNDING = 1e-25
+"""The same, as a share of the sum of all values squared."""
+
 EXPLAINED = 1e-6
 """Residual degrees of freedom under which a batch has none."""
 
@@ -132,12 +135,14 @@ class LinearFit:
         counts = moments.n if counts is None else counts
         df = counts - 1 - _traces(xp, covariance, moments.gram)
         explained = (counts > 1) & (df <= EXPLAINED)
-        # What is left of a perfect fit is rounding, of the terms that cancel in it.
+        # What is left of a perfect fit is rounding: of the terms that cancel in it, or of
+        # coefficients that would be 0.
         varies = xp.any(moments.squares > 0, axis=0)
         diagonal = xp.linalg.diagonal(xp.moveaxis(moments.gram, 3, 1))  # (B, 1|G, p)
         terms = xp.moveaxis(diagonal, 2, 1) * beta**2
         left = squares > PERFECT * (moments.squares + xp.sum(terms, axis=1))
-        left = varies & left & ~explained
+        sizes = xp.sum(moments.squares + moments.n * moments.mean**2, axis=0)
+        left = varies & left & (squares > ROUNDING * sizes) & ~explained
         squares = xp.where(left, squares, xp.zeros_like(squares))
         alone = (moments.rows > 1) & (moments.n == moments.rows)
         same = ((squares == 0) & ~explained) | (moments.squares == 0)

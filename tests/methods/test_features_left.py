@@ -49,6 +49,19 @@ def test_values_all_alike_beside_a_missing_one_have_no_scale_unshrunk(x):
     assert np.isfinite(np.delete(found, [3, 7], axis=1)).all()
 
 
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.BatchCorrWarning")
+def test_a_coefficient_that_is_0_but_for_rounding_scales_no_constant_batch():
+    """The levels of the batch that is all alike differ in it by nothing."""
+    batch = np.array([2, 0, 1, 0, 1, 0, 0, 0, 1, 0, 2, 1, 1, 2, 1, 1, 1, 1])
+    level = np.array(list("bacabbacababaccaac"))
+    x = [0.2, np.nan, 0.1, 0.2, 0, np.nan, 0.2, 0.2, 0.1, np.nan, 0.2, 0, np.nan, 0.3]
+    x = np.array([[*x, np.nan, 0.1, np.nan, 0]]).T
+    x = np.hstack([x, np.random.default_rng(0).normal(size=(18, 3))])
+    table = pd.DataFrame({"level": level})
+    found = bc.Standardize().fit(x, batch=batch, covariates=table)
+    assert np.all(found.correction_.scale[:, 0] < 10)
+
+
 def test_a_batch_that_is_missing_is_not_called_constant(x):
     x[:10] = np.nan
     with (
