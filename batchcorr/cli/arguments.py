@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ELSEWHERE",
     "arguments",
+    "batch_key",
     "kept",
     "memory_bytes",
     "only_options",
@@ -114,7 +115,7 @@ def arguments(
     if reference is not None:
         settings = [*(settings or []), f"reference={reference}"]
     given: dict[str, Any] = {
-        "batch_key": batch[0] if batch and len(batch) == 1 else batch or None,
+        "batch_key": batch_key(batch),
         "method": method,
     }
     given |= kept(covariates, formula)
@@ -127,6 +128,11 @@ def arguments(
         msg = f"{name!r} means something else to this command and cannot be set."
         raise typer.BadParameter(msg, param_hint="--set")
     return given | chosen
+
+
+def batch_key(batch: list[str] | None) -> str | list[str] | None:
+    """The column or columns given as --batch, as the Python functions take them."""
+    return batch[0] if batch and len(batch) == 1 else batch or None
 
 
 def only_options(ctx: typer.Context, allowed: Collection[str], why: str) -> None:

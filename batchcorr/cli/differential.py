@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from batchcorr.cli import options
-from batchcorr.cli.arguments import kept, only_options
+from batchcorr.cli.arguments import batch_key, kept, only_options
 from batchcorr.cli.console import new_table, print_table, say
 from batchcorr.cli.contrasts import Pair, compared, read_test
 from batchcorr.cli.files import SOURCES, TABLES, check_target, kind_of
@@ -172,7 +172,7 @@ def differential(
         raise typer.BadParameter(msg, param_hint="--batch")
     settings |= {"weights": weights, "subject": subject, "voom": voom or False}
     settings |= {"nuisance": nuisances, **kept(covariates, formula)}
-    key = batch[0] if batch and len(batch) == 1 else batch or None
+    key = batch_key(batch)
     adata, layout = files.open()
     test = read_test(tested, adata.obs)
     column = test if isinstance(test, str) else test[0]

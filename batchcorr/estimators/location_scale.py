@@ -165,9 +165,8 @@ class LocationScaleMethod(Incremental):
         -------
         Corrected values in the dtype of X; dense.
         """
-        given = {"batch": batch, "covariates": covariates, "nuisance": nuisance}
-        self.fit(X, y, **given, weights=weights, subject=subject)
-        return self.transform(X, **given, subject=subject)
+        labels = Labels(batch, covariates, nuisance, subject=subject)
+        return self.apply(X, self.fit_labels(X, labels, weights))
 
     def inverse_transform(
         self,

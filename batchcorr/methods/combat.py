@@ -21,6 +21,7 @@ from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
 from batchcorr.models.batch_posteriors import Effects, posterior
+from batchcorr.models.linear_model import PERFECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from batchcorr.models.linear_model import LinearFit
 
 __all__ = ["ComBat"]
-
-PERFECT = 1e-12
-"""Share of a feature's squares under which its residuals are rounding errors."""
 
 
 class ComBat(LocationScaleMethod):

@@ -21,7 +21,8 @@ from batchcorr.design.design import Design
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.record import MethodRecord
-from batchcorr.methods.combat import PERFECT, ComBat
+from batchcorr.methods.combat import ComBat
+from batchcorr.models.linear_model import PERFECT
 from batchcorr.models.low_rank import LowRank, principal_components
 from batchcorr.models.namespace import asarray_like, is_foreign
 

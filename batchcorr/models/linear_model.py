@@ -21,7 +21,7 @@ from batchcorr.models.namespace import Array, Namespace, namespace
 if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
 
-__all__ = ["LinearFit"]
+__all__ = ["PERFECT", "LinearFit"]
 
 SINGULAR = 1e-12
 """Smallest eigenvalue of the within-batch products, columns scaled to unit norm."""

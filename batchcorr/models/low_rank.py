@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["LowRank", "principal_components"]
+__all__ = ["LowRank", "leading_vectors", "principal_components"]
+
+NOTHING = 1e-13
+"""Share of the largest squared singular value under which one is a rounding error."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,23 @@ class LowRank:
     def to_arrays(self) -> dict[str, Floats]:
         """The arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def leading_vectors(products: Floats, count: int, *, floor: float = 0.0) -> Floats:
+    """The first eigenvectors of products of samples, no more than the rank: (n, ≤ count).
+
+    Parameters
+    ----------
+    products
+        X Xᵀ: (n, n).
+    count
+        Vectors to find.
+    floor
+        Squared singular value under which one is a rounding error, whatever the largest.
+    """
+    values, vectors = np.linalg.eigh(products)
+    rank = int((values > max(floor, NOTHING * values[-1])).sum())
+    return vectors[:, ::-1][:, : min(count, rank)]
 
 
 def principal_components(x: Floats) -> tuple[Floats, Floats]:

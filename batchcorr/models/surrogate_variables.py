@@ -17,6 +17,7 @@ import numpy as np
 from scipy.stats import f as fisher
 
 from batchcorr.models.local_fdr import local_fdr
+from batchcorr.models.low_rank import leading_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +35,6 @@ __all__ = [
     "nested_p",
     "residuals",
 ]
-
-NOTHING = 1e-13
-"""Share of the largest squared singular value under which one is a rounding error."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +236,4 @@ def _shares(x: Floats, size: int) -> Floats:
 
 def _leading(x: Floats, count: int) -> Floats:
     """The leading left singular vectors, no more than the rank: (n, ≤ count)."""
-    values, vectors = np.linalg.eigh(x @ x.T)
-    rank = int((values > NOTHING * values[-1]).sum())
-    return vectors[:, ::-1][:, : min(count, rank)]
+    return leading_vectors(x @ x.T, count)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.models.low_rank import leading_vectors
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -56,10 +58,7 @@ def factors_of_controls(
     lost = np.finfo(float).eps * n * np.abs(products).max(initial=0)
     for _ in range(2):
         products = (products - basis @ (basis.T @ products)).T
-    values, vectors = np.linalg.eigh(products)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    real = int((values > max(NOTHING**2, 1e-13 * values[0], lost)).sum())
-    return vectors[:, : min(count, real)]
+    return leading_vectors(products, count, floor=max(NOTHING**2, lost))
 
 
 def factors_of_replicates(
@@ -103,10 +102,7 @@ def factors_of_replicates(
     if not differences:
         return np.empty((n, 0)), np.empty((0, n))
     r = np.vstack(differences)
-    values, vectors = np.linalg.eigh(r @ products @ r.T)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    real = int((values > max(NOTHING**2, 1e-13 * values[0])).sum())
-    loadings = vectors[:, : min(count, real)].T @ r
+    loadings = leading_vectors(r @ products @ r.T, count, floor=NOTHING**2).T @ r
     right = control_products @ loadings.T
     between = loadings @ right
     told = _independent(between)

@@ -21,6 +21,17 @@ from fuzzing.inputs import Inputs, add_labels, add_values, draw, fingerprint, pr
 from fuzzing.reference import Refused
 
 
+def judge(y, expected, dtype):
+    """Refuse what is not what the reference gives, to half the digits, or refuses."""
+    if str(expected) == "degenerate":
+        raise Skipped
+    if isinstance(expected, Refused):
+        raise Fault(f"not refused: {expected}")
+    match(y, expected, np.float32)
+    if y.dtype != dtype:
+        raise Fault(f"dtype {y.dtype}, not {dtype}")
+
+
 def of_subjects(rng):
     """Random intercepts, by the restricted likelihood of whole covariance matrices."""
     n, b = int(rng.integers(12, 41)), int(rng.integers(2, 4))
@@ -64,15 +75,7 @@ def of_subjects(rng):
         settle(expected, inputs)
         if fingerprint(x) != before:
             raise Fault("the input was changed")
-    if str(expected) == "degenerate":
-        raise Skipped
-    if isinstance(expected, Refused):
-        raise Fault(f"not refused: {expected}")
-    match(
-        y, expected, np.float32
-    )  # the top of a likelihood is known to half the digits
-    if y.dtype != dtype:
-        raise Fault(f"dtype {y.dtype}, not {dtype}")
+    judge(y, expected, dtype)  # the top of a likelihood is known to half the digits
     return inputs.traits
 
 
@@ -99,13 +102,7 @@ def of_covariances(rng):
         settle(expected, inputs)
         if fingerprint(x) != before:
             raise Fault("the input was changed")
-    if str(expected) == "degenerate":
-        raise Skipped
-    if isinstance(expected, Refused):
-        raise Fault(f"not refused: {expected}")
-    match(y, expected, np.float32)  # components magnify rounding
-    if y.dtype != dtype:
-        raise Fault(f"dtype {y.dtype}, not {dtype}")
+    judge(y, expected, dtype)  # components magnify rounding
     return inputs.traits | {f"matrix: {form}"}
 
 
