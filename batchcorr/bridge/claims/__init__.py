@@ -1,11 +1,10 @@
 """Seven claims about BatchNorm and batch effects, each measured when it is called.
 
-`bias`, `folding`, `scale_invariance`, `dropout`, `accumulation`, `few_shot` and `unity`
-each return a `Claim`: the statement, every number beside the one expected, a verdict,
-and a figure. Each runs the package's own routine (`lint`, `fold`, `recalibrate`,
-`accumulate`, `Standardize`), so that a broken routine does not pass. `measure` runs them
-all, and so does `batchcorr bridge` on the command line. In float64 on the CPU, always
-with the same random numbers.
+Each is a function that returns a `Claim`: the statement, every number beside the one
+expected, a verdict, and a figure. Each runs the package's own routine (`lint`, `fold`,
+`recalibrate`, `accumulate`, `Standardize`), so that a broken routine does not pass.
+`measure` runs them all, and so does `batchcorr bridge` on the command line. In float64 on
+the CPU, always with the same random numbers.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr.bridge._torch import torch as _torch  # noqa: F401 - says what to install
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured
+from batchcorr.bridge.claims._claim import Claim, Measured
 from batchcorr.bridge.claims.accumulation import accumulation
 from batchcorr.bridge.claims.bias import bias
 from batchcorr.bridge.claims.dropout import dropout

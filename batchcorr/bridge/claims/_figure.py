@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from batchcorr.bridge.claims._measured import Measured
+    from batchcorr.bridge.claims._claim import Measured
 
 __all__ = ["drawn"]
 
@@ -33,13 +33,9 @@ LEAST, MOST = 1e-17, 10.0
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
-    "axes.labelsize": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.0,
     "lines.linewidth": 1.0,

@@ -19,18 +19,8 @@ from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._lint.rules import inflation
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check, exact
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import (
-    Measured,
-    classify,
-    mlp,
-    near,
-    normal,
-    relative,
-    reported,
-    seeded,
-    zero,
-)
+from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._tensors import classify, mlp, normal, relative, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +51,8 @@ def accumulation(*, partitions: int = 200) -> Claim:
     Returns
     -------
     Claim
-        Errors of the gradient by the size of the micro-batch, of one partition and of
-        the mean over all; the statistics behind them; the exact remedy.
+        Errors of the gradient by the size of the micro-batch, the statistics behind
+        them, and the exact remedy.
 
     Examples
     --------
@@ -75,10 +65,11 @@ def accumulation(*, partitions: int = 200) -> Claim:
     cost = check(net, batch, classify, micro_batch_sizes=sizes, partitions=partitions)
     for name, norm in WITHOUT.items():
         free = check(mlp(8, 32, 10, norm=norm), batch, classify, partitions=2)
-        error = max(at.error for at in free.sizes)
-        measured[f"without_{name}"] = zero(
-            f"gradient error, norm: {name}", error, 1e-12
+        what, error = (
+            f"gradient error, norm: {name}",
+            max(at.error for at in free.sizes),
         )
+        measured[f"without_{name}"] = zero(what, error, 1e-12)
     remedy = _remedy(net, batch)
     measured["remedy"] = zero("exact accumulation, micro-batches of 4", remedy, 1e-12)
     return Claim(
@@ -102,18 +93,15 @@ def _errors(cost: Cost) -> dict[str, Measured]:
     """
     measured: dict[str, Measured] = {}
     for at in cost.sizes:
-        m = at.micro_batch_size
+        m, noise = at.micro_batch_size, at.standard_error / at.systematic
         one = reported(f"gradient error, micro-batch {m}", at.error)
         mean = reported("… of the mean over partitions", at.systematic)
         chance = reported("… its standard error", at.standard_error)
-        measured |= {
-            f"one_{m}": one.on("one partition", m),
-            f"mean_{m}": mean.on("mean over partitions", m),
-            f"chance_{m}": chance.on("if it were noise", m),
-        }
+        measured[f"one_{m}"] = one.on("one partition", m)
+        measured[f"mean_{m}"] = mean.on("mean over partitions", m)
+        measured[f"chance_{m}"] = chance.on("if it were noise", m)
         if m > 2:  # with 2 the variance of a gradient is infinite
             what = f"s.e. over the mean error, micro-batch {m}"
-            noise = at.standard_error / at.systematic
             measured[f"noise_{m}"] = zero(what, noise, 0.5)
     return measured
 

@@ -19,8 +19,8 @@ from torch import nn
 
 from batchcorr.bridge._profiling import profile
 from batchcorr.bridge._recalibrate import recalibrate
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, normal, seeded
+from batchcorr.bridge.claims._claim import Claim, Measured, near
+from batchcorr.bridge.claims._tensors import normal, seeded
 
 __all__ = ["few_shot"]
 
@@ -36,9 +36,8 @@ def few_shot() -> Claim:
     Returns
     -------
     Claim
-        Squared errors of the running means of a BatchNorm that `recalibrate` set, over
-        100,000 channels, by method and size of the support: the source's, the
-        support's, the best mix of both, ComBat's, and empirical Bayes with a profile.
+        Squared errors of the running means that `recalibrate` sets, over channels, by
+        method and size of the support.
 
     Examples
     --------
