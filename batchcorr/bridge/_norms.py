@@ -11,11 +11,12 @@ activation in the same module (timm's BatchNormAct2d), or frozen into buffers
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor
+    from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "Snapshot",
@@ -37,8 +39,8 @@ __all__ = [
     "is_frozen",
     "normalizing",
     "require_model",
-    "require_norm_alone",
     "require_plain",
+    "rest_of",
     "restore",
     "restored_statistics",
     "snapshot",
@@ -82,19 +84,12 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, _NormBase) and not isinstance(module, _InstanceNorm)
 
 
-def require_norm_alone(module: object) -> None:
-    """Refuse what is no BatchNorm, or one with an activation in it."""
-    kind = type(module).__name__
-    if not (isinstance(module, _BatchNorm) and module.running_mean is not None):
-        msg = f"norm must be a BatchNorm with running statistics, not a {kind}."
-        raise InputError(msg)
-    if type(module).forward not in {_BatchNorm.forward, nn.SyncBatchNorm.forward}:
-        msg = (
-            f"A {kind} does more than normalize, and what it adds (dropout, activation) "
-            "would be lost. Load its state_dict into a BatchNorm of torch, give that, and "
-            "put the rest behind the layer: torch.nn.Sequential(layer, norm.drop, norm.act)."
-        )
-        raise InputError(msg)
+def rest_of(norm: nn.Module) -> nn.Module:
+    """What a BatchNorm module does after it has normalized: its parts, in order."""
+    parts = OrderedDict((k, v) for k, v in norm._modules.items() if v is not None)
+    if all(type(part) is nn.Identity for part in parts.values()):
+        return nn.Identity()
+    return nn.Sequential(parts)
 
 
 def is_frozen(module: nn.Module) -> bool:

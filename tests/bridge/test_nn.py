@@ -513,3 +513,11 @@ class NormAct(nn.BatchNorm2d):
 def test_what_is_more_than_a_norm_or_none_is_no_start(norm):
     with pytest.raises(InputError, match=r"would be lost|must be a BatchNorm"):
         DomainBatchNorm2d.from_batch_norm(norm, ["a", "b"])
+
+
+def test_gradients_pass_a_domain_never_met():
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], unseen="shrink", dtype=DOUBLE)
+    x = sample((12, 5)).requires_grad_()
+    layer(x, DAYS)
+    layer.eval()(x, "wed").sum().backward()
+    assert torch.isfinite(x.grad).all()

@@ -1,37 +1,40 @@
-"""Which BatchNorm goes into which layers: each is tried until none is left that can.
+r"""Which BatchNorm goes into which layers: each is tried until none is left that can.
 
 It goes into the layer whose result it is given, or else into all layers that are given
-its own result; BatchNorms that are gone lie on the way to either.
+its own result; BatchNorms that are gone lie on the way to either. A layer y = W x + c
+between the corrections (r₁, s₁) before it and (r₂, s₂) after it becomes
+
+    W' = r₂ ∘ W ∘ r₁,      c' = r₂ ∘ (c + Σ W s₁) + s₂
+
+with r₁ along the input channels of W, r₂ along its output channels, and the sum over
+input channels and positions of the kernel. All of it in float64, rounded once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from torch import nn
 
-from batchcorr.bridge._fold.trace import Call, Trace, rest_of
-from batchcorr.bridge._norms import batch_norms, correction_of
+from batchcorr.bridge._norms import batch_norms, correction_of, rest_of
+from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
     from torch.nn.modules.batchnorm import _BatchNorm
+
+    from batchcorr.bridge._fold.trace import Call, Mark, Trace
 
     Corrections = dict[str, LocationScale]
     Found = dict[Call, LocationScale]
 
 __all__ = ["Plan"]
-
-
-def _chain(first: LocationScale, then: LocationScale) -> LocationScale:
-    """The one correction that does what two of one batch do, one after the other."""
-    scale, shift = then.scale * first.scale, then.scale * first.shift + then.shift
-    return LocationScale(scale, shift, first.coefficients, first.nuisance)
 
 
 class KeptError(Exception):
@@ -40,6 +43,22 @@ class KeptError(Exception):
 
 def _keep(reason: str) -> NoReturn:
     raise KeptError(reason)
+
+
+def _require_same_channels(
+    mark: Mark, axis: int, layer: Call, change: LocationScale
+) -> None:
+    """Refuse channels along another axis, and maxima that become minima."""
+    if mark.axis != axis:
+        _keep(f"{layer} has its channels along another axis")
+    if mark.maxima and bool((change.scale < 0).any()):
+        _keep(f"{mark.maxima} takes maxima, and some scales are negative")
+
+
+def _chain(first: LocationScale, then: LocationScale) -> LocationScale:
+    """The one correction that does what two of one batch do, one after the other."""
+    scale, shift = then.scale * first.scale, then.scale * first.shift + then.shift
+    return LocationScale(scale, shift, first.coefficients, first.nuisance)
 
 
 @dataclass
@@ -123,12 +142,9 @@ class Plan:
         others = [user for user in mark.call.users if user is not call]
         if others:
             _keep(f"the result of {mark.call} is also used by {others[0]}")
-        if mark.axis != call.axis:
-            _keep(f"{mark.call} has its channels along another axis")
+        _require_same_channels(mark, call.axis, mark.call, change)
         if not torch.equal(mark.channels, torch.arange(change.scale.shape[1])):
             _keep(f"the channels of {mark.call} do not come one by one")
-        if mark.maxima and bool((change.scale < 0).any()):
-            _keep(f"{mark.maxima} takes maxima, and some scales are negative")
         if self._passes(mark.call):
             return self._producer(mark.call, change)
         return {mark.call: change}
@@ -141,10 +157,7 @@ class Plan:
                 _keep(f"its result goes into {user}")
             mark = user.given
             assert not isinstance(mark, str)
-            if mark.axis != user.axis:
-                _keep(f"{user} has its channels along another axis")
-            if mark.maxima and bool((change.scale < 0).any()):
-                _keep(f"{mark.maxima} takes maxima, and some scales are negative")
+            _require_same_channels(mark, user.axis, user, change)
             if user.border:
                 _keep(user.border)
             moved = change.select(mark.channels)
@@ -191,3 +204,50 @@ class Plan:
                     name = f"{prefix}.{key}".lstrip(".")
                     names.setdefault(tensor.data_ptr(), []).append(name)
         return names
+
+    def rewrite(self) -> None:
+        """Change the layers of the model as planned."""
+        layer: Any
+        for name in self.before.keys() | self.after.keys():
+            layer = self.model.get_submodule(name)
+            new = _weights(layer, self.before.get(name), self.after.get(name))
+            for key, value in zip(("weight", "bias"), new, strict=True):
+                old = getattr(layer, key, None)
+                old = layer.weight if old is None else old
+                like_old = nn.Parameter(value.to(old), requires_grad=old.requires_grad)
+                setattr(layer, key, like_old)
+        gone = {self.model.get_submodule(name) for name in self.folded}
+        for parent in list(self.model.modules()):
+            for key, child in parent._modules.items():
+                if child in gone:
+                    parent._modules[key] = rest_of(child).eval()
+
+
+def _weights(
+    layer: Any, before: LocationScale | None, after: LocationScale | None
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer that has taken up the corrections before and after it.
+
+    The weight is (out, in / groups, …), of a transposed convolution (in, out / groups, …).
+    """
+    groups, transposed = (
+        getattr(layer, "groups", 1),
+        getattr(layer, "transposed", False),
+    )
+    first, second = layer.weight.shape[:2]
+    blocks = wide(layer.weight.detach()).reshape(groups, first // groups, second, -1)
+    if transposed:
+        blocks = blocks.transpose(1, 2)
+    _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
+    bias = layer._parameters.get("bias")
+    constant = blocks.new_zeros(groups * n_out) if bias is None else wide(bias.detach())
+    if before is not None:
+        shift = before.shift.reshape(groups, 1, n_in, 1)
+        constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
+        blocks = blocks * before.scale.reshape(groups, 1, n_in, 1)
+    if after is not None:
+        blocks = blocks * after.scale.reshape(groups, n_out, 1, 1)
+        constant = after.scale[0] * constant + after.shift[0]
+    if transposed:
+        blocks = blocks.transpose(1, 2)
+    return blocks.reshape(layer.weight.shape), constant

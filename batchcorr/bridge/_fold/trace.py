@@ -16,7 +16,6 @@ zeros from the border is none. Maxima keep labels too, and corrections with r â‰
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -24,8 +23,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from batchcorr.bridge._batches import leaves, map_tensors
-from batchcorr.bridge._fold.compare import TOLERANCES
-from batchcorr.bridge._norms import correction_of, is_batch_norm, is_frozen
+from batchcorr.bridge._norms import correction_of, is_batch_norm, is_frozen, rest_of
 from batchcorr.bridge._running import hooked, input_of, wide
 from batchcorr.bridge._torch import torch
 
@@ -33,7 +31,15 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["LAYERS", "Call", "Trace", "rest_of"]
+__all__ = ["LAYERS", "TOLERANCES", "Call", "Mark", "Trace"]
+
+TOLERANCES = {
+    torch.float64: 1e-10,
+    torch.float32: 1e-5,
+    torch.float16: 2e-2,
+    torch.bfloat16: 1e-1,
+}
+"""Relative differences that rounding explains."""
 
 LAYERS: dict[str, type[nn.Module]] = {
     "linear": nn.Linear,
@@ -214,7 +220,7 @@ class Trace(TorchFunctionMode):
         kernel = weight.ndim - 2  # its dimensions
         axis = x.ndim - 1 - kernel
         call = Call(step, self._names[layer], self._mark_of(x), axis)
-        if given.get("bias") is not layer._parameters.get("bias"):
+        if given.get("bias", x) is not layer._parameters.get("bias"):
             call.problem = "its forward adds no bias, or another one than its own"
         if not isinstance(call.given, str) and call.given.call.is_norm:
             call.border = _border(step, func, args, kwargs)
@@ -295,11 +301,3 @@ def _problem_of(norm: _BatchNorm, args: Any, kwargs: Any, output: Any) -> str:
     if same and bool(((wide(output) - expected).abs() <= allowed).all()):
         return ""
     return f"{type(norm).__name__} does more in its call than normalize"
-
-
-def rest_of(norm: nn.Module) -> nn.Module:
-    """What a BatchNorm module does after it has normalized: its parts, in order."""
-    parts = OrderedDict((k, v) for k, v in norm._modules.items() if v is not None)
-    if all(type(part) is nn.Identity for part in parts.values()):
-        return nn.Identity()
-    return nn.Sequential(parts)

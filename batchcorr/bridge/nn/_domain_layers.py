@@ -1,20 +1,10 @@
-"""BatchNorm by domain in one, two and three dimensions, and models of one domain."""
+"""BatchNorm by domain in one, two and three dimensions."""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import TYPE_CHECKING, Any
-
-from batchcorr.bridge._norms import require_model
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
-from batchcorr.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    from torch import nn
-
-__all__ = ["DomainBatchNorm1d", "DomainBatchNorm2d", "DomainBatchNorm3d", "at_domain"]
+__all__ = ["DomainBatchNorm1d", "DomainBatchNorm2d", "DomainBatchNorm3d"]
 
 
 class DomainBatchNorm1d(DomainBatchNorm):
@@ -120,43 +110,3 @@ class DomainBatchNorm3d(DomainBatchNorm):
     """
 
     dimensions = 3
-
-
-def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
-    """Return a copy of a model with ordinary BatchNorm layers of one domain.
-
-    Parameters
-    ----------
-    model
-        A model with `DomainBatchNorm` layers.
-    domain
-        A domain that all of them know.
-
-    Returns
-    -------
-    A copy that needs no labels: it can be exported and scripted, and `bridge.fold` removes
-    its BatchNorm layers. The given model stays as it is.
-
-    Raises
-    ------
-    InputError, UnknownBatchError
-        If the model has no such layer; if a layer does not know the domain.
-
-    Examples
-    --------
-    >>> from torch import nn
-    >>> from batchcorr.bridge.nn import DomainBatchNorm1d
-    >>> model = nn.Sequential(nn.Linear(2, 3), DomainBatchNorm1d(3, ["mon", "tue"]))
-    >>> [type(layer).__name__ for layer in at_domain(model, "mon")]
-    ['Linear', 'BatchNorm1d']
-    """
-    model = require_model(model)
-    plain: dict[int, Any] = {
-        id(layer): layer.as_batch_norm(domain)
-        for layer in model.modules()
-        if isinstance(layer, DomainBatchNorm)
-    }
-    if not plain:
-        msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
-        raise InputError(msg)
-    return deepcopy(model, plain)  # which takes these where the model has the others

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchcorr.bridge._norms import require_norm_alone
 from batchcorr.bridge._rows import require_shape
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._labels import read_domains, read_labels
+from batchcorr.bridge.nn._labels import code_of, read_domains, read_labels
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class DomainBatchNorm(nn.Module):
         for name in ("rows_seen", "num_batches_tracked"):
             counts = torch.zeros(shape[0], device=device, dtype=torch.long)
             self.register_buffer(name, counts)
-        self._met: set[int] = set()  # domains known to have statistics, without a look
+        self._met: set[int] = set()  # codes of domains that have statistics
 
     @classmethod
     def from_batch_norm(
@@ -93,8 +93,8 @@ class DomainBatchNorm(nn.Module):
         Raises
         ------
         InputError
-            If `norm` is no BatchNorm, or does more than normalize (timm's BatchNormAct2d):
-            its activation would be lost.
+            If `norm` is no BatchNorm, or does more than normalize (timm's
+            BatchNormAct2d): `convert_domain_batchnorm` keeps its activation.
 
         Examples
         --------
@@ -105,16 +105,18 @@ class DomainBatchNorm(nn.Module):
         >>> torch.equal(layer(x, ["mon", "tue"]), norm(x))
         True
         """
-        require_norm_alone(norm)
         old: Any = norm
-        layer = cls(
-            old.num_features,
-            domains,
-            old.eps,
-            old.momentum,
-            affine=old.affine,
-            unseen=unseen,
-        ).to(old.running_mean)
+        plain = type(norm).forward in {_BatchNorm.forward, nn.SyncBatchNorm.forward}
+        if not plain or old.running_mean is None:
+            msg = (
+                "norm must be a BatchNorm with running statistics that does nothing else, "
+                f"not a {type(norm).__name__}: dropout or an activation in it would be "
+                "lost, which convert_domain_batchnorm(norm, domains) keeps."
+            )
+            raise InputError(msg)
+        how = {"affine": old.affine, "unseen": unseen}
+        layer = cls(old.num_features, domains, old.eps, old.momentum, **how)
+        layer = layer.to(old.running_mean)
         layer.load_state_dict(old.state_dict())
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
         layer.rows_seen.fill_(MANY)
@@ -141,8 +143,14 @@ class DomainBatchNorm(nn.Module):
         for row, label in enumerate(labels):
             code = codes[label]
             rows_of.setdefault((code, label if code is None else ""), []).append(row)
-        if self.training:
-            self._require_two_rows(x, labels, rows_of.values())
+        for rows in rows_of.values() if self.training else ():
+            if len(rows) * x[0, 0].numel() == 1:  # before any statistics move
+                msg = (
+                    f"Domain {labels[rows[0]]!r} has one row in this batch, which has "
+                    "no variance: give every domain in a training batch at least two "
+                    "samples (a sampler by domain), or train with ComBatNorm."
+                )
+                raise InputError(msg)
         if len(rows_of) <= 1:
             return self._normalized(x, *codes.values()) if codes else x
         order = [row for rows in rows_of.values() for row in rows]
@@ -157,29 +165,21 @@ class DomainBatchNorm(nn.Module):
             y = y.index_select(0, _indices(back, x))
         return y
 
-    def _require_two_rows(self, x: Tensor, labels: Any, groups: Any) -> None:
-        """Refuse a domain without variance, before any statistics move."""
-        for rows in groups:
-            if len(rows) * x[0, 0].numel() == 1:
-                msg = (
-                    f"Domain {labels[rows[0]]!r} has one row in this batch, which has "
-                    "no variance: give every domain in a training batch at least two "
-                    "samples (a sampler by domain), or train with ComBatNorm."
-                )
-                raise InputError(msg)
-
     def _normalized(self, x: Tensor, code: int | None) -> Tensor:
-        """Rows of one domain, by their own statistics or by those of the domain."""
+        """Rows of one domain; without a code of one that was never met."""
         affine = (self.weight, self.bias)
         if code is None:
-            mean, variance = self._fallback(x)
+            mean, variance = self._of_all()
+            if self.unseen == "shrink":
+                own = channel_statistics(x.detach())
+                mean, variance = shrunken_statistics(*own, mean, variance)
+            mean, variance = mean.to(self.running_mean), variance.to(self.running_var)
         else:
             mean, variance = self.running_mean[code], self.running_var[code]
         if not self.training or code is None:
             return functional.batch_norm(x, mean, variance, *affine, eps=self.eps)
         self.num_batches_tracked[code] += 1
         self.rows_seen[code] += x.numel() // self.num_features
-        self._met.add(code)
         share = self.momentum
         if share is None:
             share = 1 / float(self.num_batches_tracked[code])
@@ -188,36 +188,29 @@ class DomainBatchNorm(nn.Module):
             x, mean, variance, *affine, training=True, momentum=share, eps=eps
         )
 
-    # -- domains ---------------------------------------------------------------------------
-
     def _code(self, label: Hashable, unseen: str = "error") -> int | None:
-        """Which statistics are a domain's: its own, or those of the only one so spelled."""
-        same = [k for k, other in enumerate(self.domains) if other == label]
-        same = same or [
-            k for k, other in enumerate(self.domains) if str(other) == str(label)
-        ]
-        if len(same) == 1 and (self.training or self._has_met(same[0])):
-            return same[0]
+        """The place of a domain with statistics; None for one that falls back."""
+        code = code_of(label, self.domains)
+        if code is not None:
+            if self.training:
+                return code
+            if code in self._met or self.num_batches_tracked[code] > 0:
+                self._met.add(code)  # so that the device is asked only once
+                return code
         if unseen != "error" and not self.training:
             return None
         problem = f"is not one of the layer's. {did_you_mean(label, self.domains)}"
-        if len(same) == 1:
+        if code is not None:
             problem = "was never met in training, so it has no statistics."
         msg = (
-            f"The domain {label!r} {problem} Name all domains when the layer is made, "
-            "and train on samples of each; what evaluation does with others, "
-            "unseen='global' or 'shrink' says."
+            f"The domain {label!r} {problem} Name all domains when the layer is made, or "
+            "add them (convert_domain_batchnorm), and train on samples of each; what "
+            "evaluation does with others, unseen='global' or 'shrink' says."
         )
         raise UnknownBatchError(msg)
 
-    def _has_met(self, code: int) -> bool:
-        """Whether a domain was met in training; looked up on the device only once."""
-        if code not in self._met and bool(self.num_batches_tracked[code] > 0):
-            self._met.add(code)
-        return code in self._met
-
-    def _fallback(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Statistics for the rows of a domain never met: of all domains, by their rows."""
+    def _of_all(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of all rows of all domains, in float64."""
         n, means = wide(self.rows_seen)[:, None], wide(self.running_mean)
         if not bool(n.sum() > 0):
             msg = (
@@ -228,10 +221,7 @@ class DomainBatchNorm(nn.Module):
         mean = (n * means).sum(0) / n.sum()
         within = wide(self.running_var) * (n - 1).clamp(min=0)
         squares = (within + n * (means - mean) ** 2).sum(0)
-        variance = squares / (n.sum() - 1).clamp(min=1)
-        if self.unseen == "shrink":
-            mean, variance = shrunken_statistics(*channel_statistics(x), mean, variance)
-        return mean.to(self.running_mean), variance.to(self.running_var)
+        return mean, squares / (n.sum() - 1).clamp(min=1)
 
     def as_batch_norm(self, domain: Hashable) -> nn.Module:
         """Return an ordinary BatchNorm with the running statistics of one domain.
@@ -249,12 +239,11 @@ class DomainBatchNorm(nn.Module):
         plain: Any = getattr(nn, f"BatchNorm{self.dimensions}d")(
             self.num_features, self.eps, self.momentum, affine=self.weight is not None
         ).to(self.running_mean)
-        state = {
-            key: value if key in {"weight", "bias"} else value[code]
-            for key, value in self.state_dict().items()
-            if key in plain.state_dict()
-        }
-        plain.load_state_dict(state)
+        state = self.state_dict()
+        affine = {"weight", "bias"}
+        plain.load_state_dict(
+            {k: state[k] if k in affine else state[k][code] for k in plain.state_dict()}
+        )
         layer: nn.Module = plain.train(self.training)
         return layer
 
@@ -294,9 +283,8 @@ class DomainBatchNorm(nn.Module):
         if mean is not None and mean.ndim == 1:
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 value = state_dict.get(prefix + name, torch.tensor(1))
-                state_dict[prefix + name] = value.expand(
-                    len(self.domains), *value.shape
-                )
+                rows = value.expand(len(self.domains), *value.shape)
+                state_dict[prefix + name] = rows
             tracked = state_dict[f"{prefix}num_batches_tracked"]
             state_dict[f"{prefix}rows_seen"] = MANY * (tracked > 0).long()
             state_dict[f"{prefix}_extra_state"] = self.get_extra_state()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
-__all__ = ["Domains", "domains", "read_domains", "read_labels"]
+__all__ = ["Domains", "code_of", "domains", "read_domains", "read_labels"]
 
 Domains = Sequence[Hashable] | NDArray[Any] | torch.Tensor | Hashable
 """A label for each sample, or one for all of them."""
@@ -90,6 +90,14 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
             )
             raise InputError(msg)
     return list(labels)
+
+
+def code_of(label: Hashable, domains: list[Hashable]) -> int | None:
+    """The place of a label: its own, or that of the only one so spelled."""
+    if label in domains:
+        return domains.index(label)
+    same = [k for k, other in enumerate(domains) if str(other) == str(label)]
+    return same[0] if len(same) == 1 else None
 
 
 def read_domains(given: Any) -> list[Hashable]:

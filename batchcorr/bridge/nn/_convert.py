@@ -1,0 +1,179 @@
+"""Whole models: BatchNorm by domain in the place of BatchNorm, and the model of one domain."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from batchcorr.bridge._norms import require_model, rest_of
+from batchcorr.bridge._running import evaluating
+from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._domain_layers import (
+    DomainBatchNorm1d,
+    DomainBatchNorm2d,
+    DomainBatchNorm3d,
+)
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
+from batchcorr.bridge.nn._labels import read_domains
+from batchcorr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+__all__ = ["at_domain", "convert_domain_batchnorm"]
+
+KINDS = {
+    nn.BatchNorm1d: DomainBatchNorm1d,
+    nn.BatchNorm2d: DomainBatchNorm2d,
+    nn.BatchNorm3d: DomainBatchNorm3d,
+}
+
+
+def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
+    """Return a copy of a model with ordinary BatchNorm layers of one domain.
+
+    Parameters
+    ----------
+    model
+        A model with `DomainBatchNorm` layers.
+    domain
+        A domain that all of them know.
+
+    Returns
+    -------
+    A copy that needs no labels: it can be exported and scripted, and `bridge.fold` removes
+    its BatchNorm layers. The given model stays as it is.
+
+    Raises
+    ------
+    InputError, UnknownBatchError
+        If the model has no such layer; if a layer does not know the domain.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from batchcorr.bridge.nn import DomainBatchNorm1d
+    >>> model = nn.Sequential(nn.Linear(2, 3), DomainBatchNorm1d(3, ["mon", "tue"]))
+    >>> [type(layer).__name__ for layer in at_domain(model, "mon")]
+    ['Linear', 'BatchNorm1d']
+    """
+    model = require_model(model)
+    plain: dict[int, Any] = {
+        id(layer): layer.as_batch_norm(domain)
+        for layer in model.modules()
+        if isinstance(layer, DomainBatchNorm)
+    }
+    if not plain:
+        msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
+        raise InputError(msg)
+    return deepcopy(model, plain)  # which takes these where the model has the others
+
+
+def convert_domain_batchnorm(
+    model: nn.Module, domains: Sequence[Hashable], *, unseen: str = "error"
+) -> nn.Module:
+    """Return a copy of a model whose BatchNorm layers keep statistics by domain.
+
+    Parameters
+    ----------
+    model
+        A model with BatchNorm layers of torch, or of timm with their activation. Layers
+        that have domains already get those that are new.
+    domains
+        Labels of all domains, as for `DomainBatchNorm1d`.
+    unseen
+        As for `DomainBatchNorm1d`, of layers that had no domains.
+
+    Returns
+    -------
+    A copy, which gives what the model gives until it is trained: every domain starts from
+    the layer's statistics, a new one beside others from all of theirs together. Its
+    parameters are new: make the optimizer of them. `at_domain` leads back.
+
+    Raises
+    ------
+    InputError
+        If the model has no BatchNorm; if one is of no known number of dimensions, keeps
+        no running statistics, or does more than normalize and call its own parts.
+
+    Notes
+    -----
+    An activation in the same module (timm) stands behind the layer, in a Sequential. Frozen
+    BatchNorms of buffers (torchvision's detectors) stay.
+
+    Examples
+    --------
+    >>> from torch import nn, ones
+    >>> from batchcorr.bridge import nn as batchcorr_nn
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU()).eval()
+    >>> ours = convert_domain_batchnorm(model, ["mon", "tue"])
+    >>> with batchcorr_nn.domains(["mon", "tue"]):
+    ...     bool((ours(ones(2, 2)) == model(ones(2, 2))).all())
+    True
+    >>> convert_domain_batchnorm(ours, ["mon", "tue", "wed"])[1].domains
+    ['mon', 'tue', 'wed']
+    """
+    model = require_model(model)
+    new: dict[int, Any] = {}
+    for name, norm in model.named_modules():
+        if isinstance(norm, DomainBatchNorm):
+            new[id(norm)] = _extended(norm, domains)
+        elif isinstance(norm, _BatchNorm):
+            new[id(norm)] = _converted(name, norm, domains, unseen)
+    if not new:
+        msg = "The model has no BatchNorm layer, so there is nothing to convert."
+        raise InputError(msg)
+    return deepcopy(model, new)
+
+
+def _extended(layer: DomainBatchNorm, domains: Sequence[Hashable]) -> DomainBatchNorm:
+    """The layer with more domains, which start from all of its own together."""
+    more = [label for label in read_domains(domains) if label not in layer.domains]
+    new = deepcopy(layer)
+    new.domains = layer.domains + more
+    mean, variance = layer.running_mean[0], layer.running_var[0]
+    if bool(layer.rows_seen.any()):
+        mean, variance = layer._of_all()
+    start = {
+        "running_mean": mean,
+        "running_var": variance,
+        "rows_seen": layer.rows_seen.sum(),
+        "num_batches_tracked": layer.num_batches_tracked.sum(),
+    }
+    for name, value in start.items():
+        old = getattr(layer, name)
+        rows = value.to(old).expand(len(more), *value.shape)
+        setattr(new, name, torch.cat([old, rows]))
+    return new
+
+
+def _converted(
+    name: str, norm: _BatchNorm, domains: Sequence[Hashable], unseen: str
+) -> nn.Module:
+    """The layer of a BatchNorm, and behind it what else the module does, which is tried."""
+    rest = deepcopy(rest_of(norm))
+    for kind, by_domain in KINDS.items():
+        if not isinstance(norm, kind) or norm.running_mean is None:
+            continue
+        alone = kind(norm.num_features, norm.eps, norm.momentum, affine=norm.affine)
+        state = norm.state_dict()
+        alone = alone.to(norm.running_mean).train(norm.training)
+        alone.load_state_dict({key: state[key] for key in alone.state_dict()})
+        shape = (2, norm.num_features, *[2] * by_domain.dimensions)
+        x = torch.linspace(-2, 2, math.prod(shape)).reshape(shape).to(norm.running_mean)
+        with evaluating(nn.ModuleList([norm, alone, rest])):
+            same = torch.equal(rest(alone(x)), norm(x))
+        if same:
+            layer = by_domain.from_batch_norm(alone, domains, unseen=unseen)
+            parts = list(rest.children())
+            return nn.Sequential(layer, *parts).train(norm.training) if parts else layer
+    msg = (
+        f"The layer {name!r} ({type(norm).__name__}) cannot be converted: it must be a "
+        "BatchNorm1d, 2d or 3d with running statistics that, beside normalizing, calls "
+        "only its own parts. Convert before convert_sync_batchnorm."
+    )
+    raise InputError(msg)
