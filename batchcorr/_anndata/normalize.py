@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import read_labels
@@ -16,7 +16,23 @@ if TYPE_CHECKING:
     from batchcorr.methods.log_normalize import LogNormalize
     from batchcorr.methods.quantile_normalize import QuantileNormalize
 
-__all__ = ["log_normalize", "mark_logs", "quantile_normalize", "steps_before_logs"]
+__all__ = [
+    "log_normalize",
+    "mark_logs",
+    "normalize",
+    "quantile_normalize",
+    "steps_before_logs",
+]
+
+
+def normalize(
+    adata: AnnData, estimator: LogNormalize | QuantileNormalize, place: Place
+) -> None:
+    """Normalize an AnnData by either, all samples alike."""
+    if estimator.record.name == "log_normalize":
+        log_normalize(adata, cast("LogNormalize", estimator), place)
+    else:
+        quantile_normalize(adata, None, cast("QuantileNormalize", estimator), place)
 
 
 def log_normalize(

@@ -65,12 +65,13 @@ class TableData:
         return len(self.var)
 
     def __getitem__(self, rows: NDArray[Any]) -> Self:
-        """A table of some of the samples, before anything is added to it."""
-        return type(self)(self.X[rows], self.obs[rows], self.var)
+        """A table of some of the samples, before layers are added to it."""
+        return type(self)(self.X[rows], self.obs[rows], self.var, dict(self.uns))
 
     def copy(self) -> Self:
         """A table of its own."""
-        return type(self)(self.X.copy(), self.obs.copy(), self.var.copy())
+        x, obs, var = self.X.copy(), self.obs.copy(), self.var.copy()
+        return type(self)(x, obs, var, dict(self.uns))
 
     def to_anndata(self) -> AnnData:
         """The same as an AnnData."""

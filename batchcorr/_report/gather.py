@@ -58,7 +58,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
         advance(1)
         test = tested(question, found, audit)
         advance(1)
-        first = [question.batch, *question.others, *question.kept]
+        first = [*question.batches, *question.nuisance, *question.kept]
         first += [name for name in (question.column, question.labels) if name]
         points = draw_points(adata, found, first)
         advance(1)
@@ -70,7 +70,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
         found.steps,
         version=versions()["batchcorr"],
         test=test.label if test and test.table is not None else None,
-        from_counts=bool(found.before and found.before.from_counts),
+        libraries=test and test.libraries,
     )
     return {
         "title": question.title,
@@ -112,7 +112,8 @@ def _audit(adata: AnnData, question: Question, found: Compared) -> Audit:
     values = found.before
     if values is None:
         return tl.audit(anndata.AnnData(obs=adata.obs), question.batch, **arguments)
-    layer = None if values.from_counts else values.layer  # it says what counts are
+    as_found = values.counts and not values.counts.chosen  # it says what counts are
+    layer = None if as_found else values.layer
     return tl.audit(values.adata, question.batch, layer=layer, **arguments)
 
 

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata
 import pandas as pd
 
-from batchcorr import pp
 from batchcorr._anndata import matrices, records
+from batchcorr._anndata.normalize import normalize
+from batchcorr._anndata.step import Place
+from batchcorr._report.methods_text import SIZE_FACTORS
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 from batchcorr.estimators.scale import unlogged
+from batchcorr.methods import get
+from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from anndata import AnnData
 
     from batchcorr._anndata.records import Record
+    from batchcorr.estimators.base import Corrector
 
-__all__ = ["Compared", "Values", "compared"]
+__all__ = ["Compared", "Counts", "Values", "compared"]
 
 X = "X"
 OBSM = "obsm "
 """What stands before the name of an embedding in records."""
+
+
+NORMALIZED = "normalized"
+"""Layer of what is normalized for the page."""
+
+
+class Counts(NamedTuple):
+    """Where counts are, how their libraries are measured, and whether that was chosen."""
+
+    layer: str | None
+    method: str
+    chosen: bool
 
 
 class Values(NamedTuple):
@@ -30,19 +50,24 @@ class Values(NamedTuple):
     Attributes
     ----------
     adata
-        What holds them; not the one that was given where logarithms were taken here.
+        What holds them; of logarithms that were taken here another one, with the counts
+        in X.
     layer
         Layer; None: X.
     name
         What they are called on the page.
-    from_counts
-        Whether they are logarithms that were taken for the page.
+    counts
+        What logarithms were taken of for the page; None: they were not.
+    code
+        Python that makes the layer in the data as given, where it was made for the page
+        and is to be tested.
     """
 
     adata: AnnData
     layer: str | None
     name: str
-    from_counts: bool = False
+    counts: Counts | None = None
+    code: str = ""
 
     @property
     def matrix(self) -> Any:
@@ -82,7 +107,10 @@ class Compared(NamedTuple):
 
 
 def compared(
-    adata: AnnData, layer: str | None = None, corrected: str | None = None
+    adata: AnnData,
+    layer: str | None = None,
+    corrected: str | None = None,
+    normalizations: Sequence[Corrector] = (),
 ) -> Compared:
     """Find the values to compare, by name or by the records of what was done.
 
@@ -95,6 +123,9 @@ def compared(
     corrected
         Layer or key of `obsm` with the corrected values, or ``"X"``; None: what has a
         record of a correction.
+    normalizations
+        What the uncorrected values are to be normalized by; empty: as those that were
+        corrected, and of counts that were not logarithms by their totals.
 
     Raises
     ------
@@ -107,9 +138,10 @@ def compared(
         matrices.get_matrix(adata, layer)  # or says which layers there are
     done = _corrections(adata)
     name = _named(adata, done, corrected)
+    steps = [] if name is None else done.get(name, [])
+    before = _Before(adata, name, steps, normalizations)
     if name is None:
-        return Compared(_values(adata, layer), None, {}, [])
-    steps = done.get(name, [])
+        return Compared(before.of(layer), None, {}, [])
     if name in adata.obsm and name not in _matrices(adata):
         embeddings = {"after": name}
         start = _first(steps).get("source", X) if steps else X
@@ -118,22 +150,56 @@ def compared(
             if source != name and source in adata.obsm:
                 embeddings["before"] = source
             start = X
-        before = _values(adata, _layer(start) if layer is None else layer)
-        return Compared(before, None, embeddings, steps)
-    after, before = _values(adata, _layer(name)), None
-    if layer is not None:
-        before = _values(adata, layer)
-    elif steps:
-        source = records.source_of(adata, name, _first(steps))
-        before = None if source is None else _values(adata, _layer(source))
-    elif name != X and adata.X is not None:
-        before = _values(adata, None)
-    return Compared(before, after, {}, steps)
+        values = before.of(_layer(start) if layer is None else layer)
+        return Compared(values, None, embeddings, steps)
+    after = _values(adata, _layer(name))
+    by_records = layer is None and not normalizations
+    values = before.found(done) if by_records else before.of(layer)
+    return Compared(values, after, {}, steps)
+
+
+class _Before(NamedTuple):
+    """What is known of the values before a correction."""
+
+    adata: AnnData
+    corrected: str | None
+    steps: list[Record]
+    normalizations: Sequence[Corrector]
+
+    def of(self, layer: str | None, first: int | None = None) -> Values | None:
+        """The values of a layer, or of X: of counts, or with `first`, as they were then.
+
+        `first` is the step that they were before.
+        """
+        ways = self.normalizations
+        if not ways and (first is not None or _are_counts(self.adata, layer)):
+            ways = [
+                get(step["method"])(**step["parameters"])
+                for step in takewhile(_normalizes, self.steps[first or 0 :])
+            ]
+        return _values(self.adata, layer, ways)
+
+    def found(self, done: Collection[str]) -> Values | None:
+        """The values where the records say that they are, else what was not corrected."""
+        normalized = len(list(takewhile(_normalizes, self.steps)))
+        for place in reversed(range(len(self.steps))[: normalized + 1]):
+            source = records.source_of(self.adata, self.corrected, self.steps[place])
+            if source is not None:
+                return self.of(_layer(source), place)
+        for layer in map(_layer, _matrices(self.adata)):
+            known = layer is None or _are_counts(self.adata, layer)
+            if known and (layer or X) not in {*done, self.corrected}:
+                return self.of(layer)
+        return None
 
 
 def _first(steps: list[Record]) -> Record:
     """The first step that is a correction."""
     return next(step for step in steps if not step["normalizes"])
+
+
+def _normalizes(step: Record) -> bool:
+    return bool(step["normalizes"])
 
 
 def _layer(name: str) -> str | None:
@@ -185,18 +251,36 @@ def _named(
     return next(iter(done), None)
 
 
-def _values(adata: AnnData, layer: str | None) -> Values | None:
-    """Values on a log scale: of counts logarithms are taken."""
+def _values(
+    adata: AnnData, layer: str | None, normalizations: Sequence[Corrector] = ()
+) -> Values | None:
+    """Values on a log scale: normalized as is said, and of counts logarithms are taken."""
     if layer is None and adata.X is None:
         return None
     name = f"layer {layer}" if layer else "X"
-    x = matrices.get_matrix(adata, layer)
-    if unlogged(x) != "counts":
+    chosen = bool(normalizations)
+    if not chosen and _are_counts(adata, layer):
+        normalizations = [LogNormalize()]
+    if not normalizations:
         return Values(adata, layer, name)
-    own = anndata.AnnData(
-        x, obs=adata.obs, var=pd.DataFrame(index=adata.var_names.astype(str))
-    )
-    pp.log_normalize(own, key_added="logs")
-    return Values(
-        own, "logs", f"log1p of {name}, normalized by totals", from_counts=True
-    )
+    var = pd.DataFrame(index=adata.var_names.astype(str))
+    own = anndata.AnnData(matrices.get_matrix(adata, layer), obs=adata.obs, var=var)
+    counts, code, place = None, "", Place(key_added=NORMALIZED)
+    for each in normalizations:
+        normalize(own, each, place)
+        place = Place(NORMALIZED, NORMALIZED)
+        if isinstance(each, LogNormalize):
+            counts = Counts(layer, each.method, chosen)
+            name = f"logarithms of {name} divided by {SIZE_FACTORS[each.method][0]}"
+            continue
+        name += ", quantile-normalized"
+        if counts is None:
+            of = f"layer={layer!r}, " if layer else ""
+            code = f"bc.pp.quantile_normalize(adata, {of}key_added={NORMALIZED!r}); "
+    return Values(own, NORMALIZED, name, counts, code)
+
+
+def _are_counts(adata: AnnData, layer: str | None) -> bool:
+    """Whether there are raw counts in a layer or in X."""
+    known = layer is not None or adata.X is not None
+    return known and unlogged(matrices.get_matrix(adata, layer)) == "counts"

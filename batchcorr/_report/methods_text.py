@@ -9,7 +9,7 @@ from batchcorr.errors import some
 if TYPE_CHECKING:
     from batchcorr._anndata.records import Record
 
-__all__ = ["method_name", "methods_text"]
+__all__ = ["SIZE_FACTORS", "method_name", "methods_text"]
 
 REFERENCES = {
     "johnson": "Johnson WE, Li C, Rabinovic A (2007). Adjusting batch effects in "
@@ -95,7 +95,7 @@ def methods_text(
     *,
     version: str,
     test: str | None,
-    from_counts: bool,
+    libraries: str | None = None,
 ) -> tuple[str, list[str]]:
     """The paragraph, and the references in the order it cites them.
 
@@ -107,21 +107,20 @@ def methods_text(
         Of this package.
     test
         What was tested, in words; None: nothing.
-    from_counts
-        Whether logarithms of counts were taken for the test.
+    libraries
+        How voom measured the libraries of the counts that were tested; None: none were.
     """
     cite = Citations()
     sentences = [_of_step(step, cite) for step in steps]
     if test is not None:
-        if from_counts:
-            sentences.append(
-                "For the test counts were divided by their library totals and "
-                "log-transformed."
-            )
-        statistics = cite("smyth", *(["law"] if from_counts else []))
+        values = "values that were not corrected"
+        if libraries is not None:
+            sizes, keys = SIZE_FACTORS[libraries]
+            values = f"the uncorrected counts, weighted by voom (libraries by {sizes}"
+            values += f"{cite(*keys)}){cite('law')}"
         sentences.append(
-            f"Differences ({test}) were tested on values that were not corrected, with "
-            f"batch in the linear model, by moderated statistics{statistics}; p-values "
+            f"Differences ({test}) were tested on {values}, with "
+            f"batch in the linear model, by moderated statistics{cite('smyth')}; p-values "
             f"were adjusted for multiple testing{cite('benjamini')}. Corrected values "
             "were not tested, because such tests overstate significance"
             f"{cite('nygaard')}."

@@ -63,11 +63,10 @@ def _number(value: Any) -> str:
         return f"{value:,}"
     if not math.isfinite(value):
         return "–" if math.isnan(value) else f"{value}"
-    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
-        return (
-            f"{value:.2e}".replace("e-0", "e-").replace("e-", "e−").replace("e+0", "e+")
-        )
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    text = f"{value:,.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
+    if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        text = f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+")
+    return text.replace("-", "−")
 
 
 def _percent(value: float) -> str:

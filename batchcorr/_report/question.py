@@ -15,10 +15,10 @@ class Question(NamedTuple):
 
     Attributes
     ----------
-    batch
-        Column with the batch.
-    others
-        Further columns that were removed with it.
+    batches
+        Column with the batch, and those of further batch factors.
+    nuisance
+        What else was removed with it: columns, or matrices of `obsm`.
     covariates
         What was, or is to be, kept: columns, a formula or a table.
     test
@@ -29,12 +29,17 @@ class Question(NamedTuple):
         Heading of the page.
     """
 
-    batch: str
-    others: list[str]
+    batches: list[str]
+    nuisance: list[str]
     covariates: Any
     test: Any
     labels: str | None
     title: str
+
+    @property
+    def batch(self) -> str:
+        """The column with the batch."""
+        return self.batches[0]
 
     @property
     def column(self) -> str | None:

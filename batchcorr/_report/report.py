@@ -20,9 +20,11 @@ from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
+
+    from batchcorr.estimators.base import Corrector
 
 __all__ = ["page_of", "report"]
 
@@ -124,14 +126,20 @@ def page_of(
     layer: str | None,
     corrected: str | None,
     title: str | None,
+    normalizations: Sequence[Corrector] = (),
     words: Callable[[str], str] = str,
 ) -> str:
-    """The page as HTML; see `report`. `words` turns calls of Python into other words."""
+    """The page as HTML; see `report`.
+
+    `normalizations` are for the uncorrected values, see `matrices.compared`; `words`
+    turns calls of Python into other words.
+    """
     matrices.require_adata(adata)
-    found = compared(adata, layer, corrected)
+    which = layer, corrected, normalizations
+    found = compared(adata, *which)
     known = _with_level(adata, (found.correction or {}).get("missing") or {})
     if known is not adata:
-        adata, found = known, compared(known, layer, corrected)
+        adata, found = known, compared(known, *which)
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
     if isinstance(test, str):
         test = read_pair(test, adata.obs)
@@ -157,8 +165,8 @@ def _with_level(adata: AnnData, counts: dict[str, int]) -> AnnData:
 
 def _columns(
     adata: AnnData, record: dict[str, Any], batch: object, covariates: object
-) -> tuple[str, list[str], Any]:
-    """Batch, what was removed with it, and covariates: as given, else as recorded."""
+) -> tuple[list[str], list[str], Any]:
+    """Batches, what else was removed, and covariates: as given, else as recorded."""
     recorded: Any = record.get("batch")
     keys: list[Any] = recorded if isinstance(recorded, list) else [recorded]
     batch = keys[0] if batch is None else batch
@@ -169,13 +177,17 @@ def _columns(
             f"{batch!r:.60}: no record of a correction tells it. {known}"
         )
         raise InputError(msg)
-    others: list[str] = []
+    batches, nuisance = [batch], []
     if batch in keys:
-        others = [each for each in keys if each != batch]
-        others += [name for name in record.get("nuisance") or [] if name in adata.obs]
+        batches += [each for each in keys if each != batch]
+        nuisance = [
+            name
+            for name in record.get("nuisance") or []
+            if name in adata.obs or name in adata.obsm
+        ]
         covariates = record.get("covariates") if covariates is None else covariates
     if isinstance(covariates, str) and not covariates.lstrip().startswith("~"):
         covariates = [covariates]
     if isinstance(covariates, list | tuple):
         covariates = list(covariates) or None
-    return batch, others, covariates
+    return batches, nuisance, covariates

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr import tl
 from batchcorr._report.features import top_of_test
+from batchcorr._report.methods_text import SIZE_FACTORS
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators.contrasts import read_contrast
 
@@ -30,6 +31,16 @@ class Tested(NamedTuple):
     call: str
     table: pd.DataFrame | None
     why_not: str = ""
+    libraries: str | None = None
+    """How voom measured the libraries of counts, by name; None: no counts were tested."""
+
+    @property
+    def values(self) -> str:
+        """What was tested."""
+        if self.libraries is None:
+            return "uncorrected values"
+        sizes = SIZE_FACTORS[self.libraries][0]
+        return f"the uncorrected counts, weighted by voom (libraries by {sizes}),"
 
     @property
     def statistic(self) -> str:
@@ -57,29 +68,44 @@ def tested(question: Question, found: Compared, audit: Audit) -> Tested | None:
         label += f": {question.test[1]} against {question.test[2]}"
     values = found.before
     if values is None:
-        why = "The data hold no uncorrected values, and corrected ones are not tested."
+        why = "The data hold no uncorrected values, and corrected ones are not tested: "
+        why += "keep both, with key_added=."
         return Tested(contrast.column, label, "", None, why)
     if any(finding.code == "already_corrected" for finding in audit.findings):
         why = "The values look corrected already, and corrected ones are not tested."
         return Tested(contrast.column, label, "", None, why)
-    covariates = question.covariates
-    if isinstance(covariates, list):
-        covariates = [name for name in covariates if name != contrast.column] or None
-    batch = [question.batch, *question.others] if question.others else question.batch
-    arguments: dict[str, Any] = {}
-    if covariates is not None:
-        arguments["covariates"] = covariates
-    if values.layer is not None:
-        arguments["layer"] = values.layer
-    if values.from_counts:
-        arguments["trend"] = True
+    layer, counts = values.layer, values.counts
+    arguments: dict[str, Any] = {"covariates": _others(question, contrast.column)}
+    arguments |= {"nuisance": question.nuisance or None}
+    if counts is not None:
+        layer = None  # `values.adata` has the counts in X
+        arguments["voom"] = counts.method == "total" or counts.method
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    batch = question.batches if len(question.batches) > 1 else question.batch
+    where = layer if counts is None else counts.layer
+    call = _call(batch, question.test, arguments | ({"layer": where} if where else {}))
+    call, libraries = values.code + call, counts and counts.method
+    try:
+        table = tl.differential(
+            values.adata, batch, question.test, layer=layer, **arguments
+        )
+    except (DesignError, InputError) as error:
+        return Tested(contrast.column, label, call, None, str(error))
+    return Tested(contrast.column, label, call, table, libraries=libraries)
+
+
+def _call(batch: str | list[str], test: Any, arguments: dict[str, Any]) -> str:
+    """The test as it is written in Python; what is long is left out."""
     written = "".join(
         f", {name}={value!r}" if isinstance(value, str | list | bool) else f", {name}=…"
         for name, value in arguments.items()
     )
-    call = f"bc.tl.differential(adata, {batch!r}, {question.test!r}{written})"
-    try:
-        table = tl.differential(values.adata, batch, question.test, **arguments)
-    except (DesignError, InputError) as error:
-        return Tested(contrast.column, label, call, None, str(error))
-    return Tested(contrast.column, label, call, table)
+    return f"bc.tl.differential(adata, {batch!r}, {test!r}{written})"
+
+
+def _others(question: Question, tested: str) -> Any:
+    """The covariates that the test is adjusted for: without the tested column."""
+    given = question.covariates
+    if isinstance(given, list):
+        return [name for name in given if name != tested] or None
+    return given

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["Shares", "cautions", "share", "verdict"]
 
 
+LEAST = 0.005
+"""A share that is rounded to 1 %."""
+
+
 class Shares(NamedTuple):
     """Variance explained before and after; None where it is not known."""
 
@@ -26,8 +30,8 @@ class Shares(NamedTuple):
 
 
 def share(value: float) -> str:
-    """A share in percent, with a minus that is one."""
-    return f"{value:.0%}".replace("-0%", "0%").replace("-", "−")
+    """A share in percent; an adjusted R² below 0 is none."""
+    return f"{value:.0%}" if value >= LEAST else "none"
 
 
 def verdict(

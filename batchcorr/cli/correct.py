@@ -9,10 +9,11 @@ import typer
 from batchcorr.cli import options
 from batchcorr.cli.arguments import arguments, memory_bytes
 from batchcorr.cli.console import say
-from batchcorr.cli.files import DATA, check_target
+from batchcorr.cli.files import DATA, TABLES, check_target, ending
 from batchcorr.cli.missing import drop_missing
 from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import Source, save
+from batchcorr.cli.table_records import record_path
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
@@ -188,13 +189,18 @@ def described(
     record = records.read(adata, key) or {}
     if left_out:
         records.write(adata, key, record | {"samples_left_out": left_out})
-    where = "X" if layer is None else f"layer {layer!r}"
+    is_table = ending(target) in TABLES
+    where = "X " if layer is None else f"layer {layer!r} "
     text = f"Wrote {target}: {adata.n_obs:,} samples × {adata.n_vars:,} features, "
-    text += f"{where} corrected by {record.get('method')}"
+    text += f"{'' if is_table else where}corrected by {record.get('method')}"
     if record.get("batch") and record.get("batches"):
         text += f" for {len(record['batches'])} batches"
     lines = [f"{text}{columns_used(record)}."]
     if record.get("features_unchanged"):
         text = f"{record['features_unchanged']:,} features could not be corrected, and "
         lines.append(f"{text}stay as they were.")
+    if is_table:
+        lines.append(
+            f"How it was made is in {record_path(target)}: keep them together."
+        )
     return lines, record.get("note", "")

@@ -126,6 +126,7 @@ def differential(
     voom: Voom = None,
     layer: options.LayerRead = None,
     log_normalize: options.LogNormalize = None,
+    quantile_normalize: options.QuantileNormalize = False,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
     sep: options.Separator = None,
@@ -159,7 +160,9 @@ def differential(
         check_target(target, TABLES, sources, force=force)
         _test_sites(sources, target, tested, settings)
         return
-    normalization = Normalization.of_options(log_normalize, voom=voom)
+    normalization = Normalization.of_options(
+        log_normalize, quantile=quantile_normalize, voom=voom
+    )
     files = Source.of_options(
         sources[0], samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.metadata import Labels
+    from batchcorr.methods.log_normalize import LogNormalize
+    from batchcorr.methods.quantile_normalize import QuantileNormalize
 
 __all__ = ["METHODS", "Normalization", "normalize", "normalize_as_fitted"]
 
@@ -60,14 +62,25 @@ class Normalization(NamedTuple):
             if chosen is not None and chosen not in METHODS:
                 msg = f"there is no {chosen!r}. Available: {', '.join(METHODS)}."
                 raise typer.BadParameter(msg, param_hint=option)
-        if voom is not None and log is not None:
-            msg = "voom takes logarithms itself: leave out --log-normalize."
+        if voom is not None and (log is not None or quantile):
+            msg = "voom normalizes counts itself: leave out --log-normalize and "
+            msg += "--quantile-normalize."
             raise typer.BadParameter(msg, param_hint="--voom")
         if method == "combat_seq" and (log is not None or quantile):
             hint = "--log-normalize" if log is not None else "--quantile-normalize"
             msg = "combat_seq corrects counts as they are: leave it out."
             raise typer.BadParameter(msg, param_hint=hint)
         return cls(log, quantile)
+
+    def steps(self) -> list[LogNormalize | QuantileNormalize]:
+        """The estimators, in their order, not fitted yet."""
+        from batchcorr.methods.log_normalize import LogNormalize
+        from batchcorr.methods.quantile_normalize import QuantileNormalize
+
+        steps: list[LogNormalize | QuantileNormalize] = []
+        steps += [LogNormalize(self.log)] if self.log is not None else []
+        steps += [QuantileNormalize()] if self.quantile else []
+        return steps
 
 
 def normalize(
@@ -82,22 +95,13 @@ def normalize(
     -------
     The fitted normalizations, and the name of the layer where the result is.
     """
-    from batchcorr._anndata.normalize import log_normalize, quantile_normalize
+    from batchcorr._anndata import normalize as of_anndata
     from batchcorr._anndata.step import Place
-    from batchcorr.methods.log_normalize import LogNormalize
-    from batchcorr.methods.quantile_normalize import QuantileNormalize
 
-    steps: list[Corrector] = []
-    if chosen.log is not None:
-        logs = LogNormalize(chosen.log)
-        log_normalize(adata, logs, Place(layer, key_added))
+    steps = chosen.steps()
+    for each in steps:
+        of_anndata.normalize(adata, each, Place(layer, key_added))
         layer = key_added or layer
-        steps.append(logs)
-    if chosen.quantile:
-        quantiles = QuantileNormalize()
-        quantile_normalize(adata, None, quantiles, Place(layer, key_added))
-        layer = key_added or layer
-        steps.append(quantiles)
     return tuple(steps), layer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import SOURCES, check_target, ending
-from batchcorr.cli.normalizing import Normalization, normalize
+from batchcorr.cli.normalizing import Normalization
 from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
 from batchcorr.cli.working import working
@@ -101,7 +102,6 @@ def report(
     after = Source.of_options(other, *of_tables) if other else None
     given = kept(covariates, formula)
     adata, _ = files.open()
-    _, layer = normalize(adata, normalization, layer)
     if after is not None:
         corrected = _beside(adata, after.open()[0], after.path)
     from batchcorr._report.report import page_of
@@ -116,7 +116,8 @@ def report(
             layer=layer,
             corrected=corrected,
             title=title or source.name,
-            words=as_typed,
+            normalizations=normalization.steps(),
+            words=partial(as_typed, files=files.typed("results.csv")),
         )
     with writing(target) as part:
         part.write_bytes(page.encode("utf-8"))

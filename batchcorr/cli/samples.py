@@ -7,6 +7,7 @@ table the samples are on; sizes are never asked.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -102,6 +103,18 @@ class Source(NamedTuple):
             raise typer.BadParameter(msg, param_hint=hint)
         return cls(path, kind, sheet, column, given)
 
+    def typed(self, target: str) -> str:
+        """IN and another command's OUT with the options of IN, as they are typed."""
+        words = [str(self.path), target]
+        for option, value in (
+            ("--samples", self.sheet),
+            ("--sample-column", self.column),
+            ("--sep", "tab" if self.given.separator == "\t" else self.given.separator),
+            ("--decimal", self.given.decimal),
+        ):
+            words += [] if value is None else [option, str(value)]
+        return shlex.join(words)
+
     def open(self) -> tuple[AnnData, Layout | None]:
         """Read the file into memory; of a table also how it was written.
 
@@ -146,8 +159,10 @@ class Source(NamedTuple):
         import numpy as np
         import pandas as pd
 
+        from batchcorr._anndata import records
         from batchcorr.cli.annotation import sample_names, set_apart
         from batchcorr.cli.sheets import read_sheet, require_unique
+        from batchcorr.cli.table_records import read_record
         from batchcorr.cli.tables import read_table, to_numbers
 
         path, table = self.path, read_table(self.path, self.given)
@@ -169,6 +184,9 @@ class Source(NamedTuple):
             obs=obs,
             var=annotation.astype(str) if in_columns else pd.DataFrame(index=features),
         )
+        record = read_record(path, samples, data.X)
+        if record is not None:
+            records.write(data, records.key_of(), record)
         return data, Layout(in_columns, table.style)
 
 
@@ -182,7 +200,8 @@ def save(
 ) -> None:
     """Write a file, whole or not at all; a table gets X, or a layer.
 
-    It is written as the table that was read, else as features × samples.
+    It is written as the table that was read, else as features × samples; how its
+    values were made goes into a file beside it.
     """
     if target.suffix.lower() in ANNDATA:
         from batchcorr.cli.writing import write_anndata
@@ -190,16 +209,23 @@ def save(
         whole = adata.to_anndata() if isinstance(adata, TableData) else adata
         write_anndata(whole, target, compress=compress)
         return
+    from batchcorr._anndata import records
+    from batchcorr._files.atomic import replacing
     from batchcorr.cli.dialects import Style
+    from batchcorr.cli.table_records import record_of, record_path
     from batchcorr.cli.table_writing import write_table
     from batchcorr.cli.tables import Table
 
     cells = adata.X if layer is None else adata.layers[layer]
     rows, columns = list(adata.obs_names), list(adata.var_names)
+    record = records.read(adata, records.key_of(layer)) or {}
+    text = record_of(record, rows, cells)
     in_columns, style = layout or Layout(in_columns=True, style=Style("\t"))
     if in_columns:
         rows, columns, cells = columns, rows, cells.T
-    write_table(target, Table(rows, columns, cells, style))
+    with replacing(record_path(target)) as part:
+        part.write_text(text, "utf-8")
+        write_table(target, Table(rows, columns, cells, style))
 
 
 def _in_columns(

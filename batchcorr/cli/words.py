@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
+from shlex import quote
 from typing import Any
 
 __all__ = ["as_typed"]
@@ -33,6 +33,15 @@ OPTIONS = {
 """What a parameter is called here, where it is an option of its own."""
 
 PHRASES = (
+    (r"^X was corrected", "What IN holds (X) was corrected"),
+    (
+        r"(was made anew since, delete its record): del adata\.uns\S+",
+        r"\1 (of a table the .json file beside it).",
+    ),
+    (
+        r"keep both, with key_added=",
+        "name a file of uncorrected values as IN, and this one with --corrected",
+    ),
     (r"call adata\.var_names_make_unique\(\)", "give them distinct names"),
     (r"Call adata\.var_names_make_unique\(\)", "Give them distinct names"),
     (r"\bvar_names are", "names of features are"),
@@ -77,13 +86,15 @@ PHRASES = (
 )
 
 
-CALL = re.compile(r"\bbc\.tl\.differential\(adata, ['\[].*\)")
-"""A test as the report writes it."""
+CALL = re.compile(
+    r"(bc\.pp\.quantile_normalize\(.*?\); )?\b(bc\.tl\.differential\(adata, ['\[].*\))"
+)
+"""A test as the report writes it, perhaps of values that are quantile-normalized first."""
 
 
-def as_typed(message: str) -> str:
-    """A message in the words of the command line."""
-    message = CALL.sub(_command, message)
+def as_typed(message: str, files: str = "IN OUT") -> str:
+    """A message in the words of the command line; `files` are those of a test in it."""
+    message = CALL.sub(lambda found: _command(*found.groups(), files), message)
     for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
     for name, option in OPTIONS.items():
@@ -98,17 +109,21 @@ def _closed(found: re.Match[str]) -> str:
     return found[1] or f"{found[2]} "
 
 
-def _command(found: re.Match[str]) -> str:
-    """A test with its arguments as a command."""
-    call: Any = ast.parse(found[0].replace("=…", "='…'"), mode="eval").body
+def _command(before: str | None, test: str, files: str) -> str:
+    """A test with its arguments as a command, after quantiles were normalized or not."""
+    call: Any = ast.parse(test.replace("=…", "='…'"), mode="eval").body
     batch, test = (ast.literal_eval(each) for each in call.args[1:])
     if not isinstance(test, str):
         test = f"{test[0]}:{test[1]}-{test[2]}" if len(test) == 3 else test[0]
-    words = ["batchcorr test IN OUT", *_option("batch", batch), f"--test {test}"]
-    for each in call.keywords:
-        value = ast.literal_eval(each.value)
-        formula = each.arg == "covariates" and isinstance(value, str)
-        words += _option("formula" if formula else each.arg, value)
+    given = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    words = ["batchcorr test", files, *_option("batch", batch), f"--test {quote(test)}"]
+    if before is not None:
+        words.append("--quantile-normalize")
+        layer = re.search(r"\blayer=('[^']*')", before)
+        given["layer"] = ast.literal_eval(layer[1]) if layer else []
+    for name, value in given.items():
+        formula = name == "covariates" and isinstance(value, str)
+        words += _option("formula" if formula else name, value)
     return " ".join(words)
 
 
@@ -117,5 +132,7 @@ def _option(name: str, value: object) -> list[str]:
     option = OPTIONS.get(name, f"--{name}")
     if isinstance(value, bool):
         return [option] if value else []
+    if name == "voom":
+        return [f"{option}={value}"]
     values = value if isinstance(value, list) else [value]
-    return [f"{option} {shlex.quote(str(each))}" for each in values]
+    return [f"{option} {quote(str(each))}" for each in values]

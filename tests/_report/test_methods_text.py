@@ -28,7 +28,7 @@ def steps():
 
 
 def test_steps_are_told_in_their_order(steps):
-    text, references = methods_text(steps, version="1", test="kind", from_counts=False)
+    text, references = methods_text(steps, version="1", test="kind")
     assert text.startswith(
         "Counts of 24 samples were divided by TMM factors [1] and log-transformed. "
         "Samples were quantile-normalized [2]. Effects of run (2 batches; 24 samples × "
@@ -50,7 +50,7 @@ def test_steps_are_told_in_their_order(steps):
 
 
 def test_nothing_done_is_nothing_told():
-    text, references = methods_text([], version="1.2", test=None, from_counts=False)
+    text, references = methods_text([], version="1.2", test=None)
     assert text == "Computations were made with batchcorr 1.2."
     assert references == []
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,7 +30,7 @@ def test_files_and_tables_before_and_after_a_correction():
         "report", "in.csv", "out.html", *SHEET, *given, "--force", "--corrected=out.csv"
     )
     page = Path("out.html").read_text("utf-8")
-    assert "Corrected, batch explains" in page
+    assert "Corrected by ComBat, batch explains" in page
     done("correct", "in.h5ad", "x.h5ad", "--batch", "day")
     done("report", "in.h5ad", "out.html", "--force", "--corrected", "x.h5ad")
     assert "removed by ComBat" in Path("out.html").read_text("utf-8")
@@ -52,17 +57,42 @@ def test_remedies_are_options():
     given = ["--batch", "day", "--test", "group:b-a", "--covariate", "age"]
     done("report", "in.csv", "out.html", *SHEET, *given)
     page = Path("out.html").read_text("utf-8")
-    command = "batchcorr test IN OUT --batch day --test group:b-a --covariate age"
+    command = (
+        "batchcorr test in.csv results.csv --samples sheet.csv --batch day "
+        "--test group:b-a --covariate age"
+    )
     assert f"<code>{command}</code>" in page
     assert "bc.tl" not in page
     assert "batchcorr.tl" not in page
 
 
-def test_counts_are_normalized_as_for_a_correction(tables):
-    counts = pd.read_csv("in.csv", index_col=0).abs().round() + 1
-    counts.to_csv(tables / "counts.csv")
-    given = ["counts.csv", "out.html", *SHEET, "--batch", "day", "--log-normalize"]
-    done("report", *given, "--quantile-normalize")
+NORMALIZED = {
+    "of counts, as they are": ([], "--voom"),
+    "of counts, as is said": (["--log-normalize=tmm"], "--voom=tmm"),
+    "of counts, quantiles too": (
+        ["--log-normalize", "--quantile-normalize"],
+        "--voom",
+    ),
+    "of logarithms": (["--quantile-normalize"], "--quantile-normalize"),
+}
+
+
+@pytest.mark.parametrize("how", NORMALIZED)
+def test_the_command_on_the_page_gives_the_numbers_on_the_page(tables, how):
+    options, said = NORMALIZED[how]
+    values = pd.read_csv("in.csv", index_col=0)
+    counts = (values.abs() * 40).round().astype(int)
+    (counts if "counts" in how else values).to_csv(tables / "given.csv")
+    given = ["given.csv", "out.html", *SHEET, "--batch", "day", "--test", "group:b-a"]
+    done("report", *given, *options)
     page = Path("out.html").read_text("utf-8")
-    assert "log" in page
-    assert "Nothing was corrected yet" in page
+    command = unescape(re.search("<code>batchcorr (test.*?)</code>", page)[1])
+    assert command.endswith(said)
+    done(*shlex.split(command))
+    table = pd.read_csv("results.csv", index_col=0)
+    features = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])[
+        "features"
+    ]
+    place = features["columns"].index("p")
+    found = {row[0]: row[place] for row in features["rows"]}
+    np.testing.assert_allclose([found[g] for g in table.index], table["p_value"], 1e-3)
