@@ -36,7 +36,7 @@ def test_a_table_equals_the_anndata_to_the_last_bit(tables, adata, name, r, in_c
     quote = csv.QUOTE_MINIMAL if name.endswith("gz") else csv.QUOTE_NONNUMERIC
     put(tables / name, adata, in_columns=in_columns, quote=quote, r=r)
     said = done("correct", name, f"out_{name}", *SHEET, *KEEP)
-    assert f"Wrote out_{name}: 24 samples × 30 features, X corrected" in said.stdout
+    assert f"Wrote out_{name}: 24 samples × 30 features, corrected" in said.stdout
     bc.pp.combat(adata, "day", covariates=["group"])
     put(tables / name, adata, in_columns=in_columns, r=r)
     found, wanted = (tables / f"out_{name}", tables / name)
