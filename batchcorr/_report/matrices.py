@@ -139,7 +139,7 @@ def compared(
     done = _corrections(adata)
     name = _named(adata, done, corrected)
     steps = [] if name is None else done.get(name, [])
-    before = _Before(adata, name, steps, normalizations)
+    before = _Before(adata, steps, normalizations)
     if name is None:
         return Compared(before.of(layer), None, {}, [])
     if name in adata.obsm and name not in _matrices(adata):
@@ -154,7 +154,7 @@ def compared(
         return Compared(values, None, embeddings, steps)
     after = _values(adata, _layer(name))
     by_records = layer is None and not normalizations
-    values = before.found(done) if by_records else before.of(layer)
+    values = before.found(name, done) if by_records else before.of(layer)
     return Compared(values, after, {}, steps)
 
 
@@ -162,15 +162,11 @@ class _Before(NamedTuple):
     """What is known of the values before a correction."""
 
     adata: AnnData
-    corrected: str | None
     steps: list[Record]
     normalizations: Sequence[Corrector]
 
     def of(self, layer: str | None, first: int | None = None) -> Values | None:
-        """The values of a layer, or of X: of counts, or with `first`, as they were then.
-
-        `first` is the step that they were before.
-        """
+        """A layer, or X, normalized by the steps from `first` on; if None, only counts."""
         ways = self.normalizations
         if not ways and (first is not None or _are_counts(self.adata, layer)):
             ways = [
@@ -179,16 +175,16 @@ class _Before(NamedTuple):
             ]
         return _values(self.adata, layer, ways)
 
-    def found(self, done: Collection[str]) -> Values | None:
-        """The values where the records say that they are, else what was not corrected."""
+    def found(self, name: str, done: Collection[str]) -> Values | None:
+        """What was made into `name`: as the records say, else what is not corrected."""
         normalized = len(list(takewhile(_normalizes, self.steps)))
         for place in reversed(range(len(self.steps))[: normalized + 1]):
-            source = records.source_of(self.adata, self.corrected, self.steps[place])
+            source = records.source_of(self.adata, name, self.steps[place])
             if source is not None:
                 return self.of(_layer(source), place)
         for layer in map(_layer, _matrices(self.adata)):
             known = layer is None or _are_counts(self.adata, layer)
-            if known and (layer or X) not in {*done, self.corrected}:
+            if known and (layer or X) not in {*done, name}:
                 return self.of(layer)
         return None
 

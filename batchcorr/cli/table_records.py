@@ -78,5 +78,5 @@ def _totals(values: Any) -> list[float]:
 
     sizes = abs(values)
     if hasattr(values, "tocsr"):
-        return list(map(float, np.asarray(sizes.sum(axis=1)).ravel()))
-    return list(map(float, np.nansum(sizes, axis=1, dtype=np.float64)))
+        return list(map(float, np.ravel(sizes.sum(axis=1))))
+    return list(map(float, np.ravel(np.nansum(sizes, axis=1, dtype=np.float64))))

@@ -94,7 +94,7 @@ CALL = re.compile(
 
 def as_typed(message: str, files: str = "IN OUT") -> str:
     """A message in the words of the command line; `files` are those of a test in it."""
-    message = CALL.sub(lambda found: _command(*found.groups(), files), message)
+    message = CALL.sub(lambda found: _command(found[1], found[2], files), message)
     for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
     for name, option in OPTIONS.items():
