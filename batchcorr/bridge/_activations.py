@@ -15,7 +15,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from batchcorr.bridge._running import hooked
 from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError, LayerWarning, warn
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ LENGTHS = (
 """Where layers of torch say how many channels they give."""
 
 LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-SECOND = (_ConvNd, _NormBase, nn.GroupNorm)
+SECOND = (_ConvNd, _NormBase, nn.GroupNorm, DomainBatchNorm)
 """Layers whose channels are the last and the second axis where two are as long."""
 
 
@@ -57,8 +59,8 @@ class Activations:
         """Record what the layers give."""
         with ExitStack() as stack:
             for name, module in self.layers.items():
-                handle = module.register_forward_hook(partial(self._record, name))
-                stack.callback(handle.remove)
+                after = partial(self._record, name)
+                stack.enter_context(hooked([module], after=after))
             yield
 
     def begin(self, size: int) -> None:
@@ -67,7 +69,9 @@ class Activations:
         for batches in self.outputs.values():
             batches.append([])
 
-    def _record(self, name: str, module: nn.Module, _: Any, output: Any) -> None:
+    def _record(
+        self, name: str, module: nn.Module, _args: Any, _kwargs: Any, output: Any
+    ) -> None:
         if not isinstance(output, torch.Tensor):
             self.refused[name] = f"it gives a {type(output).__name__}, no tensor"
         elif output.ndim < 2:

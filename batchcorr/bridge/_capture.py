@@ -14,7 +14,7 @@ from batchcorr.bridge._activations import Activations
 from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._norms import require_model
 from batchcorr.bridge._running import evaluating, run
-from batchcorr.bridge.nn._labels import read_labels
+from batchcorr.bridge.nn._labels import domains_by_default, read_labels
 from batchcorr.errors import (
     AssociationWarning,
     DesignError,
@@ -100,7 +100,8 @@ def capture(
     Notes
     -----
     One run over the loader; memory for samples × channels in float32 (float64 for a
-    model in float64). A module called twice in one run has two sets of channels.
+    model in float64). A module called twice in one run has two sets of channels. Layers
+    that keep statistics by domain take `batch` as the domain, unless `nn.domains` says it.
 
     Examples
     --------
@@ -126,20 +127,21 @@ def capture(
     }
     columns: dict[str, list[Any]] = {"batch": [], "label": []}
     with activations.recorded(), evaluating(model):
-        for number, minibatch in enumerate(read_batches(loader), start=1):
-            activations.begin(minibatch.size)
-            run(model, minibatch.inputs)
-            if batch is None:
-                columns["batch"] += [number - 1] * minibatch.size
+        for number, minibatch in enumerate(read_batches(loader)):
             for key, item in given.items():
-                if isinstance(item, int):
-                    columns[key] += _column(item, minibatch, key)
+                columns[key] += _column(item, minibatch, key, len(columns[key]))
+            if batch is None:
+                columns["batch"] += [number] * minibatch.size
+            activations.begin(minibatch.size)
+            own = columns["batch"][-minibatch.size :] if batch is not None else None
+            with domains_by_default(own):
+                run(model, minibatch.inputs)
     matrices = activations.matrices(needed=layers is not None)
     n_samples = len(next(iter(matrices.values())))
     obs = pd.DataFrame(index=np.arange(n_samples).astype(str))
     for key, item in given.items():
-        values = columns[key] or item
-        if values is not None:
+        values = item if isinstance(item, list) else columns[key]
+        if item is not None or key == "batch":
             obs[key] = pd.Categorical(read_labels(values, n_samples))
     places = [(name, c) for name, x in matrices.items() for c in range(x.shape[1])]
     names = [f"{name}:{channel}" for name, channel in places]
@@ -189,11 +191,13 @@ def _read_axes(
     return dict(channels)
 
 
-def _read_given(given: Any, key: str) -> Any:
+def _read_given(given: Any, key: str) -> list[Any] | int | None:
     """Labels in a list, the number of an item of the loader's tuples, or None."""
     listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    if given is None or listed or getattr(given, "ndim", 0) > 0:
-        return given
+    if given is None:
+        return None
+    if listed or getattr(given, "ndim", 0) > 0:
+        return given.tolist() if hasattr(given, "tolist") else list(given)
     if not isinstance(given, bool | np.bool_):
         with suppress(TypeError):  # of what is no whole number
             return operator.index(given)
@@ -205,8 +209,12 @@ def _read_given(given: Any, key: str) -> Any:
     raise InputError(msg)
 
 
-def _column(item: int, minibatch: Minibatch, key: str) -> list[Any]:
-    """What an item of the loader's tuples says of this minibatch's samples."""
+def _column(
+    item: list[Any] | int | None, minibatch: Minibatch, key: str, start: int
+) -> list[Any]:
+    """The labels of this minibatch's samples, of which the first is number `start`."""
+    if not isinstance(item, int):
+        return item[start : start + minibatch.size] if item else []
     if not 0 < item <= len(minibatch.others):
         msg = (
             f"{key}={item} is not an item of the loader's tuples: beside the input "
@@ -217,24 +225,27 @@ def _column(item: int, minibatch: Minibatch, key: str) -> list[Any]:
 
 
 def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:
-    """How much of each layer's variance batch explains."""
-    rows = []
-    beyond = "label" in obs and obs["label"].nunique() > 1
+    """How much of each layer's variance batch explains, and how much beyond the labels."""
+    table = pd.DataFrame(
+        {"channels": [x.shape[1] for x in matrices.values()], "batch": np.nan},
+        index=pd.Index(matrices, name="layer"),
+    )
+    covariates = (
+        obs[["label"]] if "label" in obs and obs["label"].nunique() > 1 else None
+    )
+    if obs["batch"].nunique() < 2:
+        return table
     for name, x in matrices.items():
-        row = {"layer": name, "channels": x.shape[1], "batch": np.nan}
-        if obs["batch"].nunique() > 1 and (np.ptp(x, axis=0) > 0).any():
-            row["batch"] = variance_explained(x, obs["batch"]).batch
-            if beyond:
-                row["batch_beyond_label"] = _beyond(x, obs)
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("layer")
-
-
-def _beyond(x: Any, obs: pd.DataFrame) -> float:
-    """The share of batch that the labels do not explain."""
-    try:
-        share = variance_explained(x, obs["batch"], covariates=obs[["label"]])
-    except DesignError as error:
-        warn(f"No share beyond the labels: {error}", AssociationWarning)
-        return float("nan")
-    return share.batch_beyond_covariates
+        if not (np.ptp(x, axis=0) > 0).any():
+            continue
+        table.loc[name, "batch"] = variance_explained(x, obs["batch"]).batch
+        if covariates is None:
+            continue
+        try:
+            share = variance_explained(x, obs["batch"], covariates=covariates)
+        except DesignError as error:  # of the labels, whatever the layer
+            warn(f"No share beyond the labels: {error}", AssociationWarning)
+            table["batch_beyond_label"], covariates = np.nan, None
+        else:
+            table.loc[name, "batch_beyond_label"] = share.batch_beyond_covariates
+    return table

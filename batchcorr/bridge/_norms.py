@@ -36,10 +36,10 @@ __all__ = [
     "batch_norms",
     "correction_of",
     "is_batch_norm",
+    "is_by_domain",
     "is_frozen",
     "normalizing",
     "require_model",
-    "require_plain",
     "rest_of",
     "restore",
     "restored_statistics",
@@ -102,6 +102,11 @@ def is_frozen(module: nn.Module) -> bool:
     )
 
 
+def is_by_domain(module: nn.Module) -> bool:
+    """Whether a layer is a BatchNorm with statistics of its own for every domain."""
+    return hasattr(module, "as_batch_norm")
+
+
 def batch_norms(
     model: nn.Module, *, needed: bool = True, frozen: bool = False
 ) -> dict[str, _BatchNorm]:
@@ -109,13 +114,15 @@ def batch_norms(
 
     One must be there if it is `needed`.
     """
+    model = require_model(model)
+    if needed:
+        _require_plain(model)
     found = {
         name: cast("_BatchNorm", module)
-        for name, module in require_model(model).named_modules()
+        for name, module in model.named_modules()
         if is_batch_norm(module) or (frozen and is_frozen(module))
     }
     if needed and not found:
-        require_plain(model)
         kinds = sorted({type(module).__name__ for module in model.modules()})
         msg = (
             "The model has no BatchNorm layer, so there is nothing to do. Its layers "
@@ -125,7 +132,7 @@ def batch_norms(
     return found
 
 
-def require_plain(model: nn.Module) -> None:
+def _require_plain(model: nn.Module) -> None:
     """Refuse models whose BatchNorm layers cannot be seen, or are of several domains."""
     for name, module in model.named_modules():
         scripted = isinstance(module, torch.jit.ScriptModule)
@@ -135,7 +142,7 @@ def require_plain(model: nn.Module) -> None:
                 "give the model from which it was made, and script the result."
             )
             raise InputError(msg)
-        if hasattr(module, "as_batch_norm"):
+        if is_by_domain(module):
             msg = (
                 f"The layer {name!r} is a {type(module).__name__}, which has "
                 "statistics of its own for every domain. Take the model of one domain, "

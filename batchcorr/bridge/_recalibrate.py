@@ -73,8 +73,8 @@ class Recalibration:
     _before: Snapshot = field(init=False, repr=False, default_factory=list)
 
     def __repr__(self) -> str:
-        head = f"Recalibrated by {self.method} from {self.samples} samples"
-        return f"{head}\n{self.layers.round(3)}"
+        n = f"{self.samples} sample{'s' * (self.samples != 1)}"
+        return f"Recalibrated by {self.method} from {n}\n{self.layers.round(3)}"
 
     def undo(self) -> None:
         """Put the statistics back as they were before, to the bit.

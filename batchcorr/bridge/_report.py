@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.bridge._capture import capture
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._lint import lint
-from batchcorr.bridge._norms import batch_norms, is_batch_norm
+from batchcorr.bridge._norms import is_batch_norm, is_by_domain, is_frozen
 from batchcorr.bridge._running import hooked, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
@@ -42,7 +42,8 @@ class Report:
     Parameters
     ----------
     batch_norms
-        How many BatchNorm layers there are, by class and mode.
+        How many BatchNorm layers there are, by class and mode; those with statistics by
+        domain, too.
     findings
         What `lint` says.
     folded
@@ -84,15 +85,15 @@ class Report:
             "BatchNorm layers": "\n".join(kinds) or "none",
             "Findings (bridge.lint)": str(self.findings),
             "Folding (bridge.fold)": self._folding(),
-            "Accumulation (accumulate.check)": str(self.accumulation or ""),
+            "Accumulation (accumulate.check)": self._cost(),
             "Batch, share of variance (bridge.capture)": self._shares(),
         }
-        lines = []
-        for title, text in parts.items():
-            missing = self.not_measured.get(title.split()[0].strip(","), "")
-            if text or missing:
-                lines += [title, indent(text or f"Not measured: {missing}", "  "), ""]
-        return "\n".join(lines).rstrip()
+        for title in parts:
+            if missing := self.not_measured.get(title.split()[0].strip(",")):
+                parts[title] = "\n".join(wrap(f"Not measured: {missing}", 86))
+        return "\n\n".join(
+            f"{title}\n{indent(text, '  ')}" for title, text in parts.items() if text
+        )
 
     __repr__ = __str__
 
@@ -107,13 +108,24 @@ class Report:
             lines += wrap(f"kept: {names}: {reason}", 86, subsequent_indent="  ")
         return "\n".join(lines)
 
+    def _cost(self) -> str:
+        if self.accumulation is None:
+            return ""
+        return (
+            f"{self.accumulation}\nerror: ‖accumulated - whole‖ / ‖whole‖ of the gradient, "
+            "of one partition and of\ntheir mean"
+        )
+
     def _shares(self) -> str:
         if self.layers is None:
             return ""
         largest = self.layers.sort_values("batch", ascending=False).head(10)
         more = len(self.layers) - len(largest)
         text = largest.round(3).to_string()
-        return text + (f"\nand {more} layers with less" if more else "")
+        text += f"\nand {more} layers with less" if more else ""
+        return (
+            f"{text}\nbatch: adjusted R² of the domains, mean over the layer's channels"
+        )
 
 
 def report(
@@ -187,7 +199,7 @@ def report(
     """
     findings = lint(model, batch, loss, optimizer)
     step = Step.of(model, loss, batch)
-    norms = batch_norms(step.model, needed=False, frozen=True)
+    norms = [layer for layer in step.model.modules() if _kind(layer)]
     missing: dict[str, str] = {}
 
     def measured(part: str, measure: Callable[[], Any], *, asked: bool = True) -> Any:
@@ -211,17 +223,19 @@ def report(
         lambda: capture(step.model, loader or [], domain).uns["layers"],
         asked=loader is not None,
     )
-    kinds = Counter(_kind(norm) for norm in norms.values())
+    kinds = Counter(map(_kind, norms))
     return Report(kinds, findings, folded, cost, shares, missing)
 
 
-def _kind(norm: nn.Module) -> str:
-    """Class and mode of a BatchNorm."""
-    name = type(norm).__name__
-    if not is_batch_norm(norm):
-        return f"{name}, frozen in buffers"
-    tracked = "" if norm.running_mean is not None else ", no running statistics"
-    return f"{name}, {'training' if norm.training else 'evaluation'}{tracked}"
+def _kind(layer: nn.Module) -> str:
+    """Class and mode of a BatchNorm; "" of other layers."""
+    name, mode = type(layer).__name__, "training" if layer.training else "evaluation"
+    if is_by_domain(layer):
+        return f"{name} of {len(layer.domains)} domains, {mode}"
+    if is_batch_norm(layer):
+        tracked = "" if layer.running_mean is not None else ", no running statistics"
+        return f"{name}, {mode}{tracked}"
+    return f"{name}, frozen in buffers" if is_frozen(layer) else ""
 
 
 def _evaluated(step: Step, batch: Any) -> tuple[nn.Module, Any]:

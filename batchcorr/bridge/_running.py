@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchcorr.bridge._batches import leaves
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import BatchCorrError, InputError
+from batchcorr.errors import BatchCorrError, InputError, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -54,7 +54,12 @@ def run(model: nn.Module, inputs: Any) -> Any:
             f"The model cannot take a batch of shape {shapes}: {type(error).__name__}: "
             f"{error}"
         )
-        if isinstance(error, TypeError):
+        if isinstance(inputs, Mapping):
+            msg += (
+                f"\nA mapping goes to the model by name, and this one has {some(inputs)}: "
+                'take what the model is given, [batch["..."] for batch in loader].'
+            )
+        elif isinstance(error, TypeError):
             msg += (
                 "\nTo a model of several inputs the loader must give mappings of their "
                 "names to tensors; of a tuple the first item is taken."

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import batchcorr as bc
 from batchcorr.bridge._capture import capture
+from batchcorr.bridge.nn import convert_domain_batchnorm, domains
 from batchcorr.errors import (
     AssociationWarning,
     InputError,
@@ -316,9 +317,25 @@ def test_a_layer_whose_channels_vary_is_refused():
         capture(model, loader, layers=["1"])
 
 
-def test_labels_confounded_with_batch_are_said_to_be():
-    with pytest.warns(AssociationWarning, match="No share beyond the labels"):
+def test_layers_by_domain_take_each_sample_s_batch_for_its_domain():
+    model = convert_domain_batchnorm(network().eval(), ["mon", "tue"])
+    x = images()
+    with domains(DAYS), torch.no_grad():
+        model.train()(x)
+        model.eval()
+        expected = model[:2](x).mean((2, 3))
+    adata = capture(model, [x[:25], x[25:60], x[60:]], DAYS, layers="1")
+    assert np.allclose(adata.X, expected, atol=1e-12)
+    with domains("mon"):  # what is said around holds
+        one = capture(model, [x], DAYS, layers="1")
+    assert np.array_equal(one.X[:40], adata.X[:40])
+    assert not np.allclose(one.X[40:], adata.X[40:])
+
+
+def test_labels_confounded_with_batch_are_said_to_be_once():
+    with pytest.warns(AssociationWarning, match="No share beyond the labels") as caught:
         adata = capture(network(), [images()], DAYS, labels=DAYS)
+    assert len(caught) == 1
     assert adata.uns["layers"]["batch_beyond_label"].isna().all()
 
 

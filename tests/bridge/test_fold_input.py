@@ -268,6 +268,15 @@ def test_half_precision_is_measured_as_such():
     assert 1e-4 < result.error < 0.1
 
 
+def test_a_half_precision_network_that_rounds_too_much_is_led_to_float():
+    model = small()
+    with torch.no_grad():
+        model[1].running_mean.fill_(1e3)
+        model[0].bias.fill_(1e3)
+    with pytest.raises(FoldError, match=r"bfloat16.*fold model.float\(\), and convert"):
+        fold(model.bfloat16(), sample(64, 4).bfloat16())
+
+
 def test_float32_keeps_its_dtype():
     result = fold(small().float(), sample(30, 4).float())
     assert {p.dtype for p in result.model.parameters()} == {torch.float32}

@@ -58,6 +58,9 @@ def test_only_running_statistics_change(trained):
     assert done.layers.index.tolist() == ["2", "7"]
     assert done.layers["channels"].tolist() == [6, 8]
     assert done.samples == 60
+    assert "from 60 samples" in str(done)
+    one = recalibrate(model, [images(1)], "combat")
+    assert "from 1 sample\n" in str(one)
 
 
 class Twice(nn.Module):
@@ -143,6 +146,7 @@ REFUSED = {
     "shared": (Twice, [ROWS.float()], "called 2 times"),
     "unused": (Unused, [ROWS], "does not call any"),
     "sometimes": (Sometimes, [ROWS.float(), 9 * ROWS.float()], r"Batch 2 .*\('two'\)"),
+    "dict": (network, [{"image": images()}], r"this one has image.*batch\[.*for batch"),
     "two inputs": (Pair, [(ROWS.float(), ROWS.float())], "mappings of their names"),
     "token": (tokens, [torch.full((8,), 9)], "index out of range"),
     "forgetful": (lambda: FORGETFUL, [ROWS], "track_running_stats"),

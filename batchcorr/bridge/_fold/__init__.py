@@ -21,7 +21,7 @@ from batchcorr.bridge._fold.compare import (
 )
 from batchcorr.bridge._fold.plan import Plan
 from batchcorr.bridge._fold.trace import Trace
-from batchcorr.bridge._norms import batch_norms, require_model, require_plain, unwrapped
+from batchcorr.bridge._norms import batch_norms, require_model, unwrapped
 from batchcorr.bridge._running import accelerators
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
@@ -171,7 +171,6 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
 def _require_foldable(model: nn.Module) -> nn.Module:
     """The model, unwrapped; refuse what has no BatchNorm, or is not in evaluation mode."""
     model = require_model(model)
-    require_plain(model)
     batch_norms(model, frozen=True)
     training = [
         name or "the model" for name, part in model.named_modules() if part.training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 
-__all__ = ["Domains", "code_of", "domains", "read_domains", "read_labels"]
+__all__ = [
+    "Domains",
+    "code_of",
+    "domains",
+    "domains_by_default",
+    "read_domains",
+    "read_labels",
+]
 
 Domains = Sequence[Hashable] | NDArray[Any] | torch.Tensor | Hashable
 """A label for each sample, or one for all of them."""
@@ -53,6 +60,12 @@ def domains(labels: Domains) -> Iterator[None]:
         yield
     finally:
         _AROUND.reset(token)
+
+
+def domains_by_default(labels: Domains | None) -> AbstractContextManager[None]:
+    """`domains` where nothing is said around, and there are labels."""
+    told = labels is None or _AROUND.get() is not None
+    return nullcontext() if told else domains(labels)
 
 
 def _as_list(labels: Any) -> Any:
