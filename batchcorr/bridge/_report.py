@@ -227,7 +227,7 @@ def report(
     return Report(kinds, findings, folded, cost, shares, missing)
 
 
-def _kind(layer: nn.Module) -> str:
+def _kind(layer: Any) -> str:
     """Class and mode of a BatchNorm; "" of other layers."""
     name, mode = type(layer).__name__, "training" if layer.training else "evaluation"
     if is_by_domain(layer):
