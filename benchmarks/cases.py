@@ -155,7 +155,7 @@ CASES = {
         "The same; the fit is to all genes.",
     ),
     "files": Case(
-        "From .zarr to .zarr in 1 GiB, dense float32",
+        "From .zarr to .zarr in 1 GiB beside what is loaded, dense float32",
         stored,
         {"samples": [(10_000, 2_000, 10), (50_000, 2_000, 10)]},
         [

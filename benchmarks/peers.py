@@ -160,12 +160,17 @@ def harmony(data: Data) -> Any:
 
 
 def corrected_file(data: Data) -> None:
+    import psutil
+
     from batchcorr.cli import app
 
+    least = psutil.Process().memory_info().rss >> 20  # of all that is loaded here
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--batch", "batch", "--memory", "1GiB"]
+        options = ["--batch", "batch", "--memory", f"{least + 1024}MiB"]
         target = str(Path(folder, "y.zarr"))
-        app(["correct", str(data.x), target, *options], standalone_mode=False)
+        if app(["correct", str(data.x), target, *options], standalone_mode=False):
+            msg = "batchcorr correct failed"
+            raise RuntimeError(msg)
 
 
 def copied_file(data: Data) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "arranged",
     "gram",
     "gram_times",
+    "sample_gram",
     "times",
     "transposed_times",
 ]
@@ -96,6 +97,22 @@ def gram(x: Matrix, design: Design, correction: LocationScale) -> NDArray[np.flo
     for _, block in _blocks(x, design, correction):
         wide = block.astype(np.float64, copy=False)
         result += wide.T @ wide
+    return result
+
+
+@operation
+def sample_gram(
+    x: Matrix, design: Design, correction: LocationScale
+) -> NDArray[np.float64]:
+    """Return C Cᵀ, (n, n), some features at a time."""
+    n, n_features = x.shape
+    result = np.zeros((n, n))
+    step = max(1, BLOCK // max(n, 1))
+    for start in range(0, n_features, step):
+        some = slice(start, min(start + step, n_features))
+        wide = apply(x[:, some], design, correction.select(some))
+        wide = wide.astype(np.float64, copy=False)
+        result += np.asarray(wide @ wide.T)
     return result
 
 
@@ -190,6 +207,13 @@ class CorrectedMatrix:
     def gram(self) -> NDArray[np.float64]:
         """Return Cᵀ C, (G, G), reading the matrix once: for few features."""
         result: NDArray[np.float64] = gram(self._arranged, self.design, self.correction)
+        return result
+
+    def sample_gram(self) -> NDArray[np.float64]:
+        """Return C Cᵀ, (n, n), reading the matrix once: for few samples."""
+        result: NDArray[np.float64] = sample_gram(
+            self._arranged, self.design, self.correction
+        )
         return result
 
     def mean(self) -> NDArray[np.float64]:

@@ -134,11 +134,13 @@ class _Basis:
 
     def append(self, block: NDArray[np.float64]) -> None:
         """Set a block beside the others."""
-        for column in block.T:
-            if self._count == PANEL * len(self._panels):
+        while block.shape[1]:
+            at = self._count % PANEL
+            if at == 0:
                 self._panels.append(np.empty((self._size, PANEL), order="F"))
-            self._panels[-1][:, self._count % PANEL] = column
-            self._count += 1
+            part, block = np.split(block, [PANEL - at], axis=1)
+            self._panels[-1][:, at : at + part.shape[1]] = part
+            self._count += part.shape[1]
 
     def _parts(self) -> list[NDArray[np.float64]]:
         starts = range(0, self._count, PANEL)

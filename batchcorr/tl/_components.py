@@ -1,7 +1,9 @@
 r"""Leading components of a corrected matrix C, centred, which is never formed.
 
-They are eigenvectors of CᵀC, found by block Lanczos on one of two roads:
+They are eigenvectors of CᵀC, found by block Lanczos in one of three ways:
 
+- few samples, sparse: one read sums C Cᵀ, whose eigenvectors u give those of CᵀC, Cᵀu / σ.
+  It takes k/2 multiplications a stored value, with k values stored of a feature;
 - few features: one read of the matrix sums CᵀC itself, and products with that are cheap.
   It takes k/2 multiplications a stored value, with k values stored in a row;
 - else each product with CᵀC is a read, and takes 64 multiplications a stored value, 10 to
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["components"]
 
 FEW, SHORT = 4096, 600
-"""Features, and stored values in a row, up to which CᵀC is made."""
+"""Features or samples, and stored values in a row, up to which CᵀC or C Cᵀ is made."""
 
 NARROW = 1e-4
 """Tolerances from this on are tried with products in float32."""
@@ -42,44 +44,40 @@ def components(
 ) -> tuple[Floats, Floats, Floats]:
     """The largest variances times n - 1, their loadings (G, k) and scores (n, k).
 
-    What is found by CᵀC or in float32 is checked; where that was not exact enough (a
-    component may be small beside the first, or beside the means), the search goes on
+    What is found by CᵀC, by C Cᵀ or in float32 is checked; where that was not exact enough
+    (a component may be small beside the first, or beside the means), the search goes on
     from there in float64.
     """
-    size = centred.shape[1]
-    find = partial(leading_eigenvectors, size=size, count=count, random=random)
+    find = partial(leading_eigenvectors, count=count, random=random)
+    n, size = centred.shape
+    added = centred.design.n_batches * (1 + centred.design.columns.shape[1])
+    stored = getattr(centred.x, "nnz", 0)
     loadings = None
-    if _is_narrow(centred):
+    if size <= min(n, FEW) and stored <= SHORT * n:
         total = centred.gram()
-        variances, loadings, _ = find(lambda v: total @ v, tolerance=0.5 * tolerance)
-        loadings = _with_signs(loadings)
-        scores = centred @ loadings
-        # errors are alike in all directions, of which this sees one
-        off = np.abs((scores**2).sum(axis=0) - variances) * np.sqrt(size)
-        if (off <= 0.5 * tolerance * variances).all():
-            return variances, loadings, scores
+        variances, loadings, _ = find(total.__matmul__, size, tolerance=tolerance / 2)
+    elif n <= FEW and stored and added <= n // 4:
+        total = centred.sample_gram()
+        variances, left, _ = find(total.__matmul__, n, tolerance=tolerance / 10)
+        loadings = (left.T @ centred).T
+        loadings /= np.maximum(np.linalg.norm(loadings, axis=0), np.finfo(float).tiny)
     elif centred.dtype == np.float32 and tolerance >= NARROW:
         variances, loadings, _ = find(
             lambda v: centred.gram_times(v.astype(np.float32)),
+            size,
             tolerance=0.8 * tolerance,
         )
+    if loadings is not None:
         loadings = _with_signs(loadings)
         scores = centred @ loadings
         residuals = (scores.T @ centred).T - loadings * variances
         if (np.linalg.norm(residuals, axis=0) <= tolerance * variances).all():
             return variances, loadings, scores
     variances, loadings, _ = find(
-        centred.gram_times, tolerance=tolerance, start=loadings
+        centred.gram_times, size, tolerance=tolerance, start=loadings
     )
     loadings = _with_signs(loadings)
     return variances, loadings, centred @ loadings
-
-
-def _is_narrow(matrix: CorrectedMatrix) -> bool:
-    """Whether CᵀC is made: few features, and rows that are short or dense."""
-    n, n_features = matrix.shape
-    stored = getattr(matrix.x, "nnz", 0)
-    return n_features <= min(n, FEW) and stored <= SHORT * n
 
 
 def _with_signs(loadings: Floats) -> Floats:

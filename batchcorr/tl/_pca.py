@@ -101,11 +101,11 @@ def pca(
     -----
     Features not taken are left out first: the columns taken are copied once, and only
     the copy is read again. Of up to 4,096 features, no more than samples and no more than
-    600 stored in a row on average, one read sums CᵀC (8 G² bytes), and one makes the
-    scores. Else block Lanczos: one read for each block of 32 vectors, ten to twenty
-    blocks, fifty where the spectrum is flat; memory G × 32 for each. If X is float32 and
-    the tolerance 1e-4 or more, these products are in float32, the residuals are then
-    checked in float64, and where one is too large the search goes on in float64. The
+    600 stored in a row on average, one read sums CᵀC (8 G² bytes); of up to 4,096 sparse
+    samples, C Cᵀ (8 n² bytes). Else block Lanczos: one read for each block of 32 vectors,
+    ten to twenty blocks, fifty where the spectrum is flat; memory G × 32 for each; in
+    float32 if X is and the tolerance is 1e-4 or more. Two reads check the residuals in
+    float64; where one is too large the search goes on in float64 with Lanczos. The
     scores are (n, n_comps). Signs are such that the largest loading of each component is
     positive.
 

@@ -69,6 +69,7 @@ def test_parts_products_and_moments_are_those_of_the_formed_matrix(
     np.testing.assert_allclose(left.T @ lazy, left.T @ full, **close)
     gram = full.T @ full
     np.testing.assert_allclose(lazy.gram(), gram, rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(lazy.sample_gram(), full @ full.T, rtol=1e-9, atol=1e-7)
     np.testing.assert_allclose(
         lazy.gram_times(right), gram @ right, rtol=1e-9, atol=1e-7
     )
@@ -101,17 +102,20 @@ def searches(monkeypatch):
     return counts
 
 
-@pytest.fixture(params=[4096, 0], ids=["gram", "products"])
-def road(request, monkeypatch):
-    """How many features are few: all of those here, or none."""
-    monkeypatch.setattr(_components, "FEW", request.param)
+@pytest.fixture(
+    params=[(4096, 90), (0, 90), (4096, 800)], ids=["features", "products", "samples"]
+)
+def n_features(request, monkeypatch):
+    """Features are few, or samples (of which there are 700), or neither."""
+    few, number = request.param
+    monkeypatch.setattr(_components, "FEW", few)
+    return number
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sp.csr_matrix])
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("road")
-def test_components_are_those_of_the_formed_matrix(kind, method, searches):
-    adata, covariates = make(kind), ["cell_type", "age"]
+def test_components_are_those_of_the_formed_matrix(kind, method, searches, n_features):
+    adata, covariates = make(kind, n_features=n_features), ["cell_type", "age"]
     full = formed(adata, method, covariates)
     before = adata.X.copy()
     options = {"covariates": covariates, "n_comps": 8, "tolerance": 1e-10}
