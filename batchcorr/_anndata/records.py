@@ -22,7 +22,6 @@ from batchcorr.errors import InputError, RepeatWarning, warn
 from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.versions import versions
 from batchcorr.methods import registry
-from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -327,8 +326,8 @@ def _log_base(
     earlier: list[Record],
 ) -> Any:
     """The base of the logarithms that the result is in; None: not logged, or not known."""
-    if isinstance(estimator, LogNormalize):
-        return estimator.base or (math.e if estimator.prior_count is None else 2.0)
+    if estimator.log_base_ is not None:
+        return estimator.log_base_
     if estimator.record.scale == "counts":
         return None
     if earlier:

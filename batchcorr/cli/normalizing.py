@@ -74,6 +74,8 @@ class Normalization(NamedTuple):
 
     def steps(self) -> list[LogNormalize | QuantileNormalize]:
         """The estimators, in their order, not fitted yet."""
+        if self == Normalization():
+            return []  # and nothing is imported
         from batchcorr.methods.log_normalize import LogNormalize
         from batchcorr.methods.quantile_normalize import QuantileNormalize
 

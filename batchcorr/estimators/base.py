@@ -10,8 +10,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sklearn.base import TransformerMixin
-
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
 from batchcorr.estimators.crossing import check_combinations, crossed, factor_count
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Corrector"]
 
 
-class Corrector(TransformerMixin, Saved):
+class Corrector(Saved):
     """Base of the estimators of all methods.
 
     A subclass has a `record` and implements `fit`, `transform` and the abstract methods.
@@ -64,6 +62,11 @@ class Corrector(TransformerMixin, Saved):
     def keeps_sparse_(self) -> bool:
         """Whether a sparse matrix comes back sparse."""
         return False
+
+    @property
+    def log_base_(self) -> float | None:
+        """Base of the logarithms that are taken; None: none are."""
+        return None
 
     @property
     def needs_covariates_(self) -> bool:

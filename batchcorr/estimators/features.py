@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
-from batchcorr.errors import InputError, NotFittedError
+from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
 
 if TYPE_CHECKING:
@@ -17,10 +16,6 @@ if TYPE_CHECKING:
     from batchcorr.estimators.record import MethodRecord
 
 __all__ = ["Features"]
-
-
-class _NotFittedError(NotFittedError, SklearnNotFittedError):
-    """Not fitted, in the terms of both packages."""
 
 
 class Features:
@@ -82,9 +77,11 @@ class Features:
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "n_features_"):
+            from batchcorr.estimators.scikit_learn import UnfittedError
+
             example = "fit(X)" if self.record.normalizes else "fit(X, batch=…)"
             msg = f"This {type(self).__name__} is not fitted yet: call {example} first."
-            raise _NotFittedError(msg)
+            raise UnfittedError(msg)
 
     def _check_features(self, samples: Samples, n_features: int) -> None:
         """Refuse data whose features are not those of `fit`."""

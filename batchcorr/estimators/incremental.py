@@ -7,7 +7,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import clone
 
 from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
@@ -147,6 +146,8 @@ class Incremental(FittedState):
         -------
         A new estimator; this one stays as it is.
         """
+        from sklearn.base import clone
+
         self._require_streams("add_batches")
         fitted = self._ready()
         samples, x, labels = self._read(X, Labels(batch, covariates, nuisance))

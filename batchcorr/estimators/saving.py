@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from batchcorr._files import npz
 from batchcorr.errors import FileError, InputError
 from batchcorr.estimators.densify import free_memory
 from batchcorr.estimators.features import Features
+from batchcorr.estimators.plain import PlainEstimator, in_command
 from batchcorr.estimators.versions import versions
 
 if TYPE_CHECKING:
@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+if TYPE_CHECKING or not in_command.get():
+    from batchcorr.estimators.scikit_learn import Estimator
+else:
+    Estimator = PlainEstimator
+
 __all__ = ["Saved", "prefix", "reading"]
 
 SCHEMA = 1
 
 
-class Saved(Features, BaseEstimator):
+class Saved(Features, Estimator):
     """Base of estimators: what of them is saved, and read again.
 
     Attributes

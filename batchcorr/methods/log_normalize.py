@@ -143,6 +143,11 @@ class LogNormalize(LibrarySizes):
         """Zeros stay zeros unless a prior count is added to them."""
         return self.prior_count is None
 
+    @property
+    def log_base_(self) -> float:
+        """Base of the logarithms."""
+        return self.base or (math.e if self.prior_count is None else 2.0)
+
     def fit(self, X: object, y: object = None) -> Self:
         """Learn from counts what new samples are to be measured against.
 
@@ -247,7 +252,7 @@ class LogNormalize(LibrarySizes):
         """
         if self.prior_count is None:
             scale = 1 / self._divisors(sizes)
-            return log_scale(x, scale, base=self.base or math.e, out=out)
+            return log_scale(x, scale, base=self.log_base_, out=out)
         if is_sparse(x):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
         if self.mean_library_ is None:
@@ -259,4 +264,4 @@ class LogNormalize(LibrarySizes):
         used = np.where(sizes > 0, sizes, self.mean_library_)
         prior = self.prior_count * used / self.mean_library_
         scale = self.target_sum_ / (used + 2 * prior)
-        return log_shifted(x, prior, scale, base=self.base or 2.0, out=out)
+        return log_shifted(x, prior, scale, base=self.log_base_, out=out)

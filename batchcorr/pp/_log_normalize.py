@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from batchcorr._anndata.normalize import log_normalize as log_normalize_with
 from batchcorr._anndata.step import Place
-from batchcorr.methods.log_normalize import LogNormalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,6 +118,8 @@ def log_normalize(
     >>> adata.obs["size_factor"].tolist()
     [1.0, 2.0]
     """
+    from batchcorr.methods.log_normalize import LogNormalize
+
     estimator = LogNormalize(
         method, target_sum=target_sum, base=base, prior_count=prior_count
     )

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from batchcorr._anndata.normalize import quantile_normalize as normalize_with
 from batchcorr._anndata.step import Place
-from batchcorr.methods.quantile_normalize import QuantileNormalize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,6 +88,8 @@ def quantile_normalize(
     >>> adata.X.mean(axis=1).round(3)[:3]
     array([8.774, 8.774, 8.774])
     """
+    from batchcorr.methods.quantile_normalize import QuantileNormalize
+
     return normalize_with(
         adata,
         batch_key,

@@ -63,7 +63,9 @@ def refused(*arguments, code=1):
     return " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
 
 
-def shell(*arguments, cwd, code="from batchcorr.cli import app; app()", **options):
+def shell(
+    *arguments, cwd, code="from batchcorr.__main__ import main; main()", **options
+):
     """Start a command in a process of its own."""
     search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(

@@ -57,7 +57,7 @@ def test_what_only_tells_imports_nothing_heavy(tmp_path, command, heavy):
 
 def test_the_installed_command_is_the_app():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["scripts"] == {"batchcorr": "batchcorr.cli:app"}
+    assert project["scripts"] == {"batchcorr": "batchcorr.__main__:main"}
 
 
 def test_a_console_without_our_letters_is_served(tmp_path):
