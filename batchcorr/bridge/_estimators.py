@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.bridge._channels import shrunken_statistics
 from batchcorr.bridge._norms import statistics_of
 from batchcorr.bridge._profile import layer_of
-from batchcorr.bridge._shrink import shrunken_statistics
 from batchcorr.errors import InputError
 from batchcorr.models.channel_shrinkage import shrink_features
 

@@ -19,8 +19,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from batchcorr.arrays.generic import tensor_affine
+from batchcorr.bridge._channels import from_rows, to_rows
 from batchcorr.bridge._norms import normalizing
-from batchcorr.bridge._rows import from_rows, to_rows
 from batchcorr.bridge._torch import torch
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from batchcorr.bridge._batches import read_batches
+from batchcorr.bridge._channels import channel_moments
 from batchcorr.bridge._norms import statistics_of
-from batchcorr.bridge._rows import channel_moments
 from batchcorr.bridge._running import evaluating, has_hooks, hooked, input_of, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchcorr.bridge._batches import n_samples
+from batchcorr.bridge._channels import channel_moments
 from batchcorr.bridge._intercept import Intercept, Quiet
 from batchcorr.bridge._lint.result import Finding
 from batchcorr.bridge._norms import is_batch_norm
-from batchcorr.bridge._rows import channel_moments
 from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._torch import torch
 

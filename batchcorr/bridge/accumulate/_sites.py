@@ -11,8 +11,8 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from batchcorr.arrays.generic import tensor_moments
+from batchcorr.bridge._channels import to_rows
 from batchcorr.bridge._intercept import Call, Intercept
-from batchcorr.bridge._rows import to_rows
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 

@@ -4,7 +4,7 @@ In training a minibatch is corrected by statistics that were shrunken across cha
 
     y = γ (x - x̄*) / √(v* + ε) + β,      x̄* = μ + σ γ*,  v* = σ² δ*²
 
-with μ, σ² the running statistics and γ*, δ*² as in `bridge._shrink`. It is torch's
+with μ, σ² the running statistics and γ*, δ*² as in `bridge._channels`. It is torch's
 BatchNorm with other weights,
 
     y = a (x - x̄) / √(v + ε) + b,   a = γ √(v + ε) / √(v* + ε),   b = β + γ (x̄ - x̄*) / √(v* + ε)
@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
-from batchcorr.bridge._rows import require_shape
-from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
+from batchcorr.bridge._channels import (
+    SMALLEST,
+    channel_statistics,
+    require_shape,
+    shrunken_statistics,
+)
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
 

@@ -14,9 +14,13 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchcorr.bridge._rows import require_shape
+from batchcorr.bridge._channels import (
+    SMALLEST,
+    channel_statistics,
+    require_shape,
+    shrunken_statistics,
+)
 from batchcorr.bridge._running import wide
-from batchcorr.bridge._shrink import SMALLEST, channel_statistics, shrunken_statistics
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._labels import code_of, read_domains, read_labels
 from batchcorr.errors import InputError, UnknownBatchError, did_you_mean
