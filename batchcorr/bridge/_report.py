@@ -192,7 +192,7 @@ def report(
       1 BatchNorm1d, training
     <BLANKLINE>
     Findings (bridge.lint)
-      No fault found.
+      No fault found. Looked at 1 BatchNorm1d and 5 weights and biases.
     <BLANKLINE>
     Folding (bridge.fold)
       1 of 1 fold into a neighbour, relative error ...

@@ -18,7 +18,7 @@ from batchcorr.bridge._running import (
     seeded,
 )
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError
+from batchcorr.errors import BatchCorrError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +65,16 @@ class Step:
         require_one_place(model, batch)
         return cls(model, loss)
 
+    def require_training(self) -> None:
+        """Refuse a model in evaluation mode, where BatchNorm is frozen."""
+        if not self.model.training:
+            msg = (
+                "The model is in evaluation mode, and what is measured happens in "
+                "training: call model.train() first, then freeze again what is meant to "
+                "be frozen."
+            )
+            raise InputError(msg)
+
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
         """Trainable parameters by name."""
@@ -86,14 +96,25 @@ class Step:
         def note(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
             given.extend(leaves(output))
 
-        with hooked([self.model], after=note):
-            value = self.loss(self.model, batch)
+        try:
+            with hooked([self.model], after=note):
+                value = self.loss(self.model, batch)
+        except BatchCorrError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in leaves(batch))
+            msg = (
+                f"loss(model, batch) fails on a batch of shapes {shapes}, "
+                f"{type(error).__name__}: {error}\nIt must run as in your training loop: "
+                "try loss(model, batch) by itself first."
+            )
+            raise InputError(msg) from error
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             shape = tuple(getattr(value, "shape", ()))
-            what = f"a {type(value).__name__} of shape {shape}"
             msg = (
-                f"loss(model, batch) must return one number as a tensor, not {what}. "
-                "Take the mean or the sum over the samples, and no .item() or .detach()."
+                "loss(model, batch) must return one number as a tensor, not a "
+                f"{type(value).__name__} of shape {shape}. Take the mean or the sum over "
+                "the samples, and no .item() or .detach()."
             )
             raise InputError(msg)
         if torch.is_grad_enabled() and not value.requires_grad:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from batchcorr.bridge import lint
+from batchcorr.bridge.nn import ComBatNorm1d, DomainBatchNorm1d, domains
 from batchcorr.errors import InputError
 from tests.bridge.lint_networks import (
     built,
@@ -55,8 +56,8 @@ def stale():
         (lambda: broken(-1.0), "a variance is negative"),
         (frozen_backbone, "running statistics still move"),
         (stale, "statistics go stale"),
-        (lambda: norm_with(momentum=-0.1), "run away from the data"),
-        (lambda: norm_with(momentum=0.99), "are those of the last batch"),
+        (lambda: norm_with(momentum=-0.1), "With a momentum of -0.1"),
+        (lambda: norm_with(momentum=0.99), "With a momentum of 0.99"),
     ],
     ids=["nan", "inf", "negative", "backbone", "stale", "momentum", "keras"],
 )
@@ -325,9 +326,66 @@ def test_a_layer_may_be_registered_under_several_names(layers, order):
     assert invariant[0] == invariant[1]
 
 
-def test_a_failing_model_leaves_no_trace():
+def test_a_failing_model_leaves_no_trace_and_torch_s_words_are_the_cause():
     model, (x, y) = built("bias in mlp")
     before = snapshot(model)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        InputError, match=r"fails on a batch of shapes \(32, 3\), \(32"
+    ) as e:
         lint(model, (x[:, :3], y), classify)
+    assert isinstance(e.value.__cause__, RuntimeError)
+    assert str(e.value.__cause__) in str(e.value)
     assert_same(before, snapshot(model))
+    assert "IndexError: Target 2" in refused(
+        nn.Sequential(nn.Linear(8, 2), nn.BatchNorm1d(2))
+    )
+
+
+def test_what_was_looked_at_is_said():
+    found = lint(*good_mlp(), classify)
+    assert (
+        str(found)
+        == "No fault found. Looked at 1 BatchNorm1d and 5 weights and biases."
+    )
+    model, batch = mlp(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    found = str(lint(model, batch, classify))
+    assert "calls no BatchNorm; looked at 6 weights and biases" in found
+
+
+# -- the package's own norms ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["bias in mlp", "shifted data", "small batch", "dropout between norms"]
+)
+def test_a_layer_of_one_domain_is_looked_at_as_a_batch_norm(name):
+    model, batch = built(name)
+    other = copy.deepcopy(model)
+    for k, layer in enumerate(model):
+        if isinstance(layer, nn.BatchNorm1d):
+            other[k] = DomainBatchNorm1d.from_batch_norm(layer, ["a"])
+    wanted = lint(model, batch, classify)
+    with domains("a"):
+        found = lint(other, batch, classify)
+    for one, same in zip(found.findings, wanted.findings, strict=True):
+        assert (one.rule, one.layer) == (same.rule, same.layer)
+        assert one.message.removeprefix("Domain 'a': ")[:40] == same.message[:40]
+        assert one.evidence == pytest.approx(same.evidence, rel=1e-4, abs=1e-7)
+    assert found.scale_invariant == wanted.scale_invariant
+
+
+def test_a_domain_with_few_rows_is_named():
+    model, batch = good_mlp()
+    model[1] = DomainBatchNorm1d(16, ["mon", "tue"])
+    with domains(["mon"] * 28 + ["tue"] * 4):
+        found = lint(model, batch, classify)
+    (finding,) = found.findings
+    assert (finding.rule, finding.layer) == ("small-batch", "1")
+    assert finding.message.startswith("Domain 'tue': It gets 4 values per channel")
+    assert found.batch_norms == {"DomainBatchNorm1d": 1}
+
+
+def test_combat_norm_is_made_for_small_batches():
+    model, (x, y) = good_mlp()
+    model[1] = ComBatNorm1d(16)
+    assert lint(model, (x[:4], y[:4]), classify).ok

@@ -7,15 +7,16 @@ that comes in. Each is tried on a copy of the model.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from torch import enable_grad, optim
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
-from batchcorr.bridge._lint.observation import observe
+from batchcorr.bridge._lint.norms import observe
 from batchcorr.bridge._lint.result import Finding, LintResult
-from batchcorr.bridge._lint.rules import find_bad_statistics, find_small_batches
+from batchcorr.bridge._lint.rules import find_faults
 from batchcorr.bridge._lint.symmetries import (
     find_decayed_weights,
     find_redundant_biases,
@@ -73,12 +74,13 @@ def lint(
     -------
     LintResult
         `findings`; `ok`, whether none is a fault; a `str` with one entry for a rule,
-        however many layers; `parameter_groups(weight_decay=…)`.
+        however many layers, or what was looked at; `parameter_groups(weight_decay=…)`.
 
     Raises
     ------
     InputError
-        If the model is in evaluation mode, or the step cannot be taken.
+        If the model is in evaluation mode, or the step cannot be taken; what torch said
+        is the cause.
 
     Notes
     -----
@@ -91,7 +93,8 @@ def lint(
 
     A BatchNorm that is frozen together with all that comes before it is taken as meant,
     if its statistics are those of the data; and statistics that have had no time yet to
-    be learnt are no fault. A SyncBatchNorm is looked at as on one process.
+    be learnt are no fault. A SyncBatchNorm is looked at as on one process, a
+    `nn.DomainBatchNorm` domain by domain.
 
     Examples
     --------
@@ -110,26 +113,22 @@ def lint(
     """
     n = n_samples(example_batch)
     step = Step.of(model, loss, example_batch)
-    if not model.training:
-        msg = (
-            "The model is in evaluation mode, and faults are of training: call "
-            "model.train() first, then freeze again what is meant to be frozen."
-        )
-        raise InputError(msg)
+    step.require_training()
     decay = _decay_of(step.model, optimizer)
     with seeded(step.devices, None), enable_grad():
         own = copied(step)
-        norms, draws = observe(own, example_batch)
-        of_norms = [*find_small_batches(norms, n), *find_bad_statistics(norms)]
+        seen, draws = observe(own, example_batch)
         general = Trial.general(own, example_batch)
         invariant = scale_invariant(general)
         findings = [
             *find_redundant_biases(general),
             *(find_dropout_before(own, enlarged(example_batch)) if draws else []),
-            *of_norms,
+            *find_faults(seen, n),
             *find_decayed_weights(invariant, decay),
         ]
-    return LintResult(tuple(findings), tuple(invariant), step.parameters)
+    layers = {one.layer for one in seen}
+    kinds = Counter(type(step.model.get_submodule(name)).__name__ for name in layers)
+    return LintResult(tuple(findings), tuple(invariant), step.parameters, kinds)
 
 
 def _decay_of(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, float]:

@@ -10,24 +10,25 @@ compared: with many masks, and with none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.nn.modules.dropout import _DropoutNd
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._channels import channel_moments
 from batchcorr.bridge._intercept import Intercept, Quiet
+from batchcorr.bridge._lint.norms import by_domain, norms_of
 from batchcorr.bridge._lint.result import Finding
-from batchcorr.bridge._norms import is_batch_norm
-from batchcorr.bridge._running import hooked, input_of, seeded
+from batchcorr.bridge._running import hooked, seeded
 from batchcorr.bridge._torch import torch
+from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from batchcorr.bridge._step import Step
-    from batchcorr.models.moments import Moments
 
 __all__ = ["find_dropout_before"]
 
@@ -41,78 +42,77 @@ TOLERATED = 0.02
 """Change of the variance that is not worth a word."""
 
 
+class _Call(NamedTuple):
+    """One call of a BatchNorm: what came in, by domain, and the dropouts since the last."""
+
+    layer: str
+    moments: list[Moments]
+    dropouts: list[str]
+
+
 def find_dropout_before(step: Step, batch: Any) -> list[Finding]:
     """The BatchNorm layers whose variance a dropout changes."""
-    still = _run(step, batch)
+    outputs: list[Tensor] = []
+    still = _run(step, batch, outputs)
     if not still:
         return []
     masks = min(max(ROWS // n_samples(batch), 4), MASKS)
-    drawn = [_run(step, batch, still, SEED + k) for k in range(masks)]
+    drawn = [_run(step, batch, outputs, SEED + k) for k in range(masks)]
     findings: dict[str, Finding] = {}
     for one, *draws in zip(still, *drawn, strict=True):
-        if one.layer in findings:
-            continue
-        training = draws[0].moments
-        for draw in draws[1:]:
-            training = training.merge(draw.moments)
-        varies = training.variance() > 0
-        ratios = one.moments.variance()[varies] / training.variance()[varies]
-        ratio = float(ratios.mean()) if len(ratios) else 1.0
+        ratios = []
+        for k, moments in enumerate(one.moments):
+            training = reduce(Moments.merge, (draw.moments[k] for draw in draws))
+            varies = training.variance() > 0
+            ratios.append(moments.variance()[varies] / training.variance()[varies])
+        ratio = float(torch.cat(ratios).mean())
         if abs(ratio - 1) > TOLERATED:
             causes = ", ".join(dict.fromkeys(one.dropouts)) or "dropout"
-            findings[one.layer] = _finding(one.layer, ratio, causes)
+            findings.setdefault(one.layer, _finding(one.layer, ratio, causes))
     return list(findings.values())
 
 
-@dataclass
-class _Call:
-    """One call of a BatchNorm: where, what came in and went out, dropouts since the last."""
-
-    layer: str
-    moments: Moments
-    dropouts: list[str]
-    output: Tensor = field(init=False)
-
-
 def _run(
-    step: Step, batch: Any, still: list[_Call] | None = None, seed: int = 0
+    step: Step, batch: Any, outputs: list[Tensor], seed: int | None = None
 ) -> list[_Call]:
     """The calls of BatchNorm layers in training that track statistics, in one pass.
 
-    Random layers draw from the seed, and every call gives what it gave when they were
-    `still`; without that, they are.
+    Without a seed random layers are still, and what each call gives is added to `outputs`;
+    with one they draw from it, and every call gives what it gave then.
     """
-    names = {
-        module: name
-        for name, module in step.model.named_modules()
-        if isinstance(module, _DropoutNd)
-        or (
-            is_batch_norm(module)
-            and module.training
-            and module.running_mean is not None
-        )
+    norms = {
+        norm: name
+        for norm, name in norms_of(step.model).items()
+        if norm.training and norm.running_mean is not None
+    }
+    modules = step.model.named_modules()
+    drops: dict[nn.Module, str] = {
+        m: name for name, m in modules if isinstance(m, _DropoutNd)
     }
     calls: list[_Call] = []
     dropouts: list[str] = []
 
+    def drop(module: nn.Module, _args: Any, _kwargs: Any) -> None:
+        dropouts.append(drops[module])
+
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        if isinstance(module, _DropoutNd):
-            dropouts.append(names[module])
-        else:
-            moments = channel_moments(input_of(args, kwargs))
-            calls.append(_Call(names[module], moments, dropouts.copy()))
-            dropouts.clear()
+        moments = [channel_moments(x) for x in by_domain(module, args, kwargs).values()]
+        calls.append(_Call(norms[module], moments, dropouts.copy()))
+        dropouts.clear()
 
-    def leave(module: nn.Module, _a: Any, _k: Any, output: Any) -> Any:
-        if isinstance(module, _DropoutNd):
-            return None
-        given = output if still is None else still[len(calls) - 1].output
-        calls[-1].output = given.clone()  # what comes next may work in place
-        return given.clone()
+    def leave(_module: nn.Module, _a: Any, _k: Any, output: Tensor) -> Tensor:
+        if seed is None:
+            outputs.append(output.clone())
+        return outputs[len(calls) - 1].clone()  # what comes next may work in place
 
-    quiet = Quiet() if still is None else Intercept()
-    watching = hooked(names, before=enter, after=leave)
-    with torch.no_grad(), watching, seeded(step.devices, seed), Intercept(), quiet:
+    with (
+        hooked(drops, before=drop),
+        hooked(norms, before=enter, after=leave),
+        seeded(step.devices, seed or 0),
+        Intercept(),
+        Quiet() if seed is None else nullcontext(),
+        torch.no_grad(),
+    ):
         step(batch)
     return calls
 

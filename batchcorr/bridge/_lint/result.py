@@ -80,16 +80,19 @@ class LintResult:
         Layer by layer, rule by rule.
     scale_invariant
         Names of the weights whose length does not change what the network computes.
+    batch_norms
+        How many BatchNorm layers were called, by class.
 
     Examples
     --------
-    >>> print(LintResult((), (), {}))
-    No fault found.
+    >>> print(LintResult((), (), {}, {"BatchNorm2d": 53}))
+    No fault found. Looked at 53 BatchNorm2d and 0 weights and biases.
     """
 
     findings: tuple[Finding, ...]
     scale_invariant: tuple[str, ...]
     _parameters: Mapping[str, Tensor] = field(repr=False)
+    batch_norms: Mapping[str, int]
 
     @property
     def ok(self) -> bool:
@@ -102,7 +105,15 @@ class LintResult:
             key = finding.severity, finding.rule, finding.remedy
             groups.setdefault(key, []).append(finding)
         entries = [_entry(alike) for alike in groups.values()]
-        return "\n".join((["No fault found."] if self.ok else []) + entries)
+        return "\n".join(([self._all_well()] if self.ok else []) + entries)
+
+    def _all_well(self) -> str:
+        """What to say where no fault is, with what was looked at."""
+        looked = f"{len(self._parameters)} weights and biases"
+        if not self.batch_norms:
+            return f"No fault found. The model calls no BatchNorm; looked at {looked}."
+        kinds = ", ".join(f"{n} {kind}" for kind, n in self.batch_norms.items())
+        return f"No fault found. Looked at {kinds} and {looked}."
 
     def parameter_groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimizer, of which only ordinary weights decay.

@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchcorr.bridge._lint.observation import Distance
-from batchcorr.bridge._lint.result import Finding
+from batchcorr.bridge._lint.norms import Distance
 from batchcorr.bridge._norms import statistics_of
 from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._combat_norm import ComBatNorm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from batchcorr.bridge._lint.observation import Observed
+    from batchcorr.bridge._lint.norms import Observed
+    from batchcorr.bridge._lint.result import Finding
 
-__all__ = ["find_bad_statistics", "find_small_batches", "inflation"]
+__all__ = ["find_faults", "inflation"]
 
 TOLERATED = 0.1
 """By how much 1/sd may be too large on average."""
@@ -30,7 +31,14 @@ TOLERATED = 0.1
 RECALIBRATE = "take them anew from the data it is used on (bridge.recalibrate)"
 
 
-# -- sizes -----------------------------------------------------------------------------
+def find_faults(seen: Sequence[Observed], n: int) -> list[Finding]:
+    """What the rules say of layers in a batch of n samples, once of each layer."""
+    found: dict[tuple[str, str], Finding] = {}
+    said = [*(_too_few(one, n) for one in seen), *(_statistics(one) for one in seen)]
+    for finding in said:
+        if finding is not None:
+            found.setdefault((finding.rule, finding.layer), finding)
+    return list(found.values())
 
 
 def inflation(rows: int) -> float:
@@ -41,157 +49,128 @@ def inflation(rows: int) -> float:
     return math.sqrt(rows / 2) * math.exp(log_ratio) - 1
 
 
-def find_small_batches(norms: Mapping[str, Observed], n: int) -> list[Finding]:
-    """The BatchNorm layers that meet one sample, or too few values per channel.
+def _too_few(one: Observed, n: int) -> Finding | None:
+    """One sample, or too few values per channel.
 
     One sample has no variance; one with positions is normalized by itself in training, as
     InstanceNorm does, and in evaluation by an average over samples: another function.
     """
-    findings = []
-    for name, one in norms.items():
-        rows, excess = one.rows, inflation(one.rows)
-        if not one.norm.training and one.norm.running_mean is not None:
-            continue
-        if rows == 1 or (n == 1 and one.samples == 1):
-            rule, evidence = (
-                "batch-of-one",
-                {"rows": float(rows), "samples": float(one.samples)},
-            )
-            message = (
-                "It gets one value per channel, which has no variance: torch refuses to "
-                "train it."
-                if rows == 1
-                else f"It gets one sample, of {rows} positions: training normalizes each "
-                "sample by itself, evaluation all by the same statistics."
-            )
-            remedy = (
-                "Use larger batches (drop_last=True in the DataLoader, if it is the last "
-                "one that is small), or GroupNorm, or freeze the layer with .eval()."
-            )
-        elif excess > TOLERATED:
-            rule, evidence = "small-batch", {"rows": rows, "inflation": excess}
-            message = (
-                f"It gets {rows} values per channel, with which 1/sd is {excess:.0%} too "
-                f"large on average for normal values; {TOLERATED:.0%} are tolerated, "
-                "which takes 15 values."
-            )
-            remedy = (
-                "Use larger micro-batches (accumulate.check measures what they cost, "
-                "accumulate.exact undoes it), or GroupNorm."
-            )
-        else:
-            continue
-        findings.append(Finding(rule, name, message, evidence, remedy))
-    return findings
-
-
-# -- running statistics ----------------------------------------------------------------
+    rows, excess = one.rows, inflation(one.rows)
+    frozen = not one.norm.training and one.norm.running_mean is not None
+    if frozen or isinstance(one.norm, ComBatNorm):  # which is made for few
+        return None
+    if rows == 1 or (n == 1 and one.samples == 1):
+        message = (
+            f"It gets one sample, of {rows} positions: training normalizes each sample "
+            "by itself, evaluation all by the same statistics."
+            if rows > 1
+            else "It gets one value per channel, which has no variance: torch refuses to "
+            "train it."
+        )
+        remedy = (
+            "Use larger batches (drop_last=True in the DataLoader, if it is the last one "
+            "that is small), or GroupNorm, or freeze the layer with .eval()."
+        )
+        numbers = {"rows": float(rows), "samples": float(one.samples)}
+        return one.finding("batch-of-one", message, numbers, remedy)
+    if excess > TOLERATED:
+        message = (
+            f"It gets {rows} values per channel, with which 1/sd is {excess:.0%} too "
+            f"large on average for normal values; {TOLERATED:.0%} are tolerated, which "
+            "takes 15 values."
+        )
+        remedy = (
+            "Use larger micro-batches (accumulate.check measures what they cost, "
+            "accumulate.exact undoes it), or GroupNorm."
+        )
+        numbers = {"rows": rows, "inflation": excess}
+        return one.finding("small-batch", message, numbers, remedy)
+    return None
 
 
 class _Said(NamedTuple):
-    """A message, a number by its name, a remedy and how severe it is."""
+    """What to say of statistics, with places for numbers, and a remedy."""
 
     message: str
-    evidence: tuple[str, float]
     remedy: str
-    severity: str = "fault"
 
 
-def find_bad_statistics(norms: Mapping[str, Observed]) -> list[Finding]:
-    """The BatchNorm layers whose statistics will not serve evaluation."""
-    findings = []
-    for name, one in norms.items():
-        distance = None if one.norm.running_mean is None else Distance.of(one)
-        said = _broken(one)
-        if said is None and distance is not None:
-            said = (_moving if one.norm.training else _frozen)(one, distance)
-        if said is not None:
-            numbers = dict([said.evidence], **(distance.numbers if distance else {}))
-            rest = (said.message, numbers, said.remedy, said.severity)
-            findings.append(Finding("running-statistics", name, *rest))
-    return findings
+SAID = {
+    "untracked": _Said(
+        "It keeps no running statistics (track_running_stats=False): in evaluation a "
+        "prediction depends on what else is in the batch.",
+        "Keep them, unless batches are large and alike wherever it is used.",
+    ),
+    "broken": _Said(
+        "Running statistics of {number:g} of {channels} channels are not finite, or a "
+        "variance is negative: evaluation gives NaN, and updates cannot mend it.",
+        f"Call .reset_running_stats() and {RECALIBRATE}; look for the step whose "
+        "activations overflowed, or for who wrote them.",
+    ),
+    "momentum": _Said(
+        "With a momentum of {number:g} running statistics do not follow the data: up to 0 "
+        "they stay or run away, from 0.99 on they are those of the last batch.",
+        "Give it a momentum, 0.1 say, or None for a plain average. Elsewhere 0.9 or 0.99 "
+        "is the share of the old statistics; in torch it is that of the new.",
+    ),
+    "moving": _Said(
+        "It and all before it are frozen (requires_grad=False), but it is in training "
+        "mode: it normalizes by the batch, and its running statistics still move.",
+        "Call .eval() on the frozen part after model.train(), in every epoch.",
+    ),
+    "far": _Said(
+        "After {number:g} updates the {distance}.",
+        f"The weights changed or the data did: {RECALIBRATE}.",
+    ),
+    "as built": _Said(
+        "It is in evaluation mode with the statistics it was built with, mean 0 and "
+        "variance 1, and normalizes nothing; {distance}.",
+        "Train it, or load statistics before it is frozen.",
+    ),
+    "stale": _Said(
+        "It is in evaluation mode while layers before it are trained, so that its "
+        "statistics go stale; {distance}.",
+        "Let it train with the rest, or freeze what comes before it as well.",
+    ),
+    "other data": _Said(
+        "It is frozen with all before it, but {distance}.",
+        f"These data are not those it learnt on: {RECALIBRATE}.",
+    ),
+}
 
 
-def _broken(one: Observed) -> _Said | None:
-    """Statistics that are missing or no statistics, and a momentum that cannot learn."""
-    norm = one.norm
+def _statistics(one: Observed) -> Finding | None:
+    """Running statistics that will not serve evaluation: the first fault there is."""
+    norm, rule = one.norm, "running-statistics"
     if norm.running_mean is None:
-        return _Said(
-            "It keeps no running statistics (track_running_stats=False): in evaluation "
-            "a prediction depends on what else is in the batch.",
-            ("tracked", 0.0),
-            "Keep them, unless batches are large and alike wherever it is used.",
-        )
+        message, remedy = SAID["untracked"]
+        return one.finding(rule, message, {"tracked": 0.0}, remedy)
     mean, variance = statistics_of(norm)
-    bad = ~torch.isfinite(mean) | ~torch.isfinite(variance) | (variance < 0)
-    if bool(bad.any()):
-        return _Said(
-            f"Running statistics of {int(bad.sum())} of {len(bad)} channels are not "
-            "finite, or a variance is negative: evaluation gives NaN, and updates cannot "
-            "mend it.",
-            ("broken_channels", float(bad.sum())),
-            "Call .reset_running_stats() and " + RECALIBRATE + "; look for the step "
-            "whose activations overflowed, or for who wrote them.",
-        )
-    momentum = norm.momentum
-    if not norm.training or momentum is None or 0 < momentum < 0.99:
+    distance, momentum = Distance.of(one), norm.momentum
+    broken = ~torch.isfinite(mean) | ~torch.isfinite(variance) | (variance < 0)
+    rate = 0.1 if momentum is None else momentum
+    if broken.any():
+        case, name, number = "broken", "broken_channels", float(broken.sum())
+    elif norm.training:
+        trained = norm.weight is None or norm.weight.requires_grad or one.learns_before
+        forgotten = momentum is None or (1 - rate) ** one.updates < 0.01
+        if not 0 < rate < 0.99:
+            case, name, number = "momentum", "momentum", float(rate)
+        elif not trained:
+            case, name, number = "moving", "frozen", 0.0
+        elif one.updates and forgotten and distance.is_far:
+            case, name, number = "far", "updates", float(one.updates)
+        else:
+            return None
+    elif bool((mean == 0).all()) and bool((variance == 1).all()):
+        case, name, number = "as built", "updates", 0.0
+    elif one.learns_before or distance.is_far:
+        case = "stale" if one.learns_before else "other data"
+        name, number = "frozen", 1.0
+    else:
         return None
-    how = "are those of the last batch"
-    if momentum <= 0:
-        how = "run away from the data" if momentum else "never move from where they are"
-    return _Said(
-        f"Its momentum is {momentum:g}: running statistics {how}.",
-        ("momentum", float(momentum)),
-        "Give it a momentum, 0.1 say, or None for a plain average. Elsewhere 0.9 or "
-        "0.99 is the share of the old statistics; in torch it is that of the new.",
-    )
-
-
-def _frozen(one: Observed, distance: Distance) -> _Said | None:
-    """A layer in evaluation mode that does not fit what comes in."""
-    mean, variance = statistics_of(one.norm)
-    if bool((mean == 0).all()) and bool((variance == 1).all()):
-        return _Said(
-            "It is in evaluation mode with the statistics it was built with, mean 0 and "
-            f"variance 1, and normalizes nothing; {distance.words}.",
-            ("updates", 0.0),
-            "Train it, or load statistics before it is frozen.",
-        )
-    if one.learns_before:
-        return _Said(
-            "It is in evaluation mode while layers before it are trained, so that its "
-            f"statistics go stale; {distance.words}.",
-            ("frozen", 1.0),
-            "Let it train with the rest, or freeze what comes before it as well.",
-            "fault" if distance.is_far else "note",
-        )
-    if distance.is_far:
-        return _Said(
-            f"It is frozen with all before it, but {distance.words}.",
-            ("frozen", 1.0),
-            f"These data are not those it learnt on: {RECALIBRATE}.",
-        )
-    return None
-
-
-def _moving(one: Observed, distance: Distance) -> _Said | None:
-    """A layer in training mode whose statistics are stale, or move though it is frozen."""
-    norm = one.norm
-    trained = norm.weight is None or norm.weight.requires_grad or one.learns_before
-    if not trained:
-        return _Said(
-            "It and all before it are frozen (requires_grad=False), but it is in "
-            "training mode: it normalizes by the batch, and its running statistics "
-            "still move.",
-            ("frozen", 0.0),
-            "Call .eval() on the frozen part after model.train(), in every epoch.",
-        )
-    updates = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
-    memory = 0.0 if norm.momentum is None else (1 - norm.momentum) ** updates
-    if updates and memory < 0.01 and distance.is_far:
-        return _Said(
-            f"After {updates} updates the {distance.words}.",
-            ("updates", float(updates)),
-            f"The weights changed or the data did: {RECALIBRATE}.",
-        )
-    return None
+    message, remedy = SAID[case]
+    message = message.format(number=number, channels=len(mean), distance=distance)
+    numbers = {name: number, **distance.numbers}
+    fits = case == "stale" and not distance.is_far
+    return one.finding(rule, message, numbers, remedy, "note" if fits else "fault")

@@ -65,13 +65,9 @@ def find_redundant_biases(trial: Trial) -> list[Finding]:
     The shift of a normalization comes with the layer and does no harm: it is left in
     peace, even where the next one takes it away.
     """
-    parameters = trial.step.parameters
-    slopes = {
-        name: float(gradient.abs().max())
-        for name, gradient in trial.first.gradients.items()
-    }
+    parameters, sizes, values = trial.step.parameters, {}, {}
+    slopes = {name: float(g.abs().max()) for name, g in trial.first.gradients.items()}
     largest = max(slopes.values(), default=0) or 1.0
-    sizes, values = {}, {}
     for seed, (name, gradient) in enumerate(trial.first.gradients.items()):
         owner, _, last = name.rpartition(".")
         is_bias = gradient.ndim == 1 or "bias" in last

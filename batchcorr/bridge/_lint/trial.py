@@ -22,6 +22,7 @@ from batchcorr.bridge._intercept import Intercept
 from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NORMS", "Trial", "copied", "enlarged"]
 
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (_NormBase, DomainBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers with an ε; `_NormBase` is that of BatchNorm and InstanceNorm."""
 
 FEW = 8

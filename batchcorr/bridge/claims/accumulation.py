@@ -19,7 +19,8 @@ from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._lint.rules import inflation
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check, exact
-from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near, reported, zero
 from batchcorr.bridge.claims._tensors import classify, mlp, normal, relative, seeded
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from torch import nn, optim
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near, reported, zero
 from batchcorr.bridge.claims._tensors import (
     classify,
     largest,

@@ -18,7 +18,8 @@ from torch.optim.swa_utils import update_bn
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim, Measured, near, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near, zero
 from batchcorr.bridge.claims._tensors import classify, normal, normalized, seeded
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from torch import nn
 
 from batchcorr.bridge._profiling import profile
 from batchcorr.bridge._recalibrate import recalibrate
-from batchcorr.bridge.claims._claim import Claim, Measured, near
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near
 from batchcorr.bridge.claims._tensors import normal, seeded
 
 __all__ = ["few_shot"]

@@ -14,7 +14,8 @@ from torch import nn
 
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim, Measured, reported, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, reported, zero
 from batchcorr.bridge.claims._tensors import normal, relative, seeded
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near, reported, zero
 from batchcorr.bridge.claims._tensors import (
     NO_EPS,
     classify,

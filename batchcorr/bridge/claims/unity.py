@@ -21,7 +21,8 @@ from torch.nn.functional import instance_norm
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
 from batchcorr.bridge._norms import correction_of
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim, Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured, near, reported, zero
 from batchcorr.bridge.claims._tensors import (
     NO_EPS,
     largest,

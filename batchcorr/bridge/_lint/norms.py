@@ -1,6 +1,6 @@
 r"""What each BatchNorm meets in one training step.
 
-Running statistics are far from it when they differ by more than half a standard
+Running statistics are far from a batch when they differ by more than half a standard
 deviation, or a factor of two in variance, and by more than three standard errors: those
 of N independent samples, whose positions are not replicates,
 
@@ -16,39 +16,71 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.bridge._intercept import Intercept
-from batchcorr.bridge._norms import batch_norms, statistics_of
+from batchcorr.bridge._lint.result import Finding
+from batchcorr.bridge._norms import is_batch_norm, is_by_domain, statistics_of
 from batchcorr.bridge._running import hooked, input_of, random_states, seeded, wide
 from batchcorr.bridge._torch import torch
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
+from batchcorr.bridge.nn._labels import read_labels
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.nn.modules.batchnorm import _BatchNorm
+    from collections.abc import Hashable
+
+    from torch import Tensor, nn
 
     from batchcorr.bridge._step import Step
 
-__all__ = ["Distance", "Observed", "observe"]
+__all__ = ["Distance", "Observed", "by_domain", "norms_of", "observe"]
 
 SHIFT, RATIO, ERRORS = 0.5, 2.0, 3.0
 """What is far: standard deviations, a factor of the variance, standard errors."""
 
 
+def norms_of(model: nn.Module) -> dict[nn.Module, str]:
+    """The BatchNorm layers of a model, also those of several domains, and their names."""
+    return {
+        module: name
+        for name, module in model.named_modules()
+        if is_batch_norm(module) or is_by_domain(module)
+    }
+
+
+def by_domain(norm: nn.Module, args: Any, kwargs: Any) -> dict[Hashable, Tensor]:
+    """The rows that a BatchNorm normalizes together: all, or those of each domain."""
+    x = input_of(args, kwargs)
+    if not isinstance(norm, DomainBatchNorm):
+        return {None: x}
+    labels = read_labels(args[1] if len(args) > 1 else kwargs.get("domain"), len(x))
+    known = [
+        label
+        for label in dict.fromkeys(labels)
+        if norm._code(label, norm.unseen) is not None
+    ]
+    return {label: x[[label == other for other in labels]] for label in known}
+
+
 @dataclass
 class Observed:
-    """What one BatchNorm was called with.
+    """What one BatchNorm was called with, of one domain where it has several.
 
     Attributes
     ----------
     norm
-        The layer, in the copy.
+        The layer, in the copy; of a domain an ordinary one.
+    updates
+        How often its running statistics have moved.
     rows, samples
-        Values per channel and length of the first axis in the smallest call.
+        Values per channel and samples in the smallest call.
     means, variances
-        Mean and variance of each sample and channel over positions, call by call.
+        Of each sample and channel over positions, call by call.
     learns_before
         Whether an input depends on something that is trained.
     """
 
-    norm: _BatchNorm
+    layer: str
+    domain: Hashable
+    norm: Any
+    updates: int = 0
     rows: int = 0
     samples: int = 0
     means: list[Tensor] = field(default_factory=list)
@@ -66,23 +98,39 @@ class Observed:
         self.means.append(mean)
         self.variances.append((positions - mean[:, :, None]).square_().mean(2))
 
+    def finding(self, rule: str, message: str, *rest: Any) -> Finding:
+        """What a rule says of the layer, with evidence and remedy."""
+        if self.domain is not None:
+            message = f"Domain {self.domain!r}: {message}"
+        return Finding(rule, self.layer, message, *rest)
 
-def observe(step: Step, batch: Any) -> tuple[dict[str, Observed], bool]:
+
+def observe(step: Step, batch: Any) -> tuple[list[Observed], bool]:
     """What each BatchNorm that is called meets, and whether random numbers are drawn."""
-    norms = batch_norms(step.model, needed=False)
-    found = {norm: Observed(norm) for norm in norms.values()}
+    norms = norms_of(step.model)
+    found: dict[nn.Module, dict[Hashable, Observed]] = {norm: {} for norm in norms}
 
     def note(norm: Any, args: Any, kwargs: Any) -> None:
-        found[norm].add(input_of(args, kwargs))
+        for domain, x in by_domain(norm, args, kwargs).items():
+            if domain not in found[norm]:
+                one: Any = norm if domain is None else _of_domain(norm, domain)
+                updates = int(one.num_batches_tracked or 0)
+                found[norm][domain] = Observed(norms[norm], domain, one, updates)
+            found[norm][domain].add(x)
 
-    with hooked(norms.values(), before=note), seeded(step.devices), Intercept():
+    with hooked(norms, before=note), seeded(step.devices), Intercept():
         before = random_states(step.devices)
         step(batch)
         after = random_states(step.devices)
     draws = not all(torch.equal(before[device], after[device]) for device in before)
-    return {
-        name: found[norm] for name, norm in norms.items() if found[norm].rows
-    }, draws
+    return [one for ones in found.values() for one in ones.values()], draws
+
+
+def _of_domain(norm: DomainBatchNorm, domain: Hashable) -> nn.Module:
+    """An ordinary layer with the statistics of one domain, and the same weights."""
+    one = norm.as_batch_norm(domain)
+    one.register_parameter("weight", norm.weight)
+    return one
 
 
 class Distance(NamedTuple):
@@ -123,8 +171,7 @@ class Distance(NamedTuple):
     def numbers(self) -> dict[str, float]:
         return {"shift": self.shift, "variance_factor": _factor(self.log_ratio)}
 
-    @property
-    def words(self) -> str:
+    def __str__(self) -> str:
         return (
             f"running means are {self.shift:.2g} standard deviations from the batch's "
             f"(chance: {self.shift_error:.2g}), variances a factor of "
