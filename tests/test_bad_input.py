@@ -363,6 +363,9 @@ row("covariate_columns: misspelt", MissingKeyError,
     "no column 'agee'.*Did you mean 'age'",
     lambda w: bc.ComBat(covariate_columns=["agee"]).fit(w(table(age=age_with(1.0))),
         batch=BATCH))
+row("covariate_columns: no list", MissingKeyError, "no column 3",
+    lambda w: bc.ComBat(covariate_columns=3).fit(w(table(age=age_with(1.0))),
+        batch=BATCH))
 
 # Methods and their parameters.
 row("method: misspelt", MissingKeyError,

@@ -122,12 +122,12 @@ def _take_columns(
     Scorers and `cross_val_predict` call `transform` with the features alone: columns of
     the table are the only way in. What is given explicitly goes first.
     """
-    if isinstance(covariate_columns, str):
-        covariate_columns = [covariate_columns]
-    names = [name for name in (batch_column,) if name is not None]
-    names += list(covariate_columns or ())
+    columns: list[Any] = []
+    if covariate_columns is not None:
+        columns = np.ravel(np.asarray(covariate_columns, dtype=object)).tolist()
+    names = [name for name in (batch_column,) if name is not None] + columns
     if not hasattr(x, "columns"):
-        if batch is not None and (covariates is not None or not covariate_columns):
+        if batch is not None and (covariates is not None or not columns):
             return x, batch, covariates
         msg = (
             f"batch_column and covariate_columns name columns {some(map(repr, names))} of a DataFrame, "
@@ -141,8 +141,8 @@ def _take_columns(
             raise MissingKeyError(msg)
     if batch is None and batch_column is not None:
         batch = x[batch_column]
-    if covariates is None and covariate_columns:
-        covariates = x[list(covariate_columns)]
+    if covariates is None and columns:
+        covariates = x[columns]
     return x.drop(columns=names), batch, covariates
 
 
