@@ -87,7 +87,10 @@ def feature_table(
     order, by = np.arange(len(table)), "in their order"
     if test is not None:
         table = _of_test(test).set_axis(table.index)
-        order, by = np.argsort(test["p_value"], kind="stable"), "by p of the test"
+        order, by = (
+            np.argsort(test["p_value"].to_numpy(), kind="stable"),
+            "by p of the test",
+        )
     elif before is not None:
         order = np.argsort(-before.batch_beyond_covariates, kind="stable")
         by = "by what batch explains before"
@@ -113,7 +116,7 @@ def _of_test(test: pd.DataFrame) -> pd.DataFrame:
 
 def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
     """The features that the test finds first, effects with their intervals as text."""
-    order = np.argsort(test["p_value"], kind="stable")
+    order = np.argsort(test["p_value"].to_numpy(), kind="stable")
     first = test.iloc[np.asarray(order)[:TOP]]
     table = pd.DataFrame(index=first.index)
     for name in ("mean", "f", "t", "p_value", "p_adjusted", "log2_fold_change"):

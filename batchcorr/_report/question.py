@@ -27,6 +27,8 @@ class Question(NamedTuple):
         Column with what should stay apart, such as cell types; None: there is none.
     title
         Heading of the page.
+    min_count
+        Counts that a feature needs to be tested, as in `tl.differential`.
     """
 
     batches: list[str]
@@ -35,6 +37,7 @@ class Question(NamedTuple):
     test: Any
     labels: str | None
     title: str
+    min_count: float | None = None
 
     @property
     def batch(self) -> str:

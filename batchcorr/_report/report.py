@@ -40,6 +40,7 @@ def report(
     layer: str | None = None,
     corrected: str | None = None,
     title: str | None = None,
+    min_count: float | None = None,
 ) -> Path:
     """Write one page of all that matters: design, correction, result and test.
 
@@ -72,6 +73,8 @@ def report(
         record of a correction.
     title
         Heading of the page.
+    min_count
+        Counts that a feature needs to be tested, as in `tl.differential`.
 
     Returns
     -------
@@ -110,6 +113,7 @@ def report(
     """
     given: dict[str, Any] = {"covariates": covariates, "test": test, "labels": labels}
     given |= {"layer": layer, "corrected": corrected, "title": title}
+    given["min_count"] = min_count
     text = page_of(adata, batch_key, **given)
     with replacing(path) as part:
         part.write_bytes(text.encode("utf-8"))
@@ -126,6 +130,7 @@ def page_of(
     layer: str | None,
     corrected: str | None,
     title: str | None,
+    min_count: float | None,
     normalizations: Sequence[Corrector] = (),
     words: Callable[[str], str] = str,
 ) -> str:
@@ -143,7 +148,7 @@ def page_of(
     columns = _columns(adata, found.correction or {}, batch_key, covariates)
     if isinstance(test, str):
         test = read_pair(test, adata.obs)
-    question = Question(*columns, test, labels, title or "Batch report")
+    question = Question(*columns, test, labels, title or "Batch report", min_count)
     return page(gather(adata, question, found), words)
 
 

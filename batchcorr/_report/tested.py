@@ -48,6 +48,11 @@ class Tested(NamedTuple):
         return "F" if self.table is not None and "f" in self.table else "t"
 
     @property
+    def n_tested(self) -> int:
+        """Features that have a p-value."""
+        return 0 if self.table is None else int(self.table["p_value"].notna().sum())
+
+    @property
     def n_found(self) -> int:
         """Features at the rate of false discoveries that is wanted."""
         return 0 if self.table is None else int((self.table["p_adjusted"] < FDR).sum())
@@ -77,6 +82,7 @@ def tested(question: Question, found: Compared, audit: Audit) -> Tested | None:
     layer, counts = values.layer, values.counts
     arguments: dict[str, Any] = {"covariates": _others(question, contrast.column)}
     arguments |= {"nuisance": question.nuisance or None}
+    arguments["min_count"] = question.min_count
     if counts is not None:
         layer = None  # `values.adata` has the counts in X
         arguments["voom"] = counts.method == "total" or counts.method
@@ -97,7 +103,9 @@ def tested(question: Question, found: Compared, audit: Audit) -> Tested | None:
 def _call(batch: str | list[str], test: Any, arguments: dict[str, Any]) -> str:
     """The test as it is written in Python; what is long is left out."""
     written = "".join(
-        f", {name}={value!r}" if isinstance(value, str | list | bool) else f", {name}=…"
+        f", {name}={value!r}"
+        if isinstance(value, str | list | bool | float)
+        else f", {name}=…"
         for name, value in arguments.items()
     )
     return f"bc.tl.differential(adata, {batch!r}, {test!r}{written})"

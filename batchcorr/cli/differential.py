@@ -124,6 +124,7 @@ def differential(
     subject: Subject = None,
     missing: options.Missing = "error",
     voom: Voom = None,
+    min_count: options.MinCount = None,
     layer: options.LayerRead = None,
     log_normalize: options.LogNormalize = None,
     quantile_normalize: options.QuantileNormalize = False,
@@ -174,6 +175,7 @@ def differential(
         )
         raise typer.BadParameter(msg, param_hint="--batch")
     settings |= {"weights": weights, "subject": subject, "voom": voom or False}
+    settings["min_count"] = min_count
     settings |= {"nuisance": nuisances, **kept(covariates, formula)}
     key = batch_key(batch)
     adata, layout = files.open()
@@ -187,10 +189,10 @@ def differential(
     with working("Testing"):
         table = bc.tl.differential(adata, key, test, layer=layer, **settings)
     _write(table, target, layout)
-    text = f"Wrote {target}: {adata.n_vars:,} features tested for {tested}, on "
-    say(
-        f"{text}{adata.n_obs:,} samples, {some(batch or nuisances or [])} in the model."
-    )
+    said = _tested(target, table, tested)
+    model = some(batch or nuisances or [])
+    say(f"{said}, on {adata.n_obs:,} samples, {model} in the model.")
+    _say_untested(table, min_count)
     _show(table, *compared(test, _levels(adata.obs, test)))
     correlation = table.attrs.get("subject_correlation")
     if correlation is not None:
@@ -214,13 +216,11 @@ def _test_sites(
         table = bc.sites.differential(sites, test, **settings)
     _write(table, target, None)
     rows = sum(site.n_rows for site in given)
-    text = (
-        f"Wrote {target}: {len(table):,} features tested for {tested}, on the sums of "
-    )
-    text += (
-        f"{len(sites)} {'site' if len(sites) == 1 else 'sites'} over {rows:,} samples"
-    )
+    said = _tested(target, table, tested)
+    several = "site" if len(sites) == 1 else "sites"
+    text = f"{said}, on the sums of {len(sites)} {several} over {rows:,} samples"
     say(f"{text}, {schema.batch_key} in the model.")
+    _say_untested(table)
     column = test if isinstance(test, str) else test[0]
     _show(table, *compared(test, levels[column] or None))
 
@@ -261,6 +261,25 @@ def _write(table: pd.DataFrame, target: Path, layout: Layout | None) -> None:
     style = style._replace(corner="feature")
     rows, columns = list(map(str, table.index)), list(map(str, table.columns))
     write_table(target, Numbers(rows, columns, table.to_numpy(float), style))
+
+
+def _tested(target: Path, table: pd.DataFrame, tested: str) -> str:
+    """How many features were tested, and of what."""
+    n_tested = int(table["p_value"].notna().sum())
+    return f"Wrote {target}: {n_tested:,} features tested for {tested}"
+
+
+def _say_untested(table: pd.DataFrame, min_count: float | None = None) -> None:
+    """Say how many features have no p-value, and why."""
+    untested = int(table["p_value"].isna().sum())
+    if untested:
+        few = (
+            "" if min_count is None else f", fewer than {min_count:g} in enough samples"
+        )
+        say(
+            f"{untested:,} others have no p-value and are not adjusted for: they have no "
+            f"counts{few}, vary in no batch, or have values of too few samples."
+        )
 
 
 def _show(table: pd.DataFrame, alone: str, others: str) -> None:

@@ -143,6 +143,15 @@ QuantileNormalize = Annotated[
         rich_help_panel=NORMALIZATION,
     ),
 ]
+MinCount = Annotated[
+    float | None,
+    typer.Option(
+        "--min-count",
+        metavar="N",
+        help="Test only features with so many counts in as many samples as the smallest "
+        "group has, as edgeR's filterByExpr (10).",
+    ),
+]
 Dense = Annotated[
     bool | None,
     typer.Option(

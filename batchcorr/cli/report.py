@@ -75,6 +75,7 @@ def report(
     title: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Heading, if not the name of IN.")
     ] = None,
+    min_count: options.MinCount = None,
     log_normalize: options.LogNormalize = None,
     quantile_normalize: options.QuantileNormalize = False,
     samples: options.Samples = None,
@@ -116,6 +117,7 @@ def report(
             layer=layer,
             corrected=corrected,
             title=title or source.name,
+            min_count=min_count,
             normalizations=normalization.steps(),
             words=partial(as_typed, files=files.typed("results.csv")),
         )

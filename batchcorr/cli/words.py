@@ -20,6 +20,7 @@ OPTIONS = {
     "embeddings": "--embedding",
     "labels": "--labels",
     "layer": "--layer",
+    "min_count": "--min-count",
     "n_variables": "--number",
     "nuisance": "--nuisance",
     "null": "--null",
@@ -134,5 +135,7 @@ def _option(name: str, value: object) -> list[str]:
         return [option] if value else []
     if name == "voom":
         return [f"{option}={value}"]
+    if isinstance(value, float):
+        return [f"{option} {value:g}"]
     values = value if isinstance(value, list) else [value]
     return [f"{option} {quote(str(each))}" for each in values]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.contrasts import Contrast
     from batchcorr.estimators.problem import Problem
-    from batchcorr.models.one_step_test import OneStepTest
+    from batchcorr.models.one_step_test import Estimates, OneStepTest
 
 __all__ = ["CORRELATION", "differential_table"]
 
@@ -81,7 +81,7 @@ def differential_table(
     warn_of_lost_digits(problem, columns)
     warn_of_corrected(problem.read.select(columns), independent=method.subjects is None)
     contrasts = problem.contrasts_as_read(weights, columns)
-    found = method.estimates(problem, columns, contrasts)
+    found = _of_varying(method.estimates(problem, columns, contrasts), problem, method)
     if np.isnan(found.coefficient).all():
         msg = (
             f"{contrast.column!r} cannot be told from batch and the other columns by the "
@@ -94,6 +94,14 @@ def differential_table(
     if found.correlation is not None:
         table.attrs[CORRELATION] = found.correlation
     return table
+
+
+def _of_varying(found: Estimates, problem: Problem, method: LeastSquares) -> Estimates:
+    """The estimates; NaN where a feature varies in no batch, or has no counts."""
+    idle = (problem.read.squares == 0).all(axis=0)
+    if method.voom is not None:
+        idle |= ~method.voom.seen
+    return found._replace(coefficient=np.where(idle, np.nan, found.coefficient))
 
 
 def _table(

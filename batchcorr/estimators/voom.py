@@ -10,6 +10,7 @@ import numpy as np
 from batchcorr.arrays.counts import count_rows
 from batchcorr.arrays.feature_counts import FeatureCounts
 from batchcorr.arrays.log_counts import LogCounts
+from batchcorr.design.variables import Variable
 from batchcorr.errors import DesignError, InputError, did_you_mean
 from batchcorr.estimators.raw_counts import is_dask, raw_counts, warn_of_empty
 from batchcorr.estimators.scale import warn_of_logs
@@ -19,6 +20,7 @@ from batchcorr.models.voom import precision_trend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from batchcorr.models.moments import Moments
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = ["Voom"]
+
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,36 @@ class Voom:
         sizes = scaled_totals(reference, samples.totals, factors)
         seen = np.asarray((counts != 0).sum(axis=0)).ravel() > 0
         return cls(LogCounts(FeatureCounts.of(counts), sizes), seen)
+
+    def expressed(self, min_count: float, group: pd.Series) -> NDArray[np.intp]:
+        """The features with enough counts for a test of a column (edgeR: filterByExpr).
+
+        In as many samples as the smallest level of the column has (of numbers: 1 over the
+        largest leverage) `min_count` counts, if the library were the median one; and 1.5
+        times as many over all samples.
+        """
+        sizes = self.x.sizes
+        variable, values = Variable.fit_transform(group, str(group.name), quiet=True)
+        if variable.levels is None:
+            apart = np.square(values - values.mean())
+            least = 1 / (1 / len(values) + apart.max() / max(apart.sum(), TINY))
+        else:
+            least = np.unique(values, return_counts=True)[1].min()
+        enough = min_count * sizes / np.median(sizes)
+        found = [
+            np.flatnonzero(
+                ((block >= enough).sum(axis=1) >= least - 1e-9)
+                & (block.sum(axis=1) >= 1.5 * min_count)
+            )
+            + part.start
+            for part, block in self.x.counts.blocks()
+        ]
+        return np.concatenate(found)
+
+    def take(self, features: NDArray[np.intp]) -> Voom:
+        """The counts of some features, in libraries of all."""
+        counts = self.x.counts.take(features=features)
+        return Voom(LogCounts(counts, self.x.sizes), self.seen[features])
 
     def weights(
         self,

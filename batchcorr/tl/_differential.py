@@ -54,6 +54,7 @@ def differential(
     equal_variances: bool = True,
     subject: str | None = None,
     voom: bool | str = False,
+    min_count: float | None = None,
     key_added: str | None = None,
 ) -> pd.DataFrame:
     r"""Test for differences between groups on uncorrected values, batch in the model.
@@ -101,6 +102,11 @@ def differential(
         The values are raw counts of bulk samples: take log2 counts per million, and
         weigh every value by how precisely its count tells it. True: by library sizes as
         they are; ``"tmm"`` or another method of `normalization_factors`: times these.
+    min_count
+        With `voom`: test only features that have so many counts, in a sample of the median
+        library, in as many samples as the smallest level of the tested column has, and 1.5
+        times as many in all (10: edgeR's filterByExpr). Others are NaN, and count neither
+        for the trend nor for the adjustment of p.
     key_added
         Also write the result to ``adata.uns[key_added]`` in the layout of scanpy's
         `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``: a group is a level, and
@@ -113,7 +119,9 @@ def differential(
     logarithms knows their base), ``mean``, ``standard_error``, ``ci_low`` and ``ci_high``
     (95 %), ``t``, ``p_value`` and ``p_adjusted`` (Benjamini & Hochberg). With more levels
     ``f`` with its ``p_value`` and ``p_adjusted``, and the others by level,
-    ``coefficient[level]``. NaN where a feature's own samples do not determine it. The
+    ``coefficient[level]``. NaN where a feature's own samples do not determine it, where it
+    varies in no batch or has no counts, or fewer than `min_count`: these are not adjusted
+    for. The
     name of the columns, printed over the features, says what a positive coefficient is:
     ``treated − control`` (also ``attrs["contrast"]``). With `subject`
     ``attrs["subject_correlation"]`` says how alike its samples are.
@@ -178,14 +186,18 @@ def differential(
         adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
     precise = Voom.of(given, "total" if voom is True else str(voom)) if voom else None
+    known = _weights(adata, weights)
+    tested = None
+    if min_count is not None:
+        precise, tested = _expressed(precise, min_count, adata.obs[contrast.column])
+        known = known[:, tested] if known is not None and known.ndim == 2 else known
     x = precise.x if precise else as_matrix(given)
     if precise is None:
         _warn_of_counts(x)
-    known = _weights(adata, weights)
     used = None if known is None or (known > 0).all() else (known > 0) * 1.0
     who = None
     if subject is not None:
-        who = Subjects.of(column_of(adata, subject, "subject"), adata.shape)
+        who = Subjects.of(column_of(adata, subject, "subject"), x.shape)
     problem = Problem.of(
         x,
         Labels(labels.given.batch, table, labels.given.nuisance),
@@ -195,11 +207,13 @@ def differential(
     result = differential_table(
         problem,
         contrast,
-        list(map(str, adata.var_names)),
+        list(map(str, adata.var_names[slice(None) if tested is None else tested])),
         method=LeastSquares(x, known, equal_variances, precise, who),
         trend=trend,
         robust=robust,
     )
+    if tested is not None:
+        result = _among(result, tested, adata.var_names)
     base = 2.0 if voom else steps[-1].get("log_base") if steps else None
     _add_fold_changes(result, base)
     if key_added is not None:
@@ -239,6 +253,33 @@ def _warn_of_counts(x: object) -> None:
             "with trend=True; or test the counts by PyDESeq2, with batch in its design."
         )
         warn(msg, CountsWarning)
+
+
+def _expressed(
+    voom: Voom | None, min_count: float, group: pd.Series
+) -> tuple[Voom, NDArray[np.intp]]:
+    """The counts of the features that have enough of them, and which these are."""
+    if voom is None:
+        msg = "min_count is of raw counts, which are tested with voom=True: give both."
+        raise InputError(msg)
+    tested = voom.expressed(min_count, group)
+    if len(tested) < 2:
+        msg = (
+            f"{len(tested)} of {len(voom.seen):,} features have min_count={min_count:g} "
+            "counts in enough samples: give a smaller one."
+        )
+        raise InputError(msg)
+    return voom.take(tested), tested
+
+
+def _among(
+    result: pd.DataFrame, tested: NDArray[np.intp], names: pd.Index
+) -> pd.DataFrame:
+    """The table with a row for each feature: NaN for those that were not tested."""
+    places = result.set_axis(tested, axis=0).reindex(range(len(names)))
+    table = places.set_axis(list(map(str, names)), axis=0)
+    table.attrs = result.attrs
+    return table
 
 
 def _weights(adata: AnnData, weights: object) -> Floats | None:

@@ -69,6 +69,7 @@ def test_remedies_are_options():
 NORMALIZED = {
     "of counts, as they are": ([], "--voom"),
     "of counts, as is said": (["--log-normalize=tmm"], "--voom=tmm"),
+    "of counts, enough of them": (["--min-count=120"], "--min-count 120 --voom"),
     "of counts, quantiles too": (
         ["--log-normalize", "--quantile-normalize"],
         "--voom",
@@ -89,10 +90,13 @@ def test_the_command_on_the_page_gives_the_numbers_on_the_page(tables, how):
     command = unescape(re.search("<code>batchcorr (test.*?)</code>", page)[1])
     assert command.endswith(said)
     done(*shlex.split(command))
-    table = pd.read_csv("results.csv", index_col=0)
+    table = pd.read_csv("results.csv", index_col=0).dropna()
+    tested = f"of {len(table)} features"
+    assert (tested + " that were tested" if "enough" in how else tested) in page
     features = json.loads(re.search(r'id="data">(.*?)</script>', page, re.S)[1])[
         "features"
     ]
     place = features["columns"].index("p")
-    found = {row[0]: row[place] for row in features["rows"]}
+    found = {row[0]: row[place] for row in features["rows"] if row[place] is not None}
+    assert len(found) == len(table)
     np.testing.assert_allclose([found[g] for g in table.index], table["p_value"], 1e-3)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import scanpy as sc
 from scipy import stats
+from scipy.stats import false_discovery_control
 
 import batchcorr as bc
 from batchcorr.errors import (
@@ -164,9 +165,16 @@ def counted(golden):
 def test_counts_are_weighed_by_their_precision(counted):
     r, adata = counted
     table = bc.tl.differential(adata, "batch", "group", voom=True)
-    close(table["t"], r["ordinary_t"][0])
-    close(table["p_value"], r["ordinary_p_value"][0])
     close(table["mean"], r["Amean"])
+    seen = adata.X.any(
+        axis=0
+    )  # R tests what has no counts; it tells library sizes apart
+    assert 0 < np.sum(~seen) < 5
+    assert table.loc[~seen, ["t", "p_value", "p_adjusted"]].isna().all(axis=None)
+    close(table["t"][seen], r["ordinary_t"][0][seen])
+    close(table["p_value"][seen], r["ordinary_p_value"][0][seen])
+    adjusted = false_discovery_control(r["ordinary_p_value"][0][seen])
+    close(table["p_adjusted"][seen], adjusted)
     close(table["log2_fold_change"], table["coefficient"])
     by_tmm = bc.tl.differential(adata, "batch", "group", voom="tmm")
     factors = bc.normalization_factors(adata.X)
@@ -174,6 +182,46 @@ def test_counts_are_weighed_by_their_precision(counted):
     sizes = adata.X.sum(axis=1, dtype=float) * factors
     logs = np.log2((adata.X + 0.5) / (sizes[:, None] + 1) * 1e6)
     close(by_tmm["mean"], logs.mean(axis=0))
+
+
+def test_features_with_few_counts_are_left_out_as_edger_does(counted):
+    """filterByExpr written out: counts per million, in as many as the smallest group."""
+    _, adata = counted
+    adata = adata.copy()
+    adata.X = np.round(adata.X * np.linspace(0, 1, adata.n_vars) ** 3)
+    adata.obs["score"] = np.arange(adata.n_obs) ** 2.0
+    cpm = adata.X / adata.X.sum(axis=1, keepdims=True) * 1e6
+    cutoff = 10 / np.median(adata.X.sum(axis=1)) * 1e6
+    design = np.column_stack([np.ones(adata.n_obs), adata.obs["score"]])
+    leverage = np.diag(design @ np.linalg.pinv(design))
+    for column, least in (
+        ("group", adata.obs["group"].value_counts().min()),
+        ("score", 1 / leverage.max()),
+    ):
+        kept = ((cpm >= cutoff).sum(axis=0) >= least - 1e-9) & (
+            adata.X.sum(axis=0) >= 15
+        )
+        assert 20 < kept.sum() < adata.n_vars - 20
+        options = {"voom": True, "min_count": 10}
+        weights = np.random.default_rng(0).uniform(0.5, 1, adata.shape)
+        for given in (None, weights):
+            table = bc.tl.differential(adata, "batch", column, weights=given, **options)
+            np.testing.assert_array_equal(table["p_value"].notna(), kept)
+            assert list(table.index) == list(adata.var_names)
+        adjusted = false_discovery_control(table["p_value"][kept])
+        close(table["p_adjusted"][kept], adjusted)
+
+
+def test_what_varies_in_no_batch_is_not_tested(bladder):
+    adata = bladder[:, :40].copy()
+    adata.X[:, 3] = 7
+    adata.X[:, 5] = np.where(adata.obs["batch"] == "1", 2, 7)  # differs by batch alone
+    table = bc.tl.differential(adata, "batch", "cancer:Cancer-Normal")
+    assert list(np.flatnonzero(table["p_value"].isna())) == [3, 5]
+    others = table["p_value"].dropna()
+    close(table["p_adjusted"].dropna(), false_discovery_control(others))
+    with pytest.raises(InputError, match="min_count is of raw counts"):
+        bc.tl.differential(adata, "batch", "cancer", min_count=10)
 
 
 def test_values_that_lost_their_record_are_known_by_their_batch_means(bladder):
