@@ -125,6 +125,9 @@ class Ask:
             if not varying and (contrasts is None or not contrasts.size):
                 raise Refused("nothing to remove")
         fit = reference.Fit(x, codes, z, w, contrasts, weights)
+        if not fit.seen.any():  # refused, or said to stay as they are
+            self.inputs.may = True
+            return x, fit.seen, fit
         if not fit.solved.any():
             raise Refused("no feature can be fitted")
         if self.method == "remove_batch_effect":
