@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._intercept import Quiet
 from batchcorr.bridge._running import seeded
-from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._separable import (
+from batchcorr.bridge.accumulate._sites import (
+    BySites,
     require_additive,
-    require_separable,
     require_size,
+    separable_step,
+    site_of,
     weight_of,
 )
-from batchcorr.bridge.accumulate._sites import BySites, site_of
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,16 +107,13 @@ class Cost:
             f"Gradient accumulation against the whole batch of {self.samples} samples, "
             f"{self.partitions} random partitions"
         )
-        lines = [
-            title,
-            "micro-batch  error of one  error of mean     s.e.",
-        ]
+        lines = [title, "micro-batch  error of one  error of mean     s.e."]
         for at in self.sizes:
-            line = (
-                f"{at.micro_batch_size:11d}  {at.error:12.2g}  {at.systematic:13.2g}  "
-                f"{at.standard_error:7.1g}"
+            numbers = (
+                f"{at.error:12.2g}  {at.systematic:13.2g}  {at.standard_error:7.1g}"
             )
-            lines.append(line + ("  systematic" if at.is_systematic else ""))
+            note = "  systematic" if at.is_systematic else ""
+            lines.append(f"{at.micro_batch_size:11d}  {numbers}{note}")
         return "\n".join(lines)
 
 
@@ -131,9 +128,8 @@ def check(
 ) -> Cost:
     r"""Measure what gradient accumulation costs a model.
 
-    The gradient of the whole batch is compared with what accumulation over random
-    partitions gives. Without BatchNorm the difference is rounding; with it the gradient
-    is wrong by an amount that grows as micro-batches shrink, and on average too.
+    Against the gradient of the whole batch, without BatchNorm the difference is rounding;
+    with it the gradient is wrong, the more the smaller micro-batches are, and on average.
 
     Parameters
     ----------
@@ -185,18 +181,11 @@ def check(
     True
     """
     n = n_samples(batch)
-    step = Step.of(model, loss, batch)
-    if not model.training:
-        msg = (
-            "The model is in evaluation mode, where BatchNorm is frozen and accumulation "
-            "costs nothing: call model.train() first."
-        )
-        raise InputError(msg)
+    step = separable_step(model, batch, loss, reduction)
+    step.require_training()
     if not isinstance(partitions, int) or partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
-    weight_of(1, 1, reduction)  # refuses other reductions
-    require_separable(step.model)
     everything = torch.arange(n)
     with step.preserved() as reset:
         with seeded(step.devices), torch.no_grad(), BySites() as own:
@@ -282,8 +271,8 @@ def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
         if smallest(size) * positions < 2:
             msg = (
                 f"Micro-batches of {size} out of {n} samples leave BatchNorm with one "
-                f"value per channel where only {smallest(size)} sample is left, and one "
-                "value has no variance. Give larger sizes, or ones that divide the batch."
+                "value per channel, which has no variance. Give larger sizes, or ones "
+                "that divide the batch."
             )
             raise InputError(msg)
     return list(sizes)

@@ -17,24 +17,25 @@ from torch.utils.checkpoint import CheckpointError
 
 from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._running import random_states, set_random_states
-from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._separable import (
+from batchcorr.bridge.accumulate._sites import (
+    BySites,
+    Site,
     require_additive,
-    require_separable,
     require_size,
+    separable_step,
+    site_of,
     weight_of,
 )
-from batchcorr.bridge.accumulate._sites import BySites, Site, site_of
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
     from batchcorr.bridge._running import RandomStates
-    from batchcorr.bridge._step import LossFunction
+    from batchcorr.bridge._step import LossFunction, Step
 
 __all__ = ["exact"]
 
@@ -49,11 +50,10 @@ def exact(
 ) -> Tensor:
     r"""Do what `loss(model, batch).backward()` does, in micro-batch memory.
 
-    Gradients are added to `.grad`, running statistics are updated once, as the whole
-    batch would, and the loss is returned: but no activation of more than
-    `micro_batch_size` samples is ever alive. With K BatchNorm calls in a forward pass
-    this takes K + 1 forward passes to gather statistics and as many forward and
-    backward, where plain accumulation takes one: it is meant to verify, and for models
+    Gradients are added to `.grad`, running statistics are updated once and the loss is
+    returned, but no activation of more than `micro_batch_size` samples is ever alive.
+    With K BatchNorm calls in a forward pass this takes K + 1 forward passes, and as many
+    forward and backward, where plain accumulation takes one: to verify, or for models
     whose batch does not fit.
 
     Parameters
@@ -85,12 +85,11 @@ def exact(
 
     Notes
     -----
-    Statistics are gathered and merged in float64 (float32 for half precision). Random
-    layers draw once for each micro-batch, in order, and draw the same again in every
-    pass: the gradient is that of the whole batch under these masks, and the generator
-    ends where plain accumulation would leave it. Forward hooks run in every pass.
-    Whether the loss is additive is measured with random layers held still, on groups of
-    half a micro-batch (two samples at least).
+    Statistics are merged in float64 (float32 for half precision). Random layers draw once
+    for each micro-batch, in order, and the same in every pass: the gradient is that of the
+    whole batch under these masks, and the generator ends where plain accumulation would
+    leave it. Forward hooks run in every pass. Whether the loss is additive is measured with
+    random layers held still, on groups of half a micro-batch (two samples at least).
 
     Examples
     --------
@@ -109,19 +108,19 @@ def exact(
     True
     """
     n = n_samples(batch)
-    step = Step.of(model, loss, batch)
-    require_separable(step.model)
+    step = separable_step(model, batch, loss, reduction)
     size = require_size(micro_batch_size, n)
-    parts = [torch.arange(k, min(k + size, n)) for k in range(0, n, size)]
+    parts = torch.split(torch.arange(n), size)
     weights = [weight_of(len(part), n, reduction) for part in parts]
     with step.preserved() as reset:
-        passes = _Passes(step, [take(batch, part) for part in parts], weights, reset)
+        batches = zip((take(batch, part) for part in parts), weights, strict=True)
+        passes = _Passes(step, list(batches), reset)
         passes.find_sites()
         if len(parts) > 1:
             require_additive(step, batch, parts, passes.sites, reduction)
         try:
             passes.find_adjoints()
-            value, gradients = passes.differentiate()
+            value, gradients = passes.gradient()
         except CheckpointError as error:
             msg = (
                 "A BatchNorm lies in a part of the model under activation checkpointing, "
@@ -139,49 +138,31 @@ def exact(
 
 
 class _Passes:
-    """Passes over a batch in parts, each with the same random draws, and what they tell.
-
-    Attributes
-    ----------
-    sites
-        The sites whose statistics are known.
-    starts, end
-        The random numbers before each part and after the last.
-    last
-        The last pass of a part.
-    after
-        The buffers after the first part.
-    """
+    """Passes over a batch in parts, each with the same random draws, and what they tell."""
 
     def __init__(
-        self,
-        step: Step,
-        parts: Sequence[Any],
-        weights: Sequence[float],
-        reset: Callable[[], None],
+        self, step: Step, parts: list[tuple[Any, float]], reset: Callable[[], None]
     ) -> None:
-        self.step, self.parts, self.weights, self.reset = step, parts, weights, reset
-        self.sites: list[Site] = []
-        self.starts: list[RandomStates] = []
-        self.after: dict[str, Tensor] = {}
+        self.step, self.parts, self.reset = step, parts, reset
+        self.sites: list[Site] = []  # whose statistics are known
+        self.starts: list[RandomStates] = []  # the random numbers before each part
 
-    def _loss(self, number: int) -> Tensor:
-        """One part's share of the loss."""
-        if number == len(self.starts):
-            self.starts.append(random_states(self.step.devices))
-        set_random_states(self.starts[number])
-        self.reset()
-        with BySites(self.sites) as self.last:
-            return self.weights[number] * self.step(self.parts[number])
+    def _losses(self) -> Iterator[Tensor]:
+        """Each part's share of the loss."""
+        for number, (part, weight) in enumerate(self.parts):
+            if number == len(self.starts):
+                self.starts.append(random_states(self.step.devices))
+            set_random_states(self.starts[number])
+            self.reset()
+            with BySites(self.sites) as self.last:
+                loss = self.step(part)
+            yield weight * loss
 
     def find_sites(self) -> None:
         """Find the statistics site by site: those before one are known by then."""
         while True:
-            found = []
-            for number in range(len(self.parts)):
-                with torch.no_grad():
-                    self._loss(number)
-                found.append(self.last.unknown)
+            with torch.no_grad():
+                found = [self.last.unknown for _ in self._losses()]
             if not self.sites:
                 self.end = random_states(self.step.devices)
             counts = sorted({len(moments) for moments in found})
@@ -201,45 +182,39 @@ class _Passes:
         """Find the adjoints, from the last site to the first."""
         for k in reversed(range(len(self.sites))):
             site = self.sites[k]
-            wanted = [x.clone().requires_grad_() for x in (site.mean, site.variance)]
-            self.sites[k] = replace(site, mean=wanted[0], variance=wanted[1])
-            adjoint = [torch.zeros_like(x) for x in wanted]
-            for number in range(len(self.parts)):
-                total = self._loss(number) + self.last.contribution
-                slopes = torch.autograd.grad(total, wanted, allow_unused=True)
-                for one, slope in zip(adjoint, slopes, strict=True):
-                    if slope is not None:
-                        one.add_(slope)
-            self.sites[k] = replace(site, adjoint=(adjoint[0], adjoint[1]))
+            by = [x.clone().requires_grad_() for x in (site.mean, site.variance)]
+            self.sites[k] = replace(site, mean=by[0], variance=by[1])
+            adjoint = [torch.zeros_like(x) for x in by]
+            for loss in self._losses():
+                total = loss + self.last.contribution
+                slopes = torch.autograd.grad(total, by, materialize_grads=True)
+                adjoint = [
+                    one + slope for one, slope in zip(adjoint, slopes, strict=True)
+                ]
+            self.sites[k] = replace(self.sites[k], adjoint=adjoint)
 
-    def differentiate(self) -> tuple[Tensor, list[Tensor | None]]:
+    def gradient(self) -> tuple[Tensor, list[Tensor | None]]:
         """The loss and its gradient."""
         value: Tensor | float = 0.0
         gradients: list[Tensor | None] = [None] * len(self.step.parameters)
-        for number in range(len(self.parts)):
-            own = self._loss(number)
-            value = value + own.detach()
-            slopes = self.step.gradients(own + self.last.contribution)
-            self._require_same_buffers()
+        self.after: dict[str, Tensor] = {}  # the buffers after each part
+        for loss in self._losses():
+            value = value + loss.detach()
+            slopes = self.step.gradients(loss + self.last.contribution)
             for k, slope in enumerate(slopes):
                 if slope is not None:
                     before = gradients[k]
                     gradients[k] = slope if before is None else before + slope
+            for name, buffer in self.step.model.named_buffers():
+                if not torch.equal(self.after.setdefault(name, buffer.clone()), buffer):
+                    msg = (
+                        f"The buffer {name} changes with the samples, and is no running "
+                        "statistic of a BatchNorm: what the whole batch would make of it "
+                        "cannot be told from micro-batches. Put that layer into "
+                        "evaluation mode."
+                    )
+                    raise InputError(msg)
         return torch.as_tensor(value), gradients
-
-    def _require_same_buffers(self) -> None:
-        """Require that every micro-batch leaves the buffers alike."""
-        now = {name: value.clone() for name, value in self.step.model.named_buffers()}
-        self.after = self.after or now
-        for name, value in self.after.items():
-            if not torch.equal(value, now[name]):
-                msg = (
-                    f"The buffer {name} changes with the samples, and is no running "
-                    "statistic of a BatchNorm: what the whole batch would make of it "
-                    "cannot be told from micro-batches. Put that layer into evaluation "
-                    "mode."
-                )
-                raise InputError(msg)
 
     def update_buffers(self) -> None:
         """Leave buffers and random numbers as one step of the whole batch does."""
