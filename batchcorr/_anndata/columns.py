@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["column_of", "columns_of", "columns_or_table", "names_of", "obsm_columns"]
+__all__ = ["column_of", "columns_of", "columns_or_table", "obsm_columns"]
 
 
 def column_of(
@@ -109,8 +109,10 @@ def _in_memory(table: Any) -> pd.DataFrame:
 
 def columns_or_table(
     adata: AnnData, given: Matrix, what: str
-) -> tuple[Any, str | None]:
-    """What was asked for as covariates or nuisances, and the formula if it is one.
+) -> tuple[Any, list[str] | str | None]:
+    """What was asked for as covariates or nuisances, and what to read it by again.
+
+    Names: as they were given, or the columns of a table; a formula if it is one.
 
     Parameters
     ----------
@@ -128,15 +130,17 @@ def columns_or_table(
         _refuse_obsm(adata, given, what)
         return _in_memory(adata.obs), given
     if isinstance(given, str):
-        given = [given]
+        return _columns_of_all(adata, [given], what), [given]
     if isinstance(given, list | tuple | pd.Index):
         if len(given) == 0:
             return None, None
         if all(isinstance(key, str) for key in given):
-            return _columns_of_all(adata, list(given), what), None
+            table = _columns_of_all(adata, list(given), what)
+            return table, None if table is None else list(given)
     if isinstance(given, pd.DataFrame | pd.Series):
-        return _aligned(adata, given, what), None
-    return given, None
+        given = _aligned(adata, given, what)
+    columns = getattr(given, "columns", None)
+    return given, None if columns is None else [str(name) for name in columns]
 
 
 def _refuse_obsm(adata: AnnData, formula: str, what: str) -> None:
@@ -167,12 +171,3 @@ def _aligned(adata: AnnData, table: Any, what: str) -> Any:
         "by position."
     )
     raise InputError(msg)
-
-
-def names_of(given: Matrix, table: object) -> list[str] | None:
-    """The names to read a table by again: as they were given, or its columns."""
-    if isinstance(given, str):
-        return [given]
-    if isinstance(given, list | tuple | pd.Index) and hasattr(table, "columns"):
-        return [str(name) for name in given]
-    return [str(name) for name in table.columns] if hasattr(table, "columns") else None

@@ -36,8 +36,7 @@ def correct(
 ) -> AnnData | None:
     """Fit a method to an AnnData and correct the same AnnData; see `pp.correct`."""
     with collected() as texts:
-        step = begin(adata, place)
-        step.warn_if_repeated()
+        step = begin(adata, place, corrects=True)
         labels = read_labels(
             step.adata,
             batch_key,
@@ -70,9 +69,7 @@ def apply(
     """Correct an AnnData with a correction fitted elsewhere; see `pp.apply`."""
     with collected() as texts:
         texts.extend(require_correction(correction).warnings_)
-        step = begin(adata, place)
-        if not correction.record.normalizes:
-            step.warn_if_repeated()
+        step = begin(adata, place, corrects=not correction.record.normalizes)
         step.allow_dense(correction)
         if place.obsm is None:
             warn_of_order(adata, correction)

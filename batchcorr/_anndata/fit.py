@@ -87,7 +87,9 @@ def fit(
     )
     estimator = make_estimator(method, parameters, labels.formula)
     x = get_matrix(adata, layer)
-    fit_matrix(x, adata.var_names, estimator, labels, weights)
+    with collected() as texts:
+        fit_matrix(x, adata.var_names, estimator, labels, weights)
+    estimator.warnings_ = tuple(texts)
     return estimator
 
 
@@ -101,11 +103,7 @@ def fit_matrix(
     """Fit an estimator to a matrix; the labels of its rows, to apply it with."""
     if names.is_unique:
         estimator.feature_names_ = tuple(map(str, names))
-    with collected() as texts:
-        read = estimator.fit_labels(x, labels.given, weights)
-    estimator.warnings_ = tuple(texts)
-    if names.is_unique:
-        estimator.feature_names_ = tuple(map(str, names))
+    read = estimator.fit_labels(x, labels.given, weights)
     estimator.obs_columns_ = labels.keys
     return read
 

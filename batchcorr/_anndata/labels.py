@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from batchcorr._anndata.columns import columns_of, columns_or_table, names_of
+from batchcorr._anndata.columns import columns_of, columns_or_table
 from batchcorr._anndata.missing import with_level
 from batchcorr.errors import DesignError, InputError, did_you_mean
 from batchcorr.estimators.metadata import Labels
@@ -79,8 +79,8 @@ def read_labels(
             raise InputError(msg)
         table = columns_of(adata, keys, "batch key")
         batch = table[keys[0]] if len(keys) == 1 else table
-    kept, formula = columns_or_table(adata, covariates, "covariate")
-    removed, _ = columns_or_table(adata, nuisance, "nuisance")
+    kept, kept_names = columns_or_table(adata, covariates, "covariate")
+    removed, removed_names = columns_or_table(adata, nuisance, "nuisance")
     if batch_key is None and removed is None and needed:
         if nuisance is not None:
             msg = "There is nothing to remove: no batch is given, and no nuisance is there."
@@ -91,10 +91,7 @@ def read_labels(
             f"{did_you_mean('', adata.obs.columns)}"
         )
         raise InputError(msg)
-    names = {
-        "covariate": covariates if formula else names_of(covariates, kept),
-        "nuisance": names_of(nuisance, removed),
-    }
+    names: dict[str, object] = {"covariate": kept_names, "nuisance": removed_names}
     for what, used in names.items():
         for key in keys:
             if isinstance(used, list) and key in used:
@@ -102,8 +99,8 @@ def read_labels(
                 raise DesignError(msg)
     saved = {
         "batch": batch_key,
-        "covariates": names["covariate"],
-        "nuisance": names["nuisance"],
+        "covariates": kept_names,
+        "nuisance": removed_names,
     }
     given = Labels(batch, kept, removed)
     if subject is not None:
@@ -112,6 +109,7 @@ def read_labels(
         saved["subject"] = subject
     if missing == "level":
         given, saved["missing_labels"] = with_level(given)
+    formula = kept_names if isinstance(kept_names, str) else None
     return ObsLabels(given, formula, saved)
 
 

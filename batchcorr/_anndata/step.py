@@ -69,6 +69,8 @@ class Step:
         Records of the steps that made `x`.
     key
         Where the record of the result goes.
+    names
+        Names of the features of `x`.
     sparse
         Whether `x` is sparse.
     """
@@ -78,6 +80,7 @@ class Step:
     place: Place
     earlier: list[Record]
     key: str
+    names: pd.Index[str]
     sparse: bool
 
     def allow_dense(self, estimator: Corrector) -> None:
@@ -87,21 +90,6 @@ class Step:
             itemsize = as_matrix(np.empty((0, 0), x.dtype)).dtype.itemsize
             dense = self.place.dense
             allow_dense(x.shape, itemsize, dense=dense, device=on_device(x))
-
-    def warn_if_repeated(self) -> None:
-        """Warn if the matrix was corrected before."""
-        place = self.place
-        records.warn_if_repeated(
-            self.earlier, place.layer, kept=bool(place.key_added), obsm=place.obsm
-        )
-
-    @property
-    def names(self) -> pd.Index[str]:
-        """Names of the features of `x`."""
-        names: pd.Index[str] = self.adata.var_names
-        if self.place.obsm is not None:
-            names = obsm_columns(self.adata, self.place.obsm).columns
-        return names
 
     def finish(
         self,
@@ -152,25 +140,28 @@ class Step:
         return matrices.may_overwrite(self.adata, self.x, self.place.layer)
 
 
-def begin(adata: object, place: Place) -> Step:
-    """Read a matrix of an AnnData, or of a copy of it."""
+def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
+    """Read a matrix of an AnnData, or of a copy of it; warn if it `corrects` once more."""
     adata = matrices.require_adata(adata)
     if place.copy:
         adata = matrices.copied(adata)
     layer, obsm, key_added = place.layer, place.obsm, place.key_added
     if obsm is None:
-        x = matrices.get_matrix(adata, layer)
+        x, names = matrices.get_matrix(adata, layer), adata.var_names
         key = records.key_of(key_added or layer)
     else:
-        x = _embedding(adata, obsm, layer)
+        table = _embedding(adata, obsm, layer)
+        x, names = table.to_numpy(), table.columns
         key = records.key_of(obsm=key_added or obsm)
     earlier = records.steps_of(adata, layer, x, obsm=obsm)
     if key_added is not None:
         records.read(adata, key)  # refuses what is no record
-    return Step(adata, x, place, earlier, key, is_sparse(x))
+    if corrects:
+        records.warn_if_repeated(earlier, layer, kept=bool(key_added), obsm=obsm)
+    return Step(adata, x, place, earlier, key, names, is_sparse(x))
 
 
-def _embedding(adata: AnnData, obsm: str, layer: str | None) -> Matrix:
+def _embedding(adata: AnnData, obsm: str, layer: str | None) -> pd.DataFrame:
     """A matrix of `obsm`, whose columns are features."""
     if layer is not None:
         msg = "Give layer= or obsm=, not both: one matrix is corrected."
@@ -181,4 +172,4 @@ def _embedding(adata: AnnData, obsm: str, layer: str | None) -> Matrix:
             f"{did_you_mean(obsm, adata.obsm.keys())}"
         )
         raise MissingKeyError(msg)
-    return obsm_columns(adata, obsm).to_numpy()
+    return obsm_columns(adata, obsm)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "association",
+    "associations",
     "check_estimable",
     "independent",
     "redundant_nuisances",
@@ -160,20 +160,31 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
 
 
-def association(products: ColumnProducts, columns: Sequence[int]) -> float:
-    """Return how strongly batch predicts a covariate: 0 not at all, 1 wholly.
+def associations(products: ColumnProducts, terms: Sequence[str]) -> dict[str, float]:
+    """How strongly batch predicts each covariate: 0 not at all, 1 wholly.
 
     The largest canonical correlation between batch and the covariate's columns, its
     square adjusted for the number of batches as an adjusted R². For two groups in two
     batches it is the phi coefficient.
+
+    Parameters
+    ----------
+    products
+        Squares of all columns, kept ones first.
+    terms
+        The covariate that each kept column belongs to.
     """
-    pick = np.ix_(list(columns), list(columns))
-    values = np.linalg.eigvals(
-        np.linalg.lstsq(products.total[pick], products.within[pick])[0]
-    )
-    explained = 1 - min(float(np.min(values.real)), 1.0)
+    if products.n_batches < 2:
+        return dict.fromkeys(terms, 0.0)
+    total, within = products.total, products.within
     spare = products.n - products.n_batches
-    if spare <= 0:
-        return float(np.sqrt(explained))
-    adjusted = 1 - (1 - explained) * (products.n - 1) / spare
-    return float(np.sqrt(np.clip(adjusted, 0.0, 1.0)))
+    strengths = {}
+    for term in dict.fromkeys(terms):
+        columns = [k for k, other in enumerate(terms) if other == term]
+        pick = np.ix_(columns, columns)
+        values = np.linalg.eigvals(np.linalg.lstsq(total[pick], within[pick])[0])
+        squared = 1 - min(float(np.min(values.real)), 1.0)
+        if spare > 0:
+            squared = 1 - (1 - squared) * (products.n - 1) / spare
+        strengths[term] = float(np.sqrt(np.clip(squared, 0.0, 1.0)))
+    return strengths

@@ -144,7 +144,8 @@ class CovariateEncoding:
             return encoding._keep(design, places, places, everything=levels is not None)
         table = read_table(covariates, n_rows, role)
         declared = {str(name): given for name, given in (levels or {}).items()}
-        require(declared, table, f"{role} levels")
+        if declared:
+            require(declared, table, f"{role} levels")
         inputs = tuple(map(Input, table))
         if parsed is not None:
             inputs = parsed.inputs
@@ -285,7 +286,6 @@ class CovariateEncoding:
 
     def _design(self, table: Table, n_rows: int) -> Floats:
         """All columns that a table gives."""
-        require(self.required, table, self.role)
         values = [v.encode(table[v.column], self.role) for v in self.variables]
         if self.formula is not None:
             if not values:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from batchcorr.errors import some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "LEVELS",
@@ -109,18 +109,20 @@ def explained(names: Sequence[str]) -> Finding:
     )
 
 
-def associated(term: str, strength: float) -> Finding | None:
-    """A covariate that batch nearly determines."""
-    if strength < STRONG:
-        return None
-    return Finding(
-        "warns",
-        "associated",
-        f"{term!r} is strongly associated with batch ({strength:.2f} on a scale from 0, "
-        "balanced, to 1, confounded). Its effect is kept, but testing it on corrected "
-        "values overstates significance:",
-        "test on the uncorrected values, with batch in the model.",
-    )
+def associated(strengths: Mapping[str, float]) -> list[Finding]:
+    """Covariates that batch nearly determines."""
+    return [
+        Finding(
+            "warns",
+            "associated",
+            f"{term!r} is strongly associated with batch ({strength:.2f} on a scale from "
+            "0, balanced, to 1, confounded). Its effect is kept, but testing it on "
+            "corrected values overstates significance:",
+            "test on the uncorrected values, with batch in the model.",
+        )
+        for term, strength in strengths.items()
+        if strength >= STRONG
+    ]
 
 
 def apart(term: str, batches: Sequence[str]) -> Finding:

@@ -92,6 +92,13 @@ def read_table(
         What it is called in messages.
     required
         The columns learned before.
+
+    Raises
+    ------
+    InputError
+        If these are not n rows, or two columns have the same name.
+    MissingKeyError
+        If a required column is missing.
     """
     if covariates is None or is_array(covariates, role):
         msg = (
@@ -111,7 +118,9 @@ def read_table(
         msg = f"The table of {role}s has columns of the same name, {some(map(repr, twice))}: rename them."
         raise InputError(msg)
     columns = (covariates.iloc[:, place] for place in range(len(names)))
-    return dict(zip(names, columns, strict=True))
+    table = dict(zip(names, columns, strict=True))
+    require(required, table, role)
+    return table
 
 
 def require(needed: Iterable[str], table: Table, role: str) -> None:

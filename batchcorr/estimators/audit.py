@@ -20,7 +20,7 @@ import numpy as np
 
 from batchcorr.design import findings
 from batchcorr.design.column_products import ColumnProducts
-from batchcorr.design.confounding import association, unestimable
+from batchcorr.design.confounding import associations, unestimable
 from batchcorr.estimators.contrasts import weights_of
 from batchcorr.models.naive_test import (
     DesignSums,
@@ -125,11 +125,8 @@ def _design_findings(sums: DesignSums, metadata: Metadata) -> Iterator[Finding]:
     ]
     if names:
         yield findings.explained(names)
-    for term in dict.fromkeys(metadata.terms[: metadata.kept]):
-        columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
-        related = findings.associated(term, association(products, columns))
-        if related is not None:
-            yield related
+    terms = metadata.terms[: metadata.kept]
+    yield from findings.associated(associations(products, terms))
 
 
 def predict(

@@ -72,8 +72,8 @@ def check_design(problem: Problem, *, at_least: int) -> list[int]:
 def check_fit(fit: LinearFit, problem: Problem, columns: list[int]) -> None:
     """Refuse a fit that solved for no feature; warn of what it cannot tell well."""
     check_solved(fit, problem)
-    warn_of_association(problem)
     if columns:
+        warn_of_association(problem)
         warn_of_extrapolation(problem, columns)
         warn_of_lost_digits(problem, columns)
 

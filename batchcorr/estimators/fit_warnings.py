@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.design import findings
-from batchcorr.design.confounding import association
+from batchcorr.design.confounding import associations
 from batchcorr.errors import (
     AssociationWarning,
     BatchSizeWarning,
@@ -190,11 +190,7 @@ def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
 
 def warn_of_association(problem: Problem) -> None:
     """Warn of protected covariates that batch nearly determines."""
-    metadata, products = problem.metadata, problem.products
-    if metadata.n_batches < 2:
-        return
-    for term in dict.fromkeys(metadata.terms[: metadata.kept]):
-        columns = [k for k in range(metadata.kept) if metadata.terms[k] == term]
-        finding = findings.associated(term, association(products, columns))
-        if finding is not None:
-            warn(finding.text, AssociationWarning)
+    metadata = problem.metadata
+    strengths = associations(problem.products, metadata.terms[: metadata.kept])
+    for finding in findings.associated(strengths):
+        warn(finding.text, AssociationWarning)

@@ -17,7 +17,7 @@ from batchcorr._files.atomic import replacing
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
 from batchcorr.design.main_effects import main_effect_names
-from batchcorr.design.tables import read_table, require
+from batchcorr.design.tables import read_table
 from batchcorr.design.variables import Variable
 from batchcorr.errors import DesignError, FileError, InputError
 from batchcorr.estimators.metadata import Labels, Metadata
@@ -180,7 +180,6 @@ class Schema:
         table: Table = {}
         if self.covariates:
             table = read_table(covariates, n_rows, "covariate", tuple(self.covariates))
-            require(self.covariates, table, "covariate")
         for name, levels in self.covariates.items():
             if not isinstance(levels, str):
                 labels[f"covariate {name!r}"] = (table[name], levels)

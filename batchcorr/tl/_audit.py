@@ -9,7 +9,7 @@ import pandas as pd
 from batchcorr._anndata import matrices
 from batchcorr._anndata.labels import read_labels
 from batchcorr.design.column_products import ColumnProducts
-from batchcorr.design.confounding import association
+from batchcorr.design.confounding import associations
 from batchcorr.design.findings import LEVELS, Finding, apart
 from batchcorr.errors import InputError
 from batchcorr.estimators.audit import (
@@ -147,12 +147,8 @@ def _names(metadata: Metadata) -> pd.Index:
 def _associations(sums: DesignSums, metadata: Metadata) -> pd.Series:
     """The association of every covariate with batch."""
     products = ColumnProducts.of(sums.n, sums.columns, sums.gram)
-    terms = metadata.terms[: metadata.kept]
-    found = {}
-    for term in dict.fromkeys(terms):
-        columns = [k for k, other in enumerate(terms) if other == term]
-        found[term] = association(products, columns) if metadata.n_batches > 1 else 0.0
-    return pd.Series(found, name="association", dtype=float)
+    strengths = associations(products, metadata.terms[: metadata.kept])
+    return pd.Series(strengths, name="association", dtype=float)
 
 
 def _tables(

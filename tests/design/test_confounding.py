@@ -11,7 +11,7 @@ import pytest
 import batchcorr as bc
 from batchcorr.arrays import moments
 from batchcorr.design.column_products import ColumnProducts
-from batchcorr.design.confounding import association
+from batchcorr.design.confounding import associations
 from batchcorr.design.design import Design
 from batchcorr.errors import (
     AssociationWarning,
@@ -397,7 +397,7 @@ def measure(batch, z):
     z = np.asarray(z, dtype=float).reshape(len(codes), -1)
     sums = moments(np.zeros((len(codes), 2)), Design.of(codes, None, z))
     return (
-        association(ColumnProducts.of_moments(sums), range(z.shape[1])),
+        associations(ColumnProducts.of_moments(sums), ["z"] * z.shape[1])["z"],
         len(codes),
         codes.max() + 1,
     )
