@@ -74,9 +74,9 @@ def capture(
     -------
     AnnData
         X: mean of a channel over positions (time, height, width), samples × channels of
-        all layers. `obs`: batch, label. `var`: layer, channel. `uns["layers"]`: a table
-        with how much of the variance batch explains in each layer (adjusted R², mean
-        over channels), and how much beyond the labels.
+        all layers. `obs`: batch, label. `var`: layer, channel. `uns["layers"]`: how much
+        of a layer's variance batch explains (adjusted R², mean over channels), and how
+        much beyond the labels.
 
     Raises
     ------
@@ -94,8 +94,8 @@ def capture(
     LayerWarning
         If layers are left out, because they give something else than samples × channels
         (recurrent layers and attention give tuples, some layers are given positions as
-        rows) or are not called in every batch. Layers that are never called are left
-        out silently. If it is not clear which axis are the channels.
+        rows) or are not called in every batch; layers that are never called are left out
+        silently. If it is not clear which axis are the channels.
 
     Notes
     -----

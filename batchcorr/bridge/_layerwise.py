@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchcorr.bridge._batches import read_batches
 from batchcorr.bridge._channels import channel_moments
@@ -34,6 +34,8 @@ __all__ = [
     "not_finite",
     "put",
     "received",
+    "restore",
+    "snapshot",
     "watch",
 ]
 
@@ -43,8 +45,39 @@ Statistics: TypeAlias = "dict[str, tuple[Tensor, Tensor]]"
 Estimator: TypeAlias = (
     "Callable[[str, _BatchNorm, Moments, int], tuple[Tensor, Tensor]]"
 )
-"""Gives a layer's mean and variance from the moments of what came in, and of how many
-samples."""
+"""A layer's mean and variance from the moments that came in, and how many samples."""
+
+
+def snapshot(norms: Mapping[str, _BatchNorm]) -> Statistics:
+    """The statistics that layers have, to the bit; those without any are left out."""
+    return {
+        name: (norm.running_mean.clone(), norm.running_var.clone())
+        for name, norm in norms.items()
+        if norm.running_mean is not None and norm.running_var is not None
+    }
+
+
+def restore(norms: Mapping[str, _BatchNorm], values: Statistics) -> None:
+    """Set the statistics of layers, whatever they are."""
+    with torch.no_grad():
+        for name, (mean, variance) in values.items():
+            cast("Tensor", norms[name].running_mean).copy_(mean)
+            cast("Tensor", norms[name].running_var).copy_(variance)
+
+
+def put(norms: Mapping[str, _BatchNorm], values: Statistics) -> None:
+    """Set the statistics of layers; refuse those that do not fit into its numbers."""
+    for name, new in values.items():
+        kind = cast("Tensor", norms[name].running_mean).dtype
+        if not all(bool(torch.isfinite(value.to(kind)).all()) for value in new):
+            most = max(float(value.abs().max()) for value in new)
+            msg = (
+                f"The BatchNorm layer {name!r} would get statistics up to {most:.3g}, "
+                f"which its {kind} does not hold: recalibrate model.float(), or keep the "
+                "BatchNorm layers in float32."
+            )
+            raise InputError(msg)
+        restore(norms, {name: new})
 
 
 def correct(
@@ -53,11 +86,7 @@ def correct(
     norms: Mapping[str, _BatchNorm],
     estimate: Estimator,
 ) -> tuple[Statistics, int]:
-    """Estimate and set the statistics of every layer; the next sees them corrected.
-
-    Returns the statistics by layer, in the order of their calls, and how many samples
-    there are.
-    """
+    """Estimate and set every layer's statistics: those, in order of calls, and samples."""
     if isinstance(loader, Iterator):
         msg = (
             "The loader is an iterator, which one run uses up, and there may be one run "
@@ -86,36 +115,13 @@ def correct(
     return found, samples
 
 
-def put(norms: Mapping[str, _BatchNorm], values: Statistics) -> None:
-    """Set the statistics of layers; refuse those that do not fit into its numbers."""
-    for name, new in values.items():
-        buffers = norms[name].running_mean, norms[name].running_var
-        for buffer, value in zip(buffers, new, strict=True):
-            assert buffer is not None
-            rounded = value.to(buffer)
-            if not bool(torch.isfinite(rounded).all()):
-                msg = (
-                    f"The BatchNorm layer {name!r} would get statistics up to "
-                    f"{float(value.abs().max()):.3g}, which its {buffer.dtype} does "
-                    "not hold: recalibrate model.float(), or keep the BatchNorm "
-                    "layers in float32."
-                )
-                raise InputError(msg)
-            with torch.no_grad():
-                buffer.copy_(rounded)
-
-
 def watch(
     model: nn.Module,
     loader: Iterable[Any],
     norms: Mapping[str, _BatchNorm],
     note: Callable[[str, Tensor], None],
 ) -> tuple[list[str], int]:
-    """Run a loader, and note what each layer receives when it is reached.
-
-    Returns the layers in the order of their calls, each once and the same in every
-    minibatch, and how many samples there are.
-    """
+    """Note what each layer receives when it is reached: their order, and the samples."""
     names = {norm: name for name, norm in norms.items()}
     calls: list[str] = []
     first: list[str] = []
@@ -163,17 +169,13 @@ def watch(
 
 
 class _ReachedError(BaseException):
-    """The layer that was asked for has been reached: the rest need not be run.
-
-    Not an `Exception`, which a model might catch.
-    """
+    """The rest of a run is not needed; no `Exception`, which a model might catch."""
 
 
 def received(model: nn.Module, loader: Iterable[Any], norm: _BatchNorm) -> Moments:
     """The moments of what a layer receives; runs go no further than that layer.
 
-    Where somebody watches the model by hooks, runs are completed, so that for every
-    call that begins one ends.
+    Where somebody watches the model by hooks they do, so that every call ends.
     """
     parts: list[Moments] = []
     whole = has_hooks(model)

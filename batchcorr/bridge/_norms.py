@@ -12,8 +12,7 @@ activation in the same module (timm's BatchNormAct2d), or frozen into buffers
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -26,13 +25,10 @@ from batchcorr.errors import InputError, some
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from torch import Tensor
     from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
-    "Snapshot",
     "batch_norms",
     "correction_of",
     "is_batch_norm",
@@ -41,9 +37,6 @@ __all__ = [
     "normalizing",
     "require_model",
     "rest_of",
-    "restore",
-    "restored_statistics",
-    "snapshot",
     "statistics_of",
     "unwrapped",
 ]
@@ -160,37 +153,6 @@ def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
         )
         raise InputError(msg)
     return wide(norm.running_mean), wide(norm.running_var)
-
-
-Snapshot: TypeAlias = "list[tuple[_BatchNorm, str, Tensor]]"
-"""Layers, names of their buffers, and what these held."""
-
-
-def snapshot(norms: Mapping[str, _BatchNorm]) -> Snapshot:
-    """The layers' statistics as they are, to the bit."""
-    return [
-        (norm, name, getattr(norm, name).clone())
-        for norm in norms.values()
-        for name in STATISTICS
-        if getattr(norm, name) is not None
-    ]
-
-
-def restore(before: Snapshot) -> None:
-    """Put statistics back."""
-    with torch.no_grad():
-        for norm, name, value in before:
-            getattr(norm, name).copy_(value)
-
-
-@contextmanager
-def restored_statistics(norms: Mapping[str, _BatchNorm]) -> Iterator[None]:
-    """Put the layers' statistics back at the end."""
-    before = snapshot(norms)
-    try:
-        yield
-    finally:
-        restore(before)
 
 
 def correction_of(norm: _BatchNorm) -> LocationScale:

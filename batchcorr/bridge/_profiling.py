@@ -10,19 +10,15 @@ Positions of an image are no replicates, so that whole samples are drawn.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from batchcorr.bridge._batches import Minibatch, read_batches, take
 from batchcorr.bridge._classes import read_classes
-from batchcorr.bridge._layerwise import not_finite, put, watch
-from batchcorr.bridge._norms import (
-    batch_norms,
-    require_model,
-    restored_statistics,
-    statistics_of,
-)
+from batchcorr.bridge._layerwise import not_finite, put, restore, snapshot, watch
+from batchcorr.bridge._norms import batch_norms, require_model, statistics_of
 from batchcorr.bridge._profile import LayerProfile, Profile, fingerprints
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
@@ -100,7 +96,10 @@ def profile(
     batches = _first(source_loader, samples)
     labels = read_classes(batches)
     layers = {}
-    with restored_statistics(norms), progress("Profile", 2 + len(norms)) as advance:
+    before = snapshot(norms)
+    with ExitStack() as stack:
+        stack.callback(restore, norms, before)
+        advance = stack.enter_context(progress("Profile", 2 + len(norms)))
         each = _settled(model, [batch.inputs for batch in batches], norms)
         advance(2)
         count = sum(batch.size for batch in batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,25 +12,19 @@ import pandas as pd
 
 from batchcorr.bridge._classes import keep_classes
 from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
-from batchcorr.bridge._layerwise import correct, put
-from batchcorr.bridge._norms import (
-    batch_norms,
-    require_model,
-    restore,
-    snapshot,
-    statistics_of,
-)
+from batchcorr.bridge._layerwise import correct, put, restore, snapshot
+from batchcorr.bridge._norms import batch_norms, require_model
 from batchcorr.bridge._profile import Profile, require_weights
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.bridge._running import wide
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
-    from batchcorr.bridge._layerwise import Estimator, Statistics
-    from batchcorr.bridge._norms import Snapshot
+    from batchcorr.bridge._layerwise import Statistics
 
 __all__ = ["METHODS", "Recalibration", "recalibrate"]
 
@@ -48,10 +43,9 @@ class Recalibration:
     samples
         Samples of the domain.
     layers
-        A table, one row for each layer in the order of their calls: `channels`;
-        `moved`, root mean square of (new - old mean)/old sd; `scaled`, geometric mean
-        of new/old sd; for eb also `location_kept` and `scale_kept`, the share of the
-        differences between channels that was believed.
+        One row for each layer in the order of their calls: `channels`; `moved`, root mean
+        square of (new - old mean)/old sd; `scaled`, geometric mean of new/old sd; for eb
+        `location_kept`, `scale_kept`, the believed share of what channels differ by.
     classes
         Share of each class that eb_cov assumed, (K,); None for other methods.
 
@@ -70,25 +64,15 @@ class Recalibration:
     samples: int
     layers: pd.DataFrame
     classes: NDArray[np.float64] | None
-    _before: Snapshot = field(init=False, repr=False, default_factory=list)
+    _restore: Callable[[], None] = field(init=False, default=lambda: None)
 
     def __repr__(self) -> str:
         n = f"{self.samples} sample{'s' * (self.samples != 1)}"
         return f"Recalibrated by {self.method} from {n}\n{self.layers.round(3)}"
 
     def undo(self) -> None:
-        """Put the statistics back as they were before, to the bit.
-
-        Examples
-        --------
-        >>> import torch
-        >>> model = torch.nn.Sequential(torch.nn.BatchNorm1d(1)).eval()
-        >>> done = recalibrate(model, [torch.tensor([[1.0], [3.0]])], "adabn")
-        >>> done.undo()
-        >>> model[0].running_mean.item()
-        0.0
-        """
-        restore(self._before)
+        """Put the statistics back as they were before, to the bit."""
+        self._restore()
 
     def __enter__(self) -> Self:
         return self
@@ -114,8 +98,7 @@ def recalibrate(
     Parameters
     ----------
     model
-        A torch model with BatchNorm layers, changed in place: their running means and
-        variances, nothing else.
+        A torch model, changed in place: running means and variances, nothing else.
     loader
         Samples of one domain: a DataLoader, or a list of tensors, tuples or mappings.
         Every sample counts the same, however it is batched.
@@ -124,10 +107,9 @@ def recalibrate(
         "mix": mixed with the old ones. "combat": ComBat's shrinkage across channels.
         "eb": shrinkage that knows from a profile how supports of this size err.
         "eb_cov": the same for domains in which classes have other shares than in the
-        source, which are estimated; of one sample it is eb. "auto": with a profile eb,
-        or eb_cov where classes are as uneven as if half of them were missing and the
-        model gives their logits: as a tensor, `logits`, or the first item of a tuple.
-        Without a profile combat.
+        source, which are estimated; of one sample it is eb. "auto": combat; with a
+        profile eb, or eb_cov where classes are as uneven as if half of them were missing
+        and the model gives logits: a tensor, `logits`, or the first item of a tuple.
     profile
         Of the source, from `profile`; eb and eb_cov need it.
     alpha
@@ -143,23 +125,21 @@ def recalibrate(
     Raises
     ------
     InputError
-        If the model has no BatchNorm layers, or lazy ones, or they are in training
-        mode; if a layer is called twice in a run, in some minibatches only, or keeps no
-        statistics; if values are not finite, the loader is an iterator or of wrong
-        shape, or device; if adabn has one row, or statistics do not fit the numbers of
-        a layer (float16); if the profile is missing, is another
-        model's (γ, β or weights before a layer differ by more than 1 %), or has no
-        classes. The model is then untouched.
+        If the model has no BatchNorm layers, lazy ones, or some in training mode; if a
+        layer is called twice in a run, in some minibatches only, or keeps no statistics;
+        if values are not finite, the loader is an iterator, or of wrong shape or device;
+        if adabn has one row, or statistics do not fit a layer (float16); if the profile
+        is missing, has no classes, or is another model's (γ, β or weights before a layer
+        differ by more than 1 %). The model is then untouched.
     MissingKeyError
         If there is no such method.
 
     Notes
     -----
     Of a single minibatch one forward pass; of several one run over the loader, and one
-    for each layer, up to it. eb_cov takes some ten of those. eb_cov is experimental: it
-    was measured on one data set (digits).
-    The result tends to adabn with many samples. On networks of convolutions the other
-    methods gain little over adabn from a few samples on.
+    for each layer, up to it. eb_cov takes some ten of those, and is experimental: it was
+    measured on one data set (digits). With many samples every method tends to adabn; on
+    networks of convolutions they gain little over it from a few samples on.
     `torch.optim.swa_utils.update_bn` measures with dropout on, all layers at once, by an
     average over minibatches. Frozen BatchNorms (torchvision's detectors) are set too.
 
@@ -183,25 +163,16 @@ def recalibrate(
     share = _share(method, profile, alpha, pseudo_count)
     model = require_model(model)
     norms = batch_norms(model, frozen=True)
-    for name, norm in norms.items():
-        if norm.training:
-            msg = (
-                f"The BatchNorm layer {name!r} is in training mode, in which it would "
-                "average its batches over the new statistics: call model.eval() first."
-            )
-            raise InputError(msg)
+    if training := [name for name, norm in norms.items() if norm.training]:
+        msg = (
+            f"BatchNorm layers are in training mode ({some(training)}), in which they would "
+            "average their batches over the new statistics: call model.eval() first."
+        )
+        raise InputError(msg)
     if profile is not None:
         require_weights(profile, model)
     before = snapshot(norms)
-    old: Statistics = {}
-    for name, norm in norms.items():
-        if norm.running_mean is not None:
-            mean, variance = statistics_of(norm)
-            old[name] = mean.clone(), variance.clone()
-
-    def run(estimate: Estimator) -> tuple[Statistics, int]:
-        return correct(model, loader, norms, estimate)
-
+    run = partial(correct, model, loader, norms)
     kept: Mapping[str, tuple[float, float]] = {}
     classes: NDArray[np.float64] | None = None
     try:
@@ -215,7 +186,7 @@ def recalibrate(
             if method != "eb" and len(profile.shares) and samples > 1:
                 better = keep_classes(
                     *(model, loader, profile, run),
-                    lambda: restore(before),
+                    lambda: restore(norms, before),
                     if_uneven=samples if method == "auto" else None,
                 )
                 if better is not None:
@@ -223,11 +194,11 @@ def recalibrate(
                 put(norms, found)
             kept = estimate.kept
     except BaseException:
-        restore(before)
+        restore(norms, before)
         raise
-    table = _table({name: (*old[name], *found[name]) for name in found}, kept)
+    table = _table(before, found, kept)
     done = Recalibration(used, samples, table, classes)
-    done._before = before
+    done._restore = partial(restore, norms, before)
     return done
 
 
@@ -264,25 +235,27 @@ def _share(
     if len(given) > 1 or (given and method != "mix"):
         msg = 'alpha and pseudo_count are for method="mix", one of them.'
         raise InputError(msg)
+    most = np.inf if alpha is None else 1.0
+    if given and not (isinstance(given[0], Real) and 0 <= given[0] <= most):
+        name = "pseudo_count" if alpha is None else "alpha"
+        msg = (
+            f"{name} is {given[0]!r}: alpha is the share of the domain, a number 0 to 1, "
+            "pseudo_count a number of samples, 0 or more."
+        )
+        raise InputError(msg)
     if alpha is not None:
-        if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
-            msg = f"alpha is {alpha!r}: give the share of the domain, a number 0 to 1."
-            raise InputError(msg)
         return lambda _: alpha
     count = PSEUDO_COUNT if pseudo_count is None else pseudo_count
-    if not isinstance(count, Real) or not 0 <= count < np.inf:
-        msg = f"pseudo_count is {count!r}: give a number of samples, 0 or more."
-        raise InputError(msg)
     return lambda n: n / (n + count)
 
 
 def _table(
-    layers: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]],
-    kept: Mapping[str, tuple[float, float]],
+    old: Statistics, new: Statistics, kept: Mapping[str, tuple[float, float]]
 ) -> pd.DataFrame:
-    """What changed, one row for each layer, from old and new means and variances."""
+    """What changed, one row for each layer."""
     rows = {}
-    for name, (mean, variance, new_mean, new_variance) in layers.items():
+    for name in new:
+        (mean, variance), (new_mean, new_variance) = map(wide, old[name]), new[name]
         varies = variance > 0
         shift = (new_mean - mean)[varies] / variance[varies].sqrt()
         ratio = (new_variance[varies] / variance[varies]).clamp_min(1e-300).log()

@@ -122,12 +122,8 @@ class ComBatNorm1d(ComBatNorm):
     ----------
     num_features
         Channels C of an input (N, C) or (N, C, L).
-    eps
-        Added to variances.
-    momentum
-        Share of a minibatch in the running statistics; None: all weigh alike.
-    affine, device, dtype
-        As in torch.
+    eps, momentum, affine, device, dtype
+        As in torch: momentum is the share of a minibatch in the running statistics.
 
     Raises
     ------
@@ -142,14 +138,11 @@ class ComBatNorm1d(ComBatNorm):
     through it; with batches of hundreds of rows it does next to nothing, so that
     BatchNorm is the better choice there. On convolutional networks it gained nothing at
     batches of 1 to 8 images. `convert_sync_batchnorm` leaves the layer as it is: every
-    process then shrinks its own minibatch.
-
-    Activation checkpointing calls a layer twice in a step, as torch's: then its running
-    statistics move twice, and the second call shrinks towards moved ones.
+    process then shrinks its own minibatch. Activation checkpointing calls a layer twice
+    in a step, as torch's: the second call shrinks towards statistics that have moved.
 
     torch.export takes the layer in evaluation, not in training, where the rounds depend
-    on values; torch.jit.script takes it in neither. `bridge.fold` leaves a model that
-    both take.
+    on values; torch.jit.script takes it in neither, but what `bridge.fold` leaves.
 
     References
     ----------
@@ -176,9 +169,7 @@ class ComBatNorm2d(ComBatNorm):
 
     Parameters
     ----------
-    num_features
-        Channels C.
-    eps, momentum, affine, device, dtype
+    num_features, eps, momentum, affine, device, dtype
         As in `ComBatNorm1d`.
 
     Examples
@@ -198,9 +189,7 @@ class ComBatNorm3d(ComBatNorm):
 
     Parameters
     ----------
-    num_features
-        Channels C.
-    eps, momentum, affine, device, dtype
+    num_features, eps, momentum, affine, device, dtype
         As in `ComBatNorm1d`.
 
     Examples

@@ -36,20 +36,18 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Notes
     -----
     In evaluation with ``eps=0`` the layer is ``batchcorr.Standardize(target="unit")``,
-    scaled by γ and β. Every domain's rows go through `torch.nn.functional.batch_norm`;
-    samples that are sorted by domain need not be moved for it. With "shrink" the output
-    depends on what else is in the batch.
+    scaled by γ and β. Samples that are sorted by domain need not be moved. With "shrink"
+    the output depends on what else is in the batch.
 
     Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
     those on another device are waited for. `from_batch_norm`, and loading a plain
-    BatchNorm's state_dict, start all domains from its statistics. A state_dict holds
-    tensors only. `convert_sync_batchnorm` leaves the layer as it is. Activation
-    checkpointing calls a layer twice in a step, as torch's, and its running statistics
-    then move twice.
+    BatchNorm's state_dict, start all domains from its statistics;
+    `convert_domain_batchnorm` does it for a model. `convert_sync_batchnorm` leaves the
+    layer as it is. Activation checkpointing calls a layer twice in a step, as torch's,
+    and its running statistics then move twice.
 
-    What a sample's domain is, is read in Python: the layer cannot be scripted or
-    exported, and tracing freezes the labels it is shown. Deploy
-    `at_domain(model, domain)`, one model for each domain.
+    Domains are read in Python: the layer cannot be scripted or exported, and tracing
+    freezes the labels it is shown. Deploy `at_domain(model, domain)`.
 
     References
     ----------
