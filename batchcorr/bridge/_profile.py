@@ -12,7 +12,7 @@ which are the same on every device, and nearly so after the weights were rounded
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,18 +29,12 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
     from torch.nn.modules.batchnorm import _BatchNorm
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "LayerProfile",
-    "Profile",
-    "fingerprints",
-    "layer_of",
-    "require_weights",
-]
+__all__ = ["LayerProfile", "Profile", "fingerprints", "layer_of", "require_weights"]
 
 SCHEMA = 4
 SAME = 0.01
@@ -51,17 +45,11 @@ SAME = 0.01
 class LayerProfile:
     """One layer of C channels; S support sizes; K classes, or 0 without labels.
 
-    Attributes
-    ----------
-    mean, variance
-        Of the source: (C,).
-    location_noise, log_bias, log_variance
-        Variance of a support's mean, and bias and variance of its log variance, in
-        units of the source: (S, C). The latter are NaN where a single row has none.
-    effective
-        Independent channels that means and log variances count for: (2,).
-    class_mean, class_square
-        Mean of z and z² in each class, z = (x - mean)/sd: (K, C).
+    `mean` and `variance` are the source's, (C,). In its units, by size, (S, C), are the
+    variance of a support's mean, `location_noise`, and bias and variance of its log
+    variance, `log_bias` and `log_variance`: NaN where a single row has none. `effective`
+    are the independent channels that means and log variances count for, (2,);
+    `class_mean` and `class_square` the means of z and z², z = (x - mean)/sd, (K, C).
     """
 
     mean: Floats
@@ -81,14 +69,7 @@ class LayerProfile:
     def null(self, sizes: NDArray[np.int64], n: int, *, single: bool) -> Null:
         """The errors of n samples: between sizes log-linear, beyond them as 1/n.
 
-        Parameters
-        ----------
-        sizes
-            The S support sizes.
-        n
-            Samples in the support.
-        single
-            Whether a channel has one row in all, which tells nothing of its variance.
+        A channel with a `single` row in all tells nothing of its variance.
         """
         bias = variance = None
         measured = ~np.isnan(self.log_bias[:, 0])
@@ -150,18 +131,12 @@ class Profile:
         path
             The file to write, .npz.
         """
-        header = {
-            "schema": SCHEMA,
-            "kind": "profile",
-            "layers": list(self.layers),
-            "weights": list(self.weights),
-        }
+        names = {"layers": list(self.layers), "weights": list(self.weights)}
         arrays: dict[str, Any] = {"sizes": self.sizes, "shares": self.shares}
         arrays["weights"] = np.reshape(list(self.weights.values()), (-1, 2))
         for number, layer in enumerate(self.layers.values()):
-            for field in fields(layer):
-                arrays[f"{number}.{field.name}"] = getattr(layer, field.name)
-        npz.write(path, header, arrays)
+            arrays |= {f"{number}.{name}": value for name, value in vars(layer).items()}
+        npz.write(path, {"schema": SCHEMA, "kind": "profile", **names}, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Profile:
@@ -188,36 +163,37 @@ class Profile:
         Traceback (most recent call last):
         batchcorr.errors.FileError: There is no file nowhere.npz.
         """
+        again = "ake it again with profile(model, source_loader).save(path)."
         otherwise = (
-            f"{path} is no profile saved by batchcorr, or it is damaged. Make it "
-            "again with profile(model, source_loader).save(path)."
+            f"{path} is no profile saved by batchcorr, or it is damaged. M{again}"
         )
         with npz.reading(path, otherwise) as (header, arrays):
-            if int(header["schema"]) != SCHEMA:
-                newer = int(header["schema"]) > SCHEMA
+            if (schema := int(header["schema"])) != SCHEMA:
+                age, what = (
+                    ("a newer", "Update it, or m")
+                    if schema > SCHEMA
+                    else ("an older", "M")
+                )
                 msg = (
-                    f"{path} was saved by {'a newer' if newer else 'an older'} batchcorr "
-                    f"(schema {header['schema']}; this one reads {SCHEMA}): "
-                    f"{'update it' if newer else 'make it again with profile()'}."
+                    f"{path} was saved by {age} batchcorr (schema {schema}; this one reads "
+                    f"{SCHEMA}). {what}{again}"
                 )
                 raise FileError(msg)
             (n_sizes,), (n_classes,) = (
                 npz.shape_of(arrays, name) for name in ("sizes", "shares")
             )
-            own = npz.take(
-                arrays,
-                {
-                    "sizes": Expected((n_sizes,), "i", least=1),
-                    "shares": Expected((n_classes,), least=0),
-                    "weights": Expected((len(header["weights"]), 2)),
-                },
-            )
-            weights = dict(zip(header["weights"], own.pop("weights"), strict=True))
+            expected = {
+                "sizes": Expected((n_sizes,), "i", least=1),
+                "shares": Expected((n_classes,), least=0),
+                "weights": Expected((len(header["weights"]), 2)),
+            }
+            own = npz.take(arrays, expected)
+            own["weights"] = dict(zip(header["weights"], own["weights"], strict=True))
             layers = {
                 name: _layer(arrays.under(f"{number}."), n_sizes, n_classes)
                 for number, name in enumerate(header["layers"])
             }
-            return cls(layers, own["sizes"], own["shares"], weights)
+            return cls(layers, **own)
 
 
 def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:
@@ -253,20 +229,15 @@ def fingerprints(model: nn.Module) -> dict[str, Floats]:
     found = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            found[name] = _fingerprint(parameter)
+            flat = parameter.detach().cpu().flatten()
+            real = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
+            real, norm = wide(real), float(wide(real).norm())
+            turning = torch.cos(torch.arange(len(real), dtype=torch.float64))
+            inner = float((turning * real).sum())
+            found[name] = np.array([norm, inner / (norm or 1.0)])
         if module is last:
             break
     return found
-
-
-def _fingerprint(parameter: Tensor) -> Floats:
-    flat = parameter.detach().cpu().flatten()
-    if flat.is_complex():
-        flat = torch.view_as_real(flat).flatten()
-    flat = wide(flat)
-    norm = float(flat.norm())
-    turning = torch.cos(torch.arange(len(flat), dtype=torch.float64))
-    return np.array([norm, float((turning * flat).sum()) / (norm or 1.0)])
 
 
 def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:
@@ -282,16 +253,15 @@ def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:
 def _layer(arrays: npz.Arrays, n_sizes: int, n_classes: int) -> LayerProfile:
     """The layer of these arrays, each of the shape that it must have."""
     (c,) = npz.shape_of(arrays, "mean")
-    by_class = Expected((n_classes, c if n_classes else 0))
-    by_size = Expected((n_sizes, c), finite=False)
+    by_size, by_class = (n_sizes, c), (n_classes, c if n_classes else 0)
     expected = {
         "mean": Expected((c,)),
         "variance": Expected((c,)),
-        "location_noise": Expected((n_sizes, c)),
-        "log_bias": by_size,
-        "log_variance": by_size,
+        "location_noise": Expected(by_size),
+        "log_bias": Expected(by_size, finite=False),
+        "log_variance": Expected(by_size, finite=False),
         "effective": Expected((2,)),
-        "class_mean": by_class,
-        "class_square": by_class,
+        "class_mean": Expected(by_class),
+        "class_square": Expected(by_class),
     }
     return LayerProfile(**npz.take(arrays, expected))

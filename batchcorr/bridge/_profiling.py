@@ -151,31 +151,30 @@ class _Samples(NamedTuple):
 def _settled(
     model: nn.Module, inputs: list[Any], norms: Mapping[str, _BatchNorm]
 ) -> dict[str, _Samples]:
-    """Set the layers to the statistics of the samples, and return each sample's numbers.
+    """Set the layers to the statistics of the samples: each sample's numbers.
 
-    What a layer receives depends on those before it: passes are made until no layer
-    moves. The first layers are right after one, all after as many as there are layers;
-    a trained model's are nearly right before.
+    A layer receives what those before it give: passes are made until none moves. The
+    first are right after one, all after as many as there are; a trained model's nearly
+    are before.
     """
     for _ in range(len(norms) + 1):
         each = _pass(model, inputs, norms)
         moved = 0.0
         for name, numbers in each.items():
+            means, variances, positions = numbers
+            shift = means.mean(axis=0, dtype=np.float64)
+            square = variances.mean(axis=0, dtype=np.float64)
+            square += means.var(axis=0, dtype=np.float64)
             mean, variance = statistics_of(norms[name])
             sd = variance.where(variance > 0, 1).sqrt().cpu().numpy()
-            shift = numbers.mean.mean(axis=0, dtype=np.float64)
-            square = numbers.variance.mean(axis=0, dtype=np.float64)
-            square += numbers.mean.var(axis=0, dtype=np.float64)
-            scale = np.where(square > 0, np.sqrt(square), 1.0)
             new = mean.cpu().numpy() + sd * shift, sd**2 * square
             put(norms, {name: (mean.new_tensor(new[0]), mean.new_tensor(new[1]))})
-            moved = max(
-                moved, np.abs(shift / scale).max(), 2 * np.abs(np.log(scale)).max()
-            )
+            scale = np.where(square > 0, np.sqrt(square), 1.0)
+            steps = np.abs(shift / scale), 2 * np.abs(np.log(scale))
+            moved = max(moved, *(step.max() for step in steps))
+            means, variances = (means - shift) / scale, variances / scale**2
             each[name] = _Samples(
-                ((numbers.mean - shift) / scale).astype(np.float32),
-                (numbers.variance / scale**2).astype(np.float32),
-                numbers.positions,
+                means.astype(np.float32), variances.astype(np.float32), positions
             )
         if moved < CLOSE:
             break
@@ -202,14 +201,12 @@ def _pass(
         parts[name].append(_Samples(means, variances, rows.shape[2]))
 
     order, _ = watch(model, inputs, norms, note)
-    return {
-        name: _Samples(
-            np.concatenate([part.mean for part in parts[name]]),
-            np.concatenate([part.variance for part in parts[name]]),
-            parts[name][0].positions,
-        )
-        for name in order
-    }
+    found = {}
+    for name in order:
+        means, variances, positions = zip(*parts[name], strict=True)
+        both = np.concatenate(means), np.concatenate(variances)
+        found[name] = _Samples(*both, positions[0])
+    return found
 
 
 def _by_class(
@@ -228,7 +225,7 @@ def _drawn_errors(
     each: _Samples, sizes: NDArray[np.int64]
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """N, b and V of supports by size, (S, C) each, and effective numbers of channels."""
-    found = []
+    noise, bias, variance = [], [], []
     effective = np.ones(2)
     mean = each.mean.astype(np.float64)
     square = each.variance + mean**2
@@ -237,19 +234,17 @@ def _drawn_errors(
         shares = np.zeros((len(rows), len(mean)))  # of each sample in each support
         np.put_along_axis(shares, rows, 1 / rows.shape[1], axis=1)
         gamma = shares @ mean
-        delta2 = shares @ square - gamma**2
-        logs = np.log(np.maximum(delta2, FLOOR))
+        logs = np.log(np.maximum(shares @ square - gamma**2, FLOOR))
         if n * each.positions == 1:
             logs = np.full(logs.shape, np.nan)
         if n == 1:
             effective[0] = effective_number(gamma)
         if n <= 4:
             effective[1] = effective_number(logs)
-        found.append(
-            (gamma.var(axis=0, ddof=1), logs.mean(axis=0), logs.var(axis=0, ddof=1))
-        )
-    noise, bias, variance = (np.stack(part) for part in zip(*found, strict=True))
-    return noise, bias, variance, effective
+        noise.append(gamma.var(axis=0, ddof=1))
+        bias.append(logs.mean(axis=0))
+        variance.append(logs.var(axis=0, ddof=1))
+    return np.stack(noise), np.stack(bias), np.stack(variance), effective
 
 
 def _draw(count: int, n: int) -> NDArray[np.int64]:
