@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from batchcorr.bridge._running import hooked
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
-from batchcorr.errors import InputError, LayerWarning, warn
+from batchcorr.errors import InputError, LayerWarning, some, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Activations"]
 
-LENGTHS = (
-    "out_channels",
-    "out_features",
+LENGTHS = [
     "num_features",
     "num_channels",
+    "out_features",
+    "out_channels",
     "embedding_dim",
-)
+]
 """Where layers of torch say how many channels they give."""
 
 LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
@@ -106,50 +106,39 @@ class Activations:
             raise InputError(msg)
         if account:
             warn(f"Layers are left out.{account}", LayerWarning)
-        for name, taken in self.unclear.items():
-            if name in found:
-                msg = (
-                    f"It is not clear which axis of {name!r} "
-                    f"({type(self.layers[name]).__name__}) are its channels: {taken} is "
-                    f"taken. Say it with channels={{{name!r}: axis}}."
-                )
-                warn(msg, LayerWarning)
+        if unclear := [name for name in self.unclear if name in found]:
+            kinds = [f"{name!r} ({self.unclear[name]} is taken)" for name in unclear]
+            msg = (
+                f"It is not clear which axis are the channels of {some(kinds)}. Say it "
+                f"with channels={{{unclear[0]!r}: axis}}."
+            )
+            warn(msg, LayerWarning)
         return found
 
     def _unfit(self, batches: list[list[Tensor]]) -> str:
         """Why the outputs of a layer are no matrix of all samples; or ""."""
-        usual = max(len(calls) for calls in batches)
-        first = next((calls for calls in batches if calls), [])
-        for number, (calls, size) in enumerate(
-            zip(batches, self.sizes, strict=True), 1
-        ):
+        shapes = [[value.shape for value in calls] for calls in batches]
+        usual = max(map(len, shapes))
+        first = next(filter(None, shapes), [])
+        for number, (calls, size) in enumerate(zip(shapes, self.sizes, strict=True), 1):
+            here = f"batch {number}"
             if len(calls) != usual:
-                return (
-                    f"it is called {len(calls)} times in batch {number}, else {usual}"
-                )
-            for value, other in zip(calls, first, strict=True):
-                if len(value) != size:
-                    return (
-                        f"not one row for each of the {size} samples of batch {number}, "
-                        f"but {len(value)}"
-                    )
-                if value.shape[1] != other.shape[1]:
-                    return (
-                        f"it has {value.shape[1]} channels in batch {number}, "
-                        f"{other.shape[1]} before"
-                    )
+                return f"it is called {len(calls)} times in {here}, else {usual}"
+            for (rows, channels), before in zip(calls, first, strict=True):
+                if rows != size:
+                    return f"not one row for each of the {size} samples of {here}, but {rows}"
+                if channels != before[1]:
+                    return f"it has {channels} channels in {here}, {before[1]} before"
         return ""
 
     def _channel_axis(self, name: str, module: nn.Module, output: Tensor) -> int:
         """The axis of the channels: the one told, or the one as long as the layer."""
         if name in self.axes:
             axis = self.axes[name]
-            if not -output.ndim <= axis < output.ndim or axis % output.ndim == 0:
-                self.refused[name] = (
-                    f"channels={axis} is no axis of {output.ndim} but 0"
-                )
-                return 1
-            return axis % output.ndim
+            if -output.ndim <= axis < output.ndim and axis % output.ndim:
+                return axis % output.ndim
+            self.refused[name] = f"channels={axis} is no axis of {output.ndim} but 0"
+            return 1
         size = _length_of(module)
         fitting = [k for k in range(1, output.ndim) if output.shape[k] == size]
         if len(fitting) == 1 or output.ndim == 2:

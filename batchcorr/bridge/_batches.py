@@ -54,24 +54,23 @@ def n_samples(batch: Any) -> int:
     """How many samples a batch has."""
     tensors = [value for value in leaves(batch) if value.ndim]
     sizes = {int(value.shape[0]) for value in tensors}
+    shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+    msg = ""
     if not tensors:
         msg = (
             f"The batch holds no tensor of samples: it is a {type(batch).__name__}. "
             "Give a tensor, or a tuple, list or dict of tensors, samples on axis 0."
         )
-        raise InputError(msg)
-    if len(sizes) > 1:
-        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+    elif len(sizes) > 1:
         msg = (
             "All tensors of a batch must have its samples on axis 0, but their first "
             f"axes are not as long: the shapes are {shapes}."
         )
-        raise InputError(msg)
-    if sizes == {0}:
+    elif sizes == {0}:
         msg = "The batch holds no sample: its tensors are empty."
-        raise InputError(msg)
-    if _lacks_values(tensors, torch.isnan):
+    elif _lacks_values(tensors, torch.isnan):
         msg = "The batch holds NaN: remove or impute missing values first."
+    if msg:
         raise InputError(msg)
     return sizes.pop()
 
@@ -113,7 +112,7 @@ def read_batches(loader: Iterable[Any]) -> Iterator[Minibatch]:
         raise InputError(msg)
     count = 0
     for count, item in enumerate(loader, start=1):
-        yield _read(item, count)
+        yield _read(item, f"Batch {count} of the loader")
     if not count:
         msg = (
             "The loader is empty: it gave no batch. An iterator is used up by one run."
@@ -121,22 +120,21 @@ def read_batches(loader: Iterable[Any]) -> Iterator[Minibatch]:
         raise InputError(msg)
 
 
-def _read(item: Any, number: int) -> Minibatch:
+def _read(item: Any, what: str) -> Minibatch:
     others: tuple[Any, ...] = ()
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item):
         item, others = item[0], tuple(item[1:])
     tensors = list(item.values()) if isinstance(item, Mapping) else [item]
+    msg = ""
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors):
         msg = (
-            f"Batch {number} of the loader holds a {type(item).__name__}: give tensors, "
-            "tuples whose first item is one, or mappings of names to tensors."
+            f"{what} holds a {type(item).__name__}: give tensors, tuples whose first item "
+            "is one, or mappings of names to tensors."
         )
+    elif _lacks_values(tensors, lambda value: ~torch.isfinite(value)):
+        msg = f"{what} holds values that are not finite (NaN)."
+    elif not (tensors[0].ndim and len(tensors[0])):
+        msg = f"{what} holds no sample."
+    if msg:
         raise InputError(msg)
-    if _lacks_values(tensors, lambda value: ~torch.isfinite(value)):
-        msg = f"Batch {number} of the loader holds values that are not finite (NaN)."
-        raise InputError(msg)
-    size = int(tensors[0].shape[0]) if tensors[0].ndim else 0
-    if size == 0:
-        msg = f"Batch {number} of the loader holds no sample."
-        raise InputError(msg)
-    return Minibatch(item, others, size)
+    return Minibatch(item, others, len(tensors[0]))

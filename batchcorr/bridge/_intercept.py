@@ -1,9 +1,8 @@
 r"""Calls of torch's functions, caught and answered: BatchNorm's, and random draws.
 
 A BatchNorm layer ends in `torch.nn.functional.batch_norm`, dropout in `dropout`; torch
-offers to hand such calls to somebody else, and so no layer is replaced, no hook is set
-and nothing is to be put back. The answer to BatchNorm is a frozen correction with the
-statistics one wants,
+offers to hand such calls to somebody else, so that no layer is replaced and nothing is to
+be put back. The answer to BatchNorm is a frozen correction with the statistics one wants,
 
     r = γ / √(v + ε),      s = β - r μ
 """
@@ -99,14 +98,8 @@ class Intercept(TorchFunctionMode):
 
 # -- random draws ----------------------------------------------------------------------
 
-_DROPOUTS: set[Any] = {
-    F.dropout,
-    F.dropout1d,
-    F.dropout2d,
-    F.dropout3d,
-    F.alpha_dropout,
-    F.feature_alpha_dropout,
-}
+_DROPOUTS: set[Any] = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d}
+_DROPOUTS |= {F.alpha_dropout, F.feature_alpha_dropout}
 """What torch's dropout layers call, their input first."""
 
 _MIDDLES: dict[Callable[..., Any], float] = {
@@ -121,11 +114,7 @@ _MIDDLES: dict[Callable[..., Any], float] = {
 
 
 class Quiet(TorchFunctionMode):
-    """Holds random layers still: dropout off, and drawn numbers at a constant.
-
-    What a model computes is then a function of its input alone, so that two
-    computations may be compared number by number.
-    """
+    """Holds random layers still: dropout off, and drawn numbers at a constant."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -42,8 +42,7 @@ class Report:
     Parameters
     ----------
     batch_norms
-        How many BatchNorm layers there are, by class and mode; those with statistics by
-        domain, too.
+        How many BatchNorm layers there are, by class and mode.
     findings
         What `lint` says.
     folded
@@ -63,8 +62,8 @@ class Report:
     >>> def loss(model, batch):
     ...     return model(batch).square().mean()
     >>> found = report(model, torch.randn(16, 3), loss)
-    >>> found.accumulation is None, "accumulation" in found.not_measured
-    (True, False)
+    >>> found.ok, found.accumulation is None
+    (False, True)
     """
 
     batch_norms: Mapping[str, int]
@@ -151,11 +150,9 @@ def report(
         `loss(model, batch)`: runs the model it is given and returns a scalar.
     optimizer
         The optimizer, to look at what it decays.
-    loader
-        Samples of several domains, as for `capture`; None: batch shares are left out.
-    domain
-        Domain of each of these samples, or which item of the loader's tuples holds it;
-        None: each minibatch is one.
+    loader, domain
+        Samples of several domains, and which those are, as for `capture` its loader and
+        batch; None: batch shares are left out; each minibatch is a domain.
     micro_batch_size
         Samples of a micro-batch, if gradients are accumulated over `batch`; None: what
         accumulation costs is left out.
@@ -199,32 +196,23 @@ def report(
     """
     findings = lint(model, batch, loss, optimizer)
     step = Step.of(model, loss, batch)
-    norms = [layer for layer in step.model.modules() if _kind(layer)]
-    missing: dict[str, str] = {}
-
-    def measured(part: str, measure: Callable[[], Any], *, asked: bool = True) -> Any:
+    kinds = Counter(filter(None, map(_kind, step.model.modules())))
+    size: Any = {"micro_batch_sizes": [micro_batch_size], "partitions": PARTITIONS}
+    asked: dict[str, Callable[[], Any]] = {}
+    if kinds:
+        asked["Folding"] = lambda: fold(*_evaluated(step, batch))
+    if micro_batch_size is not None:
+        asked["Accumulation"] = lambda: check(step.model, batch, loss, **size)
+    if loader is not None:
+        asked["Batch"] = lambda: capture(step.model, loader, domain).uns["layers"]
+    found, missing = {}, {}
+    for part, measure in asked.items():
         try:
-            return measure() if asked else None
+            found[part] = measure()
         except BatchCorrError as error:
             missing[part] = str(error)
-            return None
-
-    folded = measured(
-        "Folding", lambda: fold(*_evaluated(step, batch)), asked=bool(norms)
-    )
-    size: Any = {"micro_batch_sizes": [micro_batch_size], "partitions": PARTITIONS}
-    cost = measured(
-        "Accumulation",
-        lambda: check(step.model, batch, loss, **size),
-        asked=micro_batch_size is not None,
-    )
-    shares = measured(
-        "Batch",
-        lambda: capture(step.model, loader or [], domain).uns["layers"],
-        asked=loader is not None,
-    )
-    kinds = Counter(map(_kind, norms))
-    return Report(kinds, findings, folded, cost, shares, missing)
+    parts = (found.get(part) for part in ("Folding", "Accumulation", "Batch"))
+    return Report(kinds, findings, *parts, missing)
 
 
 def _kind(layer: Any) -> str:
