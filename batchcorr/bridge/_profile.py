@@ -188,12 +188,12 @@ class Profile:
                 "weights": Expected((len(header["weights"]), 2)),
             }
             own = npz.take(arrays, expected)
-            own["weights"] = dict(zip(header["weights"], own["weights"], strict=True))
+            weights = dict(zip(header["weights"], own["weights"], strict=True))
             layers = {
                 name: _layer(arrays.under(f"{number}."), n_sizes, n_classes)
                 for number, name in enumerate(header["layers"])
             }
-            return cls(layers, **own)
+            return cls(layers, own["sizes"], own["shares"], weights)
 
 
 def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:

@@ -205,14 +205,15 @@ def report(
         asked["Accumulation"] = lambda: check(step.model, batch, loss, **size)
     if loader is not None:
         asked["Batch"] = lambda: capture(step.model, loader, domain).uns["layers"]
-    found, missing = {}, {}
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
     for part, measure in asked.items():
         try:
             found[part] = measure()
         except BatchCorrError as error:
             missing[part] = str(error)
-    parts = (found.get(part) for part in ("Folding", "Accumulation", "Batch"))
-    return Report(kinds, findings, *parts, missing)
+    folded, cost, shares = map(found.get, ("Folding", "Accumulation", "Batch"))
+    return Report(kinds, findings, folded, cost, shares, missing)
 
 
 def _kind(layer: Any) -> str:
