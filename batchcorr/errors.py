@@ -45,6 +45,7 @@ __all__ = [
     "TooLargeError",
     "UnknownBatchError",
     "ViewWarning",
+    "are",
     "collected",
     "did_you_mean",
     "silenced",
@@ -165,6 +166,11 @@ class RepeatWarning(BatchCorrWarning):
 
 class ViewWarning(BatchCorrWarning):
     """The result is kept by a view of an AnnData, which becomes one of its own."""
+
+
+def are(count: int) -> str:
+    """The verb after "3 of 12 samples"."""
+    return "is" if count == 1 else "are"
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:

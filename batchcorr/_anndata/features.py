@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.errors import FeatureWarning, InputError, MissingKeyError, some, warn
+from batchcorr.errors import (
+    FeatureWarning,
+    InputError,
+    MissingKeyError,
+    are,
+    some,
+    warn,
+)
 from batchcorr.estimators.inputs import check_features
 
 if TYPE_CHECKING:
@@ -63,14 +70,15 @@ def positions_of(
     missing = [name for name, at in zip(names, positions, strict=True) if at < 0]
     if missing:
         msg = (
-            f"{len(missing)} of {len(names)} features of {owner} are missing from "
-            f"adata.var_names: {some(missing)}. All are needed."
+            f"{len(missing)} of {len(names)} features of {owner} {are(len(missing))} "
+            f"missing from adata.var_names: {some(missing)}. All are needed."
         )
         raise MissingKeyError(msg)
     extra = adata.n_vars - len(names)
     if extra:
         msg = (
-            f"{extra} of {adata.n_vars} features are not known to {owner} and {others}."
+            f"{extra} of {adata.n_vars} features {are(extra)} not known to {owner} and "
+            f"{others}."
         )
         warn(msg, FeatureWarning)
     return positions

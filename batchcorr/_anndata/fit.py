@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchcorr._anndata.labels import ObsLabels, read_labels
-from batchcorr._anndata.matrices import get_matrix, require_adata
+import numpy as np
+
+from batchcorr._anndata.features import matched_features
+from batchcorr._anndata.labels import ObsLabels, labels_for, read_labels
+from batchcorr._anndata.matrices import get_matrix, require_adata, take_features
+from batchcorr.design.distinct import texts
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import InputError, collected, did_you_mean
 from batchcorr.estimators.base import Corrector
 from batchcorr.methods import get
@@ -16,10 +21,17 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from batchcorr.design.labels import Level
     from batchcorr.estimators.metadata import Labels
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["fit", "fit_matrix", "make_estimator", "require_correction"]
+__all__ = [
+    "fit",
+    "fit_matrix",
+    "make_estimator",
+    "require_correction",
+    "with_new_batches",
+]
 
 
 def fit(
@@ -106,6 +118,42 @@ def fit_matrix(
     read = estimator.fit_labels(x, labels.given, weights)
     estimator.obs_columns_ = labels.keys
     return read
+
+
+def with_new_batches(
+    adata: AnnData,
+    correction: Corrector,
+    batch_key: str | Sequence[str] | None = None,
+    layer: str | None = None,
+) -> tuple[Corrector, list[Level]]:
+    """The correction with the batches of an AnnData that it does not know, and these.
+
+    Raises
+    ------
+    InputError
+        If the method cannot add batches to a frozen fit.
+    """
+    given = labels_for(adata, correction, batch_key, None, None).given
+    batch = given.batch
+    batch = batch.iloc[:, 0] if getattr(batch, "ndim", 1) == 2 else batch
+    found, codes = BatchLabels.factorize(batch)
+    known = set[str]().union(*map(texts, getattr(correction, "batches_", [])))
+    new = [k for k, level in enumerate(found.levels) if not texts(level) & known]
+    if not new:
+        return correction, []
+    if not hasattr(correction, "add_batches"):
+        name = correction.record.name
+        msg = f"{name} cannot add batches to a frozen correction: fit again with all."
+        raise InputError(msg)
+    rows, names = np.isin(codes, new), matched_features(adata, correction)
+    x = get_matrix(adata, layer)
+    x = x if names is None else take_features(x, names)
+    parts = {
+        "batch": given.batch[rows],
+        "covariates": None if given.covariates is None else given.covariates[rows],
+        "nuisance": None if given.nuisance is None else given.nuisance[rows],
+    }
+    return correction.add_batches(x[rows], **parts), [found.levels[k] for k in new]
 
 
 def make_estimator(

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr._anndata.columns import columns_of, columns_or_table
 from batchcorr._anndata.missing import with_level
-from batchcorr.errors import DesignError, InputError, did_you_mean
+from batchcorr.errors import (
+    DesignError,
+    InputError,
+    MissingKeyError,
+    did_you_mean,
+)
 from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
@@ -147,12 +152,22 @@ def labels_for(
     if nuisance is None:
         nuisance = columns.get("nuisance")
     missing = "error" if columns.get("missing_labels") is None else "level"
-    return read_labels(
-        adata,
-        batch_key,
-        covariates,
-        nuisance,
-        needed=needed,
-        missing=missing,
-        subject=columns.get("subject") if keeps else None,
-    )
+    try:
+        return read_labels(
+            adata,
+            batch_key,
+            covariates,
+            nuisance,
+            needed=needed,
+            missing=missing,
+            subject=columns.get("subject") if keeps else None,
+        )
+    except MissingKeyError as error:
+        if not str(error).startswith("The covariate "):
+            raise
+        msg = (
+            f"{error} The correction keeps it, and scales values around what it leads to "
+            "expect: new samples need it too. Where it cannot be known, as in prediction, "
+            "fit with mean_only=True, or without this covariate."
+        )
+        raise MissingKeyError(msg) from error

@@ -6,6 +6,7 @@ nf-core puts gene names; HTSeq and STAR end with the reads that no gene has.
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchcorr.cli.tables import Table
 
-__all__ = ["Annotated", "sample_names", "set_apart"]
+__all__ = ["Annotated", "r_name", "sample_names", "set_apart"]
 
 FEATURE_COUNTS = ["Chr", "Start", "End", "Strand", "Length"]
 
@@ -80,6 +81,18 @@ def sample_names(columns: list[str]) -> list[str]:
         path.stem if path.suffix.lower() in ALIGNMENTS else name
         for path, name in zip(paths, columns, strict=True)
     ]
+
+
+def r_name(name: str) -> str:
+    """What R's `read.table` and `data.frame` make of a name of a column.
+
+    Examples
+    --------
+    >>> [r_name(name) for name in ("s-1", "1", "/run/a.bam", "ok_1")]
+    ['s.1', 'X1', 'X.run.a.bam', 'ok_1']
+    """
+    valid = re.match(r"[^\W\d_]|\.(?!\d)", name)
+    return re.sub(r"[^\w.]", ".", name if valid else f"X{name}")
 
 
 def _without_uncounted(path: Path, table: Table) -> Table:

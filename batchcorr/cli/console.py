@@ -22,7 +22,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from batchcorr.cli.words import as_typed
+from batchcorr.cli.words import as_typed, labels_in
 from batchcorr.errors import BatchCorrError, BatchCorrWarning
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ debugging: ContextVar[bool] = ContextVar("debugging", default=False)
 def reporting() -> Iterator[None]:
     """Turn warnings into lines, and errors into a line and an exit code."""
     shown = set()
+    labels = labels_in.set("obs")
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:
@@ -99,6 +100,8 @@ def reporting() -> Iterator[None]:
                 err.print(text, end="", soft_wrap=True)
             complain("Error", str(error) or "not enough memory.")
             raise typer.Exit(1) from error
+        finally:
+            labels_in.reset(labels)
 
 
 def say(*lines: str, remark: str = "") -> None:

@@ -18,7 +18,7 @@ Pair = tuple[str, str, str]
 def read_test(
     text: str,
     columns: Mapping[str, Iterable[object]] | pd.DataFrame,
-    where: str = "column of obs (or SHEET)",
+    where: str = "column of adata.obs",
 ) -> str | Pair:
     """A column, or a column with the two levels that are compared: see `read_pair`."""
     from batchcorr.estimators.contrasts import read_pair

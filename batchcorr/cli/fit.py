@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchcorr.cli import options
-from batchcorr.cli.arguments import arguments, only_options
+from batchcorr.cli.arguments import arguments, batch_key, only_options
 from batchcorr.cli.console import say
 from batchcorr.cli.correct import columns_used, described
 from batchcorr.cli.files import DATA, SOURCES, check_target, kind_of
@@ -172,6 +172,15 @@ def apply(
     sep: options.Separator = None,
     decimal: options.Decimal = None,
     batch: options.Batch = None,
+    add_batches: Annotated[
+        bool,
+        typer.Option(
+            "--add-batches",
+            metavar="",
+            help="Batches that the correction does not know are learned beside it from "
+            "IN; the rest stays frozen.",
+        ),
+    ] = False,
     layer: options.Layer = None,
     key_added: options.KeyAdded = None,
     dense: options.Dense = None,
@@ -185,7 +194,7 @@ def apply(
 
     \b
     batchcorr apply correction.npz new.h5ad out.h5ad
-    batchcorr apply correction.npz new.csv out.csv --samples sheet.csv
+    batchcorr apply correction.npz new.csv out.csv --samples sheet.csv --add-batches
     """  # noqa: D301 - \b keeps typer from joining lines
     files = Source.of_options(
         source, samples, sample_column, sep, decimal, of_anndata={"--layer": layer}
@@ -199,14 +208,18 @@ def apply(
         of_anndata={"--key-added": key_added},
     )
     import batchcorr as bc
+    from batchcorr._anndata.fit import with_new_batches
 
-    learned = bc.load(correction)
+    learned, key = bc.load(correction), batch_key(batch)
     adata, layout = files.open()
     adata, layer = normalize_as_fitted(adata, learned, layer, key_added)
+    if add_batches:
+        learned, new = with_new_batches(adata, learned, key, layer)
+        say(f"Added to the correction: {some(map(repr, new)) or 'no new batch'}.")
     bc.pp.apply(
         adata,
         learned,
-        batch_key=batch[0] if batch and len(batch) == 1 else batch or None,
+        batch_key=key,
         layer=layer,
         key_added=key_added,
         dense=dense,

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from batchcorr._anndata.table_data import TableData
+from batchcorr.cli.annotation import r_name
+from batchcorr.cli.console import note
 from batchcorr.cli.dialects import Given
 from batchcorr.cli.files import ANNDATA, SOURCES, TABLES, TENX, kind_of
 from batchcorr.cli.reading import read_anndata
-from batchcorr.errors import BatchCorrWarning, InputError, MissingKeyError, some, warn
+from batchcorr.cli.words import labels_in
+from batchcorr.errors import (
+    BatchCorrWarning,
+    InputError,
+    MissingKeyError,
+    are,
+    some,
+    warn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -101,6 +111,8 @@ class Source(NamedTuple):
             msg = f"{path} is an AnnData: this is said of tables."
             hint = "--sample-column" if column is not None else "--sep, --decimal"
             raise typer.BadParameter(msg, param_hint=hint)
+        if sheet is not None:
+            labels_in.set(str(sheet))
         return cls(path, kind, sheet, column, given)
 
     def typed(self, target: str) -> str:
@@ -169,6 +181,8 @@ class Source(NamedTuple):
         candidates = {*table.rows, *table.columns}
         names = candidates | {*sample_names(table.columns)}
         known = read_sheet(sheet, self.given, self.column, names)
+        if not candidates & set(known.index):
+            known = _as_in_r(path, known, candidates)
         if not candidates & set(known.index):  # samples are named by their BAM files
             table = table._replace(columns=sample_names(table.columns))
         table, annotation = set_apart(path, table, set(known.index))
@@ -228,6 +242,21 @@ def save(
         write_table(target, Table(rows, columns, cells, style))
 
 
+def _as_in_r(path: Path, known: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
+    """A sheet whose samples have the names of the table, where R changed either."""
+    by_name = {r_name(name): name for name in names}
+    alike = [by_name.get(r_name(sample), sample) for sample in known.index]
+    pairs = [(a, b) for a, b in zip(alike, known.index, strict=True) if a != b]
+    if not pairs or len(set(alike)) < len(alike):
+        return known
+    one, other = pairs[0]
+    note(
+        f"{path} has {one!r} and the sheet {other!r}: names that R has changed (see "
+        "check.names of its read.table) are taken for the same."
+    )
+    return known.set_axis(alike, axis=0)
+
+
 def _in_columns(
     source: Path, table: Table, sheet: Path, known: Collection[str]
 ) -> bool:
@@ -268,14 +297,15 @@ def _labels_of(
     missing = [name for name in names if name not in rest]
     if missing:
         msg = (
-            f"{len(missing)} of {len(names)} samples of {source} are not in {sheet}: "
+            f"{len(missing)} of {len(names)} samples of {source} {are(len(missing))} not "
+            f"in {sheet}: "
             f"{some(map(repr, missing), 3)}. It has {some(map(repr, known.index), 3)}. "
-            "Add a row for each, or leave them out of the table."
+            "Add a row for each, or leave their values out of the table."
         )
         raise MissingKeyError(msg)
     rest -= set(names)
     if rest:
         more = [repr(name) for name in known.index if name in rest]
-        msg = f"{len(more)} of {len(known)} samples of {sheet} are not in {source} and "
-        warn(f"{msg}are left out: {some(more, 3)}.", BatchCorrWarning)
+        msg = f"{len(more)} of {len(known)} samples of {sheet} {are(len(more))} left out, "
+        warn(f"{msg}not being in {source}: {some(more, 3)}.", BatchCorrWarning)
     return known.loc[names]

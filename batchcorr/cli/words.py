@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from contextvars import ContextVar
 from shlex import quote
 from typing import Any
 
-__all__ = ["as_typed"]
+__all__ = ["as_typed", "labels_in"]
 
 OPTIONS = {
     "batch": "--batch",
@@ -34,6 +35,7 @@ OPTIONS = {
 """What a parameter is called here, where it is an option of its own."""
 
 PHRASES = (
+    (r"\(first: row (\d+)\)", lambda found: f"(first: number {int(found[1]) + 1})"),
     (r"^X was corrected", "What IN holds (X) was corrected"),
     (
         r"(was made anew since, delete its record): del adata\.uns\S+",
@@ -47,11 +49,10 @@ PHRASES = (
     (r"Call adata\.var_names_make_unique\(\)", "Give them distinct names"),
     (r"\bvar_names are", "names of features are"),
     (r"\badata\.var_names\b", "the file"),
-    (r"\badata\.obs\b(?!_)", "obs (or SHEET)"),
     (r"\badata\.(uns|var|layers|obsm)\b", r"\1"),
     (
         r"Refit with these samples, or learn the new batches .*add_batches\(.*\)`",
-        "Fit again with these samples, with batchcorr fit",
+        "Add --add-batches to place them, or fit again with these samples",
     ),
     (
         r"with batchcorr\.pp\.log_normalize or scanpy's normalize_total and log1p",
@@ -87,6 +88,9 @@ PHRASES = (
 )
 
 
+labels_in: ContextVar[str] = ContextVar("labels_in", default="obs")
+"""What holds the labels of the command's file: obs, or the name of a sheet."""
+
 CALL = re.compile(
     r"(bc\.pp\.quantile_normalize\(.*?\); )?\b(bc\.tl\.differential\(adata, ['\[].*\))"
 )
@@ -96,6 +100,7 @@ CALL = re.compile(
 def as_typed(message: str, files: str = "IN OUT") -> str:
     """A message in the words of the command line; `files` are those of a test in it."""
     message = CALL.sub(lambda found: _command(found[1], found[2], files), message)
+    message = re.sub(r"\badata\.obs\b(?!_)", lambda _: labels_in.get(), message)
     for pattern, words in PHRASES:
         message = re.sub(pattern, words, message)
     for name, option in OPTIONS.items():

@@ -8,7 +8,7 @@ import numpy as np
 
 from batchcorr.arrays import moments
 from batchcorr.design.findings import Finding
-from batchcorr.errors import some
+from batchcorr.errors import are, some
 from batchcorr.estimators.fit_warnings import find_corrected
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.scale import unlogged
@@ -127,8 +127,8 @@ def _of_features(
         yield Finding(
             "notes",
             "private_features",
-            f"{private.sum()} of {len(names)} features are 0 in all batches but one "
-            f"({some(np.asarray(names)[private])}).",
+            f"{private.sum()} of {len(names)} features {are(private.sum())} 0 in all "
+            f"batches but one ({some(np.asarray(names)[private])}).",
             "See whether batches were counted against the same annotation.",
         )
     missing = ~present

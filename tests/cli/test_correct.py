@@ -18,8 +18,11 @@ from batchcorr.cli.normalizing import METHODS
 from batchcorr.methods import registry
 from batchcorr.models.counts import size_factors
 from tests.cli.commands import (
+    KEEP,
+    SHEET,
     done,
     names_in,
+    put,
     read,
     refused,
 )
@@ -275,3 +278,36 @@ def test_memory_is_kept_where_the_system_does_not_tell(folder, monkeypatch):
     done("correct", "in.h5ad", "whole.h5ad", "--batch", "batch")
     found, wanted = (read(folder / f"{name}.h5ad").X for name in ("out", "whole"))
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("tables")
+def test_new_batches_are_placed_on_a_frozen_correction(adata):
+    old, new = (
+        adata[adata.obs["day"] != 10].copy(),
+        adata[adata.obs["day"] == 10].copy(),
+    )
+    put(Path("old.csv"), old)
+    put(Path("new.csv"), adata)
+    done("fit", "old.csv", "c.npz", *SHEET, *KEEP)
+    assert "Add --add-batches" in refused("apply", "c.npz", "new.csv", "o.csv", *SHEET)
+    said = done("apply", "c.npz", "new.csv", "o.csv", *SHEET, "--add-batches")
+    assert said.stdout.startswith("Added to the correction: 10.")
+    fitted = bc.load("c.npz")
+    about = {"batch": new.obs["day"], "covariates": new.obs[["group"]]}
+    grown = fitted.add_batches(new.X, **about)
+    about = {"batch": adata.obs["day"], "covariates": adata.obs[["group"]]}
+    wanted = grown.transform(adata.X, **about)
+    table = pd.read_csv("o.csv", index_col=0).T
+    np.testing.assert_allclose(table.loc[adata.obs_names], wanted, rtol=1e-14)
+    said = done("apply", "c.npz", "old.csv", "p.csv", *SHEET, "--add-batches")
+    assert "no new batch" in said.stdout
+
+
+@pytest.mark.usefixtures("tables")
+def test_what_a_correction_keeps_must_be_known_of_new_samples():
+    done("fit", "in.csv", "c.npz", *SHEET, *KEEP)
+    pd.read_csv("sheet.csv", index_col=0)[["day"]].to_csv("less.csv")
+    said = refused("apply", "c.npz", "in.csv", "o.csv", "--samples", "less.csv")
+    assert "The covariate 'group' is not a column of less.csv" in said
+    assert "The correction keeps it" in said
+    assert "--set mean_only=True" in said

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import batchcorr as bc
@@ -18,6 +20,7 @@ from tests.cli.commands import (
     SHEET,
     done,
     put,
+    refused,
 )
 
 
@@ -81,7 +84,7 @@ def test_a_sheet_with_more_samples_warns(tables, adata):
     adata = adata[:20].copy()
     put(tables / "few.csv", adata)
     said = done("correct", "few.csv", "out.csv", *SHEET, *KEEP)
-    assert re.match("Warning: 4 of 24 samples of sheet.csv are not in few.csv and are left out: 's ", said.stderr)  # fmt: skip
+    assert re.match("Warning: 4 of 24 samples of sheet.csv are left out, not being in few.csv: 's ", said.stderr)  # fmt: skip
     bc.pp.combat(adata, "day", covariates=["group"])
     np.testing.assert_array_equal(read_numbers(tables / "out.csv").cells.T, adata.X)
 
@@ -107,3 +110,29 @@ def test_texts_are_read_without_blanks_around_them(tmp_path):
         "x": {'a "b", c': "1", "d": None},
         "y": {'a "b", c': None, "d": None},
     }
+
+
+@pytest.mark.parametrize("changed", ["in.csv", "sheet.csv"])
+def test_names_that_r_changed_are_known(tables, changed):
+    """`read.table` makes s.3 of "s 3", in either file; what is written keeps the table's."""
+    wanted = Path("in.csv").read_text("utf-8")
+    path = tables / changed
+    path.write_text(path.read_text("utf-8").replace("s ", "s."), "utf-8")
+    said = done("correct", "in.csv", "out.csv", *SHEET, *KEEP)
+    assert "names that R has changed" in said.stderr
+    header = wanted.splitlines()[0]
+    header = header.replace("s ", "s.") if changed == "in.csv" else header
+    assert Path("out.csv").read_text("utf-8").splitlines()[0] == header
+    path.write_text(path.read_text("utf-8").replace("s.", "t-"), "utf-8")
+    assert "have names of samples" in refused(
+        "correct", "in.csv", "o.csv", *SHEET, *KEEP
+    )
+
+
+@pytest.mark.usefixtures("tables")
+def test_one_sample_is_and_two_are():
+    sheet = pd.read_csv("sheet.csv", index_col=0)
+    for rows, verb in ((1, "is"), (2, "are")):
+        sheet.iloc[rows:].to_csv("few.csv")
+        said = refused("correct", "in.csv", "o.csv", "--samples", "few.csv", *KEEP)
+        assert f"{rows} of 24 samples of in.csv {verb} not in few.csv" in said

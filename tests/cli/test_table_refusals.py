@@ -115,8 +115,8 @@ REFUSED = {
         r"2 of 24 samples of in\.csv are not in sheet\.csv: 's \d+', 's \d+'\. It has",
     ),
     "no name known": (
-        edit("sheet.csv", "s ", "s.", -1),
-        r"Neither columns nor rows .* Columns: 's \d+', .*; rows: 'g0', .* sheet: 's\.",
+        edit("sheet.csv", "s ", "t ", -1),
+        r"Neither columns nor rows .* Columns: 's \d+', .*; rows: 'g0', .* sheet: 't ",
     ),
     "both sides known": (
         rows_named_as_columns,
@@ -128,7 +128,7 @@ REFUSED = {
     ),
     "no such column": (
         edit("sheet.csv", "day", "dya"),
-        r"'day' is not a column of obs \(or SHEET\)\. Did you mean 'dya'",
+        r"'day' is not a column of sheet\.csv\. Did you mean 'dya'",
     ),
     "no file": (lambda tables: (tables / "in.csv").unlink(), r"no file in\.csv"),
     "no sheet": (lambda tables: (tables / "sheet.csv").unlink(), r"no file sheet\.csv"),

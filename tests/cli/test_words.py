@@ -126,7 +126,7 @@ def test_every_message_can_be_followed_on_the_command_line():
         ("all the same with dense=True.", "all the same with --dense."),
         ("Use method='poscounts', which", "Use --log-normalize=poscounts, which"),
         ("use batchcorr.pp.quantile_normalize.", "use --quantile-normalize."),
-        ("'x' is not a column of adata.obs. Did", "'x' is not a column of obs (or SHEET). Did"),
+        ("'x' is not a column of adata.obs. Did", "'x' is not a column of obs. Did"),
         ("batchcorr.tl.differential(adata, batch_key, 'my group').", "batchcorr test … --test 'my group'."),
         ("Keep it: covariates=['cancer']; and", "Keep it: --covariate 'cancer'; and"),
         ("a batch called batch=1 stays", "a batch called batch=1 stays"),
