@@ -66,7 +66,8 @@ def drawn(title: str, numbers: Sequence[Measured], axes: tuple[str, str]) -> Fig
             panels[-1, 0].set(xlabel=axes[0], ylabel=axes[1])
         title = fill(title, 46)
         figure.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
-        figure.draw_without_rendering()  # ticks take their style when first drawn
+        for panel in figure.axes:  # ticks take their style when they are made
+            panel.get_xticklabels(), panel.get_yticklabels()
     return figure
 
 

@@ -157,7 +157,7 @@ def _angles() -> dict[str, Measured]:
         if kind is optim.AdamW:
             how = {"betas": (beta, 0.99)}
         optimizer = kind([weight], rate, weight_decay=decay, **how)
-        angles = _turning(optimizer, weight, 500)[300:]
+        angles = _turning(optimizer, weight, 350)[250:]
         balance = sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
         ratio = float(angles.square().mean().sqrt()) / balance
         what = f"angle: {kind.__name__}, η {rate:g}, λ {decay:g}, β {beta:g}"
@@ -194,7 +194,7 @@ def _row_rotation(kind: Any) -> float:
     torch.default_generator.manual_seed(0)
     weight = nn.Parameter((normal(8, 64) / sqrt(64)).repeat(2, 1))
     optimizer = kind([weight], lr=0.01, weight_decay=0.01)
-    angles = _turning(optimizer, weight, 700, share=1 / 33)[400:]
+    angles = _turning(optimizer, weight, 500, share=1 / 33)[300:]
     return float(angles[:, 8:].mean() / angles[:, :8].mean())
 
 
