@@ -73,15 +73,9 @@ class EmpiricalBayes:
     """Shrinkage with a profile, layer after layer; made anew for each run of layers.
 
     `shares` are those of the classes in the domain, (K,); None: as in the source.
-
-    Attributes
-    ----------
-    evidence
-        Log marginal likelihood of what the first layer received: that of the same data
-        whatever classes are assumed, which later layers do not see the same of.
-    kept
-        By layer: how much of the differences between channels was kept, in location and
-        in scale.
+    `evidence` is the log marginal likelihood of what the first layer received, the same
+    whatever is assumed; `kept` how much of the differences between channels was kept by
+    layer, in location and in scale.
     """
 
     def __init__(

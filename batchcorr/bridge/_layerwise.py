@@ -154,12 +154,12 @@ def watch(
             first = first if number > 1 else list(calls)
             samples += minibatch.size
             if calls != first:
-                others = sorted(set(first) ^ set(calls))
+                others = map(repr, sorted({*first} ^ {*calls}))
                 msg = (
                     f"Batch {number} of the loader calls other BatchNorm layers than the "
-                    f"first one, or in another order ({some(map(repr, others))}): the "
-                    "samples of a layer that is called in some batches only are not "
-                    "those of the domain. Give minibatches that all pass the same layers."
+                    f"first one, or in another order ({some(others)}): a layer that is "
+                    "called in some batches only has not all samples of the domain. Give "
+                    "minibatches that all pass the same layers."
                 )
                 raise InputError(msg)
     if not first:

@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 STATISTICS = ("running_mean", "running_var")
-AFFINE = ("weight", "bias")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -87,7 +86,7 @@ def rest_of(norm: nn.Module) -> nn.Module:
 
 def is_frozen(module: nn.Module) -> bool:
     """Whether a layer is a BatchNorm of buffers only, which no training changes."""
-    tensors = [getattr(module, name, None) for name in (*STATISTICS, *AFFINE)]
+    tensors = [getattr(module, name, None) for name in (*STATISTICS, "weight", "bias")]
     return (
         not isinstance(module, _NormBase)
         and all(name in module._buffers for name in STATISTICS)
@@ -100,34 +99,13 @@ def is_by_domain(module: nn.Module) -> bool:
     return hasattr(module, "as_batch_norm")
 
 
-def batch_norms(
-    model: nn.Module, *, needed: bool = True, frozen: bool = False
-) -> dict[str, _BatchNorm]:
-    """The BatchNorm layers of a model by name, in module order; `frozen` ones of buffers, too.
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers of a model by name, in module order; there must be one.
 
-    One must be there if it is `needed`.
+    Those that cannot be seen, or have statistics of several domains, are refused.
     """
-    model = require_model(model)
-    if needed:
-        _require_plain(model)
-    found = {
-        name: cast("_BatchNorm", module)
-        for name, module in model.named_modules()
-        if is_batch_norm(module) or (frozen and is_frozen(module))
-    }
-    if needed and not found:
-        kinds = sorted({type(module).__name__ for module in model.modules()})
-        msg = (
-            "The model has no BatchNorm layer, so there is nothing to do. Its layers "
-            f"are {some(kinds)}."
-        )
-        raise InputError(msg)
-    return found
-
-
-def _require_plain(model: nn.Module) -> None:
-    """Refuse models whose BatchNorm layers cannot be seen, or are of several domains."""
-    for name, module in model.named_modules():
+    found = {}
+    for name, module in require_model(model).named_modules():
         scripted = isinstance(module, torch.jit.ScriptModule)
         if scripted and (not name or "BatchNorm" in module.original_name):
             msg = (
@@ -142,6 +120,16 @@ def _require_plain(model: nn.Module) -> None:
                 "batchcorr.bridge.nn.at_domain(model, domain)."
             )
             raise InputError(msg)
+        if is_batch_norm(module) or is_frozen(module):
+            found[name] = cast("_BatchNorm", module)
+    if not found:
+        kinds = sorted({type(module).__name__ for module in model.modules()})
+        msg = (
+            "The model has no BatchNorm layer, so there is nothing to do. Its layers "
+            f"are {some(kinds)}."
+        )
+        raise InputError(msg)
+    return found
 
 
 def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

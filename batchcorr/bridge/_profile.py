@@ -225,7 +225,7 @@ def require_weights(profile: Profile, model: nn.Module) -> None:
 
 def fingerprints(model: nn.Module) -> dict[str, Floats]:
     """Two numbers of each parameter up to the last BatchNorm, by name."""
-    last = list(batch_norms(model, frozen=True).values())[-1]
+    last = list(batch_norms(model).values())[-1]
     found = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):

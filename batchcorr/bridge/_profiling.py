@@ -92,7 +92,7 @@ def profile(
     [1, 2, 4, 8, 16, 32, 64]
     """
     model = require_model(model)
-    norms = batch_norms(model, frozen=True)
+    norms = batch_norms(model)
     batches = _first(source_loader, samples)
     labels = read_classes(batches)
     layers = {}

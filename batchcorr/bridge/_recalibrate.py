@@ -162,7 +162,7 @@ def recalibrate(
     """
     share = _share(method, profile, alpha, pseudo_count)
     model = require_model(model)
-    norms = batch_norms(model, frozen=True)
+    norms = batch_norms(model)
     if training := [name for name, norm in norms.items() if norm.training]:
         msg = (
             f"BatchNorm layers are in training mode ({some(training)}), in which they would "

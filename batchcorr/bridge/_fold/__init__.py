@@ -171,7 +171,7 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
 def _require_foldable(model: nn.Module) -> nn.Module:
     """The model, unwrapped; refuse what has no BatchNorm, or is not in evaluation mode."""
     model = require_model(model)
-    batch_norms(model, frozen=True)
+    batch_norms(model)
     training = [
         name or "the model" for name, part in model.named_modules() if part.training
     ]

@@ -78,7 +78,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Fold what can be, again and again: one that has gone may open the way."""
-        waiting, before = list(batch_norms(self.model, frozen=True)), -1
+        waiting, before = list(batch_norms(self.model)), -1
         while len(waiting) != before:
             before = len(waiting)
             for name in list(waiting):
