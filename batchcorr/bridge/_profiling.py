@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr.bridge._batches import Minibatch, read_batches, take
-from batchcorr.bridge._classes import read_classes
 from batchcorr.bridge._layerwise import not_finite, put, restore, snapshot, watch
 from batchcorr.bridge._norms import batch_norms, require_model, statistics_of
 from batchcorr.bridge._profile import LayerProfile, Profile, fingerprints
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["profile"]
+__all__ = ["profile", "read_classes"]
 
 SIZES = 2 ** np.arange(7)
 """Supports that are drawn; errors of larger ones fall as 1/n."""
@@ -43,6 +42,7 @@ SIZES = 2 ** np.arange(7)
 DRAWS = 512
 """Supports of each size."""
 
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 CLOSE = 1e-3
 """How near a layer's new statistics come to those it has, in its sd, to be believed."""
 
@@ -138,6 +138,29 @@ def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
         if not left:
             break
     return batches
+
+
+def read_classes(batches: list[Minibatch]) -> NDArray[np.int64] | None:
+    """The class of each sample, 0 … K-1, that a loader gave as integers; None: it did not."""
+    given = []
+    for batch in batches:
+        labels = batch.others[0] if batch.others else None
+        if not isinstance(labels, torch.Tensor) or labels.shape != (batch.size,):
+            continue
+        if labels.dtype in INTEGERS:
+            given.append(labels.cpu().numpy().astype(np.int64))
+    if not given:
+        return None
+    values = np.concatenate(given)
+    present = np.bincount(np.maximum(values, 0)) > 0
+    if len(given) < len(batches) or values.min() < 0 or not present.all():
+        msg = (
+            "Labels of classes must be 0 … K-1, each class there, in every minibatch; "
+            f"the loader gives {sorted(set(values.tolist()))[:20]} in {len(given)} "
+            f"of {len(batches)} minibatches. Give inputs alone to go without classes."
+        )
+        raise InputError(msg)
+    return values
 
 
 class _Samples(NamedTuple):

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from batchcorr.bridge._classes import keep_classes
-from batchcorr.bridge._estimators import EmpiricalBayes, adabn, combat, mixed
+from batchcorr.bridge._estimators import (
+    EmpiricalBayes,
+    adabn,
+    combat,
+    keep_classes,
+    mixed,
+)
 from batchcorr.bridge._layerwise import correct, put, restore, snapshot
 from batchcorr.bridge._norms import batch_norms, require_model
 from batchcorr.bridge._profile import Profile, require_weights

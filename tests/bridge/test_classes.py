@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from batchcorr.bridge._batches import read_batches
-from batchcorr.bridge._classes import read_classes
+from batchcorr.bridge._profiling import read_classes
 
 CLASSES = torch.tensor([0, 1, 1, 2])
 

@@ -15,8 +15,7 @@ import batchcorr as bc
 from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge import _layerwise, profile, recalibrate
 from batchcorr.bridge._channels import channel_moments, to_rows
-from batchcorr.bridge._classes import is_unbalanced
-from batchcorr.bridge._estimators import combat
+from batchcorr.bridge._estimators import combat, is_unbalanced
 from batchcorr.bridge._norms import batch_norms
 from batchcorr.errors import InputError
 from tests.bridge.recalibrate_models import (
