@@ -36,6 +36,9 @@ __all__ = [
     "residuals",
 ]
 
+ROUNDING = 1e-25
+"""Squares under this share of all are rounding errors."""
+
 
 @dataclass(frozen=True)
 class SurrogateVariables:
@@ -79,6 +82,8 @@ def residuals(x: Floats, model: Floats) -> Floats:
 def nested_p(x: Floats, model: Floats, smaller: Floats) -> Floats:
     """The p-values of F tests of a model against a smaller one: (G,).
 
+    1 where the smaller one leaves nothing but rounding.
+
     Parameters
     ----------
     x
@@ -90,8 +95,8 @@ def nested_p(x: Floats, model: Floats, smaller: Floats) -> Floats:
     more, left = model.shape[1] - smaller.shape[1], len(x) - model.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (part - full) / more / (full / left)
-    p_value: Floats = fisher.sf(ratio, more, left)
-    return p_value
+    p_value = fisher.sf(ratio, more, left)
+    return np.where(part > ROUNDING * (x**2).sum(axis=0), p_value, 1.0)
 
 
 def find_by_reweighting(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from batchcorr.models.moderated_t import adjust, moderated_f, moderated_t
 from batchcorr.models.robust_variance_prior import estimate_robust_variance_prior
 from batchcorr.models.smoothing import lowess, natural_spline_basis
-from batchcorr.models.variance_prior import estimate_variance_prior
+from batchcorr.models.variance_prior import VariancePrior, estimate_variance_prior
 from tests.conftest import GOLDEN
 
 CASES = sorted(
@@ -74,6 +75,22 @@ def test_equal_to_limma(golden, case, variant):
         assert f.df == r[f"{variant}_F_df1"]
         close(f.f[fitted], r[f"{variant}_F"][fitted], tolerance)
         close(f.p_value[fitted], r[f"{variant}_F_p_value"][fitted], tolerance)
+
+
+def test_f_with_a_certain_prior_and_with_dependent_columns():
+    rng = np.random.default_rng(3)
+    beta, half = rng.normal(size=(2, 50)), rng.normal(size=(2, 2))
+    covariance, df = (half @ half.T)[:, :, None], np.full(50, 4.0)
+    certain = VariancePrior(np.full(1, 0.7), np.full(1, np.inf))
+    found = moderated_f(beta, covariance, rng.uniform(1, 2, 50), df, certain)
+    wald = np.einsum("ig,ij,jg->g", beta, np.linalg.inv(half @ half.T), beta) / 0.7
+    np.testing.assert_allclose(found.f, wald / 2, rtol=1e-9)
+    np.testing.assert_allclose(found.p_value, chi2.sf(wald, 2), rtol=1e-9)
+    mixed = np.array([[1, 0], [0, 1], [1, 1]])  # the third says nothing new
+    wide = np.einsum("ik,klg,jl->ijg", mixed, covariance, mixed)
+    again = moderated_f(mixed @ beta, wide, np.ones(50), df, certain)
+    assert again.df == 2
+    np.testing.assert_allclose(again.f, found.f, rtol=1e-8)
 
 
 def test_the_prior_of_many_scales(golden):

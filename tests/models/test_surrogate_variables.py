@@ -147,3 +147,12 @@ def test_a_hidden_batch_is_found():
     assert abs(np.corrcoef(column, hidden)[0, 1]) > 0.95
     assert abs(np.corrcoef(column, group)[0, 1]) < 0.3
     assert np.abs(model.T @ residuals(x, model)).max() < 1e-9
+
+
+def test_what_the_smaller_model_explains_is_not_explained_better():
+    rng = np.random.default_rng(0)
+    smaller = np.column_stack([np.ones(12), rng.normal(size=12)])
+    x = np.column_stack([3000 + 700 * smaller[:, 1], rng.normal(size=12)])
+    p = nested_p(x, np.column_stack([smaller, rng.normal(size=12)]), smaller)
+    assert p[0] == 1
+    assert 0 < p[1] < 1
