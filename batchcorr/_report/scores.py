@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anndata
 import numpy as np
+import pandas as pd
 
 from batchcorr import tl
 from batchcorr.errors import DesignError, InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from batchcorr._report.matrices import Compared
@@ -41,11 +41,10 @@ WORDS = {
 
 
 class Row(NamedTuple):
-    """One score: its name, a cell for each matrix, and what chance would give."""
+    """One score: its name, a cell for each matrix, and what chance gives."""
 
     name: str
     cells: list[str]
-    chance: str
 
 
 class Scores(NamedTuple):
@@ -54,7 +53,7 @@ class Scores(NamedTuple):
     Attributes
     ----------
     columns
-        Before and after, or one of them.
+        Before and after, or one of them, and chance.
     rows
         A row a score.
     notes
@@ -116,34 +115,14 @@ def _drawn(batch: pd.Series) -> Any:
 
 
 def _in_words(evaluation: Evaluation, beyond: str, labels: str | None) -> Scores:
-    names = list(map(str, evaluation.scores.index))
+    shown = pd.concat([table for _, table in evaluation.tables()])
     rows = []
-    for score in map(str, evaluation.scores.columns):
+    for score, cells in zip(map(str, shown.index), shown.to_numpy(), strict=True):
         if score == "batch_beyond_covariates" and not beyond:
             continue
-        cells = [
-            _cell(*(float(frame[score][name]) for frame in _frames(evaluation)))
-            for name in names
-        ]
-        chances = evaluation.chance[score].dropna()
-        chance = f"{chances.iloc[-1]:.2f}" if len(chances) else "–"
         column = score.removeprefix("variance[").removesuffix("]")
         words = WORDS.get(score, f"variance that {column} explains within batches")
         if score in WORDS:
             words = words.replace("{beyond}", beyond).replace("{labels}", str(labels))
-        rows.append(Row(words, cells, chance))
-    return Scores(names, rows, evaluation.notes, evaluation.n_obs)
-
-
-def _frames(evaluation: Evaluation) -> tuple[Any, Any, Any]:
-    return evaluation.scores, evaluation.low, evaluation.high
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    """A score with its interval."""
-    if np.isnan(value):
-        return "–"
-    text = f"{value:.2f}"
-    if not (np.isnan(low) or np.isnan(high)):
-        text += f" ({low:.2f} to {high:.2f})"
-    return text.replace("-0.00", "0.00").replace("-", "−")
+        rows.append(Row(words, list(cells)))
+    return Scores(list(shown.columns), rows, evaluation.notes, evaluation.n_obs)

@@ -62,7 +62,7 @@ def evaluate(
 ) -> None:
     """Say how much of batch is left, and how much biology is kept.
 
-    Each score stands beside half of its 95 % interval, and in brackets what chance gives.
+    Each score stands beside half of its 95 % interval, and beside what chance gives.
 
     \b
     batchcorr evaluate out.h5ad --batch day --labels cell_type

@@ -13,6 +13,8 @@ __all__ = ["Evaluation"]
 KEPT = 0.95
 """Correlation with the values before, within a batch, under which its loss is told."""
 
+HOW_TO_READ = "± half of the 95 % interval."
+
 ABOUT_BATCH = {"batch_variance", "batch_beyond_covariates", "pc_regression", "ilisi"}
 ABOUT_BATCH |= {"batch_predicted"}
 
@@ -52,9 +54,9 @@ class Evaluation:
     >>> none = pd.DataFrame()
     >>> print(Evaluation(frame, frame - 0.1, frame + 0.1, 2 * frame, none, 100))
     Batch (the nearer to chance, the less is left):
-                           X
-    ilisi  1.20 ±0.10 (2.40)
-    In brackets: chance. ± half of the 95 % interval.
+                    X chance
+    ilisi  1.20 ±0.10   2.40
+    ± half of the 95 % interval.
     """
 
     scores: pd.DataFrame
@@ -111,26 +113,21 @@ class Evaluation:
     def _shown(self) -> pd.DataFrame:
         """A row a score, as text."""
         half = (self.high - self.low) / 2
-        cells = {
-            name: [
-                _cell(
-                    self.scores.loc[name, s],
-                    half.loc[name, s],
-                    self.chance.loc[name, s],
-                )
-                for s in self.scores.columns
-            ]
-            for name in self.scores.index
-        }
-        return pd.DataFrame(cells, index=list(self.scores.columns))
+        rows = {}
+        for score in map(str, self.scores.columns):
+            cells = map(_cell, self.scores[score], half[score])
+            chance = dict.fromkeys(map(_number, self.chance[score]))
+            rows[score] = [*cells, ", ".join(chance)]
+        columns = [*self.scores.index, "chance"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
         """The scores of batch and of biology as text, each with a title.
 
         Returns
         -------
-        Titles and tables, a row a score and a column a layer: the value, half of its
-        95 % interval, and chance in brackets.
+        Titles and tables, a row a score and a column a layer: the value ± half of its 95 %
+        interval; and a column of what chance gives, layer by layer where it differs.
         """
         shown = self._shown()
         of_batch = np.array([score in ABOUT_BATCH for score in shown.index], dtype=bool)
@@ -144,7 +141,7 @@ class Evaluation:
         lines = []
         for title, part in self.tables():
             lines += [f"{title}:", part.to_string()]
-        lines.append("In brackets: chance. ± half of the 95 % interval.")
+        lines.append(HOW_TO_READ)
         return "\n".join([*lines, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -154,15 +151,18 @@ class Evaluation:
             f"<p>{escape(title)}</p>{part.to_html(escape=True)}"
             for title, part in self.tables()
         ]
-        parts.append("<p>In brackets: chance. ± half of the 95 % interval.</p>")
+        parts.append(f"<p>{HOW_TO_READ}</p>")
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
         return "".join(parts) + (f"<ul>{notes}</ul>" if notes else "")
 
 
-def _cell(value: Any, half: Any, chance: Any) -> str:
+def _cell(value: Any, half: Any) -> str:
+    return _number(value) + ("" if np.isnan(half) else f" ±{half:.2f}")
+
+
+def _number(value: Any) -> str:
     text = "–" if np.isnan(value) else f"{value:.2f}"
-    text += "" if np.isnan(half) else f" ±{half:.2f}"
-    return text + ("" if np.isnan(chance) else f" ({chance:.2f})")
+    return text.replace("-0.00", "0.00").replace("-", "−")
 
 
 def _plain(value: Any) -> float | None:

@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_analyses(adata, report):
                 frame[score][layer]
                 for frame in (scores.scores, scores.low, scores.high)
             ]
-            text = f"{cell[0]:.2f} ({cell[1]:.2f} to {cell[2]:.2f})"
+            text = f"{cell[0]:.2f} ±{(cell[2] - cell[1]) / 2:.2f}"
             assert text.replace("-0.00", "0.00").replace("-", "−") in page.text
     share = bc.metrics.variance_explained(
         adata, "batch", covariates="group", layer="corrected"
