@@ -6,32 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from batchcorr.cli.console import out, say
+from batchcorr.cli.console import new_table, out, print_table, say
 from batchcorr.cli.files import check_place
 from batchcorr.cli.working import working
 from batchcorr.cli.writing import writing
 from batchcorr.errors import FileError
 
 if TYPE_CHECKING:
-    from batchcorr.bridge.claims import Claim, Measured
+    from batchcorr.bridge.claims import Claim
 
 __all__ = ["bridge"]
 
 DPI = 300
-
-NAMES = (
-    "bias",
-    "folding",
-    "scale_invariance",
-    "dropout",
-    "accumulation",
-    "few_shot",
-    "unity",
-)
 
 
 def bridge(
@@ -50,94 +38,60 @@ def bridge(
     Seven claims on small networks and on 57 bladder-cancer arrays, in about a
     minute; needs torch. The exit code is 1 if a claim does not hold.
     """
+    from batchcorr import datasets
     from batchcorr.bridge import claims
     from batchcorr.pl._matplotlib import require_matplotlib
 
-    targets = _targets(figures, force=force)
+    names = [claim.__name__ for claim in claims.CLAIMS]
     if figures is not None:
         require_matplotlib()
-        figures.mkdir(exist_ok=True)
-    from batchcorr import datasets
-
+        targets = _targets(figures, names, force=force)
     arrays = datasets.bladder()
     measuring = claims.measure(arrays.X, arrays.obs["batch"].tolist())
-    found = []
-    for number, name in enumerate(NAMES, start=1):
-        with working(f"Measuring claim {number} of {len(NAMES)}: {name}"):
+    holding = judged = 0
+    for number, name in enumerate(names, start=1):
+        with working(f"Measuring claim {number} of {len(names)}: {name}"):
             claim = next(measuring)
-        _show(number, claim)
+        judged += _show(number, claim)
+        holding += claim.holds
         if figures is not None:
-            with writing(targets[name]) as part:
+            with writing(targets[number - 1]) as part:
                 claim.figure().savefig(part, format="png", dpi=DPI)
-        found.append(claim)
-    _conclude(found, figures)
+    style = "bold green" if holding == len(names) else "bold red"
+    text = f"{holding} of {len(names)} claims hold; {judged} numbers were compared."
+    out.print(Text(text, style=style))
+    if figures is not None:
+        say(f"Wrote the figures to {figures}.")
+    if holding < len(names):
+        raise typer.Exit(1)
 
 
-def _targets(folder: Path | None, *, force: bool) -> dict[str, Path]:
-    """Return where each figure goes, and refuse what is in the way, before any work."""
-    if folder is None:
-        return {}
+def _targets(folder: Path, names: list[str], *, force: bool) -> list[Path]:
+    """Where each figure goes; the folder is made, and what is in the way refused."""
     if folder.exists() and not folder.is_dir():
         msg = f"{folder} is a file: give a folder for the figures."
         raise FileError(msg)
-    if not folder.exists():
-        check_place(folder, [], force=False)
-    targets = {
-        name: folder / f"{number}_{name}.png"
-        for number, name in enumerate(NAMES, start=1)
-    }
-    if folder.exists():
-        for target in targets.values():
-            check_place(target, [], force=force)
+    targets = [folder / f"{k}_{name}.png" for k, name in enumerate(names, start=1)]
+    for place in targets if folder.exists() else [folder]:
+        check_place(place, [], force=force)
+    folder.mkdir(exist_ok=True)
     return targets
 
 
-def _show(number: int, claim: Claim) -> None:
-    """Print a claim and its numbers."""
-    heading = Text.assemble(
-        (f"{number}  {claim.title}: ", "bold"),
-        ("holds", "green") if claim.holds else ("does not hold", "bold red"),
-    )
+def _show(number: int, claim: Claim) -> int:
+    """Print a claim and its numbers, and count those that are judged."""
+    verdict = ("holds", "green") if claim.holds else ("does not hold", "bold red")
+    heading = Text.assemble((f"{number}  {claim.title}: ", "bold"), verdict)
     out.print(heading, soft_wrap=True)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("")
-    table.add_column("measured", justify="right", no_wrap=True)
-    table.add_column("expected", justify="right", no_wrap=True)
-    table.add_column("")
+    table, judged = new_table("", "measured", "expected", ""), 0
     for measured in claim.measured.values():
-        mark = ("", "") if measured.expected is None else ("ok", "green")
-        if not measured.holds:
-            mark = ("off", "bold red")
-        table.add_row(
-            Text(measured.what),
-            f"{measured.value:.3g}",
-            _expected(measured),
-            Text(*mark),
-        )
-    out.print(Padding(table, (0, 0, 1, 3), expand=False))
-
-
-def _expected(measured: Measured) -> str:
-    if measured.expected is None:
-        return "only reported"
-    return f"{measured.expected:.3g} ± {measured.tolerance:.2g}"
-
-
-def _conclude(found: list[Claim], figures: Path | None) -> None:
-    """Print the outcome, and exit with 1 if a claim does not hold."""
-    holding = sum(claim.holds for claim in found)
-    judged = sum(
-        number.expected is not None
-        for claim in found
-        for number in claim.measured.values()
-    )
-    out.print(
-        Text(
-            f"{holding} of {len(found)} claims hold; {judged} numbers were compared.",
-            style="bold green" if holding == len(found) else "bold red",
-        )
-    )
-    if figures is not None:
-        say(f"Wrote the figures to {figures}.")
-    if holding < len(found):
-        raise typer.Exit(1)
+        expected, mark = "only reported", ("", "")
+        if measured.expected is not None:
+            expected = f"{measured.expected:.3g} ± {measured.tolerance:.2g}"
+            mark = ("ok", "green") if measured.holds else ("off", "bold red")
+            judged += 1
+        value = f"{measured.value:.3g}"
+        table.add_row(Text(measured.what), value, expected, Text(*mark))
+    print_table(table)
+    out.print()
+    return judged

@@ -216,7 +216,7 @@ def _decays() -> dict[str, Measured]:
     expected, differs = 1 - (1 - rate * decay) ** steps, max(adamw) - min(adamw)
     measured = {"adamw_same": zero("AdamW: differs by the scale", differs, 1e-6)}
     for scale, outside, inside in zip(SCALES, adamw, adam, strict=True):
-        what = f"gone by decay, gradients of scale {scale:g}"
+        what = f"gone by decay, gradients × {scale:g}"
         number = near(f"AdamW: {what}", outside, expected, 0.03)
         measured[f"adamw_{scale:g}"] = number.on("AdamW", scale)
         number = reported(f"Adam + L2: {what}", inside)
