@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from batchcorr._anndata import matrices, records
+from batchcorr._anndata import matrices
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.metrics._structure_kept import products_kept, values_kept
+from batchcorr.tl._compared import Compared, coordinates
 from batchcorr.tl._components import components
 from batchcorr.tl._embedding_scores import Score, embedding_scores, pc_scores
 from batchcorr.tl._evaluate_study import Study
 from batchcorr.tl._evaluation import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -130,38 +131,29 @@ def evaluate(
     matrices.require_adata(adata)
     _check_seed(random_state)
     study = Study.of(adata, batch_key, labels, covariates, random_state)
-    names, keys = _layers(adata, layers), _embeddings(adata, embeddings)
-    if not names and not keys:
-        msg = (
-            "There is nothing to evaluate: name layers or embeddings. "
-            f"{did_you_mean('', [*map(str, adata.layers), *adata.obsm])}"
-        )
-        raise InputError(msg)
+    chosen = Compared.of(adata, layers, embeddings)
     scores: dict[str, dict[str, Score]] = {}
     structure: dict[str, Floats] = {}
     points: dict[str, Floats] = {}
-    values = {name: as_matrix(matrices.get_matrix(adata, name)) for name in names}
-    for name, x in values.items():
+    layer_of, codes = chosen.layers, study.design.codes
+    values = {
+        row: as_matrix(matrices.get_matrix(adata, layer_of[row])) for row in layer_of
+    }
+    for row, x in values.items():
         sums = moments(x, study.by_group)
-        row = name or "X"
         points[row] = _components(x, study, sums, adata, random_state)
         scores[row] = study.variance(sums) | _of_points(points[row], study)
-    pairs = dict(_pairs(adata, names, chosen=layers is not None))
-    for name, before in pairs.items():
-        kept = values_kept(values[before], values[name], study.design.codes)
-        structure[name or "X"] = kept
-    alone = [n or "X" for n in names if n not in pairs and _is_alone(adata, n or "X")]
-    for key in keys:
-        at = _points(adata, key)
+    for row, x in values.items():
+        if row in chosen.before:
+            before = values[chosen.before[row]]
+            structure[row] = values_kept(before, x, codes)
+    for key in chosen.embeddings:
+        at = coordinates(adata, key)
         scores[key] = _of_points(at, study)
-        record = records.key_of(obsm=key)
-        if _is_alone(adata, key, record):
-            alone.append(key)
-        elif names:
-            first = points[names[0] or "X"]
-            known = points.get(_source(adata, record, key) or "", first)
-            structure[key] = products_kept(known, at, study.design.codes)
-    return _evaluation(scores, structure, study, tuple(alone))
+        if key in chosen.before:
+            before = points[chosen.before[key]]
+            structure[key] = products_kept(before, at, codes)
+    return _evaluation(scores, structure, study, chosen.alone)
 
 
 def _of_points(points: Floats, study: Study) -> dict[str, Score]:
@@ -177,109 +169,6 @@ def _check_seed(random_state: Any) -> None:
             f"random_state must be a whole number from 0 on, not {random_state!r:.60}."
         )
         raise InputError(msg)
-
-
-def _layers(adata: AnnData, layers: object) -> list[str | None]:
-    """The layers to look at, None for X; each once, and what was corrected after it."""
-    if layers is None:
-        made: list[str | None] = [
-            name
-            for name in (None, *adata.layers)
-            if _corrected(adata, records.key_of(name))
-        ]
-        sources = [_source(adata, records.key_of(n), n or "X") for n in made]
-        sources += [
-            _source(adata, records.key_of(obsm=key), key)
-            for key in _embeddings(adata, None)
-        ]
-        first = [None if each == "X" else each for each in sources if each is not None]
-        found = list(dict.fromkeys([*first, *made]))
-        return found or [None] * (adata.X is not None)
-    given = [layers] if isinstance(layers, str) else layers
-    if not isinstance(given, list | tuple) or not all(
-        isinstance(name, str | None) for name in given
-    ):
-        msg = f"layers must be names of layers (None for X), not {layers!r:.60}."
-        raise InputError(msg)
-    wanted = [
-        None if name == "X" and "X" not in adata.layers else name for name in given
-    ]
-    return list(dict.fromkeys(wanted))
-
-
-def _corrected(adata: AnnData, key: str) -> bool:
-    record = records.read(adata, key)
-    return record is not None and records.corrects(record)
-
-
-def _is_alone(adata: AnnData, made: str, key: str | None = None) -> bool:
-    """Whether values were corrected, and those before are in the AnnData no more."""
-    if key is None:
-        key = records.key_of(None if made == "X" else made)
-    return _corrected(adata, key) and _source(adata, key, made) is None
-
-
-def _source(adata: AnnData, key: str, made: str) -> str | None:
-    """Where the values are that the matrix of a record was made from; None: nowhere."""
-    record = records.read(adata, key)
-    return None if record is None else records.source_of(adata, made, record)
-
-
-def _pairs(
-    adata: AnnData, names: list[str | None], *, chosen: bool
-) -> Iterator[tuple[str | None, str | None]]:
-    """Each layer beside that of the values before it.
-
-    A corrected one was made from another; any other is compared with the first.
-    """
-    for name in names:
-        key = records.key_of(name)
-        corrected = _corrected(adata, key)
-        source = _source(adata, key, name or "X") if corrected else None
-        before = None if source == "X" else source
-        if source is not None and before in names:
-            yield name, before
-        elif name != names[0] and (chosen or not corrected):
-            yield name, names[0]
-
-
-def _embeddings(adata: AnnData, embeddings: object) -> list[str]:
-    """The keys of `obsm` to look at; each once."""
-    if embeddings is None:
-        return [
-            key for key in adata.obsm if _corrected(adata, records.key_of(obsm=key))
-        ]
-    given = [embeddings] if isinstance(embeddings, str) else embeddings
-    if not isinstance(given, list | tuple) or not all(
-        isinstance(key, str) for key in given
-    ):
-        msg = f"embeddings must be keys of adata.obsm, not {embeddings!r:.60}."
-        raise InputError(msg)
-    for key in given:
-        if key not in adata.obsm:
-            msg = (
-                f"There is no embedding {key!r} in adata.obsm. "
-                f"{did_you_mean(key, adata.obsm)}"
-            )
-            raise MissingKeyError(msg)
-    return list(dict.fromkeys(given))
-
-
-def _points(adata: AnnData, key: str) -> Floats:
-    """The coordinates of an embedding: (n, k)."""
-    given = adata.obsm[key]
-    given = given.toarray() if hasattr(given, "toarray") else np.asarray(given)
-    if given.ndim != 2 or given.dtype.kind not in "biuf" or not given.shape[1]:
-        msg = (
-            f"The embedding {key!r} must be a matrix of numbers, not {given.dtype} of "
-            f"shape {given.shape}."
-        )
-        raise InputError(msg)
-    points: Floats = given.astype(np.float64)
-    if not np.isfinite(points).all():
-        msg = f"The embedding {key!r} has missing or infinite values."
-        raise InputError(msg)
-    return points
 
 
 def _components(
