@@ -9,23 +9,19 @@ front of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
+from batchcorr._anndata.sampled_values import changed, digest, digest_of, sample
 from batchcorr.errors import InputError, RepeatWarning, warn
-from batchcorr.estimators.matrix import is_sparse
 from batchcorr.estimators.versions import versions
 from batchcorr.methods import registry
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from numpy.typing import NDArray
 
     from batchcorr.estimators.base import Corrector
     from batchcorr.models.namespace import Matrix
@@ -35,11 +31,9 @@ __all__ = [
     "copied_from",
     "corrects",
     "finish",
-    "is_before",
     "key_of",
     "make",
     "read",
-    "sample",
     "source_of",
     "steps_of",
     "warn_if_repeated",
@@ -53,12 +47,6 @@ RECORDS = "batchcorr"
 
 NORMALIZATIONS_OF_0_1 = ("log_normalize", "quantile_normalize")
 """Version 0.1.0 kept their records apart, as ``"X.log_normalize"``."""
-
-SAMPLED = 64
-"""Values of a matrix by which it is known again."""
-
-CHANGED = 8
-"""Of these, how many a step must change for the values before it to be known again."""
 
 ONE_BATCH = (
     "There was one batch only, so that no difference between batches was removed."
@@ -122,24 +110,17 @@ def make(
 
 
 def finish(record: Record, warned: list[str], result: object = None) -> Record:
-    """The record with its warnings, and what values before and after it are known by.
+    """The record of `make` with its warnings, and what values are known again by.
 
-    Parameters
-    ----------
-    record
-        As `make` gave it.
-    warned
-        Texts of the warnings.
-    result
-        What the step made of the matrix.
+    Those before the step, and `result`, which it made of them.
     """
     before = record["values_before"]
     after = sample(result)
-    changed = before is not None and _differ(before, after)
+    known = before is not None and changed(before, after)
     return record | {
         "warnings": list(dict.fromkeys(warned)),
-        "values_before": _digest(before) if changed else None,
-        "values_after": _digest(after) if changed and after is not None else None,
+        "values_before": digest(before) if known else None,
+        "values_after": digest(after) if known and after is not None else None,
     }
 
 
@@ -189,8 +170,7 @@ def steps_of(
         steps = [step for step in (*apart, last) if step is not None]
     if not steps:
         return []
-    values = sample(x)
-    now = None if values is None else _digest(values)
+    now = digest_of(x)
     for place, step in enumerate(steps):
         if now is not None and step.get("values_before") == now:
             return steps[:place]
@@ -204,25 +184,12 @@ def corrects(step: Record) -> bool:
     return not (step["normalizes"] or makes_columns)
 
 
-def is_before(step: Record, x: Matrix, *, expected: bool) -> bool:
-    """Whether a matrix holds the values that a step began with.
-
-    Where that cannot be known from the values, it is as `expected`.
-    """
-    values, known = sample(x), step.get("values_before")
-    if values is None or known is None:
-        return expected
-    return bool(_digest(values) == known)
-
-
 def copied_from(adata: AnnData, x: Matrix) -> list[Record]:
     """The records of what a matrix was copied from: X from a layer, say."""
-    values = sample(x)
-    kept = adata.uns.get(RECORDS, {})
-    if values is None or not isinstance(kept, Mapping):
+    now, kept = digest_of(x), adata.uns.get(RECORDS, {})
+    if now is None or not isinstance(kept, Mapping):
         return []
     known = [read(adata, key) for key in kept]
-    now = _digest(values)
     return [each for each in known if each and each.get("values_after") == now]
 
 
@@ -238,12 +205,13 @@ def source_of(adata: AnnData, made: str, step: Record) -> str | None:
     step
         Its record.
     """
-    source = str(step.get("source", "X"))
+    source, began_with = str(step.get("source", "X")), step.get("values_before")
     others: list[str] = [key for key in adata.layers if key is not None]
     others = others if adata.X is None else ["X", *others]
     for other in sorted(others, key=lambda name: name != source):
-        x = adata.X if other == "X" else adata.layers[other]
-        if other != made and is_before(step, x, expected=other == source):
+        now = digest_of(adata.X if other == "X" else adata.layers[other])
+        known = now is not None and began_with is not None
+        if other != made and (now == began_with if known else other == source):
             return other
     return None
 
@@ -278,35 +246,6 @@ def warn_if_repeated(
         f"del adata.uns[{RECORDS!r}][{key_of(layer, obsm=obsm)!r}]."
     )
     warn(msg, RepeatWarning)
-
-
-def sample(x: Matrix) -> NDArray[np.float64] | None:
-    """A few values of a matrix in memory, from all over it; None of any other."""
-    if x is None:
-        return None
-    if is_sparse(x):
-        stored = x.data
-        places = np.linspace(0, max(x.nnz - 1, 0), SAMPLED).astype(np.intp)
-        values = stored[places] if x.nnz else np.zeros(0)
-        return np.append(values.astype(np.float64), [x.nnz, *x.shape])
-    if not isinstance(x, np.ndarray) or 0 in x.shape or x.dtype.kind not in "biuf":
-        return None
-    order = np.arange(SAMPLED)
-    rows = np.linspace(0, x.shape[0] - 1, SAMPLED).astype(np.intp)
-    columns = (order * 0.6180339887 % 1 * x.shape[1]).astype(np.intp)
-    return np.append(x[rows, columns].astype(np.float64), x.shape)
-
-
-def _differ(before: NDArray[np.float64], after: NDArray[np.float64] | None) -> bool:
-    """Whether a step changed enough of the sampled values to know the old ones again."""
-    if after is None or len(before) != len(after):
-        return True
-    missing = np.isnan(before) & np.isnan(after)
-    return int(np.sum((before != after) & ~missing)) >= CHANGED
-
-
-def _digest(values: NDArray[np.float64]) -> str:
-    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
 
 
 def _keys_of_0_1(adata: AnnData, key: str) -> list[str]:

@@ -1,0 +1,59 @@
+"""A few values of a matrix, by which it is known again without a look at all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchcorr.estimators.matrix import is_sparse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from batchcorr.models.namespace import Matrix
+
+__all__ = ["changed", "digest", "digest_of", "sample"]
+
+SAMPLED = 64
+"""Values of a matrix by which it is known again."""
+
+CHANGED = 8
+"""Of these, how many a step must change for the values before it to be known again."""
+
+
+def sample(x: Matrix) -> NDArray[np.float64] | None:
+    """A few values of a matrix in memory, from all over it; None of any other."""
+    if x is None:
+        return None
+    if is_sparse(x):
+        stored = x.data
+        places = np.linspace(0, max(x.nnz - 1, 0), SAMPLED).astype(np.intp)
+        values = stored[places] if x.nnz else np.zeros(0)
+        return np.append(values.astype(np.float64), [x.nnz, *x.shape])
+    if not isinstance(x, np.ndarray) or 0 in x.shape or x.dtype.kind not in "biuf":
+        return None
+    order = np.arange(SAMPLED)
+    rows = np.linspace(0, x.shape[0] - 1, SAMPLED).astype(np.intp)
+    columns = (order * 0.6180339887 % 1 * x.shape[1]).astype(np.intp)
+    return np.append(x[rows, columns].astype(np.float64), x.shape)
+
+
+def digest(values: NDArray[np.float64]) -> str:
+    """A short text that differs where sampled values do."""
+    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
+
+
+def digest_of(x: Matrix) -> str | None:
+    """The digest of a matrix; None where none can be had."""
+    values = sample(x)
+    return None if values is None else digest(values)
+
+
+def changed(before: NDArray[np.float64], after: NDArray[np.float64] | None) -> bool:
+    """Whether a step changed enough of the sampled values to know the old ones again."""
+    if after is None or len(before) != len(after):
+        return True
+    missing = np.isnan(before) & np.isnan(after)
+    return int(np.sum((before != after) & ~missing)) >= CHANGED
