@@ -6,31 +6,25 @@ types and written as JSON. What pandas reads as missing in a file is missing her
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from batchcorr.design.levels import Level, keys
 from batchcorr.errors import DesignError, InputError, some
 
 __all__ = [
     "Distinct",
-    "Level",
     "declared",
     "distinct",
-    "factorized",
     "is_missing",
-    "matched",
     "named",
-    "one_each",
-    "texts",
 ]
-
-Level: TypeAlias = str | int | float | bool
 
 MISSING = frozenset(
     ["", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-NaN", "-nan",
@@ -114,78 +108,10 @@ def distinct(
     found: list[Level] = []
     places = np.flatnonzero(np.bincount(codes, minlength=len(values)))
     levels = [_plain(values[place], name) for place in places]
-    for place, level, same in zip(places, levels, _keys(levels), strict=True):
+    for place, level, same in zip(places, levels, keys(levels), strict=True):
         found += [level] * (same not in seen)
         table[place] = seen.setdefault(same, len(seen))
     return Distinct(table[codes], found, ordered)
-
-
-def factorized(
-    labels: object, name: str, n_rows: int | None
-) -> tuple[tuple[Level, ...], npt.NDArray[np.int32]]:
-    """The levels of some labels, sorted but for categories, and the code of each row.
-
-    Raises
-    ------
-    DesignError
-        As `distinct`; and if it cannot be told whether two labels are one, as "a" and
-        "a ".
-    """
-    codes, values, ordered = distinct(labels, name, n_rows)
-    kept = one_each(values, name)
-    levels = tuple(kept if ordered else sorted(kept, key=_sorting(kept)))
-    table, _ = matched(values, levels)
-    return levels, table[codes]
-
-
-def matched(
-    labels: Sequence[Level], levels: Sequence[Level]
-) -> tuple[npt.NDArray[np.int32], list[Level]]:
-    """The place of each label among the levels (-1: none), and labels without one.
-
-    Labels are matched exactly, and else as text where this is unambiguous.
-    """
-    exact = {same: code for code, same in enumerate(_keys(levels))}
-    table = np.array([exact.get(same, -1) for same in _keys(labels)], np.int32)
-    if (table >= 0).all():
-        return table, []
-    written: dict[str, set[int]] = {}
-    for code, level in enumerate(levels):
-        for text in texts(level):
-            written.setdefault(text, set()).add(code)
-    for place in np.flatnonzero(table < 0).tolist():
-        same = set().union(*(written.get(t, ()) for t in texts(labels[place])))
-        if len(same) == 1:
-            table[place] = same.pop()
-    return table, [labels[place] for place in np.flatnonzero(table < 0).tolist()]
-
-
-def one_each(found: list[Level], name: str) -> list[Level]:
-    """The labels, one for each that is written in two ways: 1 for 1, 1.0 and "1".
-
-    Raises
-    ------
-    DesignError
-        If it cannot be told whether two labels are one: "a" and "a ", "1" and "1.0".
-    """
-    written = {
-        text for level in found if not isinstance(level, str) for text in texts(level)
-    }
-    kept = [x for x in found if not isinstance(x, str) or x not in written]
-    seen: dict[str, Level] = {}
-    for level in kept:
-        text = str(level).strip()
-        whole, _, rest = text.partition(".")
-        if rest and not rest.strip("0") and whole.lstrip("+-").isdecimal():
-            text = whole
-        same = seen.setdefault(text, level)
-        if same is not level:
-            msg = (
-                f"{name} holds both {same!r} and {level!r}: write them alike if they are "
-                "the same label, and otherwise give one another name."
-            )
-            raise DesignError(msg)
-    return kept
 
 
 def named(index: pd.Index, rows: npt.NDArray[Any]) -> str:
@@ -215,33 +141,13 @@ def declared(levels: Iterable[object], name: str) -> tuple[Level, ...]:
     """Declared levels as plain values, in the order given."""
     series = _series(levels, f"levels of {name}")
     given = [_plain(level, name) for level in series.tolist() if not pd.isna(level)]
-    if not given or len(given) < len(series) or len({*_keys(given)}) < len(given):
+    if not given or len(given) < len(series) or len({*keys(given)}) < len(given):
         msg = (
             f"The levels of {name} must be at least one label, each once and none "
             f"missing, not {some(map(repr, series.tolist()), 20)}."
         )
         raise InputError(msg)
     return tuple(given)
-
-
-def _keys(levels: Iterable[Level]) -> list[tuple[bool, Level]]:
-    """What makes levels distinct: `1` is `1.0` but is not `True`."""
-    return [(isinstance(level, bool), level) for level in levels]
-
-
-def texts(level: Level) -> set[str]:
-    """The texts under which a level may be written elsewhere."""
-    if isinstance(level, str | bool) or level != int(level):
-        return {str(level)}
-    return {str(int(level)), f"{int(level)}.0"}
-
-
-def _sorting(levels: list[Level]) -> Any:
-    """The key that sorts these levels; None if they sort by themselves."""
-    for kind in (Real, str):
-        if all(isinstance(level, kind) for level in levels):
-            return None
-    return lambda level: (type(level).__name__, str(level))
 
 
 def _series(labels: Any, name: str) -> pd.Series:

@@ -10,14 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchcorr.design.distinct import (
-    Level,
-    declared,
-    distinct,
-    factorized,
-    matched,
-    one_each,
-)
+from batchcorr.design.distinct import declared, distinct
+from batchcorr.design.levels import Level, in_order, matched, one_each
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 
 if TYPE_CHECKING:
@@ -113,17 +107,17 @@ class BatchLabels:
         >>> BatchLabels.factorize(["b"], levels=["a", "b"])[1]
         array([1], dtype=int32)
         """
-        if levels is None:
-            seen, codes = factorized(labels, name, n_rows)
-            return cls(seen, name), codes
-        known = declared(levels, name)
+        known = () if levels is None else declared(levels, name)
         if len(one_each(list(known), f"levels of {name}")) < len(known):
             msg = (
                 f"The levels of {name} hold a label in two ways, such as 1 and '1': "
                 f"{some(map(repr, known), 20)}. Give each once."
             )
             raise InputError(msg)
-        codes, values, _ = distinct(labels, name, n_rows, known)
+        codes, values, ordered = distinct(labels, name, n_rows, known)
+        if levels is None:
+            found = one_each(values, name)
+            known = tuple(found if ordered else in_order(found))
         table, unseen = matched(values, known)
         if unseen:
             msg = (

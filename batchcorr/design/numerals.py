@@ -15,7 +15,7 @@ from batchcorr.errors import DesignError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchcorr.design.distinct import Level
+    from batchcorr.design.levels import Level
 
 __all__ = ["numbers_as_text", "refuse_measurements"]
 

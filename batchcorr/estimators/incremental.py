@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
+from batchcorr.design.levels import texts
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 from batchcorr.estimators import inputs
 from batchcorr.estimators.estimate import extend
