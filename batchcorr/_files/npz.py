@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from batchcorr._files.expected import Expected
 
-__all__ = ["Arrays", "reading", "shape_of", "take", "write"]
+__all__ = ["Arrays", "reading", "require_version", "shape_of", "take", "write"]
 
 LARGEST_HEADER = 1 << 28
 LARGEST = 1 << 33
@@ -205,6 +205,29 @@ def reading(
         raise FileError(msg) from error
     except DAMAGE as error:
         raise FileError(otherwise) from error
+
+
+def require_version(
+    path: str | PathLike[str], what: str, found: object, newest: int
+) -> None:
+    """Refuse a file whose `what` is another than what this package reads.
+
+    Raises
+    ------
+    FileError
+        If a newer package wrote it.
+    InputError
+        If it is no such number.
+    """
+    if type(found) is int and found > newest:
+        msg = (
+            f"{path} was saved by a newer batchcorr ({what} {found}; this one reads up "
+            f"to {newest}): update the package."
+        )
+        raise FileError(msg)
+    if type(found) is not int or found != newest:
+        msg = f"{what} is {found!r:.40}, and not {newest}."
+        raise InputError(msg)
 
 
 def _header(file: zipfile.ZipFile) -> dict[str, Any]:

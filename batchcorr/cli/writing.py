@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchcorr._files.atomic import replacing, replacing_folder
+from batchcorr._files.damage import said_by
 from batchcorr._files.hdf5 import new_hdf5
 from batchcorr.cli.working import working
 from batchcorr.errors import BatchCorrError, FileError
@@ -70,5 +71,5 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno)
         cause = cause.__cause__ or cause.__context__
-    line = next(iter(str(error).strip().splitlines()), "")
-    return line if isinstance(error, OSError) else f"{type(error).__name__}: {line}"
+    said = said_by(error)
+    return said.partition(": ")[2] if isinstance(error, OSError) else said

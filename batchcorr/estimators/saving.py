@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from batchcorr._files import npz
-from batchcorr.errors import FileError, InputError
+from batchcorr.errors import InputError
 from batchcorr.estimators.densify import free_memory
 from batchcorr.estimators.features import Features
 from batchcorr.estimators.plain import PlainEstimator, in_command
@@ -158,16 +158,7 @@ def reading(path: str | PathLike[str]) -> Iterator[tuple[dict[str, Any], npz.Arr
         "it again with estimator.save(path)."
     )
     with npz.reading(path, otherwise, largest=free_memory() // 2) as (header, arrays):
-        schema = header["schema"]
-        if isinstance(schema, int) and schema > SCHEMA:
-            msg = (
-                f"{path} was saved by a newer batchcorr (schema {schema}; this one reads "
-                f"up to {SCHEMA}): update the package."
-            )
-            raise FileError(msg)
-        if type(schema) is not int or schema != SCHEMA:
-            msg = f"schema is {schema!r:.40}, and not {SCHEMA}."
-            raise InputError(msg)
+        npz.require_version(path, "schema", header["schema"], SCHEMA)
         yield header, arrays
 
 

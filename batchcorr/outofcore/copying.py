@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from batchcorr._files.damage import reading_or
 from batchcorr._files.hdf5 import new_hdf5
-from batchcorr.errors import FileError
 from batchcorr.outofcore.stored_matrix import is_matrix
 
 if TYPE_CHECKING:
@@ -182,14 +182,7 @@ def _copy_array(node: Any, group: Any, name: str) -> None:
 
 def _read(node: Any, how: Callable[[Any], Any], what: object) -> Matrix:
     """Read from the source, so that what is wrong with it is not said of the target."""
-    try:
+    with reading_or(
+        f"The input cannot be read: {node.name.strip('/')} is damaged or incomplete"
+    ):
         return how(what)
-    except MemoryError:
-        raise
-    except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")
-        msg = (
-            f"The input cannot be read: {node.name.strip('/')} is damaged or incomplete "
-            f"({type(error).__name__}: {line})."
-        )
-        raise FileError(msg) from error

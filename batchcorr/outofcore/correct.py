@@ -25,11 +25,11 @@ from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, wri
 from batchcorr.outofcore.log_normalize import take_logs
 from batchcorr.outofcore.source import (
     Resources,
-    close,
     find_matrix,
     open_source,
     read_small,
 )
+from batchcorr.outofcore.stored_matrix import close_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ class FileCorrection:
 
     def close(self) -> None:
         """Close the source."""
-        close(self._file)
+        close_file(self._file)
 
 
 def fit_file(
@@ -175,7 +175,7 @@ def fit_file(
     with ExitStack() as stack, collected() as texts:
         version = Version.of(source)
         file = open_source(source)
-        stack.callback(close, file)
+        stack.callback(close_file, file)
         adata = read_small(source, file)
         layer, key_added, dense, *_ = place
         x = find_matrix(source, file, layer, resources)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from batchcorr._files.damage import said_by
 from batchcorr.errors import BatchCorrError, InputError
 from batchcorr.outofcore.stored_matrix import StoredMatrix, read_rows
 
@@ -59,11 +60,10 @@ def scheduled(scheduler: str | None) -> Iterator[int]:
     except Exception as error:
         if getattr(error, "errno", None) is not None:  # of a file, not of Dask
             raise
-        line = next(iter(str(error).strip().splitlines()), "")
         msg = (
             f"The Dask scheduler {scheduler} cannot be reached, was lost in mid-run, or "
             "has workers without batchcorr or without a view of the files "
-            f"({type(error).__name__}: {line})."
+            f"({said_by(error)})."
         )
         raise InputError(msg) from error
     finally:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr._files.chunks import require_whole_chunks
-from batchcorr.errors import BatchCorrError, FileError, MissingKeyError, did_you_mean
+from batchcorr._files.damage import reading_or
+from batchcorr.errors import MissingKeyError, did_you_mean
 from batchcorr.outofcore.dask_blocks import scheduled
 from batchcorr.outofcore.stored_matrix import StoredMatrix, block_limit, open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from anndata import AnnData
 
-__all__ = ["Resources", "close", "find_matrix", "open_source", "read_small"]
+__all__ = ["Resources", "find_matrix", "open_source", "read_small"]
 
 LARGEST = 192 << 20
 """Bytes of a block, if chunks allow: larger ones are not faster."""
@@ -57,25 +57,10 @@ def read_small(source: Path, file: Any) -> AnnData:
         return AnnData(**found)
 
 
-@contextmanager
-def _reading(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except (BatchCorrError, MemoryError):
-        raise
-    except Exception as error:
-        line = next(iter(str(error).strip().splitlines()), "")
-        msg = (
-            f"{source} cannot be read: it holds no AnnData, or it is damaged or "
-            f"incomplete ({type(error).__name__}: {line})."
-        )
-        raise FileError(msg) from error
-
-
-def close(file: object) -> None:
-    """Close a file, of a kind that is closed."""
-    if hasattr(file, "close"):
-        file.close()
+def _reading(source: Path) -> AbstractContextManager[None]:
+    return reading_or(
+        f"{source} cannot be read: it holds no AnnData, or it is damaged or incomplete"
+    )
 
 
 def find_matrix(

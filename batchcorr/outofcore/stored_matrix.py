@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from batchcorr._files.damage import reading_or
 from batchcorr.arrays import moments
 from batchcorr.errors import FileError, TooLargeError
 from batchcorr.estimators.matrix import as_matrix
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["StoredMatrix", "block_limit", "is_matrix", "open_file", "read_rows"]
+__all__ = [
+    "StoredMatrix",
+    "block_limit",
+    "close_file",
+    "is_matrix",
+    "open_file",
+    "read_rows",
+]
 
 NUMBERS = "biuf"
 
@@ -58,6 +66,12 @@ def open_file(path: Path) -> Any:
     import h5py
 
     return h5py.File(path, "r")
+
+
+def close_file(file: object) -> None:
+    """Close a file, of a kind that is closed."""
+    if hasattr(file, "close"):
+        file.close()
 
 
 def is_matrix(node: Any) -> bool:
@@ -146,18 +160,11 @@ class StoredMatrix:
 
     def read(self, rows: slice) -> Matrix:
         """Return some rows: a new NumPy array or CSR matrix."""
-        try:
+        with reading_or(
+            f"{self.path} cannot be read: {self.name} is damaged or incomplete "
+            f"between the rows {rows.start:,} and {rows.stop:,}"
+        ):
             block = self._read(rows)
-        except MemoryError:
-            raise
-        except Exception as error:
-            line = next(iter(str(error).strip().splitlines()), "")
-            msg = (
-                f"{self.path} cannot be read: {self.name} is damaged or incomplete "
-                f"between the rows {rows.start:,} and {rows.stop:,} "
-                f"({type(error).__name__}: {line})."
-            )
-            raise FileError(msg) from error
         return self.through(block)
 
     def _read(self, rows: slice) -> Matrix:
@@ -229,8 +236,7 @@ def read_rows(
         x = StoredMatrix(Path(path), name, file, through=through)
         return x.read(slice(start, stop))
     finally:
-        if hasattr(file, "close"):
-            file.close()
+        close_file(file)
 
 
 @moments.register(StoredMatrix)

@@ -101,15 +101,7 @@ class SiteMoments:
             "again with batchcorr.sites.moments."
         )
         with npz.reading(path, otherwise) as (header, stored):
-            version = header["batchcorr_moments"]
-            if not isinstance(version, int):
-                raise TypeError
-            if version > VERSION:
-                msg = (
-                    f"{path} was saved by a newer batchcorr (version {version}; this "
-                    f"one reads up to {VERSION}): update the package."
-                )
-                raise FileError(msg)
+            npz.require_version(path, "version", header["batchcorr_moments"], VERSION)
             schema = Schema.from_json(header["schema"])
             if schema.fingerprint != header["fingerprint"]:
                 damage = "its schema was changed"
