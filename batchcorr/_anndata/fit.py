@@ -9,8 +9,8 @@ import numpy as np
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.labels import ObsLabels, labels_for, read_labels
 from batchcorr._anndata.matrices import get_matrix, require_adata, take_features
-from batchcorr.design.distinct import texts
 from batchcorr.design.labels import BatchLabels
+from batchcorr.design.levels import texts
 from batchcorr.errors import InputError, collected, did_you_mean
 from batchcorr.estimators.base import Corrector
 from batchcorr.methods import get
