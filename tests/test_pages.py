@@ -27,6 +27,7 @@ ELSEWHERE = {
     "torchvision.models": "weights are downloaded; tests/bridge/test_fold_models.py",
     "from_pretrained": "weights are downloaded; tests/bridge/test_fold_models.py",
     "training_step": "Lightning is no requirement",
+    "pydeseq2": "PyDESeq2 is no requirement",
     "batchcorr bridge": "tests/bridge/test_claims.py",
     "filtered_feature_bc_matrix": "tests/cli/test_table_dialects.py",
     "pip install": ".ci/run",
