@@ -49,6 +49,23 @@ def test_a_batch_has_no_degrees_of_freedom_exactly_where_its_rank_says_so():
     assert met > 3
 
 
+def test_what_is_constant_explained_or_not_observed_in_small_batches():
+    codes = [0, 1, 1, 2, 2, 3, 3, 3]
+    first_of_two = (np.arange(8) == 3)[:, None].astype(float)  # explains batch 2
+    x = np.array([5, 1, 1, 4, 9, 1, 2, 4.0])
+    gone, some, alike = x.copy(), x.copy(), x.copy()
+    gone[0], some[6], alike[4] = np.nan, np.nan, alike[3]
+    design = Design.of(codes, covariates=first_of_two)
+    fit = LinearFit.of(moments(np.stack([x, gone, some, alike], axis=1), design))
+    np.testing.assert_array_equal(fit.observed, [True, False, True, True])
+    # one sample is not constant, two alike are, and two that a column tells apart are not
+    np.testing.assert_array_equal(fit.constant[:, 0], [False, True, False, False])
+    assert fit.constant[2, 3]
+    np.testing.assert_array_equal(fit.explained[:, 0], [False, False, True, False])
+    np.testing.assert_allclose(fit.df_by_batch[:, 0], [0, 1, 0, 2], atol=1e-12)
+    np.testing.assert_allclose(fit.residual_squares[:, 0], [0, 0, 0, 14 / 3])
+
+
 def test_v_is_the_inverse_of_the_products_of_all_columns():
     codes, z = np.arange(40) % 3, np.random.default_rng(1).normal(20, 3, (40, 4))
     fit = LinearFit.of(moments(z[:, :2], Design.of(codes, covariates=z)))
