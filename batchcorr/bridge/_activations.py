@@ -82,7 +82,7 @@ class Activations:
 
     def matrices(self, *, needed: bool) -> dict[str, NDArray[Any]]:
         """The matrix of each call of a layer; all layers are `needed`, or some may lack."""
-        found, account = {}, ""
+        matrices, account = {}, ""
         for name, module in self.layers.items():
             why = self.refused.get(name) or self._unfit(self.outputs[name])
             if why:
@@ -94,11 +94,11 @@ class Activations:
             for k in range(count):
                 parts = [batch[k] for batch in self.outputs[name]]
                 label = f"{name} (call {k + 1})" if k else name
-                found[label] = torch.cat(parts).numpy()
+                matrices[label] = torch.cat(parts).numpy()
         if needed and account:
             msg = f"A layer cannot be captured.{account} Leave it out of layers=."
             raise InputError(msg)
-        if not found:
+        if not matrices:
             msg = (
                 f"No layer can be captured.{account or ' None of them is called.'} "
                 "Name modules that give samples × channels with layers=[…]."
@@ -106,14 +106,14 @@ class Activations:
             raise InputError(msg)
         if account:
             warn(f"Layers are left out.{account}", LayerWarning)
-        if unclear := [name for name in self.unclear if name in found]:
+        if unclear := [name for name in self.unclear if name in matrices]:
             kinds = [f"{name!r} ({self.unclear[name]} is taken)" for name in unclear]
             msg = (
                 f"It is not clear which axis are the channels of {some(kinds)}. Say it "
                 f"with channels={{{unclear[0]!r}: axis}}."
             )
             warn(msg, LayerWarning)
-        return found
+        return matrices
 
     def _unfit(self, batches: list[list[Tensor]]) -> str:
         """Why the outputs of a layer are no matrix of all samples; or ""."""

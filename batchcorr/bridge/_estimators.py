@@ -125,18 +125,18 @@ class EmpiricalBayes:
             parts = (part[known] for part in layer.mixture(self.shares))
             assumed = dict(zip(("centre", "width"), parts, strict=True))
         null = layer.null(self.profile.sizes, n, single=float(moments.n) < 2)
-        found = shrink_features(
+        posterior = shrink_features(
             (moments.mean[0].cpu().numpy() - layer.mean)[known] / sd,
             moments.variance()[0].cpu().numpy()[known] / sd**2,
             null.select(known),
             **assumed,
         )
         if not self.kept:
-            self.evidence = found.log_evidence
-        self.kept[name] = (found.location_share, found.scale_share)
+            self.evidence = posterior.log_evidence
+        self.kept[name] = (posterior.location_share, posterior.scale_share)
         mean, variance = layer.mean.copy(), layer.variance.copy()
-        mean[known] += sd * found.gamma
-        variance[known] *= found.delta2
+        mean[known] += sd * posterior.gamma
+        variance[known] *= posterior.delta2
         return moments.mean.new_tensor(mean), moments.mean.new_tensor(variance)
 
 
@@ -169,7 +169,7 @@ def keep_classes(
         )
         raise InputError(msg)
     restore()
-    found = []
+    outcomes = []
     for start in (first, _mean_probabilities(model, loader, profile)):
         shares = start
         for _ in range(ROUNDS):
@@ -177,8 +177,8 @@ def keep_classes(
             values, _ = correct(estimate)
             shares = _mean_probabilities(model, loader, profile)
         assert assumed is not None
-        found.append((estimate, values, assumed))
-    corrected, uncorrected = found
+        outcomes.append((estimate, values, assumed))
+    corrected, uncorrected = outcomes
     gain = uncorrected[0].evidence - corrected[0].evidence
     best = uncorrected if gain > CLEARLY else corrected
     if if_uneven is not None and not is_unbalanced(best[2], profile.shares, if_uneven):

@@ -93,13 +93,13 @@ def correct(
             "for each layer: give a DataLoader, or list(loader)."
         )
         raise InputError(msg)
-    found: Statistics = {}
+    new: Statistics = {}
 
     def set_from(name: str, moments: Moments, samples: int) -> None:
         if not bool(torch.isfinite(moments.mean + moments.squares).all()):
             raise InputError(not_finite(name))
-        found[name] = estimate(name, norms[name], moments, samples)
-        put(norms, {name: found[name]})
+        new[name] = estimate(name, norms[name], moments, samples)
+        put(norms, {name: new[name]})
 
     batches = read_batches(loader)
     only, another = next(batches), next(batches, None)
@@ -108,11 +108,11 @@ def correct(
             *(model, [only.inputs], norms),
             lambda name, x: set_from(name, channel_moments(x), only.size),
         )
-        return found, only.size
+        return new, only.size
     order, samples = watch(model, loader, norms, lambda _name, _x: None)
     for name in order:
         set_from(name, received(model, loader, norms[name]), samples)
-    return found, samples
+    return new, samples
 
 
 def watch(

@@ -104,7 +104,7 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
     Those that cannot be seen, or have statistics of several domains, are refused.
     """
-    found = {}
+    norms = {}
     for name, module in require_model(model).named_modules():
         scripted = isinstance(module, torch.jit.ScriptModule)
         if scripted and (not name or "BatchNorm" in module.original_name):
@@ -121,15 +121,15 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
             )
             raise InputError(msg)
         if is_batch_norm(module) or is_frozen(module):
-            found[name] = cast("_BatchNorm", module)
-    if not found:
+            norms[name] = cast("_BatchNorm", module)
+    if not norms:
         kinds = sorted({type(module).__name__ for module in model.modules()})
         msg = (
             "The model has no BatchNorm layer, so there is nothing to do. Its layers "
             f"are {some(kinds)}."
         )
         raise InputError(msg)
-    return found
+    return norms
 
 
 def statistics_of(norm: _BatchNorm) -> tuple[Tensor, Tensor]:

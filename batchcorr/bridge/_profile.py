@@ -212,9 +212,9 @@ def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:
 
 def require_weights(profile: Profile, model: nn.Module) -> None:
     """Refuse a model with other weights than that of which this is the profile."""
-    for name, found in fingerprints(model).items():
+    for name, own in fingerprints(model).items():
         known = profile.weights.get(name)
-        if known is not None and not np.allclose(found, known, SAME, SAME):
+        if known is not None and not np.allclose(own, known, SAME, SAME):
             msg = (
                 f"The profile is of a model with other weights: {name!r} differs. "
                 "Load the weights it was made with, or make it again with "
@@ -226,7 +226,7 @@ def require_weights(profile: Profile, model: nn.Module) -> None:
 def fingerprints(model: nn.Module) -> dict[str, Floats]:
     """Two numbers of each parameter up to the last BatchNorm, by name."""
     last = list(batch_norms(model).values())[-1]
-    found = {}
+    numbers = {}
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(prefix, recurse=False):
             flat = parameter.detach().cpu().flatten()
@@ -234,10 +234,10 @@ def fingerprints(model: nn.Module) -> dict[str, Floats]:
             real, norm = wide(real), float(wide(real).norm())
             turning = torch.cos(torch.arange(len(real), dtype=torch.float64))
             inner = float((turning * real).sum())
-            found[name] = np.array([norm, inner / (norm or 1.0)])
+            numbers[name] = np.array([norm, inner / (norm or 1.0)])
         if module is last:
             break
-    return found
+    return numbers
 
 
 def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:

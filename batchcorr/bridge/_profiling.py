@@ -224,12 +224,12 @@ def _pass(
         parts[name].append(_Samples(means, variances, rows.shape[2]))
 
     order, _ = watch(model, inputs, norms, note)
-    found = {}
+    each = {}
     for name in order:
         means, variances, positions = zip(*parts[name], strict=True)
         both = np.concatenate(means), np.concatenate(variances)
-        found[name] = _Samples(*both, positions[0])
-    return found
+        each[name] = _Samples(*both, positions[0])
+    return each
 
 
 def _by_class(

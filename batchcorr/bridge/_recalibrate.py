@@ -184,10 +184,10 @@ def recalibrate(
         if profile is None or method in ("adabn", "mix", "combat"):
             used = "combat" if method == "auto" else method
             plain = {"adabn": adabn, "mix": mixed(share), "combat": combat}
-            found, samples = run(plain[used])
+            new, samples = run(plain[used])
         else:
             used, estimate = "eb", EmpiricalBayes(profile)
-            found, samples = run(estimate)
+            new, samples = run(estimate)
             if method != "eb" and len(profile.shares) and samples > 1:
                 better = keep_classes(
                     *(model, loader, profile, run),
@@ -195,13 +195,13 @@ def recalibrate(
                     if_uneven=samples if method == "auto" else None,
                 )
                 if better is not None:
-                    used, (estimate, found, classes) = "eb_cov", better
-                put(norms, found)
+                    used, (estimate, new, classes) = "eb_cov", better
+                put(norms, new)
             kept = estimate.kept
     except BaseException:
         restore(norms, before)
         raise
-    table = _table(before, found, kept)
+    table = _table(before, new, kept)
     done = Recalibration(used, samples, table, classes)
     done._restore = partial(restore, norms, before)
     return done

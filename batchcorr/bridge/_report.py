@@ -205,14 +205,14 @@ def report(
         asked["Accumulation"] = lambda: check(step.model, batch, loss, **size)
     if loader is not None:
         asked["Batch"] = lambda: capture(step.model, loader, domain).uns["layers"]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for part, measure in asked.items():
         try:
-            found[part] = measure()
+            results[part] = measure()
         except BatchCorrError as error:
             missing[part] = str(error)
-    folded, cost, shares = map(found.get, ("Folding", "Accumulation", "Batch"))
+    folded, cost, shares = map(results.get, ("Folding", "Accumulation", "Batch"))
     return Report(kinds, findings, folded, cost, shares, missing)
 
 

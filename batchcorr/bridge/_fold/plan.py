@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from batchcorr.bridge._fold.trace import Call, Mark, Trace
 
     Corrections = dict[str, LocationScale]
-    Found = dict[Call, LocationScale]
+    Changes = dict[Call, LocationScale]
 
 __all__ = ["Plan"]
 
@@ -115,18 +115,18 @@ class Plan:
         self.folded[name] = tuple(takers)
 
     def _takers(
-        self, name: str, find: Callable[[Call, LocationScale], Found]
+        self, name: str, find: Callable[[Call, LocationScale], Changes]
     ) -> Corrections:
         """What each layer would take up, the same in all its calls."""
         own = correction_of(cast("_BatchNorm", self.model.get_submodule(name)))
-        found: Found = {}
+        changes: Changes = {}
         for call in self.trace.calls[name]:
-            found |= find(call, own)
+            changes |= find(call, own)
         takers: Corrections = {}
-        for taker, change in found.items():
+        for taker, change in changes.items():
             self._require_own(taker.layer)
             calls = self.trace.calls[taker.layer]
-            if not found.keys() >= {*calls}:
+            if not changes.keys() >= {*calls}:
                 _keep(f"{taker.layer!r} is called {len(calls)} times, not each time so")
             if not torch.equal(
                 takers.setdefault(taker.layer, change).scale, change.scale
@@ -134,7 +134,7 @@ class Plan:
                 _keep(f"the calls of {taker.layer!r} would need different weights")
         return takers
 
-    def _producer(self, call: Call, change: LocationScale) -> Found:
+    def _producer(self, call: Call, change: LocationScale) -> Changes:
         """The layer whose result a call is given."""
         mark = call.given
         if isinstance(mark, str):
@@ -149,9 +149,9 @@ class Plan:
             return self._producer(mark.call, change)
         return {mark.call: change}
 
-    def _users(self, call: Call, change: LocationScale) -> Found:
+    def _users(self, call: Call, change: LocationScale) -> Changes:
         """The layers that are given the result of a call."""
-        found: Found = {}
+        changes: Changes = {}
         for user in call.users or ["nothing"]:
             if isinstance(user, str):
                 _keep(f"its result goes into {user}")
@@ -161,8 +161,8 @@ class Plan:
             if user.border:
                 _keep(user.border)
             moved = change.select(mark.channels)
-            found |= self._users(user, moved) if self._passes(user) else {user: moved}
-        return found
+            changes |= self._users(user, moved) if self._passes(user) else {user: moved}
+        return changes
 
     # -- layers ----------------------------------------------------------------------------
 

@@ -271,10 +271,10 @@ class DomainBatchNorm(nn.Module):
             The domains that the statistics are of.
         """
         self._met.clear()
-        found = bytes(state.round().to(torch.uint8).tolist()).decode()
-        if found != repr(self.domains):
+        given = bytes(state.round().to(torch.uint8).tolist()).decode()
+        if given != repr(self.domains):
             msg = (
-                f"The state_dict is of the domains {found}, and this layer of "
+                f"The state_dict is of the domains {given}, and this layer of "
                 f"{self.domains}: make it with the same domains in the same order."
             )
             raise InputError(msg)
