@@ -39,7 +39,7 @@ def test_gradient_loss_and_statistics_are_the_whole_batch_s(name, size):
 
 
 def test_single_samples_are_enough():
-    model, batch = built("twice")
+    model, batch = built("twice", 8)
     whole = copy.deepcopy(model)
     mean_loss(whole, batch).backward()
     exact(model, batch, mean_loss, 1)

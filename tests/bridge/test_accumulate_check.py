@@ -225,7 +225,7 @@ def test_bad_sizes_are_refused(size):
 
 def test_the_cost_grows_as_micro_batches_shrink_and_is_systematic():
     model, batch = built("mlp", 64)
-    cost = check(model, batch, mean_loss, micro_batch_sizes=[8, 16, 32], partitions=40)
+    cost = check(model, batch, mean_loss, micro_batch_sizes=[8, 32], partitions=40)
     errors = [at.error for at in cost.sizes]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] > 0.01
