@@ -28,7 +28,7 @@ class Claim:
     title
         The finding, in a line.
     statement
-        What is claimed, in full.
+        What is claimed, in full: the docstring of the file that measures it.
     measured
         Every number, by a short name.
     axes

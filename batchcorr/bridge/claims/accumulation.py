@@ -76,11 +76,7 @@ def accumulation(*, partitions: int = 200) -> Claim:
     return Claim(
         name="accumulation",
         title="Accumulated gradients through BatchNorm are biased, not just noisy",
-        statement=(
-            "Without BatchNorm, accumulating gradients over micro-batches is exact. With "
-            "it the gradient is wrong, the more the smaller the micro-batch, and the "
-            "mean over partitions is wrong too. Adjoint accumulation is exact."
-        ),
+        statement=__doc__ or "",
         measured={**measured, **_statistics(), **_errors(cost)},
         axes=("samples in a micro-batch, of 64", "relative error of the gradient"),
     )

@@ -3,7 +3,9 @@ r"""A bias before BatchNorm does nothing, and is learned all the same.
     BN(x + b) = BN(x),     Σ_i ∂L/∂x[i, c] = 0     (both because BN takes the mean away)
 
 In evaluation the running mean follows a jump D of the bias with a lag: after t updates of
-momentum m the output is off by D (1 - m)^t / σ.
+momentum m the output is off by D (1 - m)^t / σ. LayerNorm cancels only a constant vector. A
+bias is needed where a nonlinearity or another axis comes between, and Adam lets a useless
+one drift on round-off.
 """
 
 from __future__ import annotations
@@ -48,12 +50,7 @@ def bias() -> Claim:
     return Claim(
         name="bias",
         title="BatchNorm removes any bias before it; other norms only some",
-        statement=(
-            "A bias before BatchNorm changes neither output nor gradient; the running "
-            "mean absorbs it with a lag of (1 - m)^t. LayerNorm cancels only a constant "
-            "vector. It is not redundant where a nonlinearity or another axis comes "
-            "between, and Adam lets it drift on round-off."
-        ),
+        statement=__doc__ or "",
         measured={**_changes(), **_rounding(), **_lag()},
         axes=("updates after the bias jumped by 5", "error in evaluation (sd)"),
     )
@@ -84,8 +81,10 @@ def _changes() -> dict[str, Measured]:
     for key, (what, x, first, rest, added) in cases.items():
         hidden = first(x)
         out = rest.double()(hidden)
-        change = reported(what, largest(rest(hidden + added) - out))
-        measured[key] = change if key in seen else zero(what, change.value, 1e-10)
+        change = largest(rest(hidden + added) - out)
+        measured[key] = zero(what, change, 1e-10 if key.startswith("output") else 1e-12)
+        if key in seen:
+            measured[key] = reported(what, change)
         head = nn.Linear(out[0].numel(), 3).double()
         net = nn.Sequential(first, rest, nn.Flatten(), head)
         findings = lint(net, (x, torch.arange(len(x)) % 3), classify).findings

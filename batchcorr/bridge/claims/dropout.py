@@ -4,6 +4,9 @@ With keep probability p, a unit x of mean μ and a weighted sum w'x have
 
     Var_eval / Var_train = (E x² - μ²) / (E x² / p - μ²) = σ² / (σ² + (1 - p)/p E x²)
     Var_eval / Var_train = w' Σ w / (w' Σ w + (1 - p)/p Σ_i w_i² E x_i²)
+
+A BatchNorm behind dropout, at once or further on, has learned a variance that is too large;
+one before it has not. Recalibration with dropout off mends it, an update with it on does not.
 """
 
 from __future__ import annotations
@@ -49,12 +52,7 @@ def dropout() -> Claim:
     return Claim(
         name="dropout",
         title="Dropout before BatchNorm shrinks what evaluation sees",
-        statement=(
-            "Dropout adds variance that is there in training only. A BatchNorm behind "
-            "it, at once or further on, has learned a variance that is too large; one "
-            "before it has not. Recalibration with dropout off mends it, an update "
-            "with dropout on does not."
-        ),
+        statement=__doc__ or "",
         measured={**_networks(), **_formulas()},
         axes=("keep probability", "variance, evaluation over training"),
     )

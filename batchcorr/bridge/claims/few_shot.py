@@ -65,11 +65,7 @@ def few_shot() -> Claim:
     return Claim(
         name="few_shot",
         title="With few samples mix source and support; empirical Bayes finds the mix",
-        statement=(
-            "The source's statistics are biased by γ², the support's have variance "
-            "v/n; the best mix has γ²v/(nγ² + v). Empirical Bayes over channels comes "
-            "near it without knowing γ², and ComBat's where n γ² > v."
-        ),
+        statement=__doc__ or "",
         measured=measured,
         axes=("samples in the support", "squared error (v = 1)"),
     )

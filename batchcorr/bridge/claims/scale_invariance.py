@@ -5,7 +5,7 @@ r"""Before BatchNorm the length of a weight is not a parameter but a learning ra
 SGD with learning rate η and decay λ goes through the same directions as SGD without decay
 at the rate η ρ^-(2t+1), ρ = 1 - η λ. In balance a step turns a weight by the angle
 √(2 η λ) √((1 - β) / (1 + β)), β the momentum. AdamW takes 1 - (1 - η λ)^t of a weight in t
-steps, whatever the gradients.
+steps, whatever the gradients; decay inside Adam's gradient depends on their history.
 """
 
 from __future__ import annotations
@@ -66,12 +66,7 @@ def scale_invariance() -> Claim:
     return Claim(
         name="scale_invariance",
         title="Before BatchNorm weight decay sets how fast weights turn",
-        statement=(
-            "Scaling a weight before BatchNorm changes nothing but the size of its "
-            "gradient, to which it is orthogonal. Weight decay is a growing learning "
-            "rate, and turns weights by √(2ηλ) a step. In Adam, decay inside the "
-            "gradient depends on the gradients' history; AdamW's does not."
-        ),
+        statement=__doc__ or "",
         measured={**_laws(), **_linted(), **_paths(), **_angles(), **_decays()},
         axes=("scale of the gradients", "share of the weight that decay took"),
     )

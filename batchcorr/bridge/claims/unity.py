@@ -89,12 +89,7 @@ def unity(
     return Claim(
         name="unity",
         title="One function: BatchNorm and batch correction agree to rounding",
-        statement=(
-            "BatchNorm in training is standardization by batch, in evaluation a frozen "
-            "correction; InstanceNorm takes the sample for the batch, per-domain BN and "
-            "AdaBN the domain. ComBat tends to it as batches grow, and logs turn "
-            "multiplicative effects into additive ones."
-        ),
+        statement=__doc__ or "",
         measured={**same, **_divisors(), **_logs(positive), **_shrinkage()},
         axes=("samples in a batch", "rms change by shrinkage"),
     )
