@@ -7,7 +7,6 @@ comes to the CPU, so that every method knows these matrices.
 from __future__ import annotations
 
 from abc import ABC
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +27,6 @@ from batchcorr.arrays.operations import (
     sums,
     sums_by_feature,
 )
-from batchcorr.models.moments import Moments
 from batchcorr.models.namespace import (
     Array,
     asarray_like,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 
     from batchcorr.arrays.cells import Cells
     from batchcorr.design.design import Design
+    from batchcorr.models.moments import Moments
 
 __all__ = [
     "StandardArray",
@@ -84,7 +83,7 @@ def standard_sums_by_feature(
     found = tensor_moments(
         x, design.codes, design.n_batches, design.columns, weights, missing=True
     )
-    return Moments(*(to_numpy(getattr(found, field.name)) for field in fields(found)))
+    return found.map(to_numpy)
 
 
 @has_infinite.register(StandardArray)

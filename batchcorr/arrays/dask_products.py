@@ -15,8 +15,8 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from batchcorr.arrays.corrected import gram, gram_times, times, transposed_times
 from batchcorr.arrays.dask_passes import merge_tree, slices_of
+from batchcorr.arrays.products import gram, gram_times, times, transposed_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,8 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from batchcorr._numba import Kernel, prange
-from batchcorr.arrays.corrected import arranged, gram, sample_gram
 from batchcorr.arrays.passes import moments
+from batchcorr.arrays.products import arranged, gram, sample_gram
 from batchcorr.arrays.scipy_products import tile_starts
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import scipy.sparse as sp
 
 from batchcorr._numba import Helper, Kernel, prange
 from batchcorr.arrays.cells import Cells
-from batchcorr.arrays.corrected import arranged, gram_times, times, transposed_times
 from batchcorr.arrays.passes import by_cell
+from batchcorr.arrays.products import arranged, gram_times, times, transposed_times
 from batchcorr.arrays.scipy_passes import canonical
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ does not. Hence no minimum and maximum need to travel along.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,8 @@ import numpy as np
 from batchcorr.models.namespace import Array, Namespace, asarray_like, namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 __all__ = ["Moments"]
@@ -103,6 +106,10 @@ class Moments:
         variance: Array = self.squares / (self.n - ddof)
         return variance
 
+    def map(self, change: Callable[[Array], Array]) -> Moments:
+        """The moments whose arrays went through a function, each by itself."""
+        return Moments(*(change(getattr(self, field.name)) for field in fields(self)))
+
     def concat(self, other: Moments) -> Moments:
         """Stack the batches of two sets of moments, without merging any."""
         xp = namespace(self.mean)
@@ -132,12 +139,8 @@ class Moments:
 
     def select_features(self, features: Array) -> Moments:
         """Return the moments of some of the features only."""
-        return Moments(
-            **{
-                field.name: value[..., features] if value.shape[-1] > 1 else value
-                for field in fields(self)
-                for value in (getattr(self, field.name),)
-            }
+        return self.map(
+            lambda array: array[..., features] if array.shape[-1] > 1 else array
         )
 
     def collapse(self, parents: list[int], n_batches: int) -> Moments:
@@ -172,13 +175,8 @@ class Moments:
         if len(parts) == 1:
             return parts[0]
         back = asarray_like(self.mean, np.argsort(np.concatenate(order)))
-        joined = {
-            field.name: xp.concat([getattr(part, field.name) for part in parts])
-            for field in fields(self)
-        }
-        return Moments(
-            **{name: xp.take(value, back, axis=0) for name, value in joined.items()}
-        )
+        joined = reduce(Moments.concat, parts)
+        return joined.map(lambda array: xp.take(array, back, axis=0))
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both sets of rows together: batches must correspond."""
@@ -229,24 +227,16 @@ class Moments:
     ) -> Moments:
         """Some of the groups, in a grid: two axes in place of the first."""
         pick = asarray_like(self.mean, rows)
-        return Moments(
-            **{
-                field.name: xp.reshape(
-                    xp.take(value, pick, axis=0), (*shape, *value.shape[1:])
-                )
-                for field in fields(self)
-                for value in (getattr(self, field.name),)
-            }
+        return self.map(
+            lambda array: xp.reshape(
+                xp.take(array, pick, axis=0), (*shape, *array.shape[1:])
+            )
         )
 
     def _nothing(self, xp: Namespace, n_batches: int) -> Moments:
         """The moments of batches without rows."""
-        return Moments(
-            **{
-                field.name: xp.stack([xp.zeros_like(value[0, ...])] * n_batches)
-                for field in fields(self)
-                for value in (getattr(self, field.name),)
-            }
+        return self.map(
+            lambda array: xp.stack([xp.zeros_like(array[0, ...])] * n_batches)
         )
 
 

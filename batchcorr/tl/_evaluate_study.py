@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,6 @@ from batchcorr.estimators.metadata import Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.metrics._jackknife import GROUPS, interval, jackknife_groups
 from batchcorr.metrics._variance_explained import shares_of
-from batchcorr.models.moments import Moments
 from batchcorr.tl._embedding_scores import Samples, Score
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.design.design import Design
+    from batchcorr.models.moments import Moments
 
 __all__ = ["MOST", "Study"]
 
@@ -106,12 +106,7 @@ class Study:
         group = np.tile(np.arange(GROUPS), self.design.n_batches)
         batch = np.repeat(np.arange(self.design.n_batches), GROUPS)
         kept = np.flatnonzero(group != (-1 if without is None else without))
-        part = Moments(
-            **{
-                field.name: getattr(by_group, field.name)[kept]
-                for field in fields(by_group)
-            }
-        )
+        part = by_group.map(lambda array: array[kept])
         return part.collapse(batch[kept].tolist(), self.design.n_batches)
 
     def variance(self, by_group: Moments) -> dict[str, Score]:
