@@ -58,6 +58,7 @@ def test_what_is_constant_explained_or_not_observed_in_small_batches():
     design = Design.of(codes, covariates=first_of_two)
     fit = LinearFit.of(moments(np.stack([x, gone, some, alike], axis=1), design))
     np.testing.assert_array_equal(fit.observed, [True, False, True, True])
+    np.testing.assert_array_equal(fit.df, [3, 3, 2, 3])
     # one sample is not constant, two alike are, and two that a column tells apart are not
     np.testing.assert_array_equal(fit.constant[:, 0], [False, True, False, False])
     assert fit.constant[2, 3]
@@ -167,6 +168,15 @@ def test_moments_and_coefficients_are_those_of_the_columns_as_given():
     scale = np.linalg.norm(full, axis=0)
     expected = np.linalg.lstsq(full / scale, x)[0][6:] / scale[6:, None]
     np.testing.assert_allclose(model.correction_.coefficients, expected, rtol=1e-6)
+
+
+def test_nuisances_of_lost_digits_leave_the_level_of_a_feature():
+    """Columns are read as orthogonal ones; the means that are given back are their own."""
+    batch, z = np.repeat(np.arange(6), 15), HARD["both, and a group"]
+    x = RNG.normal(size=(90, 4)) + 1e-3 * z[:, :1]
+    model = bc.RemoveBatchEffect().fit(x, batch=batch, nuisance=z)
+    y = model.transform(x, batch=batch, nuisance=z)
+    np.testing.assert_allclose(y.mean(axis=0), x.mean(axis=0), rtol=1e-6)
 
 
 def test_blocks_say_that_sums_lose_digits():
