@@ -58,6 +58,15 @@ def test_a_whole_model_is_converted_and_led_back(norm):
     assert torch.equal(at_domain(converted(norm)[1], "mon")(x), converted(norm)[0](x))
 
 
+def test_what_is_frozen_stays_frozen():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
+    for one in (
+        ours := convert_domain_batchnorm(model, ["mon"]),
+        at_domain(ours, "mon"),
+    ):
+        assert not any(p.requires_grad for p in one.parameters())
+
+
 def test_a_domain_is_added_to_layers_that_have_been_trained():
     layer = DomainBatchNorm1d(
         5, ["mon", "tue"], momentum=None, unseen="global", dtype=DOUBLE

@@ -160,9 +160,9 @@ def _converted(
         if not isinstance(norm, kind) or norm.running_mean is None:
             continue
         alone = kind(norm.num_features, norm.eps, norm.momentum, affine=norm.affine)
-        state = norm.state_dict()
-        alone = alone.to(norm.running_mean).train(norm.training)
-        alone.load_state_dict({key: state[key] for key in alone.state_dict()})
+        for key in [*alone._parameters, *alone._buffers]:
+            setattr(alone, key, getattr(norm, key))
+        alone.train(norm.training)
         shape = (2, norm.num_features, *[2] * by_domain.dimensions)
         x = torch.linspace(-2, 2, math.prod(shape)).reshape(shape).to(norm.running_mean)
         with evaluating(nn.ModuleList([norm, alone, rest])):

@@ -124,6 +124,8 @@ class DomainBatchNorm(nn.Module):
         layer.load_state_dict(old.state_dict())
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
         layer.rows_seen.fill_(MANY)
+        for new, given in zip(layer.parameters(), norm.parameters(), strict=True):
+            new.requires_grad_(given.requires_grad)
         return layer.train(old.training)
 
     def forward(self, x: Tensor, domain: Domains | None = None) -> Tensor:
@@ -248,6 +250,8 @@ class DomainBatchNorm(nn.Module):
         plain.load_state_dict(
             {k: state[k] if k in affine else state[k][code] for k in plain.state_dict()}
         )
+        for new, given in zip(plain.parameters(), self.parameters(), strict=True):
+            new.requires_grad_(given.requires_grad)
         layer: nn.Module = plain.train(self.training)
         return layer
 
