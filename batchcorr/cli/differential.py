@@ -192,7 +192,7 @@ def differential(
     said = _tested(target, table, tested)
     model = some(batch or nuisances or [])
     say(f"{said}, on {adata.n_obs:,} samples, {model} in the model.")
-    _say_untested(table, min_count)
+    _say_untested(table, counts=voom is not None, min_count=min_count)
     _show(table, *compared(test, _levels(adata.obs, test)))
     correlation = table.attrs.get("subject_correlation")
     if correlation is not None:
@@ -269,16 +269,19 @@ def _tested(target: Path, table: pd.DataFrame, tested: str) -> str:
     return f"Wrote {target}: {n_tested:,} features tested for {tested}"
 
 
-def _say_untested(table: pd.DataFrame, min_count: float | None = None) -> None:
+def _say_untested(
+    table: pd.DataFrame, *, counts: bool = False, min_count: float | None = None
+) -> None:
     """Say how many features have no p-value, and why."""
     untested = int(table["p_value"].isna().sum())
     if untested:
-        few = (
-            "" if min_count is None else f", fewer than {min_count:g} in enough samples"
-        )
+        why = "vary in no batch, or have values of too few samples"
+        if counts:
+            why = "have no counts"
+        if min_count is not None:
+            why = f"have fewer than {min_count:g} counts in too many samples"
         say(
-            f"{untested:,} others have no p-value and are not adjusted for: they have no "
-            f"counts{few}, vary in no batch, or have values of too few samples."
+            f"{untested:,} others have no p-value and are not adjusted for: they {why}."
         )
 
 

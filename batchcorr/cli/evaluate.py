@@ -11,6 +11,7 @@ from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import new_table, out, print_table
 from batchcorr.cli.files import check_target
+from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
 from batchcorr.cli.working import working
@@ -53,6 +54,7 @@ def evaluate(
     formula: options.Formula = None,
     layers: Layers = None,
     embeddings: Embeddings = None,
+    missing: options.Missing = "error",
     json_file: options.Json = None,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
@@ -76,6 +78,7 @@ def evaluate(
         check_target(json_file, (".json",), [source, samples], force=force)
     given = kept(covariates, formula)
     adata, _ = files.open()
+    adata = treat_missing(adata, {"batch_key": batch, **given}, missing)
     import batchcorr as bc
 
     with working("Evaluating"):

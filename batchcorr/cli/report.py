@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import read_test
 from batchcorr.cli.files import SOURCES, check_target, ending
+from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.normalizing import Normalization
 from batchcorr.cli.samples import Source
 from batchcorr.cli.words import as_typed
@@ -76,6 +77,7 @@ def report(
         str | None, typer.Option(metavar="TEXT", help="Heading, if not the name of IN.")
     ] = None,
     min_count: options.MinCount = None,
+    missing: options.Missing = "error",
     log_normalize: options.LogNormalize = None,
     quantile_normalize: options.QuantileNormalize = False,
     samples: options.Samples = None,
@@ -95,16 +97,22 @@ def report(
     """  # noqa: D301 - \b keeps typer from joining lines
     of_tables = samples, sample_column, sep, decimal
     normalization = Normalization.of_options(log_normalize, quantile=quantile_normalize)
-    other = _file_of(corrected)
-    of_anndata = {"--layer": layer, "--corrected": None if other else corrected}
+    file = _file_of(corrected)
+    of_anndata = {"--layer": layer, "--corrected": None if file else corrected}
     files = Source.of_options(source, *of_tables, of_anndata=of_anndata)
-    sources = [source, other, samples]
+    sources = [source, file, samples]
     check_target(target, (".html",), sources, force=force)
-    after = Source.of_options(other, *of_tables) if other else None
+    after = Source.of_options(file, *of_tables) if file else None
     given = kept(covariates, formula)
     adata, _ = files.open()
+    other = after.open()[0] if after else None
+    named = {"batch_key": batch, "test": (tested or "").partition(":")[0], **given}
+    if missing == "error":
+        missing, used = _missing_in(adata if other is None else other)
+        named = used | {name: value for name, value in named.items() if value}
+    adata = treat_missing(adata, named, missing)
     if after is not None:
-        corrected = _beside(adata, after.open()[0], after.path)
+        corrected = _beside(adata, other, after.path)
     from batchcorr._report.report import page_of
 
     with working("Reporting"):
@@ -119,11 +127,27 @@ def report(
             title=title or source.name,
             min_count=min_count,
             normalizations=normalization.steps(),
-            words=partial(as_typed, files=files.typed("results.csv")),
+            words=partial(as_typed, files=files.typed("results.csv", missing)),
         )
     with writing(target) as part:
         part.write_bytes(page.encode("utf-8"))
     say(f"Wrote {target}: open it in a browser. It needs no network.")
+
+
+def _missing_in(
+    adata: AnnData,
+) -> tuple[Literal["error", "level", "drop"], dict[str, Any]]:
+    """What a correction made of samples without labels, and the columns it looked at."""
+    from batchcorr._anndata import records
+
+    for key in adata.uns.get(records.RECORDS, {}):
+        step = records.read(adata, key) or {}
+        left_out, level = step.get("samples_left_out"), step.get("missing")
+        if left_out or level:
+            columns = {name: step.get(name) for name in ("covariates", "nuisance")}
+            columns["batch_key"] = step.get("batch")
+            return "drop" if left_out else "level", columns
+    return "error", {}
 
 
 def _file_of(corrected: str | None) -> Path | None:

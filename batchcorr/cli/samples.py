@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from batchcorr._anndata.table_data import TableData
-from batchcorr.cli.annotation import r_name
 from batchcorr.cli.console import note
 from batchcorr.cli.dialects import Given
 from batchcorr.cli.files import ANNDATA, SOURCES, TABLES, TENX, kind_of
@@ -115,7 +114,7 @@ class Source(NamedTuple):
             labels_in.set(str(sheet))
         return cls(path, kind, sheet, column, given)
 
-    def typed(self, target: str) -> str:
+    def typed(self, target: str, missing: str) -> str:
         """IN and another command's OUT with the options of IN, as they are typed."""
         words = [str(self.path), target]
         for option, value in (
@@ -123,6 +122,7 @@ class Source(NamedTuple):
             ("--sample-column", self.column),
             ("--sep", "tab" if self.given.separator == "\t" else self.given.separator),
             ("--decimal", self.given.decimal),
+            ("--missing", None if missing == "error" else missing),
         ):
             words += [] if value is None else [option, str(value)]
         return shlex.join(words)
@@ -244,6 +244,8 @@ def save(
 
 def _as_in_r(path: Path, known: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
     """A sheet whose samples have the names of the table, where R changed either."""
+    from batchcorr.cli.annotation import r_name
+
     by_name = {r_name(name): name for name in names}
     alike = [by_name.get(r_name(sample), sample) for sample in known.index]
     pairs = [(a, b) for a, b in zip(alike, known.index, strict=True) if a != b]

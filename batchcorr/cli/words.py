@@ -35,6 +35,10 @@ OPTIONS = {
 """What a parameter is called here, where it is an option of its own."""
 
 PHRASES = (
+    (
+        r"Label these samples or drop them\.",
+        "Label these samples, or say with --missing what becomes of them.",
+    ),
     (r"\(first: row (\d+)\)", lambda found: f"(first: number {int(found[1]) + 1})"),
     (r"^X was corrected", "What IN holds (X) was corrected"),
     (

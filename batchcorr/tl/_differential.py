@@ -260,7 +260,7 @@ def _expressed(
 ) -> tuple[Voom, NDArray[np.intp]]:
     """The counts of the features that have enough of them, and which these are."""
     if voom is None:
-        msg = "min_count is of raw counts, which are tested with voom=True: give both."
+        msg = "min_count= is of raw counts, which are tested with voom=True: give both."
         raise InputError(msg)
     tested = voom.expressed(min_count, group)
     if len(tested) < 2:

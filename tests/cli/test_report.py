@@ -78,6 +78,20 @@ NORMALIZED = {
 }
 
 
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("missing", ["drop", "level"])
+def test_samples_without_labels_are_as_they_were_corrected(missing):
+    sheet = pd.read_csv("sheet.csv", index_col=0)
+    sheet.loc[sheet.index[:3], "group"] = None
+    sheet.to_csv("sheet.csv")
+    given = ["--batch", "day", "--covariate", "group", "--missing", missing]
+    done("correct", "in.csv", "out.csv", *SHEET, *given)
+    done("report", "in.csv", "out.html", *SHEET, "--corrected=out.csv", "--test=group")
+    page = Path("out.html").read_text("utf-8")
+    assert f"{21 if missing == 'drop' else 24} samples × 30 features" in page
+    assert f"--missing {missing} --batch day --test group</code>" in page
+
+
 @pytest.mark.parametrize("how", NORMALIZED)
 def test_the_command_on_the_page_gives_the_numbers_on_the_page(tables, how):
     options, said = NORMALIZED[how]

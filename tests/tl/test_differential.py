@@ -220,7 +220,7 @@ def test_what_varies_in_no_batch_is_not_tested(bladder):
     assert list(np.flatnonzero(table["p_value"].isna())) == [3, 5]
     others = table["p_value"].dropna()
     close(table["p_adjusted"].dropna(), false_discovery_control(others))
-    with pytest.raises(InputError, match="min_count is of raw counts"):
+    with pytest.raises(InputError, match="min_count= is of raw counts"):
         bc.tl.differential(adata, "batch", "cancer", min_count=10)
 
 
