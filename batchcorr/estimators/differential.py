@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from batchcorr.errors import DesignError
+from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators import checks
 from batchcorr.estimators.contrasts import difference, weights_of
 from batchcorr.estimators.fit_warnings import warn_of_corrected, warn_of_lost_digits
@@ -24,9 +24,11 @@ from batchcorr.models.one_step_test import moderated
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from batchcorr.estimators.contrasts import Contrast
     from batchcorr.estimators.problem import Problem
-    from batchcorr.models.one_step_test import Estimates, OneStepTest
+    from batchcorr.models.one_step_test import OneStepTest
 
 __all__ = ["CORRELATION", "differential_table"]
 
@@ -81,7 +83,7 @@ def differential_table(
     warn_of_lost_digits(problem, columns)
     warn_of_corrected(problem.read.select(columns), independent=method.subjects is None)
     contrasts = problem.contrasts_as_read(weights, columns)
-    found = _of_varying(method.estimates(problem, columns, contrasts), problem, method)
+    found = method.estimates(problem, columns, contrasts)
     if np.isnan(found.coefficient).all():
         msg = (
             f"{contrast.column!r} cannot be told from batch and the other columns by the "
@@ -89,6 +91,14 @@ def differential_table(
             "with it, or look at where values are missing."
         )
         raise DesignError(msg)
+    idle = _idle(problem, method)
+    if idle.all():
+        msg = (
+            "No feature varies within a batch, so there is nothing to test: look at what "
+            "the matrix holds."
+        )
+        raise InputError(msg)
+    found = found._replace(coefficient=np.where(idle, np.nan, found.coefficient))
     table = _table(moderated(found, trend=trend, robust=robust), names, features)
     table.attrs["contrast"] = table.columns.name = difference(metadata, contrast)
     if found.correlation is not None:
@@ -96,12 +106,10 @@ def differential_table(
     return table
 
 
-def _of_varying(found: Estimates, problem: Problem, method: LeastSquares) -> Estimates:
-    """The estimates; NaN where a feature varies in no batch, or has no counts."""
-    idle = (problem.read.squares == 0).all(axis=0)
-    if method.voom is not None:
-        idle |= ~method.voom.seen
-    return found._replace(coefficient=np.where(idle, np.nan, found.coefficient))
+def _idle(problem: Problem, method: LeastSquares) -> NDArray[np.bool_]:
+    """Features that vary in no batch, or have no counts: (G,)."""
+    idle: NDArray[np.bool_] = (problem.read.squares == 0).all(axis=0)
+    return idle if method.voom is None else idle | ~method.voom.seen
 
 
 def _table(

@@ -77,6 +77,8 @@ def with_sparse_nan() -> Any:
 
 # fmt: off
 # What is tested.
+row("test: nothing varies within a batch", InputError, "No feature varies",
+    differential_of(np.full((N, 6), 7.5)))
 row("test: no column", MissingKeyError, "'sexx'.*adata.obs.*Did you mean 'sex'",
     differential_of(test="sexx"))
 row("test: none", InputError, "name of a column.*not None", differential_of(test=None))
