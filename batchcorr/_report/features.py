@@ -128,10 +128,15 @@ def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
         columns = (name, f"ci_low{level}", f"ci_high{level}")
         label = f"effect (95% interval){level and f', {level[1:-1]}'}"
         table[label] = [
-            f"{value:.3g} ({low:.3g} to {high:.3g})".replace("-", "−")
-            for value, low, high in first[list(columns)].to_numpy(np.float64)
+            "{} ({} to {})".format(*map(_three_digits, row))
+            for row in first[list(columns)].to_numpy(np.float64)
         ]
     return table
+
+
+def _three_digits(value: float) -> str:
+    """A number with the zeros at its end, so that numbers in a column are alike."""
+    return f"{value:#.3g}".removesuffix(".").replace("-", "−")
 
 
 def _short(value: float) -> float | None:

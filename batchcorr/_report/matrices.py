@@ -170,7 +170,7 @@ class _Before(NamedTuple):
         ways = self.normalizations
         if not ways and (first is not None or _are_counts(self.adata, layer)):
             ways = [
-                get(step["method"])(**step["parameters"])
+                get(step["method"])(**step.get("parameters", {}))
                 for step in takewhile(_normalizes, self.steps[first or 0 :])
             ]
         return _values(self.adata, layer, ways)
