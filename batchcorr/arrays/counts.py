@@ -8,7 +8,7 @@ theirs in `dask_counts`, which brings their blocks here.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,14 +19,15 @@ from batchcorr.errors import InputError
 from batchcorr.models.counts.size_factors import measure, scaled_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
+    from batchcorr.models.counts.samples import Samples, Work
     from batchcorr.models.counts.size_factors import Reference
     from batchcorr.models.namespace import Matrix
 
 __all__ = ["CountRows", "canonical", "count_rows", "effective_library_sizes", "totals"]
+
+T = TypeVar("T")
 
 COLUMNS = 1 << 22
 """Stored values of a CSC matrix that are added up together."""
@@ -39,7 +40,7 @@ LARGE_LOG = 20
 
 
 @operation
-def count_rows(x: Matrix) -> Any:
+def count_rows(x: Matrix) -> Samples:
     """Return the counts of one sample after the other, as `models.size_factors` reads."""
     raise unknown_kind(x)
 
@@ -215,7 +216,7 @@ class CountRows:
         fractions = np.mean(values == np.floor(values)) < 0.5
         return float(values.max()) if fractions else 0.0
 
-    def gather(self, work: Callable[[Any], Any], _: object) -> Any:
+    def gather(self, work: Work[T], _: object) -> T:
         """Work on all samples: they are one block."""
         return work(self)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -34,10 +34,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.counts.samples import Merge, Work
     from batchcorr.models.counts.size_factors import Reference
     from batchcorr.models.namespace import Matrix
 
+    First = tuple[
+        NDArray[np.float64], float, "T"
+    ]  # totals, `logged`, and what was found
+
 __all__ = ["LazyCountRows"]
+
+T = TypeVar("T")
 
 
 class LazyCountRows:
@@ -81,12 +88,11 @@ class LazyCountRows:
         found = delayed(_sample, pure=False)(blocks, i - rows.start).compute()
         return found
 
-    def gather(
-        self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
-    ) -> Any:
+    def gather(self, work: Work[T], merge: Merge[T]) -> T:
         """Work on every block, where it is, and merge the results of neighbours."""
         if self._first is not None:
             return self._compute(work, merge)
+        both: First[T]
         both = self._compute(partial(_first, work), partial(_merge_first, merge))
         self._first = both[:2]
         return both[2]
@@ -97,12 +103,11 @@ class LazyCountRows:
         assert self._first is not None
         return self._first
 
-    def _compute(
-        self, work: Callable[[Any], Any], merge: Callable[[list[Any]], Any]
-    ) -> Any:
+    def _compute(self, work: Work[T], merge: Merge[T]) -> T:
         do, sent = delayed(_do, pure=False), delayed(work, pure=False, traverse=False)
         parts = [do(sent, blocks, rows.start) for rows, blocks in self._strips]
-        return merge_tree(parts, merge).compute()
+        found: T = merge_tree(parts, merge).compute()
+        return found
 
 
 count_rows.register(da.Array, LazyCountRows)
@@ -153,9 +158,9 @@ def _log_shifted(
 def _by_row(
     work: Callable[..., Any],
     x: Matrix,
-    by_row: list[Any],
-    meta: Any,
-    options: dict[str, Any],
+    by_row: list[Matrix],
+    meta: Matrix,
+    options: dict[str, float],
 ) -> Matrix:
     """Return an array whose blocks are made from those of `x` and a number a row."""
     given: list[Any] = []
@@ -171,16 +176,18 @@ def _by_row(
 # -- what is done with blocks, wherever they are -----------------------------------
 
 
-def _do(work: Callable[[Any], Any], blocks: list[Any], first: int) -> Any:
+def _do(work: Work[T], blocks: list[Matrix], first: int) -> T:
     return work(CountRows(_whole_rows(blocks), first=first))
 
 
-def _sample(blocks: list[Any], i: int) -> Any:
+def _sample(
+    blocks: list[Matrix], i: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     x = _whole_rows(blocks)[i : i + 1]
     return CountRows(x)[0]
 
 
-def _whole_rows(blocks: list[Any]) -> Matrix:
+def _whole_rows(blocks: list[Matrix]) -> Matrix:
     """The blocks of some samples as one matrix, in canonical format."""
     if len(blocks) == 1:
         return canonical(blocks[0])
@@ -189,11 +196,11 @@ def _whole_rows(blocks: list[Any]) -> Matrix:
     return canonical(sp.hstack(blocks, format="csr"))
 
 
-def _first(work: Callable[[Any], Any], rows: CountRows) -> tuple[Any, float, Any]:
+def _first(work: Work[T], rows: CountRows) -> First[T]:
     return rows.totals, rows.logged, work(rows)
 
 
-def _merge_first(merge: Callable[[list[Any]], Any], parts: list[Any]) -> Any:
+def _merge_first(merge: Merge[T], parts: list[First[T]]) -> First[T]:
     totals, logged, found = zip(*parts, strict=True)
     return np.concatenate(totals), logged[0], merge(list(found))
 
@@ -203,7 +210,7 @@ def _nothing(_: object) -> None:
 
 
 def _libraries_block(
-    blocks: list[Any], numbers: NDArray[np.intp], *, reference: Reference
+    blocks: list[Matrix], numbers: NDArray[np.intp], *, reference: Reference
 ) -> Matrix:
     if not len(numbers):
         return np.zeros(0)

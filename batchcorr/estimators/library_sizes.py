@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.models.counts.samples import Samples
     from batchcorr.models.namespace import Matrix
 
 __all__ = ["LibrarySizes"]
@@ -81,7 +82,7 @@ class LibrarySizes(Corrector):
         tags.input_tags.positive_only = True
         return tags
 
-    def fit_counts(self, X: object) -> tuple[Any, Any]:
+    def fit_counts(self, X: object) -> tuple[Matrix, Matrix]:
         """Fit to samples, and measure the same samples.
 
         Parameters
@@ -112,7 +113,7 @@ class LibrarySizes(Corrector):
         self._remember_features(samples, x.shape[1])
         return x, found
 
-    def fit_samples(self, samples: Any) -> NDArray[np.float64]:
+    def fit_samples(self, samples: Samples) -> NDArray[np.float64]:
         """Fit to the counts of samples, wherever they are.
 
         Parameters
@@ -150,7 +151,7 @@ class LibrarySizes(Corrector):
             return float(np.median(found))
         return self.reference_.library
 
-    def _measure(self, X: object) -> tuple[Any, Any]:
+    def _measure(self, X: object) -> tuple[Matrix, Matrix]:
         """Return counts and effective library sizes of samples, fitted or new."""
         self._require_fitted()
         x = raw_counts(X)
@@ -160,7 +161,7 @@ class LibrarySizes(Corrector):
             warn_of_empty(found, LEAVE_OUT)
         return x, found
 
-    def _divisors(self, found: Any) -> Matrix:
+    def _divisors(self, found: Matrix) -> Matrix:
         return np.where(found > 0, found / self.target_sum_, 1.0)
 
     def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Merge", "Reference", "Samples", "Work"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ class Samples(Protocol):
     def totals(self) -> NDArray[np.float64]:
         """Sum of the counts of each sample: (n,)."""
 
+    @property
+    def logged(self) -> float:
+        """The largest of the first values if they look like logarithms, else 0."""
+
     def __getitem__(self, i: int, /) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the features with counts of sample i, and the counts."""
 
-    def gather(self, work: Work, merge: Merge) -> Any:
+    def gather(self, work: Work[T], merge: Merge[T]) -> T:
         """Work on every block of samples, and merge the results of neighbours."""
 
 
-Work: TypeAlias = Callable[[Samples], Any]
-Merge: TypeAlias = Callable[[list[Any]], Any]
+Work: TypeAlias = Callable[[Samples], T]
+Merge: TypeAlias = Callable[[list[T]], T]

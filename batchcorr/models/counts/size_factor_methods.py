@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.counts.samples import Merge, Reference, Work
-    from batchcorr.models.namespace import Matrix
+
+    Floats = NDArray[np.float64]
+    Places = NDArray[np.intp]
+    Measure = tuple[NDArray[Any], float]  # profile and library of a reference
 
 __all__ = ["METHODS"]
 
@@ -80,13 +83,11 @@ def _logs(samples: Samples) -> NDArray[np.float64]:
     return found
 
 
-def _take_part(_: Samples, seen: NDArray[np.generic]) -> tuple[NDArray[Any], float]:
+def _take_part(_: Samples, seen: NDArray[np.generic]) -> Measure:
     return seen, 1.0
 
 
-def _typical_sample(
-    samples: Samples, seen: NDArray[np.generic]
-) -> tuple[NDArray[Any], float]:
+def _typical_sample(samples: Samples, seen: NDArray[np.generic]) -> Measure:
     """Take the sample whose upper quartile, as a share of its total, is most typical."""
     quartiles = partial(_uppers, n=int(seen.sum()))
     filled = _filled(samples)
@@ -96,22 +97,18 @@ def _typical_sample(
     return _sample(samples, filled[int(np.argmin(np.abs(upper - np.mean(upper))))])
 
 
-def _rich_sample(
-    samples: Samples, richness: NDArray[np.generic]
-) -> tuple[NDArray[Any], float]:
+def _rich_sample(samples: Samples, richness: NDArray[np.generic]) -> Measure:
     """Take the sample with the largest sum of square roots of counts."""
     return _sample(samples, int(np.argmax(richness)))
 
 
-def _sample(samples: Samples, i: int) -> tuple[NDArray[Any], float]:
+def _sample(samples: Samples, i: int) -> Measure:
     profile = np.zeros(samples.n_features)
     features, profile[features] = samples[i]
     return profile, float(samples.totals[i])
 
 
-def _everywhere(
-    samples: Samples, found: NDArray[np.generic]
-) -> tuple[NDArray[Any], float]:
+def _everywhere(samples: Samples, found: NDArray[np.generic]) -> Measure:
     """Average the logarithms of features with counts in every sample; -inf elsewhere."""
     (seen, logs), n = found, len(_filled(samples))
     if not (seen == n).any():
@@ -124,9 +121,7 @@ def _everywhere(
     return np.where(seen == n, logs / n, -np.inf), 1.0
 
 
-def _anywhere(
-    samples: Samples, found: NDArray[np.generic]
-) -> tuple[NDArray[Any], float]:
+def _anywhere(samples: Samples, found: NDArray[np.generic]) -> Measure:
     """Average the logarithms of positive counts over all samples; -inf without any."""
     seen, logs = found
     return np.where(seen > 0, logs / len(_filled(samples)), -np.inf), 1.0
@@ -135,31 +130,35 @@ def _anywhere(
 # -- factors of one sample ---------------------------------------------------------
 
 
-def _tmm(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
+def _tmm(features: Places, counts: Floats, total: float, reference: Reference) -> float:
     other = reference.profile[features]
     both = other > 0
     return trimmed_mean(counts[both], total, other[both], reference.library)
 
 
-def _tmmwsp(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
+def _tmmwsp(
+    features: Places, counts: Floats, total: float, reference: Reference
+) -> float:
     row = np.zeros_like(reference.profile)
     row[features] = counts
     return paired_trimmed_mean(row, total, reference.profile, reference.library)
 
 
-def _upper(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
+def _upper(
+    features: Places, counts: Floats, total: float, reference: Reference
+) -> float:
     known = reference.profile[features]
     return _quantile(counts[known], int(reference.profile.sum()), 0.75) / total
 
 
-def _rle(features: Any, counts: Matrix, total: float, reference: Reference) -> float:
+def _rle(features: Places, counts: Floats, total: float, reference: Reference) -> float:
     means = reference.profile[features]
     known = np.isfinite(means)
     n = int(np.isfinite(reference.profile).sum())
     return _quantile(counts[known] / np.exp(means[known]), n, 0.5) / total
 
 
-def _ratios(features: Any, counts: Matrix, _: float, reference: Reference) -> float:
+def _ratios(features: Places, counts: Floats, _: float, reference: Reference) -> float:
     means = reference.profile[features]
     known = np.isfinite(means)
     ratios = np.log(counts[known]) - means[known]
@@ -192,8 +191,8 @@ class Rule(NamedTuple):
     `fit` takes what it gave.
     """
 
-    read: Work | None
-    merge: Merge
+    read: Work[Any] | None
+    merge: Merge[Any]
     fit: Fit
     factor: Factor | None
     of_library: bool = True
@@ -201,7 +200,7 @@ class Rule(NamedTuple):
     trouble: str = ""
 
 
-def _nothing(_: Samples, __: object) -> tuple[NDArray[Any], float]:
+def _nothing(_: Samples, __: object) -> Measure:
     return np.zeros(0), 1.0
 
 
