@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
+    from numpy.typing import NDArray
 
     from batchcorr.models.namespace import Matrix
 
@@ -175,7 +176,9 @@ def take_features(x: Matrix, positions: object) -> Matrix:
     return x[:, positions]
 
 
-def replace_features(x: Matrix, positions: Any, corrected: Matrix) -> Matrix:
+def replace_features(
+    x: Matrix, positions: NDArray[np.intp], corrected: Matrix
+) -> Matrix:
     """`x` with the columns at `positions` replaced."""
     if hasattr(x, "dask"):
         from batchcorr.arrays import dask_passes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,7 @@ class Step:
         estimator: Corrector,
         columns: Mapping[str, object] | None,
         warned: list[str],
-        change: Callable[[Any, Any], Any],
+        change: Callable[[Matrix, Matrix], Matrix],
     ) -> None:
         """Change the matrix, set the result and write the record.
 

@@ -12,7 +12,7 @@ numbers, names and categories. In dense matrices and codes of labels nobody can 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["require_whole_chunks"]
+__all__ = ["Node", "require_whole_chunks"]
 
 HEAD = 16
 """Bytes of blosc's head; the last four of them are the length."""
+
+Node: TypeAlias = Any
+"""A group or an array of an open zarr store or HDF5 file."""
 
 NAME = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 """What files of chunks are called: 3.1, or 1 in a folder 3; c.3.1; c for a number."""
 
 
-def require_whole_chunks(path: Path, group: Any) -> None:
+def require_whole_chunks(path: Path, group: Node) -> None:
     """Refuse a zarr store with a chunk that was cut short, or that must be there.
 
     Parameters
@@ -64,7 +67,7 @@ def require_whole_chunks(path: Path, group: Any) -> None:
                     _refuse(path, node, what)
 
 
-def _require_all_chunks(path: Path, group: Any) -> None:
+def _require_all_chunks(path: Path, group: Node) -> None:
     """Refuse a group of AnnData's that lacks a chunk which cannot hold zeros alone."""
     kind = group.attrs.get("encoding-type")
     if kind in {"csr_matrix", "csc_matrix"}:
@@ -75,7 +78,7 @@ def _require_all_chunks(path: Path, group: Any) -> None:
         _require_texts(path, group[group.attrs["_index"]])
 
 
-def _require_sparse(path: Path, group: Any) -> None:
+def _require_sparse(path: Path, group: Node) -> None:
     ends = np.asarray(group["indptr"][:])
     data, indices = group["data"], group["indices"]
     wanted = data.shape[0]
@@ -99,7 +102,7 @@ def _require_sparse(path: Path, group: Any) -> None:
         warn(msg, FileWarning)
 
 
-def _require_texts(path: Path, texts: Any) -> None:
+def _require_texts(path: Path, texts: Node) -> None:
     """Refuse blanks that are read for names or categories, of which each occurs once."""
     if hasattr(texts, "keys"):  # of values that may be missing, and which are
         texts = texts.get("values", texts)
@@ -110,7 +113,7 @@ def _require_texts(path: Path, texts: Any) -> None:
             _refuse(path, texts, f"the chunk {chunk} is missing")
 
 
-def _missing(path: Path, array: Any) -> Iterator[tuple[int, int, int]]:
+def _missing(path: Path, array: Node) -> Iterator[tuple[int, int, int]]:
     """The chunks of a 1-D array that have no file: number, first value, one past last."""
     size, n = (getattr(array, "shards", None) or array.chunks)[0], array.shape[0]
     folder = path / array.path
@@ -120,12 +123,12 @@ def _missing(path: Path, array: Any) -> Iterator[tuple[int, int, int]]:
             yield chunk, chunk * size, min((chunk + 1) * size, n)
 
 
-def _refuse(path: Path, array: Any, why: str) -> NoReturn:
+def _refuse(path: Path, array: Node, why: str) -> NoReturn:
     msg = f"{path} cannot be read: {array.path} is damaged or incomplete ({why})."
     raise FileError(msg)
 
 
-def _ends_in_blosc(array: Any) -> bool:
+def _ends_in_blosc(array: Node) -> bool:
     """Whether files of an array are what blosc made, one a chunk."""
     if getattr(array, "shards", None):
         return False

@@ -29,6 +29,8 @@ from batchcorr.errors import InputError
 from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from batchcorr.design.design import Design
@@ -190,7 +192,10 @@ class CorrectedMatrix:
 
 
 def _columns(
-    product: Any, matrix: CorrectedMatrix, right: Any, dtype: Any = np.float64
+    product: Callable[..., NDArray[np.float64]],
+    matrix: CorrectedMatrix,
+    right: object,
+    dtype: type[np.floating] = np.float64,
 ) -> Matrix:
     """Multiply a vector as a matrix of one column."""
     right = _dense(right)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchcorr.models.namespace import Matrix
 
 
-def _blocks(x: Matrix, design: Design) -> Iterator[tuple[Any, Design, slice]]:
+def _blocks(x: Matrix, design: Design) -> Iterator[tuple[Matrix, Design, slice]]:
     """Give each block of whole rows, and what is known of them."""
     whole = x.rechunk({1: -1})
     slices = slices_of(whole.chunks[0])

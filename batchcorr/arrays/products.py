@@ -5,7 +5,7 @@ A kind that registers none has its rows corrected some at a time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +34,9 @@ BLOCK = 1 << 22
 """Corrected values held at a time, where a kind of matrix has no products of its own."""
 
 
-def _blocks(x: Matrix, design: Design, correction: LocationScale) -> Iterator[Any]:
+def _blocks(
+    x: Matrix, design: Design, correction: LocationScale
+) -> Iterator[tuple[slice, Matrix]]:
     """Form the corrected matrix, some rows at a time."""
     step = max(1, BLOCK // max(x.shape[1], 1))
     for start in range(0, x.shape[0], step):

@@ -8,7 +8,7 @@ become a count; the reference stays as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def map_counts(
     model: CountModel,
     design: Design,
     offset: NDArray[np.float64],
-) -> tuple[Any, NDArray[np.float64]]:
+) -> tuple[Matrix, NDArray[np.float64]]:
     """Correct the adjusted features; the others stay.
 
     Parameters
@@ -63,7 +63,7 @@ def map_counts(
     values = (x.data if sparse else x).copy()
     capped = np.zeros(counts.shape[0])
     adjusted = np.flatnonzero(model.adjusted)
-    made: list[tuple[NDArray[np.intp], Any]] = []
+    made: list[tuple[NDArray[np.intp], Matrix]] = []
     for part, block in counts.take(features=adjusted).blocks():
         features = adjusted[part]
         old, new = model.means(design, offset, features)
@@ -99,7 +99,7 @@ def map_counts(
 
 
 def _with_columns(
-    x: Matrix, made: list[tuple[NDArray[np.intp], Any]], dtype: np.dtype
+    x: Matrix, made: list[tuple[NDArray[np.intp], Matrix]], dtype: np.dtype
 ) -> Matrix:
     """A CSC matrix with some of its columns made anew."""
     from scipy.sparse import hstack

@@ -87,7 +87,10 @@ class CountModel:
     nuisance_mean: NDArray[np.float64] | None = None
 
     def means(
-        self, design: Design, offset: NDArray[np.float64], part: Any
+        self,
+        design: Design,
+        offset: NDArray[np.float64],
+        part: slice | NDArray[np.intp],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Expected counts with and without the effects to remove: (features, n)."""
         n_batches, coefficients = self.phi.shape[1], self.coefficients[part]
@@ -105,12 +108,14 @@ class CountModel:
         most = np.where(removed < RAISED, self.reference_mean[part, None], np.inf)
         return old, np.minimum(new, most)
 
-    def dispersions(self, design: Design, part: Any) -> NDArray[np.float64]:
+    def dispersions(
+        self, design: Design, part: slice | NDArray[np.intp]
+    ) -> NDArray[np.float64]:
         """The dispersion of each value: (features, n)."""
         return np.ascontiguousarray(self.phi[part][:, design.codes])
 
     def bound(
-        self, offset: NDArray[np.float64], part: Any, factor: float
+        self, offset: NDArray[np.float64], part: slice | NDArray[np.intp], factor: float
     ) -> NDArray[np.float64]:
         """The largest count that a corrected value may be: (features, n)."""
         return np.ceil(factor * self.top_rate[part, None] * np.exp(offset))

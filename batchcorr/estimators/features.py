@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -36,14 +36,16 @@ class Features:
     n_features_in_: int
 
     @property
-    def feature_names_out_(self) -> NDArray[Any]:
+    def feature_names_out_(self) -> NDArray[np.object_]:
         """Names of the features of the corrected matrix."""
         self._require_fitted()
         if self.feature_names_ is None:
             return inputs.default_names(self.n_features_)
         return np.asarray(self.feature_names_, dtype=object)
 
-    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
+    def get_feature_names_out(
+        self, input_features: object = None
+    ) -> NDArray[np.object_]:
         """Return the names of the features of the corrected matrix.
 
         Parameters

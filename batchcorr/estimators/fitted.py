@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.design.design import Design
+    from batchcorr.design.levels import Level
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
 
@@ -67,7 +68,7 @@ class FittedState(Corrector, LocationScaleSteps):
         return self._ready().correction
 
     @property
-    def batches_(self) -> tuple[Any, ...]:
+    def batches_(self) -> tuple[Level, ...]:
         """Labels of the batches, in the order of every array by batch."""
         return self._ready().metadata.levels
 

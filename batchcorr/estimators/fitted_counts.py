@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.levels import Level
     from batchcorr.models.namespace import Matrix
 
 __all__ = ["FittedCounts"]
@@ -36,7 +37,7 @@ class FittedCounts(Corrector):
     _metadata: Metadata | None = None
 
     @property
-    def batches_(self) -> tuple[Any, ...]:
+    def batches_(self) -> tuple[Level, ...]:
         """Labels of the batches, in the order of every array by batch."""
         self._require_fitted()
         assert self._metadata is not None

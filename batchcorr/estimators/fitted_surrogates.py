@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,7 +39,9 @@ class FittedSurrogates(Corrector):
         n, k = self.columns_.shape
         return f"{shown}: {k} columns of {n} samples, from {self.n_features_} features"
 
-    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
+    def get_feature_names_out(
+        self, input_features: object = None
+    ) -> NDArray[np.object_]:
         """Return the names of the columns.
 
         Parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from batchcorr.estimators.inputs import Samples
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["Incremental"]
 
@@ -172,7 +173,7 @@ class Incremental(FittedState):
         warn_of_far(grown._fitted.details, grown, since=len(self.batches_))
         return grown
 
-    def _read(self, X: object, labels: Labels) -> tuple[Samples, Any, Labels]:
+    def _read(self, X: object, labels: Labels) -> tuple[Samples, Matrix, Labels]:
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)

@@ -181,7 +181,7 @@ def _check_order(x: object, **labels: object) -> None:
             raise InputError(msg)
 
 
-def _index(given: object) -> Any:
+def _index(given: object) -> pd.Index | None:
     """The index of a DataFrame or Series; None of an array or a list."""
     index = getattr(given, "index", None)
     return index if hasattr(index, "equals") else None
@@ -272,6 +272,6 @@ def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn
     raise InputError(msg)
 
 
-def default_names(n_features: int) -> NDArray[np.generic]:
+def default_names(n_features: int) -> NDArray[np.object_]:
     """Return x0, x1, …: scikit-learn's names for features without names."""
     return np.asarray([f"x{k}" for k in range(n_features)], dtype=object)

@@ -11,7 +11,7 @@ with another the turn is taken twice (limma: `voomWithQualityWeights`, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.voom import Voom
     from batchcorr.estimators.within_subjects import Subjects
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
     from batchcorr.models.one_step_test import Estimates
 
     Floats = NDArray[np.float64]
@@ -61,7 +62,7 @@ class LeastSquares:
         Who samples are of, where several are of one.
     """
 
-    x: Any = None
+    x: Matrix = None
     weights: Floats | None = None
     equal_variances: bool = True
     voom: Voom | None = None

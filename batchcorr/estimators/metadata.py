@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.levels import Level
+
 __all__ = ["Labels", "Metadata"]
 
 
@@ -78,7 +80,7 @@ class Metadata:
     covariates: CovariateEncoding
     nuisance: CovariateEncoding
     binary: tuple[bool, ...] | None = None
-    levels: tuple[Any, ...] = field(init=False, compare=False, repr=False)
+    levels: tuple[Level, ...] = field(init=False, compare=False, repr=False)
     n_batches: int = field(init=False, compare=False, repr=False)
     names: tuple[str, ...] = field(init=False, compare=False, repr=False)
     terms: tuple[str, ...] = field(init=False, compare=False, repr=False)

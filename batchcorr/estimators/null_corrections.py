@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from batchcorr.estimators.null_calibration import Correct
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
 __all__ = ["whole_run"]
 
 
-def whole_run(method: Corrector, x: Any, labels: Labels, problem: Problem) -> Correct:
+def whole_run(
+    method: Corrector, x: Matrix, labels: Labels, problem: Problem
+) -> Correct:
     """What a method does to null data, by running it.
 
     Parameters

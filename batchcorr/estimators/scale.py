@@ -15,7 +15,7 @@ A part of the values, from samples all over the matrix, decides. Dask arrays are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _part_of_sparse(x: Matrix) -> Matrix:
     return x[:n] if on_device(x) else x[:: x.shape[0] // n]
 
 
-def _equal_totals(rows: Any, *, sparse: bool) -> bool:
+def _equal_totals(rows: Matrix, *, sparse: bool) -> bool:
     """Whether all samples have one total, but not one largest value."""
     totals = np.asarray(rows.sum(axis=1), dtype=np.float64).ravel()
     largest = rows.max(axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from batchcorr.estimators.metadata import Metadata
@@ -15,7 +16,7 @@ LISTED = 100
 """Names of features that are listed at most."""
 
 
-def summary_of(metadata: Metadata, unchanged: NDArray[Any]) -> dict[str, Any]:
+def summary_of(metadata: Metadata, unchanged: NDArray[np.object_]) -> dict[str, Any]:
     """Batches, covariates and features left as they were, as JSON can hold them.
 
     Parameters

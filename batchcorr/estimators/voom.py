@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
     Floats = NDArray[np.float64]
 
@@ -48,7 +49,7 @@ class Voom:
     seen: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, counts: Any, method: str = "total") -> Voom:
+    def of(cls, counts: Matrix, method: str = "total") -> Voom:
         """Read the library sizes of samples × features.
 
         Parameters

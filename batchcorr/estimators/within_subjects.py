@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.problem import Problem
     from batchcorr.models.moments import Moments
+    from batchcorr.models.namespace import Matrix
 
     Floats = NDArray[np.float64]
     Weights = Floats | Callable[[slice], Floats] | None
@@ -166,7 +167,7 @@ def _complete(
     return Part(features, sums, middle)
 
 
-def _incomplete(x: Any, rows: Rows, features: NDArray[np.intp]) -> Iterator[Part]:
+def _incomplete(x: Matrix, rows: Rows, features: NDArray[np.intp]) -> Iterator[Part]:
     """The sums of features that share what is missing, from their values."""
     if not len(features):
         return
@@ -190,7 +191,7 @@ def _one_by_one(x: object, rows: Rows, weights: Any) -> Iterator[Part]:
                 yield few.part(np.array([part.start + k]), values[there, k : k + 1])
 
 
-def _blocks(x: Any) -> Iterator[tuple[slice, Floats]]:
+def _blocks(x: Matrix) -> Iterator[tuple[slice, Floats]]:
     """Blocks of features, dense: (n, width)."""
     if isinstance(x, LogCounts):
         yield from x.blocks()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from batchcorr._files.chunks import Node
     from batchcorr.models.namespace import Matrix
 
 __all__ = ["copy_element", "create_dense", "create_file"]
@@ -31,7 +32,7 @@ ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 
 
 @contextmanager
-def create_file(target: Path, like: object) -> Iterator[Any]:
+def create_file(target: Path, like: object) -> Iterator[Node]:
     """Give the root group of a new file, zarr in the format of `like` if it is zarr."""
     root = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     if target.suffix.lower() == ".zarr":
@@ -53,7 +54,7 @@ def create_file(target: Path, like: object) -> Iterator[Any]:
         yield file
 
 
-def copy_element(node: Any, new: Any, name: str, *, leave_out: str = "") -> None:
+def copy_element(node: Node, new: Node, name: str, *, leave_out: str = "") -> None:
     """Copy an element of a file into a group of another, matrices piece by piece."""
     from anndata.io import read_elem, write_elem
 
@@ -78,15 +79,15 @@ def copy_element(node: Any, new: Any, name: str, *, leave_out: str = "") -> None
 
 
 def create_dense(
-    group: Any,
+    group: Node,
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype,
-    like: Any = None,
+    like: Node = None,
     *,
     tallest: int | None = None,
     compress: bool = False,
-) -> Any:
+) -> Node:
     """Create an array to be filled, packed as `like` where that is of the same kind.
 
     Parameters
@@ -132,14 +133,14 @@ def create_dense(
 
 
 def _create_zarr(
-    group: Any,
+    group: Node,
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype,
     *,
     chunks: tuple[int, ...],
-    like: Any,
-) -> Any:
+    like: Node,
+) -> Node:
     chunks = tuple(max(1, min(c, s)) for c, s in zip(chunks, shape, strict=True))
     given: dict[str, Any] = {"shape": shape, "dtype": dtype, "chunks": chunks}
     if not hasattr(group, "create_array"):  # zarr 2
@@ -166,7 +167,7 @@ def _plain(attributes: Any) -> dict[str, Any]:
     }
 
 
-def _copy_array(node: Any, group: Any, name: str) -> None:
+def _copy_array(node: Node, group: Node, name: str) -> None:
     made = create_dense(group, name, node.shape, node.dtype, node)
     made.attrs.update(_plain(node.attrs))
     n, size = node.shape[0], node.dtype.itemsize
@@ -180,7 +181,7 @@ def _copy_array(node: Any, group: Any, name: str) -> None:
         made[rows] = _read(node, node.__getitem__, rows)
 
 
-def _read(node: Any, how: Callable[[Any], Any], what: object) -> Matrix:
+def _read(node: Node, how: Callable[[Any], Matrix], what: object) -> Matrix:
     """Read from the source, so that what is wrong with it is not said of the target."""
     with reading_or(
         f"The input cannot be read: {node.name.strip('/')} is damaged or incomplete"

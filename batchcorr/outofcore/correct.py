@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from batchcorr._anndata import records
 from batchcorr._anndata.fit import fit_matrix, make_estimator
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from batchcorr._anndata.labels import ObsLabels
     from batchcorr._anndata.step import Place
+    from batchcorr._files.chunks import Node
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.location_scale import LocationScaleMethod
     from batchcorr.models.namespace import Matrix
@@ -58,7 +59,7 @@ class FileCorrection:
     """
 
     adata: AnnData
-    _file: Any
+    _file: Node
     _version: Version
     _x: StoredMatrix
     _estimator: LocationScaleMethod

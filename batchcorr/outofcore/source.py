@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from batchcorr._files.chunks import require_whole_chunks
+from batchcorr._files.chunks import Node, require_whole_chunks
 from batchcorr._files.damage import reading_or
 from batchcorr.errors import MissingKeyError, did_you_mean
 from batchcorr.outofcore.dask_blocks import scheduled
@@ -37,7 +37,7 @@ class Resources(NamedTuple):
     scheduler: str | None = None
 
 
-def open_source(source: Path) -> Any:
+def open_source(source: Path) -> Node:
     """The open file, no chunk of which is missing."""
     with _reading(source):
         file = open_file(source)
@@ -46,7 +46,7 @@ def open_source(source: Path) -> Any:
     return file
 
 
-def read_small(source: Path, file: Any) -> AnnData:
+def read_small(source: Path, file: Node) -> AnnData:
     """Everything of a file that is not a matrix."""
     from anndata import AnnData
     from anndata.io import read_elem
@@ -64,7 +64,7 @@ def _reading(source: Path) -> AbstractContextManager[None]:
 
 
 def find_matrix(
-    source: Path, file: Any, layer: str | None, resources: Resources
+    source: Path, file: Node, layer: str | None, resources: Resources
 ) -> StoredMatrix:
     """The matrix to correct, in blocks that suit the memory."""
     name = "X" if layer is None else f"layers/{layer}"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr._files.chunks import Node
     from batchcorr.design.design import Design
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
@@ -57,7 +58,7 @@ TYPICAL = 400 << 20
 """What this process takes, where the system has no module that says it."""
 
 
-def open_file(path: Path) -> Any:
+def open_file(path: Path) -> Node:
     """Open a file to read: its groups and arrays are used like mappings and arrays."""
     if path.suffix.lower() == ".zarr":
         import zarr
@@ -74,7 +75,7 @@ def close_file(file: object) -> None:
         file.close()
 
 
-def is_matrix(node: Any) -> bool:
+def is_matrix(node: Node) -> bool:
     """Whether this is a dense or sparse matrix of numbers, as AnnData writes them."""
     if hasattr(node, "keys"):
         return "indptr" in node and node["data"].dtype.kind in NUMBERS
@@ -111,11 +112,11 @@ class StoredMatrix:
         self,
         path: Path,
         name: str,
-        file: Any,
+        file: Node,
         *,
         block_bytes: int = 1,
         most_bytes: int = 1,
-        through: Callable[[Any], Any] = as_matrix,
+        through: Callable[[Matrix], Matrix] = as_matrix,
     ) -> None:
         self.path, self.name, self.node = path, name, file[name]
         self.block_bytes, self.most_bytes = block_bytes, most_bytes
@@ -134,7 +135,7 @@ class StoredMatrix:
         self._stored = values.dtype
         self.dtype = through(np.zeros((1, 1), dtype=values.dtype)).dtype
 
-    def seen(self, through: Callable[[Any], Any]) -> StoredMatrix:
+    def seen(self, through: Callable[[Matrix], Matrix]) -> StoredMatrix:
         """Return the same matrix, with blocks that go through something else."""
         other = copy(self)
         other.through = through
@@ -215,7 +216,7 @@ class StoredMatrix:
             rows = max(1, min(rows - 1, rows * size // needed))
         return max(1, rows)
 
-    def blocks(self, slices: list[slice]) -> Iterator[tuple[slice, Any]]:
+    def blocks(self, slices: list[slice]) -> Iterator[tuple[slice, Matrix]]:
         """Read blocks in order, the next one while the caller works on this one."""
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self.read, slices[0])
@@ -228,7 +229,7 @@ class StoredMatrix:
 
 
 def read_rows(
-    path: str, name: str, through: Callable[[Any], Any], start: int, stop: int
+    path: str, name: str, through: Callable[[Matrix], Matrix], start: int, stop: int
 ) -> Matrix:
     """Read some rows, in whatever process this is called."""
     file = open_file(Path(path))

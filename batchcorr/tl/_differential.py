@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from batchcorr._anndata.records import Record
 
     Floats = NDArray[np.float64]
 
@@ -229,7 +231,7 @@ def differential(
     return result
 
 
-def _refuse_corrected(steps: list[dict[str, Any]], layer: str | None) -> None:
+def _refuse_corrected(steps: list[Record], layer: str | None) -> None:
     """Refuse values that a correction made, unless its result may be tested."""
     for step in steps:
         if step["normalizes"] or step["testable"]:

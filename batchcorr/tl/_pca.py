@@ -14,6 +14,7 @@ from batchcorr.tl._components import components
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -185,7 +186,7 @@ def _number(n_comps: int | None, matrix: CorrectedMatrix) -> int:
     return n_comps
 
 
-def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:
+def _require_known(names: pd.Index, correction: LocationScaleMethod | None) -> None:
     """Refuse features that the correction leaves as they are."""
     known = None if correction is None else correction.feature_names_
     if known is None:
@@ -200,7 +201,7 @@ def _require_known(names: Any, correction: LocationScaleMethod | None) -> None:
         raise InputError(msg)
 
 
-def _require_values(names: Any, matrix: CorrectedMatrix) -> None:
+def _require_values(names: pd.Index, matrix: CorrectedMatrix) -> None:
     """Refuse features with missing values."""
     sums = matrix.moments
     missing = np.broadcast_to((sums.n < sums.rows).any(axis=0), (len(names),))
