@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr._anndata import records
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.labels import ObsLabels, labels_for, read_labels
 from batchcorr._anndata.matrices import get_matrix, require_adata, take_features
@@ -86,6 +87,11 @@ def fit(
     DesignError
         If covariates are confounded with batch.
 
+    Warns
+    -----
+    RepeatWarning
+        If the values were corrected before, as their record says.
+
     Examples
     --------
     >>> import batchcorr as bc
@@ -99,6 +105,7 @@ def fit(
     )
     estimator = make_estimator(method, parameters, labels.formula)
     x = get_matrix(adata, layer)
+    records.warn_if_repeated(records.steps_of(adata, layer, x), layer)
     with collected() as texts:
         fit_matrix(x, adata.var_names, estimator, labels, weights)
     estimator.warnings_ = tuple(texts)

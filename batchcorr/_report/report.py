@@ -177,9 +177,10 @@ def _columns(
     batch = keys[0] if batch is None else batch
     if not isinstance(batch, str):
         known = did_you_mean("", adata.obs.columns)
+        other = "" if batch is None else f", not {batch!r:.60}"
         msg = (
-            f"batch_key must name the column of adata.obs that holds the batch, not "
-            f"{batch!r:.60}: no record of a correction tells it. {known}"
+            f"batch_key must name the column of adata.obs that holds the batch{other}: a "
+            f"report is of a batch, and no record of a correction tells it. {known}"
         )
         raise InputError(msg)
     batches, nuisance = [batch], []

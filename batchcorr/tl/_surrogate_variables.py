@@ -12,7 +12,14 @@ from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import column_of
 from batchcorr._anndata.labels import read_labels
 from batchcorr._anndata.missing import missing_in
-from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean
+from batchcorr.errors import (
+    InputError,
+    MissingKeyError,
+    RepeatWarning,
+    collected,
+    did_you_mean,
+    warn,
+)
 from batchcorr.methods.surrogate_variables import SurrogateVariables
 
 if TYPE_CHECKING:
@@ -120,6 +127,7 @@ def surrogate_variables(
     with collected() as texts:
         given = matrices.get_matrix(adata, layer)
         earlier = records.steps_of(adata, layer, given)
+        _warn_of_corrected(earlier)
         known = read_labels(adata, None, covariates, None, needed=False)
         of_null = read_labels(adata, None, null, None, needed=False)
         if of_null.formula is not None:
@@ -155,6 +163,17 @@ def surrogate_variables(
     records.write(adata, key, records.finish(record, texts))
     _log(key_added, estimator.summary(), shares)
     return estimator
+
+
+def _warn_of_corrected(steps: list[records.Record]) -> None:
+    by = [str(step["method"]) for step in steps if records.corrects(step)]
+    if by:
+        msg = (
+            f"The values were corrected before, by {by[-1]}, and what is hidden is looked "
+            "for in uncorrected ones: give those, and the known batch in covariates= and "
+            "in null=."
+        )
+        warn(msg, RepeatWarning)
 
 
 def _shares(

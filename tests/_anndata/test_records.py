@@ -351,3 +351,21 @@ def test_normalized_by_0_1_0_is_not_corrected():
     adata.uns["batchcorr"] = {"X.log_normalize": json.dumps(old)}
     bc.pp.combat(adata, "batch")
     assert [step["method"] for step in record(adata)["earlier"]] == ["log_normalize"]
+
+
+def test_what_was_corrected_is_neither_fitted_nor_searched_in_silence():
+    adata = annotated()
+    bc.pp.combat(adata, "batch", key_added="corrected")
+    bc.fit(adata, "batch")
+    with pytest.warns(
+        RepeatWarning, match="'corrected' was corrected before, by combat"
+    ):
+        bc.fit(adata, "batch", layer="corrected")
+    with pytest.warns(RepeatWarning, match=r"corrected before, by combat.*null="):
+        bc.tl.surrogate_variables(
+            adata,
+            covariates="sex",
+            layer="corrected",
+            method="ruvr",
+            n_variables=1,
+        )
