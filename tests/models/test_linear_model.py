@@ -170,6 +170,22 @@ def test_moments_and_coefficients_are_those_of_the_columns_as_given():
     np.testing.assert_allclose(model.correction_.coefficients, expected, rtol=1e-6)
 
 
+def test_a_fit_in_other_columns_is_that_of_those_columns():
+    rng = np.random.default_rng(5)
+    batch, read = np.repeat(np.arange(3), 8), rng.normal(size=(24, 3))
+    factor, offset = np.triu(rng.uniform(1, 2, (3, 3))), rng.normal(size=(3, 3))
+    x = rng.normal(size=(24, 4))
+    found, expected = (
+        LinearFit.of(moments(x, Design.of(batch, covariates=z)))
+        for z in (read, read @ factor + offset[batch])
+    )
+    found = found.in_columns(factor, offset)
+    for name in ("coefficients", "covariance", "means", "intercepts"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-9, err_msg=name
+        )
+
+
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.CovariateWarning")
 @pytest.mark.filterwarnings("ignore::batchcorr.errors.AssociationWarning")
 def test_nuisances_of_lost_digits_are_removed_as_orthogonal_ones():
