@@ -522,6 +522,9 @@ def unwanted_factors(method, x, controls, sets, z, k):
     columns, size, _ = np.linalg.svd(y - y.mean(axis=0), full_matrices=False)
     real = int((size**2 > 1e-13 * size[0] ** 2).sum())
     require_gaps(size, min(k, real))
+    lost = np.finfo(float).eps * (x[:, controls] ** 2).sum()  # of products of samples
+    if real and lost > 1e-5 * size[min(k, real) - 1] ** 2:
+        raise Refused("degenerate")
     return columns[:, : min(k, real)]
 
 
