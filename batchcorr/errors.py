@@ -169,7 +169,22 @@ class ViewWarning(BatchCorrWarning):
 
 
 def are(count: int) -> str:
-    """The verb after "3 of 12 samples"."""
+    """The verb after "3 of 12 samples".
+
+    Parameters
+    ----------
+    count
+        How many.
+
+    Returns
+    -------
+    "is" or "are".
+
+    Examples
+    --------
+    >>> are(1), are(3)
+    ('is', 'are')
+    """
     return "is" if count == 1 else "are"
 
 
