@@ -156,12 +156,6 @@ class Profile:
         ------
         FileError
             If the file cannot be read, or is no profile of this schema.
-
-        Examples
-        --------
-        >>> Profile.load("nowhere.npz")
-        Traceback (most recent call last):
-        batchcorr.errors.FileError: There is no file nowhere.npz.
         """
         again = "ake it again with profile(model, source_loader).save(path)."
         otherwise = (

@@ -78,9 +78,8 @@ def profile(
     Notes
     -----
     Three to five runs over the samples of a trained model, up to one for each layer of
-    another; at a terminal there is a progress bar. A channel without variance in the
-    source has no profile: it keeps its statistics. The random numbers are the same every
-    time.
+    another, with a progress bar. A channel without variance in the source has no profile:
+    it keeps its statistics. The random numbers are the same every time.
 
     Examples
     --------
@@ -232,21 +231,17 @@ def _pass(
     return each
 
 
-def _by_class(
-    each: _Samples, labels: NDArray[np.int64] | None
-) -> tuple[Floats, Floats]:
+def _by_class(each: _Samples, labels: NDArray[np.int64] | None) -> list[Floats]:
     """Mean of z and z² in each class, (K, C) each; empty without labels."""
     if labels is None:
-        return np.empty((0, 0)), np.empty((0, 0))
+        return [np.empty((0, 0))] * 2
     member = np.eye(int(labels.max()) + 1)[labels]
     member = (member / member.sum(axis=0)).T
     square = each.variance + each.mean.astype(np.float64) ** 2
-    return member @ each.mean, member @ square
+    return [member @ each.mean, member @ square]
 
 
-def _drawn_errors(
-    each: _Samples, sizes: NDArray[np.int64]
-) -> tuple[Floats, Floats, Floats, Floats]:
+def _drawn_errors(each: _Samples, sizes: NDArray[np.int64]) -> list[Floats]:
     """N, b and V of supports by size, (S, C) each, and effective numbers of channels."""
     noise, bias, variance = [], [], []
     effective = np.ones(2)
@@ -267,7 +262,7 @@ def _drawn_errors(
         noise.append(gamma.var(axis=0, ddof=1))
         bias.append(logs.mean(axis=0))
         variance.append(logs.var(axis=0, ddof=1))
-    return np.stack(noise), np.stack(bias), np.stack(variance), effective
+    return [*map(np.stack, (noise, bias, variance)), effective]
 
 
 def _draw(count: int, n: int) -> NDArray[np.int64]:

@@ -20,8 +20,8 @@ from batchcorr.bridge._estimators import (
 from batchcorr.bridge._layerwise import correct, put, restore, snapshot
 from batchcorr.bridge._norms import batch_norms, require_model
 from batchcorr.bridge._profile import Profile, require_weights
-from batchcorr.bridge._running import wide
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
+from batchcorr.bridge._running import require_evaluation, wide
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -168,12 +168,7 @@ def recalibrate(
     share = _share(method, profile, alpha, pseudo_count)
     model = require_model(model)
     norms = batch_norms(model)
-    if training := [name for name, norm in norms.items() if norm.training]:
-        msg = (
-            f"BatchNorm layers are in training mode ({some(training)}), in which they would "
-            "average their batches over the new statistics: call model.eval() first."
-        )
-        raise InputError(msg)
+    require_evaluation(norms, "where BatchNorm would move the new statistics on")
     if profile is not None:
         require_weights(profile, model)
     before = snapshot(norms)

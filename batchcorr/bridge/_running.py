@@ -27,6 +27,7 @@ __all__ = [
     "hooked",
     "input_of",
     "random_states",
+    "require_evaluation",
     "require_one_place",
     "run",
     "seeded",
@@ -65,6 +66,16 @@ def run(model: nn.Module, inputs: Any) -> Any:
                 "names to tensors; of a tuple the first item is taken."
             )
         raise InputError(msg) from error
+
+
+def require_evaluation(modules: Mapping[str, nn.Module], why: str) -> None:
+    """Refuse modules, by name, that are in training mode."""
+    if training := [name or "the model" for name, m in modules.items() if m.training]:
+        msg = (
+            f"The model is in training mode ({some(training)}), {why}: call model.eval() "
+            "first."
+        )
+        raise InputError(msg)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from batchcorr.bridge._fold.compare import (
 from batchcorr.bridge._fold.plan import Plan
 from batchcorr.bridge._fold.trace import Trace
 from batchcorr.bridge._norms import batch_norms, require_model, unwrapped
-from batchcorr.bridge._running import accelerators
+from batchcorr.bridge._running import accelerators, require_evaluation
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
 
@@ -124,14 +124,12 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
 
     Notes
     -----
-    The data flow is that of a call like the given one. Another call may take another
-    way: with other arguments (`features=True`), by other methods, or where the code
-    branches on sizes or values (`Folded.reads`). Then the folded model may compute
-    something else. Fold the model as you will call it.
-
-    The model, and its hooks, are run some times. Weights that several layers share, or
-    that are computed on the fly (weight norm, pruning), are not changed. New weights are
-    computed in float64 and rounded once. Autocast is off meanwhile.
+    The data flow is that of a call like the given one. With other arguments
+    (`features=True`), by other methods, or where the code branches on sizes or values
+    (`Folded.reads`), the folded model may compute something else: fold the model as you
+    will call it. It is run, with its hooks, some times. Weights that several layers share,
+    or that are computed on the fly (weight norm, pruning), are not changed. New weights
+    are computed in float64 and rounded once. Autocast is off meanwhile.
 
     Examples
     --------
@@ -148,7 +146,11 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
       (2): ReLU()
     )
     """
-    model = _require_foldable(model)
+    model = require_model(model)
+    batch_norms(model)
+    require_evaluation(
+        dict(model.named_modules()), "where BatchNorm is no fixed correction"
+    )
     examples = examples_of(example_inputs, model)
     kind = next((device.type for device in accelerators(model)), "cpu")
     with torch.inference_mode(mode=False), torch.autocast(kind, enabled=False):
@@ -166,22 +168,6 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     return Folded(
         folded, plan.folded, plan.kept, errors, tuple(dict.fromkeys(trace.reads))
     )
-
-
-def _require_foldable(model: nn.Module) -> nn.Module:
-    """The model, unwrapped; refuse what has no BatchNorm, or is not in evaluation mode."""
-    model = require_model(model)
-    batch_norms(model)
-    training = [
-        name or "the model" for name, part in model.named_modules() if part.training
-    ]
-    if training:
-        msg = (
-            f"The model is in training mode ({some(training)}), where BatchNorm is no "
-            "fixed correction. Call model.eval() first."
-        )
-        raise InputError(msg)
-    return model
 
 
 def _copied(model: nn.Module) -> nn.Module:

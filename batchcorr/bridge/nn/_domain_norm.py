@@ -99,15 +99,6 @@ class DomainBatchNorm(nn.Module):
         InputError
             If `norm` is no BatchNorm, or does more than normalize (timm's
             BatchNormAct2d): `convert_domain_batchnorm` keeps its activation.
-
-        Examples
-        --------
-        >>> norm = nn.BatchNorm1d(3).eval()
-        >>> from batchcorr.bridge.nn import DomainBatchNorm1d
-        >>> layer = DomainBatchNorm1d.from_batch_norm(norm, ["mon", "tue"])
-        >>> x = torch.ones(2, 3)
-        >>> torch.equal(layer(x, ["mon", "tue"]), norm(x))
-        True
         """
         old: Any = norm
         plain = type(norm).forward in {_BatchNorm.forward, nn.SyncBatchNorm.forward}
