@@ -155,18 +155,16 @@ def _choose(
     model: nn.Module, layers: Sequence[str] | str | None
 ) -> dict[str, nn.Module]:
     """The modules to look at, by name; that of the model itself is "model"."""
+    every = model.named_modules(remove_duplicate=layers is None)
+    known = {name or "model": module for name, module in every}
     if layers is None:
         own = {
-            name or "model": module
-            for name, module in model.named_modules()
-            if list(module.parameters(recurse=False))
+            k: part for k, part in known.items() if [*part.parameters(recurse=False)]
         }
         if not own:
             msg = "No module of the model has parameters: name modules with layers=[…]."
             raise InputError(msg)
         return own
-    every = model.named_modules(remove_duplicate=False)
-    known = {name or "model": module for name, module in every}
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         msg = "layers=[] names no layer: give at least one name, or None for all."
@@ -184,10 +182,11 @@ def _read_axes(
     """The axis of the channels by layer, as far as it is told."""
     if not isinstance(channels, Mapping):
         return {} if channels is None else dict.fromkeys(modules, channels)
-    for name in channels:
-        if name not in modules:
-            msg = f"channels= names no captured layer {name!r}. {did_you_mean(name, modules)}"
-            raise MissingKeyError(msg)
+    for name in channels.keys() - modules:
+        msg = (
+            f"channels= names no captured layer {name!r}. {did_you_mean(name, modules)}"
+        )
+        raise MissingKeyError(msg)
     return dict(channels)
 
 

@@ -38,9 +38,6 @@ __all__ = [
 RandomStates: TypeAlias = "dict[torch.device, Tensor]"
 
 
-# -- running ---------------------------------------------------------------------------
-
-
 def run(model: nn.Module, inputs: Any) -> Any:
     """What a model gives for a tensor, or for a mapping of named tensors."""
     tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]

@@ -134,15 +134,13 @@ class ComBatNorm1d(ComBatNorm):
     -----
     In evaluation, and in its state_dict, the layer is a `torch.nn.BatchNorm1d` with
     other training: `bridge.fold` removes it and `bridge.recalibrate` works on it.
-    The shrinkage costs about twenty rounds over C numbers a step, and gradients pass
-    through it; with batches of hundreds of rows it does next to nothing, so that
-    BatchNorm is the better choice there. On convolutional networks it gained nothing at
-    batches of 1 to 8 images. `convert_sync_batchnorm` leaves the layer as it is: every
-    process then shrinks its own minibatch. Activation checkpointing calls a layer twice
-    in a step, as torch's: the second call shrinks towards statistics that have moved.
+    Gradients pass through the shrinkage, which costs about twenty rounds over C numbers
+    a step. With batches of hundreds of rows it does next to nothing, and on convolutional
+    networks it gained nothing at batches of 1 to 8 images: use BatchNorm there.
 
-    torch.export takes the layer in evaluation, not in training, where the rounds depend
-    on values; torch.jit.script takes it in neither, but what `bridge.fold` leaves.
+    `convert_sync_batchnorm` leaves the layer as it is: every process then shrinks its own
+    minibatch. Activation checkpointing calls a layer twice in a step, as torch's.
+    torch.export takes it in evaluation, torch.jit.script only what `bridge.fold` leaves.
 
     References
     ----------

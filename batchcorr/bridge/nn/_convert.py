@@ -81,29 +81,22 @@ def convert_domain_batchnorm(
     Parameters
     ----------
     model
-        A model with BatchNorm layers of torch, or of timm with their activation. Layers
-        that have domains already get those that are new.
-    domains
-        Labels of all domains, as for `DomainBatchNorm1d`.
-    unseen
-        As for `DomainBatchNorm1d`, of layers that had no domains.
+        A model with BatchNorm layers of torch, or of timm with their activation, which is
+        put behind the layer in a Sequential. Layers by domain get the domains that are new.
+    domains, unseen
+        As for `DomainBatchNorm1d`; layers by domain keep their `unseen`.
 
     Returns
     -------
     A copy, which gives what the model gives until it is trained: every domain starts from
-    the layer's statistics, a new one beside others from all of theirs together. Its
-    parameters are new: make the optimizer of them. `at_domain` leads back.
+    the layer's statistics, a new one of a layer by domain from all of its own together.
+    Its parameters are new: make the optimizer of them. `at_domain` leads back.
 
     Raises
     ------
     InputError
-        If the model has no BatchNorm; if one is of no known number of dimensions, keeps
-        no running statistics, or does more than normalize and call its own parts.
-
-    Notes
-    -----
-    An activation in the same module (timm) stands behind the layer, in a Sequential. Frozen
-    BatchNorms of buffers (torchvision's detectors) stay.
+        If the model has no BatchNorm (frozen ones of buffers stay); if one has no known
+        number of dimensions, no running statistics, or does more than call its own parts.
 
     Examples
     --------
