@@ -45,7 +45,6 @@ __all__ = [
     "TooLargeError",
     "UnknownBatchError",
     "ViewWarning",
-    "are",
     "collected",
     "did_you_mean",
     "silenced",

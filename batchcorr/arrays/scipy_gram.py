@@ -59,11 +59,11 @@ def _gram(x: Matrix, design: Design, correction: LocationScale) -> NDArray[np.fl
     starts = tile_starts(x, TILE)
     _pairs(x.data, x.indices, starts, design.codes, correction.scale, total)
     total[np.diag_indices(len(total))] /= 2
-    total += _beside(x, design, correction)
+    total += _with_added(x, design, correction)
     return total + total.T
 
 
-def _beside(
+def _with_added(
     x: Matrix, design: Design, correction: LocationScale
 ) -> NDArray[np.float64]:
     """M, (G, G), of which the result has also the transpose."""

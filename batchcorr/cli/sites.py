@@ -129,9 +129,9 @@ def moments(
     site = bc.moments(adata, known, batch_key=batch, layer=layer, exact=exact)
     with writing(output) as part:
         site.save(part)
-    held = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
+    batches = ", ".join(f"{level} ({n:,})" for level, n in site.samples.items())
     text = f"Wrote {output}: sums over {site.n_rows:,} samples × "
-    text += f"{len(known.features):,} features, of batches {held}."
+    text += f"{len(known.features):,} features, of batches {batches}."
     say(text)
 
 

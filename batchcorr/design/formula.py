@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from batchcorr.design.formula_options import (
     INNER,
-    LEARNS,
     OMITTED,
     OPTIONS,
+    STATES,
     is_number,
 )
 from batchcorr.errors import InputError
@@ -85,8 +85,8 @@ class Formula:
         Each term as its factors, in formulaic's writing.
     factors
         Each factor by its writing for formulaic.
-    learning
-        The calls that learn from the data, with the name of their function.
+    stateful
+        The calls that keep a state of the data, with the name of their function.
 
     Examples
     --------
@@ -101,7 +101,7 @@ class Formula:
     inputs: tuple[Input, ...]
     terms: tuple[tuple[str, ...], ...]
     factors: Mapping[str, Factor]
-    learning: Mapping[str, str]
+    stateful: Mapping[str, str]
 
     @classmethod
     def parse(cls, text: str) -> Formula:
@@ -129,8 +129,8 @@ class Formula:
             msg = f"The formula {text!r} cannot be read. {ALLOWED}"
             raise InputError(msg) from error
         used = " ".join(factor for term in terms for factor in term)
-        learning = {k: v for k, v in parser.learning.items() if k in used}
-        return cls(text, tuple(parser.inputs), terms, parser.factors, learning)
+        stateful = {k: v for k, v in parser.stateful.items() if k in used}
+        return cls(text, tuple(parser.inputs), terms, parser.factors, stateful)
 
     def alone(self, place: int) -> bool:
         """Return whether an input stands somewhere as itself, in no function.
@@ -154,7 +154,7 @@ class _Parser:
         self.names: dict[str, str] = {}
         self.inputs: dict[Input, int] = {}
         self.factors: dict[str, Factor] = {}
-        self.learning: dict[str, str] = {}
+        self.stateful: dict[str, str] = {}
 
     def tree(self) -> ast.expr:
         """Return the syntax tree; nothing is run."""
@@ -246,8 +246,8 @@ class _Parser:
         degree = options.get("degree", 1) if function == "poly" else 0
         source = self.factors[inner].source
         self.factors.setdefault(name, Factor(self.show(node), source, function, degree))
-        if function in LEARNS:
-            self.learning[name] = "" if options.get("raw") else function
+        if function in STATES:
+            self.stateful[name] = "" if options.get("raw") else function
         return name
 
     def note(self, node: ast.expr, column: Input) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from batchcorr.design.formula import Formula
-from batchcorr.design.formula_options import LEARNS, is_number
+from batchcorr.design.formula_options import STATES, is_number
 from batchcorr.errors import DesignError, InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ PART = re.compile(r"(.+?)(?:\[(?:T\.)?(\w+)\])?")
 
 @dataclass(frozen=True)
 class FormulaEncoding:
-    """A formula with what its functions learned from the rows of `fit`.
+    """A formula with the state that its functions keep of the rows of `fit`.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class FormulaEncoding:
     terms
         The term that each column belongs to, such as ``sex:age``.
     state
-        What each function learned, in plain values.
+        What each function keeps, in plain values.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class FormulaEncoding:
             )
             raise DesignError(msg)
         empty = cls(formula, tuple(levels))
-        matrix, structure, learned = empty._materialize(values)
+        matrix, structure, state = empty._materialize(values)
         named = [
             (empty._show(name), ":".join(formula.factors[f].written for f in factors))
             for factors, columns in structure
@@ -128,7 +128,7 @@ class FormulaEncoding:
             tuple(levels),
             tuple(name for name, _ in named),
             tuple(term for _, term in named),
-            _plain(learned),
+            _plain(state),
         )
         encoding._refuse_non_finite(matrix)
         return encoding, matrix
@@ -197,13 +197,11 @@ class FormulaEncoding:
             msg = f"The formula {formula.text!r} reads {len(formula.inputs)} columns."
             raise InputError(msg)
         state = saved["state"]
-        wanted = {name: LEARNS.get(f, set()) for name, f in formula.learning.items()}
-        if {name: set(learned) for name, learned in state.items()} != wanted:
+        wanted = {name: STATES.get(f, set()) for name, f in formula.stateful.items()}
+        if {name: set(kept) for name, kept in state.items()} != wanted:
             msg = f"The saved state of the formula {formula.text!r} is not its own."
             raise InputError(msg)
-        if not all(
-            _is_numeric(v) for learned in state.values() for v in learned.values()
-        ):
+        if not all(_is_numeric(v) for kept in state.values() for v in kept.values()):
             msg = f"The saved state of the formula {formula.text!r} must be numbers."
             raise InputError(msg)
         names, terms = tuple(saved["names"]), tuple(saved["terms"])
@@ -264,25 +262,25 @@ class FormulaEncoding:
 
 
 def _plain(state: object) -> Any:
-    """Return what functions learned as plain values, the keys of mappings as text."""
+    """Return what functions keep as plain values, the keys of mappings as text."""
     if isinstance(state, Mapping):
         return {str(key): _plain(value) for key, value in state.items()}
     return np.asarray(state).tolist()
 
 
 def _restored(state: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Any]]:
-    """Return what functions learned as formulaic has it: mappings have whole keys."""
+    """Return what functions keep as formulaic has it: mappings have whole keys."""
     return {
         name: {
             key: {int(k): v for k, v in value.items()} if type(value) is dict else value
-            for key, value in learned.items()
+            for key, value in kept.items()
         }
-        for name, learned in state.items()
+        for name, kept in state.items()
     }
 
 
 def _is_numeric(value: Any) -> bool:
-    """Return whether a learned value is made of finite numbers alone."""
+    """Return whether a kept value is made of finite numbers alone."""
     if isinstance(value, Mapping):
         return all(map(str.isdecimal, value)) and all(map(_is_numeric, value.values()))
     if isinstance(value, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-__all__ = ["INNER", "LEARNS", "OMITTED", "OPTIONS", "is_number"]
+__all__ = ["INNER", "OMITTED", "OPTIONS", "STATES", "is_number"]
 
 Check: TypeAlias = tuple[Callable[[Any], bool], str]
 """Whether a value is possible, and what is."""
@@ -58,8 +58,8 @@ OPTIONS: dict[str, dict[str, Check]] = {
 }
 OMITTED = {"levels", "df", "knots", "lower_bound", "upper_bound"}
 INNER = ["center", "scale", "log"]
-# What each function learns from the data.
-LEARNS = {
+# What each function keeps of the data.
+STATES = {
     "center": {"ddof", "center", "scale"},
     "scale": {"ddof", "center", "scale"},
     "poly": {"alpha", "norms2"},

@@ -62,10 +62,10 @@ def local_fdr(p_value: Floats) -> Floats:
 
 def _density(x: Floats) -> tuple[Floats, Floats]:
     """Kernel density on a grid: its points and heights, (512,) each."""
-    spread = min(
+    deviation = min(
         x.std(ddof=1), float(np.subtract(*np.quantile(x, [0.75, 0.25]))) / 1.34
     )
-    width = 1.5 * 0.9 * (spread or x.std(ddof=1) or 1.0) * len(x) ** -0.2
+    width = 1.5 * 0.9 * (deviation or x.std(ddof=1) or 1.0) * len(x) ** -0.2
     start, stop = x.min() - 3 * width, x.max() + 3 * width
     low, high = start - 4 * width, stop + 4 * width
     place = (x - low) / ((high - low) / (GRID - 1))

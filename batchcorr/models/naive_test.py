@@ -194,9 +194,9 @@ def one_step_rate(
     0.05
     """
     v = np.linalg.inv(sums.within)
-    spread = np.einsum("b,bij->ij", variance, sums.gram)
-    error = v[tested] @ spread @ v[:, tested]
-    k = v @ spread
+    scatter = np.einsum("b,bij->ij", variance, sums.gram)
+    error = v[tested] @ scatter @ v[:, tested]
+    k = v @ scatter
     trace = variance @ (sums.n - 1) - np.trace(k)
     square = np.einsum("b,bij->ij", variance**2, sums.gram)
     trace_of_square = variance**2 @ (sums.n - 1) - 2 * np.trace(v @ square)

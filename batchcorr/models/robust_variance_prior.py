@@ -73,13 +73,13 @@ def estimate_robust_variance_prior(
     left = logs - level
     low, high = np.quantile(left, [TAILS[0], 1 - TAILS[1]])
     clipped = np.clip(left, low, high)
-    mean, spread = clipped.mean(), float(clipped.var(ddof=1))
+    mean, observed = clipped.mean(), float(clipped.var(ddof=1))
 
     def surplus(inverse_df: float) -> float:
         """Log of the observed over the expected variance, at d₀ = 1 / inverse_df."""
-        return float(np.log(spread / _clipped_log_f(d, inverse_df)[1]))
+        return float(np.log(observed / _clipped_log_f(d, inverse_df)[1]))
 
-    if spread == 0 or surplus(0.0) <= 0:
+    if observed == 0 or surplus(0.0) <= 0:
         inverse = 0.0
     elif np.isinf(before):
         return plain

@@ -136,10 +136,8 @@ def trend_basis(trend: Floats, known: NDArray[np.bool_]) -> Floats | None:
     if columns < 2:
         return None
     inner = np.arange(1, columns - 1) / (columns - 1)
-    learned = values[known]
-    knots = np.concatenate(
-        [[learned.min()], np.quantile(learned, inner), [learned.max()]]
-    )
+    used = values[known]
+    knots = np.concatenate([[used.min()], np.quantile(used, inner), [used.max()]])
     return natural_spline_basis(values, knots)
 
 

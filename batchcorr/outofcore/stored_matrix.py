@@ -246,8 +246,8 @@ def _moments(
 ) -> Moments:
     total: Moments | None = None
     for rows, block in x.blocks(x.slices()):
-        beside = None if weights is None else weights[rows]
-        part = moments(block, design.take(rows), weights=beside)
+        of_block = None if weights is None else weights[rows]
+        part = moments(block, design.take(rows), weights=of_block)
         total = part if total is None else total.merge(part)
     assert total is not None
     return total
