@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
+from torch.utils.checkpoint import CheckpointError
 
 from batchcorr.bridge._batches import leaves, n_samples
 from batchcorr.bridge._norms import require_model
@@ -123,11 +124,19 @@ class Step:
             raise InputError(_not_finite(value.item(), batch, given))
         return value.reshape(())
 
-    def gradients(self, value: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of a loss by the trainable parameters, None where it has none."""
-        wanted = list(self.parameters.values())
-        found = torch.autograd.grad(value, wanted, allow_unused=True)
-        if all(gradient is None for gradient in found):
+    def gradients(
+        self, value: Tensor, by: Sequence[Tensor] = ()
+    ) -> tuple[Tensor | None, ...]:
+        """The gradient of a loss by some tensors, or by the parameters, None without one."""
+        wanted = list(by) or list(self.parameters.values())
+        try:
+            found = torch.autograd.grad(value, wanted, allow_unused=True)
+        except CheckpointError:
+            raise
+        except RuntimeError as error:
+            msg = f"loss(model, batch).backward() fails: {error}"
+            raise InputError(msg) from error
+        if not by and all(gradient is None for gradient in found):
             raise InputError(_OTHER_MODEL)
         return found
 

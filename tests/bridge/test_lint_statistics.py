@@ -336,6 +336,14 @@ def test_a_failing_model_leaves_no_trace_and_torch_s_words_are_the_cause():
     assert isinstance(e.value.__cause__, RuntimeError)
     assert str(e.value.__cause__) in str(e.value)
     assert_same(before, snapshot(model))
+
+    class Overwritten(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x).sigmoid()
+            y += 1  # sigmoid's gradient wants it as it was
+            return y
+
+    assert "backward() fails: one of the variables" in refused(Overwritten(8, 3))
     assert "IndexError: Target 2" in refused(
         nn.Sequential(nn.Linear(8, 2), nn.BatchNorm1d(2))
     )

@@ -186,11 +186,9 @@ class _Passes:
             self.sites[k] = replace(site, mean=by[0], variance=by[1])
             adjoint = [torch.zeros_like(x) for x in by]
             for loss in self._losses():
-                total = loss + self.last.contribution
-                slopes = torch.autograd.grad(total, by, materialize_grads=True)
-                adjoint = [
-                    one + slope for one, slope in zip(adjoint, slopes, strict=True)
-                ]
+                slopes = self.step.gradients(loss + self.last.contribution, by)
+                for one, slope in zip(adjoint, slopes, strict=True):
+                    one.add_(0.0 if slope is None else slope)
             self.sites[k] = replace(self.sites[k], adjoint=adjoint)
 
     def gradient(self) -> tuple[Tensor, list[Tensor | None]]:
