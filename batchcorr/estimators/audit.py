@@ -21,7 +21,7 @@ import numpy as np
 from batchcorr.design import findings
 from batchcorr.design.column_products import ColumnProducts
 from batchcorr.design.confounding import associations, unestimable
-from batchcorr.estimators.contrasts import weights_of
+from batchcorr.estimators.contrast_weights import weights_of
 from batchcorr.models.naive_test import (
     DesignSums,
     corrected_rate,

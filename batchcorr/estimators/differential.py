@@ -14,7 +14,7 @@ import pandas as pd
 
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators import checks
-from batchcorr.estimators.contrasts import difference, weights_of
+from batchcorr.estimators.contrast_weights import difference, weights_of
 from batchcorr.estimators.fit_warnings import warn_of_corrected, warn_of_lost_digits
 from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.models.linear_model import LinearFit

@@ -16,7 +16,8 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.estimators.contrasts import compared, read_contrast, with_tested
+from batchcorr.estimators.contrast_weights import compared
+from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.differential import differential_table
 from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.matrix import as_matrix

@@ -15,7 +15,8 @@ from batchcorr._anndata.labels import read_labels
 from batchcorr.errors import InputError, silenced
 from batchcorr.estimators import checks
 from batchcorr.estimators.checks import check_rate
-from batchcorr.estimators.contrasts import read_contrast, weights_of, with_tested
+from batchcorr.estimators.contrast_weights import weights_of
+from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.location_scale import fits_moments
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
