@@ -81,7 +81,7 @@ def _too_few(one: Observed, n: int) -> Finding | None:
         )
         remedy = (
             "Use larger micro-batches (accumulate.check measures what they cost, "
-            "accumulate.exact undoes it), or GroupNorm."
+            "accumulate.exact undoes it for torch's own), or GroupNorm."
         )
         numbers = {"rows": rows, "inflation": excess}
         return one.finding("small-batch", message, numbers, remedy)
