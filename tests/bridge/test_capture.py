@@ -154,9 +154,7 @@ def test_work_in_place_after_a_layer_does_not_change_what_was_taken(
     layer, shape, dtype
 ):
     torch.manual_seed(0)
-    torch.manual_seed(0)
     layer = copy.deepcopy(layer).to(dtype)
-    layer.reset_parameters()
     layer.reset_parameters()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     own = layer(x).detach().flatten(2) if len(shape) > 2 else layer(x).detach()
