@@ -43,7 +43,7 @@ def matched_features(adata: AnnData, correction: Corrector) -> NDArray[np.intp] 
     """
     names = correction.feature_names_
     if names is not None:
-        return positions_of(adata, names, "the correction", "stay as they are")
+        return positions_of(adata, names, "the correction", "as they are")
     n_known = correction.n_features_
     check_features(None, adata.n_vars, n_known, None, type(correction).__name__)
     return None
@@ -61,7 +61,7 @@ def positions_of(
     names
         Names of the features.
     owner, others
-        Whose features these are, and what becomes of others, for messages.
+        Whose features these are, and how others are left, for messages.
     """
     if tuple(adata.var_names) == tuple(names):
         return None
@@ -77,8 +77,8 @@ def positions_of(
     extra = adata.n_vars - len(names)
     if extra:
         msg = (
-            f"{extra} of {adata.n_vars} features {are(extra)} not known to {owner} and "
-            f"{others}."
+            f"{extra} of {adata.n_vars} features {are(extra)} not known to {owner}, "
+            f"and left {others}."
         )
         warn(msg, FeatureWarning)
     return positions

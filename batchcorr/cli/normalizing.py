@@ -120,14 +120,15 @@ def normalize_as_fitted(
         return adata, layer
     from batchcorr._anndata.features import matched_features
     from batchcorr._anndata.step import Place, begin
-    from batchcorr.errors import collected
+    from batchcorr.errors import are, collected
     from batchcorr.estimators.metadata import Labels
 
     known = adata.var_names.isin(correction.feature_names_ or adata.var_names)
     if not known.all():
         adata = adata[:, known].copy()
         count = f"{(~known).sum():,} of {len(known):,} features"
-        note(f"{count} are not known to the correction, and are left out.")
+        verb = are(int((~known).sum()))
+        note(f"{count} {verb} not known to the correction, and left out.")
     positions = matched_features(adata, correction)
     if positions is not None:
         adata = adata[:, positions].copy()

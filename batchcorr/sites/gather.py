@@ -107,7 +107,7 @@ def moments(
     labels = read_labels(adata, key, list(schema.covariates), None)
     x = matrices.get_matrix(adata, layer)
     if feature_names(adata) != schema.features:
-        positions = positions_of(adata, schema.features, "the schema", "are left out")
+        positions = positions_of(adata, schema.features, "the schema", "out")
         x = x[:, positions]
     return gather(x, schema, labels.given.batch, labels.given.covariates, exact=exact)
 

@@ -222,7 +222,7 @@ def test_fit_and_apply_normalize_as_correct_does(tmp_path, monkeypatch, steps):
     few = anndata.concat([few, more], axis=1, merge="same")
     few.write_h5ad("few.h5ad")
     said = done("apply", "c.npz", "few.h5ad", "out.h5ad", "--key-added", "new")
-    assert "1 of 31 features are not known" in said.stderr
+    assert "1 of 31 features is not known" in said.stderr
     found = read(tmp_path / "out.h5ad")
     assert list(found.var_names) == list(data.var_names)
     np.testing.assert_allclose(found.layers["new"], whole[5:8], rtol=2e-5)

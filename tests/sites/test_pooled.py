@@ -92,7 +92,8 @@ def test_a_site_may_name_and_order_things_its_own_way(pooled, schema):
     extra.obs = site.obs
     extra.layers["log"], extra.X = extra.X, None
     with pytest.warns(
-        FeatureWarning, match="1 of 31 features are not known to the schema"
+        FeatureWarning,
+        match="1 of 31 features is not known to the schema, and left out",
     ):
         found = bc.moments(extra, schema, layer="log")
     same_moments(found.moments, expected.moments)
