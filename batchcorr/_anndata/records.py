@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchcorr._anndata.sampled_values import changed, digest, digest_of, sample
+from batchcorr._anndata.sampled_values import digest_of, digests, sample
 from batchcorr.errors import InputError, RepeatWarning, warn
 from batchcorr.estimators.versions import versions
 from batchcorr.methods import registry
@@ -114,13 +114,11 @@ def finish(record: Record, warned: list[str], result: object = None) -> Record:
 
     Those before the step, and `result`, which it made of them.
     """
-    before = record["values_before"]
-    after = sample(result)
-    known = before is not None and changed(before, after)
+    before, after = digests(record["values_before"], result)
     return record | {
         "warnings": list(dict.fromkeys(warned)),
-        "values_before": digest(before) if known else None,
-        "values_after": digest(after) if known and after is not None else None,
+        "values_before": before,
+        "values_after": after,
     }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["changed", "digest", "digest_of", "sample"]
+__all__ = ["digest_of", "digests", "sample"]
 
 SAMPLED = 64
 """Values of a matrix by which it is known again."""
@@ -40,20 +40,31 @@ def sample(x: Matrix) -> NDArray[np.float64] | None:
     return np.append(x[rows, columns].astype(np.float64), x.shape)
 
 
-def digest(values: NDArray[np.float64]) -> str:
-    """A short text that differs where sampled values do."""
-    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
-
-
 def digest_of(x: Matrix) -> str | None:
-    """The digest of a matrix; None where none can be had."""
+    """A short text that differs where sampled values do; None where none can be had."""
     values = sample(x)
-    return None if values is None else digest(values)
+    return None if values is None else _digest(values)
 
 
-def changed(before: NDArray[np.float64], after: NDArray[np.float64] | None) -> bool:
-    """Whether a step changed enough of the sampled values to know the old ones again."""
+def digests(
+    before: NDArray[np.float64] | None, result: Matrix
+) -> tuple[str | None, str | None]:
+    """What a step's values are known by, `before` it and after; None where they are not.
+
+    It must have changed enough of the sampled values for the old ones to be known again.
+    """
+    after = sample(result)
+    if before is None or not _changed(before, after):
+        return None, None
+    return _digest(before), None if after is None else _digest(after)
+
+
+def _changed(before: NDArray[np.float64], after: NDArray[np.float64] | None) -> bool:
     if after is None or len(before) != len(after):
         return True
     missing = np.isnan(before) & np.isnan(after)
     return int(np.sum((before != after) & ~missing)) >= CHANGED
+
+
+def _digest(values: NDArray[np.float64]) -> str:
+    return hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()

@@ -156,7 +156,7 @@ def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
     earlier = records.steps_of(adata, layer, x, obsm=obsm)
     if key_added is not None:
         records.read(adata, key)  # refuses what is no record
-    if corrects:
+    if corrects and earlier:
         records.warn_if_repeated(earlier, layer, kept=bool(key_added), obsm=obsm)
     return Step(adata, x, place, earlier, key, names, is_sparse(x))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchcorr.design.distinct import declared, distinct
-from batchcorr.design.levels import Level, in_order, matched, one_each
+from batchcorr.design.levels import Level, levels_of, matched, one_each
 from batchcorr.errors import DesignError, InputError, UnknownBatchError, some
 
 if TYPE_CHECKING:
@@ -107,17 +107,18 @@ class BatchLabels:
         >>> BatchLabels.factorize(["b"], levels=["a", "b"])[1]
         array([1], dtype=int32)
         """
-        known = () if levels is None else declared(levels, name)
+        if levels is None:
+            codes, values, ordered = distinct(labels, name, n_rows)
+            found, table = levels_of(values, name, ordered=ordered)
+            return cls(found, name), table[codes]
+        known = declared(levels, name)
         if len(one_each(list(known), f"levels of {name}")) < len(known):
             msg = (
                 f"The levels of {name} hold a label in two ways, such as 1 and '1': "
                 f"{some(map(repr, known), 20)}. Give each once."
             )
             raise InputError(msg)
-        codes, values, ordered = distinct(labels, name, n_rows, known)
-        if levels is None:
-            found = one_each(values, name)
-            known = tuple(found if ordered else in_order(found))
+        codes, values, _ = distinct(labels, name, n_rows, known)
         table, unseen = matched(values, known)
         if unseen:
             msg = (

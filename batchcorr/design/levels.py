@@ -14,9 +14,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Level", "in_order", "keys", "matched", "one_each", "texts"]
+__all__ = ["Level", "keys", "levels_of", "matched", "one_each", "texts"]
 
 Level: TypeAlias = str | int | float | bool
+
+
+def levels_of(
+    labels: list[Level], name: str, *, ordered: bool
+) -> tuple[tuple[Level, ...], NDArray[np.int32]]:
+    """The levels of distinct labels, sorted but for `ordered` ones, and each label's place.
+
+    Raises
+    ------
+    DesignError
+        As `one_each`.
+    """
+    kept = one_each(labels, name)
+    levels = tuple(kept if ordered else _in_order(kept))
+    return levels, matched(labels, levels)[0]
 
 
 def matched(
@@ -81,7 +96,7 @@ def texts(level: Level) -> set[str]:
     return {str(int(level)), f"{int(level)}.0"}
 
 
-def in_order(levels: list[Level]) -> list[Level]:
+def _in_order(levels: list[Level]) -> list[Level]:
     """Sorted by value; a mixture by the name of the type, and then by text."""
     if any(all(isinstance(level, kind) for level in levels) for kind in (Real, str)):
         return sorted(levels)

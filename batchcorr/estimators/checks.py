@@ -109,10 +109,10 @@ def check_rate(alpha: object) -> None:
 
 def check_spare(moments: Moments, n_columns: int) -> None:
     """Refuse more coefficients than the samples can tell."""
-    rows = int(moments.rows.sum())
-    if rows - moments.n_batches < n_columns:
+    rows, n_batches = int(moments.rows.sum()), len(moments.rows)
+    if rows - n_batches < n_columns:
         msg = (
-            f"{n_columns} covariate columns and {moments.n_batches} batches are more "
+            f"{n_columns} covariate columns and {n_batches} batches are more "
             f"than {rows} samples can tell apart: keep fewer covariates."
         )
         raise DesignError(msg)
