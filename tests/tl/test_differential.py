@@ -21,6 +21,7 @@ from batchcorr.errors import (
     RepeatWarning,
     TooLargeError,
 )
+from batchcorr.estimators.voom import Voom
 from tests.conftest import IN_MEMORY, LAZY
 
 
@@ -210,6 +211,15 @@ def test_features_with_few_counts_are_left_out_as_edger_does(counted):
             assert list(table.index) == list(adata.var_names)
         adjusted = false_discovery_control(table["p_value"][kept])
         close(table["p_adjusted"][kept], adjusted)
+
+
+def test_one_sample_needs_more_counts_than_several():
+    """A column that one sample decides: one is enough, if there are 1.5 times as many."""
+    counts = np.full((8, 4), 500)
+    counts[:, :3] = 0
+    counts[0, :3] = 9, 12, 18
+    score = pd.Series([100.0] + [0.0] * 7, name="score")
+    np.testing.assert_array_equal(Voom.of(counts).expressed(10, score), [2, 3])
 
 
 def test_what_varies_in_no_batch_is_not_tested(bladder):
