@@ -17,12 +17,6 @@ import scipy.sparse as sp
 
 from batchcorr.models.namespace import to_numpy
 
-
-def pytest_report_header() -> list[str]:
-    left_out = "tests/bridge and batchcorr/bridge are left out: there is no torch"
-    return [] if find_spec("torch") else [left_out]
-
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,8 +24,6 @@ GOLDEN = Path(__file__).resolve().parent / "golden"
 
 # a plugin, and a script: importing them is using them
 collect_ignore = ["standin_cupy.py", "golden/saved_0_1_0/make.py"]
-if not find_spec("torch"):
-    collect_ignore.append("bridge")
 
 
 @pytest.fixture(autouse=True)
