@@ -132,9 +132,9 @@ def checked_totals(x: Matrix, first: int = 0) -> NDArray[np.float64]:
     if not np.isfinite(found).all():
         rows = np.flatnonzero(~np.isfinite(found))
         msg = (
-            f"Missing or infinite values stand among the counts of {len(rows)} of "
-            f"{len(found)} samples (first: row {first + rows[0]}): a count is known, or "
-            "it is 0. Leave out those samples or features, or fill in what is missing."
+            f"The counts of {len(rows)} of {len(found)} samples (first: row "
+            f"{first + rows[0]}) hold missing or infinite values: a count is known, or it "
+            "is 0. Leave out those samples or features, or fill in what is missing."
         )
         raise InputError(msg)
     if smallest < 0:
