@@ -77,7 +77,7 @@ class FeatureCounts:
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """Yield which features are in each block, and their counts: (features, n)."""
         n_features, n_rows = self.shape
-        step = min(WIDEST, max(4 * threads(), VALUES // max(n_rows, 1)))
+        step = min(WIDEST, max(16 * threads(), VALUES // max(n_rows, 1)))
         for first in range(0, n_features, step):
             part = slice(first, min(first + step, n_features))
             yield part, self._block(self.features[part])

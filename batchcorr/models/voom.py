@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from batchcorr._numba import Kernel, prange
 from batchcorr.models.smoothing import lowess
 
 if TYPE_CHECKING:
@@ -41,6 +42,25 @@ def log_cpm(counts: Floats, sizes: Floats) -> Floats:
     return logs
 
 
+@Kernel
+def _weights(
+    fitted: Floats, log_sizes: Floats, points: Floats, line: Floats, weights: Floats
+) -> None:
+    last = len(points) - 1
+    for row in prange(len(fitted)):
+        for g in range(fitted.shape[1]):
+            expected = fitted[row, g] + log_sizes[row]
+            if expected <= points[0]:
+                root_sd = line[0]
+            elif expected >= points[last]:
+                root_sd = line[last]
+            else:
+                k = min(np.searchsorted(points, expected), last)
+                share = (expected - points[k - 1]) / (points[k] - points[k - 1])
+                root_sd = line[k - 1] + share * (line[k] - line[k - 1])
+            weights[row, g] = 1 / (root_sd * root_sd) ** 2
+
+
 class PrecisionTrend(NamedTuple):
     """The line through √sd over mean log₂ count: points ascending, (K,) each."""
 
@@ -57,9 +77,8 @@ class PrecisionTrend(NamedTuple):
         sizes
             Library size of each sample: (n,).
         """
-        expected = fitted + _log_size(sizes)[:, None]
-        line = np.interp(expected, self.log_count, self.root_sd)
-        weights: Floats = line**-4.0
+        weights = np.empty_like(fitted)
+        _weights(fitted, _log_size(sizes), self.log_count, self.root_sd, weights)
         return weights
 
 
