@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from batchcorr._anndata.interrupts import uninterrupted
 from batchcorr._anndata.labels import read_labels
 from batchcorr._anndata.step import Place, begin
+from batchcorr._files.interrupts import uninterrupted
 from batchcorr.errors import LogScaleWarning, collected
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import obsm_columns
 from batchcorr._anndata.features import matched_features
-from batchcorr._anndata.interrupts import uninterrupted
+from batchcorr._files.interrupts import uninterrupted
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.matrix import as_matrix, is_sparse, on_device

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from batchcorr._anndata.interrupts import uninterrupted
+from batchcorr._files.interrupts import uninterrupted
 
 
 @pytest.fixture(autouse=True)
