@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from batchcorr._files.interrupts import uninterrupted
 from batchcorr._files.leftovers import OLD, clean, delete
 from batchcorr.errors import FileError
 
@@ -36,23 +37,17 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         msg = f"{target} is a folder: give the name of a file to write."
         raise FileError(msg)
-    prefix = clean(target)
+    part = _beside(target)
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=prefix, suffix=target.suffix, dir=target.parent
-        )
-    except OSError as error:
-        raise _not_writable(target, error) from error
-    os.close(handle)
-    part = Path(name)
-    try:
+        with _refusing(target):
+            part.touch(0o600, exist_ok=False)
         yield part
         part.chmod(_mode(target, 0o666))
         _flush(part)
         part.replace(target)
         _flush(target.parent)
     finally:
-        part.unlink(missing_ok=True)
+        delete(part)
 
 
 @contextmanager
@@ -68,23 +63,21 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         If nothing can be written beside the target.
     """
     target = Path(target).resolve()
-    prefix = clean(target)
-    try:
-        part = Path(
-            tempfile.mkdtemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
-        )
-    except OSError as error:
-        raise _not_writable(target, error) from error
+    part = _beside(target)
     old = part.with_name(f"{part.name}{OLD}")
     try:
+        with _refusing(target):
+            part.mkdir(0o700)
         yield part
         part.chmod(_mode(target, 0o777))
         for path in (*part.rglob("*"), part):
             _flush(path)
-        if os.path.lexists(target):
-            target.rename(old)
-        part.rename(target)
-        _flush(target.parent)
+        with uninterrupted():
+            if os.path.lexists(target):
+                target.rename(old)
+            part.rename(target)
+            _flush(target.parent)
+            delete(old)
     finally:
         if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
@@ -92,10 +85,19 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
         delete(old)
 
 
-def _not_writable(target: Path, error: OSError) -> FileError:
-    why = error.strerror or str(error)
-    msg = f"{target} cannot be written: {why}. Choose a folder you may write to."
-    return FileError(msg)
+def _beside(target: Path) -> Path:
+    """A new name beside `target`, known before anything has it: Ctrl-C may come."""
+    return target.with_name(f"{clean(target)}{token_hex(4)}{target.suffix}")
+
+
+@contextmanager
+def _refusing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        msg = f"{target} cannot be written: {why}. Choose a folder you may write to."
+        raise FileError(msg) from error
 
 
 def _mode(target: Path, usual: int) -> int:

@@ -74,6 +74,8 @@ def clean(target: Path) -> str:
 
 def delete(path: Path) -> None:
     """Delete a file, link or folder; again where other threads still write into it."""
+    if not os.path.lexists(path):
+        return
     for _ in range(100):
         if path.is_symlink() or path.is_file():
             path.unlink()

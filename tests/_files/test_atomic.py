@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -54,6 +55,56 @@ def end(process):
 
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def write(begin, target, what):
+    """Write a file of so many bytes, or a folder with so many folders in it."""
+    with begin(target) as part:
+        if begin is replacing:
+            os.truncate(part, what)
+        for number in range(what if begin is replacing_folder else 0):
+            (part / str(number)).mkdir()
+
+
+def written(target):
+    return len(list(target.iterdir())) if target.is_dir() else target.stat().st_size
+
+
+def interrupted_at(number, call, *arguments):
+    """Whether a call has so many lines, of any module; it is interrupted there."""
+    lines = iter(range(number))
+
+    def press(_, event, __):
+        if event == "line" and next(lines, None) is None:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+        return press
+
+    traced = sys.gettrace()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.settrace(press)
+    try:
+        call(*arguments)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(traced)
+        signal.signal(signal.SIGINT, handler)
+    return False
+
+
+@pytest.mark.parametrize("begin", [replacing, replacing_folder])
+def test_ctrl_c_at_any_line_leaves_the_old_or_the_new(tmp_path, begin):
+    """Before what is written has a name, while it is made, and when it takes the name."""
+    target = tmp_path / "out.zarr"
+    write(begin, target, 1)
+    number = 0
+    while interrupted_at(number, write, begin, target, 2):
+        assert written(target) in (1, 2)
+        assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"], number
+        number += 1
+    assert number > 100
+    assert written(target) == 2
 
 
 def test_a_link_stays_a_link_to_the_file_that_is_replaced(tmp_path):
