@@ -32,10 +32,10 @@ __all__ = [
     "batch_norms",
     "correction_of",
     "is_batch_norm",
-    "is_by_domain",
     "is_frozen",
     "normalizing",
     "require_model",
+    "require_no_domains",
     "rest_of",
     "statistics_of",
     "unwrapped",
@@ -94,9 +94,16 @@ def is_frozen(module: nn.Module) -> bool:
     )
 
 
-def is_by_domain(module: nn.Module) -> bool:
-    """Whether a layer is a BatchNorm with statistics of its own for every domain."""
-    return hasattr(module, "as_batch_norm")
+def require_no_domains(model: nn.Module) -> None:
+    """Refuse layers with statistics of their own for every domain."""
+    for name, module in model.named_modules():
+        if hasattr(module, "as_batch_norm"):
+            msg = (
+                f"The layer {name!r} is a {type(module).__name__}, which has "
+                "statistics of its own for every domain. Take the model of one domain, "
+                "batchcorr.bridge.nn.at_domain(model, domain)."
+            )
+            raise InputError(msg)
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -105,19 +112,14 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     Those that cannot be seen, or have statistics of several domains, are refused.
     """
     norms = {}
-    for name, module in require_model(model).named_modules():
+    model = require_model(model)
+    require_no_domains(model)
+    for name, module in model.named_modules():
         scripted = isinstance(module, torch.jit.ScriptModule)
         if scripted and (not name or "BatchNorm" in module.original_name):
             msg = (
                 "The model is scripted (torch.jit), so that its layers cannot be seen: "
                 "give the model from which it was made, and script the result."
-            )
-            raise InputError(msg)
-        if is_by_domain(module):
-            msg = (
-                f"The layer {name!r} is a {type(module).__name__}, which has "
-                "statistics of its own for every domain. Take the model of one domain, "
-                "batchcorr.bridge.nn.at_domain(model, domain)."
             )
             raise InputError(msg)
         if is_batch_norm(module) or is_frozen(module):

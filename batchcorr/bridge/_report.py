@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchcorr.bridge._capture import capture
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._lint import lint
-from batchcorr.bridge._norms import is_batch_norm, is_by_domain, is_frozen
+from batchcorr.bridge._norms import is_batch_norm, is_frozen
 from batchcorr.bridge._running import hooked, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
@@ -219,8 +219,6 @@ def report(
 def _kind(layer: Any) -> str:
     """Class and mode of a BatchNorm; "" of other layers."""
     name, mode = type(layer).__name__, "training" if layer.training else "evaluation"
-    if is_by_domain(layer):
-        return f"{name} of {len(layer.domains)} domains, {mode}"
     if is_batch_norm(layer):
         tracked = "" if layer.running_mean is not None else ", no running statistics"
         return f"{name}, {mode}{tracked}"

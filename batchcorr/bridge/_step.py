@@ -92,10 +92,10 @@ class Step:
 
         Without `outputs` the loss must be finite.
         """
-        given: list[Tensor] = [] if outputs is None else outputs
 
         def note(_module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
-            given.extend(leaves(output))
+            if outputs is not None:
+                outputs.extend(leaves(output))
 
         try:
             with hooked([self.model], after=note):
@@ -121,7 +121,13 @@ class Step:
         if torch.is_grad_enabled() and not value.requires_grad:
             raise InputError(_OTHER_MODEL)
         if outputs is None and not bool(torch.isfinite(value).all()):
-            raise InputError(_not_finite(value.item(), batch, given))
+            msg = (
+                f"The loss of {n_samples(batch)} samples is not finite ({value.item()}). "
+                "Look for NaN in the data and the weights, and for a mean over no target "
+                "at all (ignore_index, a mask): use a sum (reduction='sum') there, divided "
+                "by a number that is the same for every micro-batch."
+            )
+            raise InputError(msg)
         return value.reshape(())
 
     def gradients(
@@ -163,16 +169,3 @@ class Step:
                 yield reset
             finally:
                 reset()
-
-
-def _not_finite(value: float, batch: Any, outputs: Sequence[Tensor]) -> str:
-    """What to say of a loss that is not finite."""
-    why = "activations are not finite. Look for NaN in the data and the weights first."
-    if outputs and all(bool(torch.isfinite(out).all()) for out in outputs):
-        why = (
-            "all that the model gives is, so it is the loss that has no value there. A "
-            "mean over no target at all does that, where ignore_index or a mask leaves "
-            "none in a micro-batch: use a sum (reduction='sum'), divided by a number "
-            "that is the same for every micro-batch."
-        )
-    return f"The loss of {n_samples(batch)} samples is not finite ({value}): {why}"

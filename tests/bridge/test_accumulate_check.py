@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_looked_for_in_the_model():
     model, batch = built("without")
     with torch.no_grad():
         model[0].weight[0, 0] = torch.inf
-    assert "activations are not finite" in refused(model, batch)
+    assert "Look for NaN in the data and the weights" in refused(model, batch)
 
 
 def test_buffers_that_depend_on_the_samples_are_refused():

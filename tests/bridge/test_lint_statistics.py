@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from batchcorr.bridge import lint
-from batchcorr.bridge.nn import ComBatNorm1d, DomainBatchNorm1d, domains
+from batchcorr.bridge.nn import ComBatNorm1d, DomainBatchNorm1d, at_domain
 from batchcorr.errors import InputError
 from tests.bridge.lint_networks import (
     built,
@@ -363,34 +363,13 @@ def test_what_was_looked_at_is_said():
 # -- the package's own norms ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["bias in mlp", "shifted data", "dropout between norms"]
-)
-def test_a_layer_of_one_domain_is_looked_at_as_a_batch_norm(name):
-    model, batch = built(name)
-    other = copy.deepcopy(model)
-    for k, layer in enumerate(model):
-        if isinstance(layer, nn.BatchNorm1d):
-            other[k] = DomainBatchNorm1d.from_batch_norm(layer, ["a"])
-    wanted = lint(model, batch, classify)
-    with domains("a"):
-        found = lint(other, batch, classify)
-    for one, same in zip(found.findings, wanted.findings, strict=True):
-        assert (one.rule, one.layer) == (same.rule, same.layer)
-        assert one.message.removeprefix("Domain 'a': ")[:40] == same.message[:40]
-        assert one.evidence == pytest.approx(same.evidence, rel=1e-4, abs=1e-7)
-    assert found.scale_invariant == wanted.scale_invariant
-
-
-def test_a_domain_with_few_rows_is_named():
-    model, batch = good_mlp()
-    model[1] = DomainBatchNorm1d(16, ["mon", "tue"])
-    with domains(["mon"] * 28 + ["tue"] * 4):
-        found = lint(model, batch, classify)
-    (finding,) = found.findings
-    assert (finding.rule, finding.layer) == ("small-batch", "1")
-    assert finding.message.startswith("Domain 'tue': It gets 4 values per channel")
-    assert found.batch_norms == {"DomainBatchNorm1d": 1}
+def test_the_model_of_a_domain_is_looked_at_and_not_that_of_several():
+    model, batch = built("bias in mlp")
+    wanted = lint(model, batch, classify).findings
+    model[1] = DomainBatchNorm1d.from_batch_norm(model[1], ["a", "b"])
+    assert "at_domain(model, domain)" in refused(model, batch)
+    found = lint(at_domain(model, "a"), batch, classify).findings
+    assert [(f.rule, f.layer) for f in found] == [(f.rule, f.layer) for f in wanted]
 
 
 def test_combat_norm_is_made_for_small_batches():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from batchcorr import bridge
-from batchcorr.bridge.nn import convert_domain_batchnorm, domains
+from batchcorr.bridge.nn import convert_domain_batchnorm
 from batchcorr.errors import InputError
 
 
@@ -112,23 +112,6 @@ def test_a_model_without_batch_norm_and_one_in_evaluation():
     assert str(found).startswith("BatchNorm layers\n  none")
     with pytest.raises(InputError, match=r"model\.train\(\)"):
         bridge.report(network()[0].eval(), network()[1], loss)
-
-
-def test_layers_with_statistics_by_domain_are_counted_and_captured_by_their_domains():
-    model, (x, y) = network()
-    model = convert_domain_batchnorm(model, ["0", "1"]).train()
-    site = torch.arange(32) % 2
-
-    def by_domain(model, batch):
-        with domains(batch[2]):
-            return loss(model, batch)
-
-    found = bridge.report(
-        model, (x, y, site), by_domain, loader=[(x, y, site)], domain=2
-    )
-    assert found.batch_norms == {"DomainBatchNorm1d of 2 domains, training": 4}
-    assert "at_domain(model, domain)" in found.not_measured["Folding"].replace(
-        "\n", " "
-    )
-    assert len(found.layers) == 8
-    assert "batch: adjusted R²" in str(found)
+    by_domain = convert_domain_batchnorm(network()[0], ["a", "b"])
+    with pytest.raises(InputError, match="at_domain"):
+        bridge.report(by_domain, network()[1], loss)

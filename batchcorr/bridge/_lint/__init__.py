@@ -14,15 +14,15 @@ from torch import enable_grad, optim
 
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._lint.dropout import find_dropout_before
-from batchcorr.bridge._lint.norms import observe
 from batchcorr.bridge._lint.result import Finding, LintResult
-from batchcorr.bridge._lint.rules import find_faults
+from batchcorr.bridge._lint.rules import find_faults, observe
 from batchcorr.bridge._lint.symmetries import (
     find_decayed_weights,
     find_redundant_biases,
     scale_invariant,
 )
-from batchcorr.bridge._lint.trial import Trial, copied, enlarged
+from batchcorr.bridge._lint.trial import copied, enlarged, general_trial
+from batchcorr.bridge._norms import require_no_domains
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._step import Step
 from batchcorr.errors import InputError
@@ -79,8 +79,8 @@ def lint(
     Raises
     ------
     InputError
-        If the model is in evaluation mode, or the step cannot be taken; what torch said
-        is the cause.
+        If the model is in evaluation mode or has layers by domain, or the step cannot be
+        taken; what torch said is the cause.
 
     Notes
     -----
@@ -93,8 +93,7 @@ def lint(
 
     A BatchNorm that is frozen together with all that comes before it is taken as meant,
     if its statistics are those of the data; and statistics that have had no time yet to
-    be learnt are no fault. A SyncBatchNorm is looked at as on one process, a
-    `nn.DomainBatchNorm` domain by domain.
+    be learnt are no fault. A SyncBatchNorm is looked at as on one process.
 
     Examples
     --------
@@ -114,11 +113,12 @@ def lint(
     n = n_samples(example_batch)
     step = Step.of(model, loss, example_batch)
     step.require_training()
+    require_no_domains(step.model)
     decay = _decay_of(step.model, optimizer)
     with seeded(step.devices, None), enable_grad():
         own = copied(step)
         seen, draws = observe(own, example_batch)
-        general = Trial.general(own, example_batch)
+        general = general_trial(own, example_batch)
         invariant = scale_invariant(general)
         findings = [
             *find_redundant_biases(general),
@@ -126,8 +126,7 @@ def lint(
             *find_faults(seen, n),
             *find_decayed_weights(invariant, decay),
         ]
-    layers = {one.layer for one in seen}
-    kinds = Counter(type(step.model.get_submodule(name)).__name__ for name in layers)
+    kinds = Counter(type(step.model.get_submodule(one.layer)).__name__ for one in seen)
     return LintResult(tuple(findings), tuple(invariant), step.parameters, kinds)
 
 
@@ -136,10 +135,7 @@ def _decay_of(model: nn.Module, optimizer: optim.Optimizer | None) -> dict[str, 
     if optimizer is None:
         return {}
     if not isinstance(optimizer, optim.Optimizer):
-        msg = (
-            "The optimizer must be a torch.optim.Optimizer, not a "
-            f"{type(optimizer).__name__}."
-        )
+        msg = f"{optimizer!r:.60} is no torch.optim.Optimizer."
         raise InputError(msg)
     names = {id(value): name for name, value in model.named_parameters()}
     decay = {

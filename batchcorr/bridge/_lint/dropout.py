@@ -19,14 +19,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from batchcorr.bridge._batches import n_samples
 from batchcorr.bridge._channels import channel_moments
 from batchcorr.bridge._intercept import Intercept, Quiet
-from batchcorr.bridge._lint.norms import by_domain, norms_of
 from batchcorr.bridge._lint.result import Finding
-from batchcorr.bridge._running import hooked, seeded
+from batchcorr.bridge._norms import is_batch_norm
+from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._torch import torch
 from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from batchcorr.bridge._step import Step
 
@@ -43,10 +43,10 @@ TOLERATED = 0.02
 
 
 class _Call(NamedTuple):
-    """One call of a BatchNorm: what came in, by domain, and the dropouts since the last."""
+    """One call of a BatchNorm: what came in, and the dropouts since the last one."""
 
     layer: str
-    moments: list[Moments]
+    moments: Moments
     dropouts: list[str]
 
 
@@ -54,18 +54,13 @@ def find_dropout_before(step: Step, batch: Any) -> list[Finding]:
     """The BatchNorm layers whose variance a dropout changes."""
     outputs: list[Tensor] = []
     still = _run(step, batch, outputs)
-    if not still:
-        return []
-    masks = min(max(ROWS // n_samples(batch), 4), MASKS)
+    masks = min(max(ROWS // n_samples(batch), 4), MASKS) if still else 0
     drawn = [_run(step, batch, outputs, SEED + k) for k in range(masks)]
     findings: dict[str, Finding] = {}
     for one, *draws in zip(still, *drawn, strict=True):
-        ratios = []
-        for k, moments in enumerate(one.moments):
-            training = reduce(Moments.merge, (draw.moments[k] for draw in draws))
-            varies = training.variance() > 0
-            ratios.append(moments.variance()[varies] / training.variance()[varies])
-        ratio = float(torch.cat(ratios).mean())
+        training = reduce(Moments.merge, (draw.moments for draw in draws)).variance()
+        varies = training > 0
+        ratio = float((one.moments.variance()[varies] / training[varies]).mean())
         if abs(ratio - 1) > TOLERATED:
             causes = ", ".join(dict.fromkeys(one.dropouts)) or "dropout"
             findings.setdefault(one.layer, _finding(one.layer, ratio, causes))
@@ -80,27 +75,25 @@ def _run(
     Without a seed random layers are still, and what each call gives is added to `outputs`;
     with one they draw from it, and every call gives what it gave then.
     """
+    modules = list(step.model.named_modules())
+    drops = {m: name for name, m in modules if isinstance(m, _DropoutNd)}
     norms = {
-        norm: name
-        for norm, name in norms_of(step.model).items()
-        if norm.training and norm.running_mean is not None
-    }
-    modules = step.model.named_modules()
-    drops: dict[nn.Module, str] = {
-        m: name for name, m in modules if isinstance(m, _DropoutNd)
+        m: name
+        for name, m in modules
+        if is_batch_norm(m) and m.training and m.running_mean is not None
     }
     calls: list[_Call] = []
     dropouts: list[str] = []
 
-    def drop(module: nn.Module, _args: Any, _kwargs: Any) -> None:
+    def drop(module: Any, _args: Any, _kwargs: Any) -> None:
         dropouts.append(drops[module])
 
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        moments = [channel_moments(x) for x in by_domain(module, args, kwargs).values()]
+    def enter(module: Any, args: Any, kwargs: Any) -> None:
+        moments = channel_moments(input_of(args, kwargs))
         calls.append(_Call(norms[module], moments, dropouts.copy()))
         dropouts.clear()
 
-    def leave(_module: nn.Module, _a: Any, _k: Any, output: Tensor) -> Tensor:
+    def leave(_module: Any, _a: Any, _k: Any, output: Tensor) -> Tensor:
         if seed is None:
             outputs.append(output.clone())
         return outputs[len(calls) - 1].clone()  # what comes next may work in place

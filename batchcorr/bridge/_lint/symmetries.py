@@ -66,14 +66,14 @@ def find_redundant_biases(trial: Trial) -> list[Finding]:
     peace, even where the next one takes it away.
     """
     parameters, sizes, values = trial.step.parameters, {}, {}
-    slopes = {name: float(g.abs().max()) for name, g in trial.first.gradients.items()}
+    slopes = {name: float(g.abs().max()) for name, g in trial.gradients.items()}
     largest = max(slopes.values(), default=0) or 1.0
-    for seed, (name, gradient) in enumerate(trial.first.gradients.items()):
+    for seed, (name, gradient) in enumerate(trial.gradients.items()):
         owner, _, last = name.rpartition(".")
         is_bias = gradient.ndim == 1 or "bias" in last
         of_norm = isinstance(trial.step.model.get_submodule(owner), NORMS)
         if is_bias and not of_norm and slopes[name] <= trial.tolerance * largest:
-            sizes[name] = trial.first.sizes.get(owner) or 1.0
+            sizes[name] = trial.sizes[owner] or 1.0
             values[name] = _stepped(parameters[name].detach(), sizes[name], seed)
     findings = []
     for name, change in _unchanging(trial, values).items():
@@ -113,7 +113,7 @@ def scale_invariant(trial: Trial) -> dict[str, Invariance]:
     found: dict[str, Invariance] = {}
     weights = {
         name: (trial.step.parameters[name].detach(), gradient)
-        for name, gradient in trial.first.gradients.items()
+        for name, gradient in trial.gradients.items()
         if gradient.ndim > 1 and bool(gradient.any())
     }
     for axis in (0, 1, None):

@@ -1,4 +1,4 @@
-r"""Training steps of copies of a model, that may be changed to see what comes of it.
+r"""A copy of a model that may be changed, to see what changes nothing.
 
 Symmetries are exact in exact arithmetic. On a *general* copy, in float64, they stand out
 from rounding, because the ε of its normalizations are next to nothing beside the
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -22,7 +20,6 @@ from batchcorr.bridge._intercept import Intercept
 from batchcorr.bridge._running import hooked, input_of, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,9 +27,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["NORMS", "Trial", "copied", "enlarged"]
+__all__ = ["NORMS", "Trial", "copied", "enlarged", "general_trial"]
 
-NORMS = (_NormBase, DomainBatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 """Layers with an ε; `_NormBase` is that of BatchNorm and InstanceNorm."""
 
 FEW = 8
@@ -60,35 +57,50 @@ def copied(step: Step) -> Step:
     return Step(own, step.loss)
 
 
-@dataclass(frozen=True)
+def general_trial(step: Step, batch: Any) -> Trial:
+    """A trial on eight samples in float64; where model or loss insist, as they want it."""
+    whole = enlarged(batch)
+    try:
+        return Trial(step, take(whole, torch.arange(FEW)), torch.float64)
+    except InputError:  # written for float32, or a size of batch
+        return Trial(step, whole, torch.float32)
+
+
 class Trial:
-    """The step of a copy that may be changed, and the batch it is tried on."""
+    """A general copy of a model and the batch it is tried on.
 
-    step: Step
-    batch: Any
+    Attributes
+    ----------
+    values
+        The loss, and the model's outputs, before the copy is changed further.
+    gradients
+        Those of the parameters that have one, by name.
+    sizes
+        How large the output of each module with parameters is, by name.
+    """
 
-    @classmethod
-    def general(cls, step: Step, batch: Any) -> Trial:
-        """A copy moved off special points, on eight samples in float64.
+    def __init__(self, step: Step, batch: Any, dtype: torch.dtype) -> None:
+        self.step = Step(copy.deepcopy(step.model).to(dtype), step.loss)
+        self.tolerance = math.sqrt(torch.finfo(dtype).eps)  # below it a change is none
+        self.batch = map_tensors(
+            batch, lambda x: x.detach().to(dtype if x.is_floating_point() else x.dtype)
+        )
+        self._remove_eps()
+        _move_constants(self.step.model)
+        owners = {name.rpartition(".")[0] for name in self.step.parameters}
+        names = {self.step.model.get_submodule(owner): owner for owner in owners}
+        self.sizes = dict.fromkeys(owners, 0.0)
 
-        On all samples, and in float32, where the model or the loss insist on it.
-        """
-        whole = enlarged(batch)
-        few = take(whole, torch.arange(FEW))
-        double = [(torch.float64, few), (torch.float64, whole)]
-        for dtype, tried in [*double, (torch.float32, whole)]:
-            model = copy.deepcopy(step.model).to(dtype)
-            trial = cls(Step(model, step.loss), _cast(tried, dtype))
-            try:
-                trial._remove_eps()
-                _move_constants(model)
-                _ = trial.first
-            except InputError:  # written for its dtype or batch size
-                if dtype == torch.float32:
-                    raise
-                continue
-            break
-        return trial
+        def note(module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+            floats = [value for value in leaves(output) if value.is_floating_point()]
+            found = [float(v.detach().square().mean().sqrt()) for v in floats]
+            self.sizes[names[module]] = max([*found, self.sizes[names[module]]])
+
+        with hooked(names, after=note):
+            loss, *outputs = self.run()
+        pairs = zip(self.step.parameters, self.step.gradients(loss), strict=True)
+        self.gradients = {name: value for name, value in pairs if value is not None}
+        self.values = [value.detach() for value in (loss, *outputs)]
 
     def _remove_eps(self) -> None:
         """Make every ε next to nothing beside the variance that comes in."""
@@ -103,36 +115,12 @@ class Trial:
         with hooked(norms, before=note):
             self.run()
 
-    @property
-    def tolerance(self) -> float:
-        """Half the digits of the dtype: below it a change is none."""
-        dtype = next(iter(self.step.parameters.values())).dtype
-        return math.sqrt(torch.finfo(dtype).eps)
-
     def run(self) -> list[Tensor]:
         """The loss, then the model's outputs; random numbers are always the same."""
         outputs: list[Tensor] = []
         with seeded(self.step.devices), Intercept():
             loss = self.step(self.batch, outputs)
         return [loss, *(out for out in outputs if out.is_floating_point())]
-
-    @cached_property
-    def first(self) -> First:
-        """What the copy gives before it is changed further."""
-        sizes: dict[str, float] = {}
-        owners = {name.rpartition(".")[0] for name in self.step.parameters}
-        names = {self.step.model.get_submodule(owner): owner for owner in owners}
-
-        def note(module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
-            floats = [value for value in leaves(output) if value.is_floating_point()]
-            found = [float(v.detach().square().mean().sqrt()) for v in floats]
-            sizes[names[module]] = max([*found, sizes.get(names[module], 0.0)])
-
-        with hooked(names, after=note):
-            loss, *outputs = self.run()
-        pairs = zip(self.step.parameters, self.step.gradients(loss), strict=True)
-        gradients = {name: value for name, value in pairs if value is not None}
-        return First([value.detach() for value in (loss, *outputs)], gradients, sizes)
 
     def change(self, values: Mapping[str, Tensor]) -> float:
         """How much loss and outputs change with other values of parameters, relatively.
@@ -149,19 +137,11 @@ class Trial:
                 parameters[name].copy_(value)
             changes = [
                 float((new - old).abs().max() / old.abs().max())
-                for old, new in zip(self.first.values, after, strict=True)
+                for old, new in zip(self.values, after, strict=True)
                 if bool(old.any())
             ]
         finite = bool(changes) and all(math.isfinite(value) for value in changes)
         return max(changes) if finite else math.inf
-
-
-class First(NamedTuple):
-    """Loss and outputs, the gradients there are, and how large each module's output is."""
-
-    values: list[Tensor]
-    gradients: dict[str, Tensor]
-    sizes: dict[str, float]
 
 
 def _move_constants(model: nn.Module) -> None:
@@ -175,12 +155,6 @@ def _move_constants(model: nn.Module) -> None:
                 width = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
                 tiny = abs(value) < 0.01
                 parameter.add_(noise, alpha=0.5 * width if tiny else 0.1 * value)
-
-
-def _cast(batch: Any, dtype: torch.dtype) -> Any:
-    return map_tensors(
-        batch, lambda x: x.detach().to(dtype) if x.is_floating_point() else x.detach()
-    )
 
 
 def enlarged(batch: Any) -> Any:
