@@ -10,7 +10,7 @@ import pandas as pd
 from batchcorr._anndata import matrices
 from batchcorr._anndata.columns import column_of
 from batchcorr.errors import InputError
-from batchcorr.pl._looks import Groups, inches, shortened, small_letter
+from batchcorr.pl._looks import Groups, inches, name_rows, shortened, small_letter
 from batchcorr.pl._panels import panel
 
 if TYPE_CHECKING:
@@ -133,9 +133,7 @@ def _draw(ax: Axes, counts: pd.DataFrame) -> None:
                 "fontsize": "small",
             }
             ax.text(column, row, f"{count:,}", **style)
-    every = max(1, int(np.ceil(1.1 * letter / height)))
-    names = [shortened(name) for name in counts.index]
-    ax.set_yticks(range(0, len(names), every), names[::every], fontsize="small")
+    name_rows(ax, range(len(counts.index)), list(counts.index))
     names = [shortened(name) for name in counts.columns]
     turned = 0.62 * letter * max(map(len, names)) > width
     every = max(1, int(np.ceil(1.2 * letter / width))) if turned else 1

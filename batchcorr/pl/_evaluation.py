@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
-from batchcorr.pl._looks import shortened
+from batchcorr.pl._looks import inches, shortened, small_letter
 from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
 from batchcorr.tl import Evaluation
@@ -97,6 +97,15 @@ def _begins_row(ax: Axes) -> bool:
     return place is not None and place.is_first_col()
 
 
+def _in_width(name: str, ax: Axes) -> str:
+    """A name on two lines, parted at the underscore next to its middle if it is long."""
+    if 0.55 * small_letter() * len(name) < 1.15 * inches(ax)[0] or "_" not in name:
+        return name
+    places = [k for k, letter in enumerate(name) if letter == "_"]
+    half = min(places, key=lambda k: abs(2 * k - len(name))) + 1
+    return f"{name[:half]}\n{name[half:]}"
+
+
 def _draw(ax: Axes, result: Evaluation, score: str, *, named: bool) -> None:
     """Draw one score of all layers, the first on top."""
     value, low, high, chance = (
@@ -111,7 +120,7 @@ def _draw(ax: Axes, result: Evaluation, score: str, *, named: bool) -> None:
         ax.plot([start, end], [at, at], color=colour, lw=1.6)
     ax.plot(value, row, "o", color=colour, ms=5)
     ax.plot(chance, row, "|", color="black", ms=9, mew=1.2)
-    ax.set_title(shortened(score), fontsize="small")
+    ax.set_title(_in_width(shortened(score), ax), fontsize="small")
     names = [shortened(name, 16) for name in result.scores.index] if named else []
     ax.set_yticks(row if named else [], names, fontsize="small")
     ax.set_ylim(row[-1] - 0.6, 0.6)

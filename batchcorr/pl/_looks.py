@@ -7,8 +7,9 @@ one hue then differ in both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +17,8 @@ from batchcorr.errors import InputError
 from batchcorr.pl._matplotlib import HUES, require_matplotlib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -25,6 +28,7 @@ __all__ = [
     "Groups",
     "colours",
     "inches",
+    "name_rows",
     "shortened",
     "small_letter",
 ]
@@ -80,6 +84,15 @@ def shortened(name: object, longest: int = LONGEST) -> str:
     text = " ".join(str(name).split())
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
+
+
+def name_rows(
+    ax: Axes, at: Sequence[float], names: Sequence[object], **style: Any
+) -> None:
+    """Write names left of evenly spaced rows, as many as there is height for."""
+    every = math.ceil(1.1 * small_letter() * len(names) / inches(ax)[1])
+    shown = [shortened(name) for name in names[::every]]
+    ax.set_yticks(at[::every], shown, fontsize="small", **style)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import invgamma, norm
 
 from batchcorr.pl._effects import effects_of
-from batchcorr.pl._looks import shortened, small_letter
+from batchcorr.pl._looks import name_rows, small_letter
 from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
 
@@ -91,8 +91,8 @@ def priors(
         ]
         _draw(grid[0, 1], variances, "variance δ²", positive=True)
         grid[0, 1].set_yticklabels([])
-    names = [shortened(effect.batch, 16) for effect in effects]
-    grid[0, 0].set_yticks(-np.arange(len(names)), names, fontsize="small", va="bottom")
+    names = [effect.batch for effect in effects]
+    name_rows(grid[0, 0], range(0, -len(names), -1), names, va="bottom")
     _explain(grid[0, 0])
     return grid
 

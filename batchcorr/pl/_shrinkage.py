@@ -133,7 +133,7 @@ def _few_powers(ax: Axes) -> None:
         powers = np.log10(high / low)
         subs = (1.0,) if powers > 2 else (1.0, 2.0, 5.0)
         axis.set_major_locator(
-            LogLocator(subs=subs, numticks=max(2, min(6, int(length / 0.45))))
+            LogLocator(subs=subs, numticks=max(2, min(6, int(length / 0.6))))
         )
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")

@@ -63,6 +63,14 @@ def test_forty_batches_have_a_row_or_a_colour_each(figure):
     assert names == [f"run {k:02d}" for k in range(40)]
 
 
+def test_names_of_batches_are_left_out_where_they_would_cover_each_other():
+    _, two = plt.subplots(2, 1, figsize=(3.3, 5))
+    axes = bc.pl.priors(fitted(batches=40), ax=two)
+    names = [label.get_text() for label in axes[0, 0].get_yticklabels()]
+    assert 5 < len(names) < 25
+    assert names[:2] == ["run 00", f"run {39 // len(names) + 1:02d}"]
+
+
 def test_shrinkage_draws_estimates_against_what_they_became():
     correction = fitted()
     details = correction.details_

@@ -52,6 +52,12 @@ def test_scores_are_picked_and_axes_given(result):
     assert [len(ax.get_yticklabels()) for ax in two] == [2, 2]
 
 
+def test_a_long_score_is_written_on_two_lines_in_a_narrow_figure(result):
+    _, two = plt.subplots(1, 2, figsize=(1.8, 1.5))
+    axes = bc.pl.evaluation(result, scores=["ari", "batch_predicted"], ax=two)
+    assert [ax.get_title() for ax in axes.flat] == ["ari", "batch_\npredicted"]
+
+
 def test_what_cannot_be_drawn_is_said(result):
     with pytest.raises(MissingKeyError, match=r"no score 'asw'.*'ari'"):
         bc.pl.evaluation(result, scores=["asw"])
