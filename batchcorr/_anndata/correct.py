@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchcorr._anndata.features import warn_of_order
@@ -52,7 +53,7 @@ def correct(
             estimator,
             labels.keys,
             texts,
-            lambda x, out: estimator.apply(x, read, out=out, dense=True),
+            partial(estimator.apply, labels=read, dense=True),
         )
     return step.adata if place.copy else None
 
@@ -80,6 +81,6 @@ def apply(
             correction,
             labels.keys,
             texts,
-            lambda x, out: correction.apply(x, labels.given, out=out, dense=True),
+            partial(correction.apply, labels=labels.given, dense=True),
         )
     return step.adata if place.copy else None

@@ -156,8 +156,9 @@ def _of_fitted(
     design = estimator.design_of(x.shape[0], labels)
     sums = estimator.moments_
     assert sums is not None
-    left_out = sums.n_columns - design.columns.shape[1]  # covariates, if not needed
-    sums = sums.select(list(range(left_out, sums.n_columns)))
+    total, taken = sums.n_columns, design.columns.shape[1]
+    if taken < total:  # covariates are not needed
+        sums = sums.select(list(range(total - taken, total)))
     return CorrectedMatrix(x, design, estimator.correction_, sums)
 
 

@@ -12,7 +12,7 @@ from batchcorr.errors import (
     some,
     warn,
 )
-from batchcorr.estimators.inputs import check_features
+from batchcorr.estimators.features import check_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -111,7 +111,7 @@ def _with_mask(matrix: Matrix) -> Matrix:
 
 def copied(adata: AnnData) -> AnnData:
     """A copy, with the masks of layers that a view forgets."""
-    copy = adata.copy()
+    copy = require_adata(adata).copy()
     if adata.is_view:
         for key in adata.layers:
             layer = _with_mask(adata.layers[key])
@@ -134,8 +134,9 @@ def may_overwrite(adata: AnnData, x: Matrix, layer: str | None) -> bool:
     others += [adata.obsm, adata.varm, adata.obsp, adata.varp, adata.uns]
     others += [adata.X] if layer is not None else []
     others += [adata.raw.X] if adata.raw is not None else []
-    kind = np.ndarray if isinstance(values, np.ndarray) else type(values)
-    share = namespace(values).may_share_memory
+    of_numpy = isinstance(values, np.ndarray)
+    kind = np.ndarray if of_numpy else type(values)
+    share = (np if of_numpy else namespace(values)).may_share_memory
     return not any(
         isinstance(other, kind) and share(values, other) for other in _arrays(others)
     )

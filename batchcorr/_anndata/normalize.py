@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from batchcorr._anndata.labels import read_labels
@@ -96,6 +97,6 @@ def quantile_normalize(
             estimator,
             labels.keys,
             texts,
-            lambda x, out: estimator.apply(x, labels.given, out=out, dense=True),
+            partial(estimator.apply, labels=labels.given, dense=True),
         )
     return step.adata if place.copy else None

@@ -214,8 +214,16 @@ def source_of(adata: AnnData, made: str, step: Record) -> str | None:
     return None
 
 
-def write(adata: AnnData, key: str, record: Record) -> None:
-    """Keep the record of a matrix, in place of any older one of it."""
+def write(
+    adata: AnnData,
+    key: str,
+    record: Record,
+    warned: list[str] | None = None,
+    result: object = None,
+) -> None:
+    """Keep the record of a matrix, in place of any older one; one of `make` is finished."""
+    if warned is not None:
+        record = finish(record, warned, result)
     records = dict(adata.uns.get(RECORDS, {}))
     for old in _keys_of_0_1(adata, key):
         del records[old]

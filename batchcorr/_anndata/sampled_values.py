@@ -25,19 +25,18 @@ CHANGED = 8
 
 def sample(x: Matrix) -> NDArray[np.float64] | None:
     """A few values of a matrix in memory, from all over it; None of any other."""
-    if x is None:
+    if isinstance(x, np.ndarray):
+        if 0 in x.shape or x.dtype.kind not in "biuf":
+            return None
+        rows = np.linspace(0, x.shape[0] - 1, SAMPLED).astype(np.intp)
+        columns = np.arange(SAMPLED) * 0.6180339887 % 1 * x.shape[1]
+        values = x[rows, columns.astype(np.intp)]
+        return np.append(values.astype(np.float64), x.shape)
+    if not is_sparse(x):
         return None
-    if is_sparse(x):
-        stored = x.data
-        places = np.linspace(0, max(x.nnz - 1, 0), SAMPLED).astype(np.intp)
-        values = stored[places] if x.nnz else np.zeros(0)
-        return np.append(values.astype(np.float64), [x.nnz, *x.shape])
-    if not isinstance(x, np.ndarray) or 0 in x.shape or x.dtype.kind not in "biuf":
-        return None
-    order = np.arange(SAMPLED)
-    rows = np.linspace(0, x.shape[0] - 1, SAMPLED).astype(np.intp)
-    columns = (order * 0.6180339887 % 1 * x.shape[1]).astype(np.intp)
-    return np.append(x[rows, columns].astype(np.float64), x.shape)
+    places = np.linspace(0, max(x.nnz - 1, 0), SAMPLED).astype(np.intp)
+    values = x.data[places] if x.nnz else np.zeros(0)
+    return np.append(values.astype(np.float64), [x.nnz, *x.shape])
 
 
 def digest_of(x: Matrix) -> str | None:

@@ -96,7 +96,7 @@ class Step:
         estimator: Corrector,
         columns: Mapping[str, object] | None,
         warned: list[str],
-        change: Callable[[Matrix, Matrix], Matrix],
+        change: Callable[..., Matrix],
     ) -> None:
         """Change the matrix, set the result and write the record.
 
@@ -109,8 +109,8 @@ class Step:
         warned
             Texts of the warnings so far; it grows while `change` works.
         change
-            Gives the result for a matrix of the estimator's features, and for where to
-            write it: the matrix itself, or None.
+            Gives the result for a matrix of the estimator's features, and for `out`,
+            where to write it: the matrix itself, or None.
         """
         adata, x, layer = self.adata, self.x, self.place.layer
         embedded = self.place.obsm is not None
@@ -120,17 +120,16 @@ class Step:
             record |= {"source": f"obsm {self.place.obsm}", "n_vars": x.shape[1]}
         with uninterrupted():
             if positions is None:
-                result = change(x, x if self._in_place(estimator) else None)
+                result = change(x, out=x if self._in_place(estimator) else None)
             else:
-                corrected = change(matrices.take_features(x, positions), None)
+                corrected = change(matrices.take_features(x, positions), out=None)
                 result = matrices.replace_features(x, positions, corrected)
             matrices.make_actual(adata)
-            record = records.finish(record, warned, result)
             if self.place.obsm is not None:
                 adata.obsm[self.place.key_added or self.place.obsm] = result
             else:
                 matrices.set_matrix(adata, result, layer, self.place.key_added)
-            records.write(adata, self.key, record)
+            records.write(adata, self.key, record, warned, result)
 
     def _in_place(self, estimator: Corrector) -> bool:
         if self.place.key_added is not None or self.place.obsm is not None:

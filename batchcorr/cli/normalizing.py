@@ -8,7 +8,7 @@ samples against the same: so `fit` and `apply` give what `correct` gives.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from batchcorr.estimators.base import Corrector
-    from batchcorr.estimators.metadata import Labels
     from batchcorr.methods.log_normalize import LogNormalize
     from batchcorr.methods.quantile_normalize import QuantileNormalize
 
@@ -133,12 +132,8 @@ def normalize_as_fitted(
     if positions is not None:
         adata = adata[:, positions].copy()
     for estimator in correction.normalized_by_:
-        change = partial(_applied, estimator, Labels())
+        change = partial(estimator.apply, labels=Labels(), dense=True)
         with collected() as texts:
             begin(adata, Place(layer, key_added)).finish(estimator, None, texts, change)
         layer = key_added or layer
     return adata, layer
-
-
-def _applied(estimator: Corrector, labels: Labels, x: object, out: object) -> Any:
-    return estimator.apply(x, labels, out=out, dense=True)

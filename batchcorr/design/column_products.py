@@ -6,6 +6,7 @@ W = Σ_b S_b within batches; T = W + Σ_b n_b (z̄_b - z̄)(z̄_b - z̄)ᵀ in a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,7 @@ class ColumnProducts:
         filled = int((n > 0).sum())
         return cls(root, total, float(n.sum()), filled, FINE_TOLERANCE)
 
-    @property
+    @cached_property
     def within(self) -> NDArray[np.float64]:
         """W: (p, p)."""
         products: NDArray[np.float64] = self.root.T @ self.root

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
-from batchcorr.estimators.crossing import check_combinations, crossed, factor_count
+from batchcorr.estimators.crossing import check_combinations, crossed
 from batchcorr.estimators.saving import Saved
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Corrector(Saved):
                 "columns whose combinations are taken."
             )
             raise InputError(msg)
-        factors = factor_count(samples.batch)
+        factors = _factor_count(samples.batch)
         if factors == 1 or "batches" in self.record.takes:
             return samples
         if self.cross:
@@ -188,6 +188,12 @@ class Corrector(Saved):
     def _samples_to_fit(self, X: object, batch: object, covariates: object) -> Samples:
         """The samples to fit to: every combination of batch factors has some."""
         samples = self._samples(X, batch, covariates)
-        if self.cross and factor_count(batch) > 1:
+        if self.cross and _factor_count(batch) > 1:
             check_combinations(samples.batch)
         return samples
+
+
+def _factor_count(batch: object) -> int:
+    """How many batch factors there are in what was given as batch."""
+    shape: tuple[int, ...] = getattr(batch, "shape", ())
+    return shape[1] if len(shape) == 2 else 1

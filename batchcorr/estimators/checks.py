@@ -22,11 +22,7 @@ from batchcorr.errors import (
     some,
     warn,
 )
-from batchcorr.estimators.fit_warnings import (
-    warn_of_association,
-    warn_of_extrapolation,
-    warn_of_lost_digits,
-)
+from batchcorr.estimators.fit_warnings import warn_of_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,9 +69,7 @@ def check_fit(fit: LinearFit, problem: Problem, columns: list[int]) -> None:
     """Refuse a fit that solved for no feature; warn of what it cannot tell well."""
     check_solved(fit, problem)
     if columns:
-        warn_of_association(problem)
-        warn_of_extrapolation(problem, columns)
-        warn_of_lost_digits(problem, columns)
+        warn_of_columns(problem, columns)
 
 
 def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> None:

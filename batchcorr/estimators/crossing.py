@@ -7,16 +7,10 @@ import pandas as pd
 
 from batchcorr.errors import DesignError, some
 
-__all__ = ["check_combinations", "crossed", "factor_count"]
+__all__ = ["check_combinations", "crossed"]
 
 FEWEST = 2
 """Samples of a combination, from which on it can be a batch."""
-
-
-def factor_count(batch: object) -> int:
-    """How many batch factors there are in what was given as batch."""
-    shape: tuple[int, ...] = getattr(batch, "shape", ())
-    return shape[1] if len(shape) == 2 else 1
 
 
 def crossed(batch: object) -> pd.Series:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from batchcorr.errors import InputError
-from batchcorr.estimators import inputs
+from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from batchcorr.estimators.inputs import Samples
     from batchcorr.estimators.record import MethodRecord
 
-__all__ = ["Features"]
+__all__ = ["Features", "check_features", "default_names"]
 
 
 class Features:
@@ -40,7 +41,7 @@ class Features:
         """Names of the features of the corrected matrix."""
         self._require_fitted()
         if self.feature_names_ is None:
-            return inputs.default_names(self.n_features_)
+            return default_names(self.n_features_)
         return np.asarray(self.feature_names_, dtype=object)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
@@ -85,7 +86,7 @@ class Features:
 
     def _check_features(self, samples: Samples, n_features: int) -> None:
         """Refuse data whose features are not those of `fit`."""
-        inputs.check_features(
+        check_features(
             samples.names,
             n_features,
             self.n_features_,
@@ -109,3 +110,58 @@ class Features:
         if hasattr(given, "columns"):
             columns = list(map(str, given.columns))
             self.feature_names_in_ = np.asarray(columns, dtype=object)
+
+
+def check_features(
+    given: tuple[str, ...] | None,
+    n_given: int,
+    n_features: int,
+    names: Sequence[str] | None,
+    method: str,
+) -> None:
+    """Refuse data whose features are not those of `fit`.
+
+    Parameters
+    ----------
+    given
+        Names of the features given, None of a matrix.
+    n_given, n_features
+        Number of features given, and of `fit`.
+    names
+        Names of the features of `fit`.
+    method
+        Class of the estimator.
+    """
+    if names is not None and given is not None and given != tuple(names):
+        _refuse_features(given, tuple(names))
+    if n_given != n_features:
+        msg = (
+            f"X has {n_given} features, but {method} is expecting {n_features} features as "
+            "input, as many as fit had. "
+            "Samples must be rows: see whether X is transposed or columns are missing."
+        )
+        raise InputError(msg)
+
+
+def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn:
+    """Say how the features given differ from those of fit."""
+    if set(given) == set(names):
+        msg = (
+            "The features are those of fit, but in another order: reorder them, for "
+            "example X[estimator.feature_names_out_]."
+        )
+        raise InputError(msg)
+    unknown = sorted(set(given) - set(names))
+    missing = sorted(set(names) - set(given))
+    parts = [
+        f"{len(differing)} {what} ({some(differing)})"
+        for differing, what in ((missing, "missing"), (unknown, "never seen"))
+        if differing
+    ]
+    msg = f"The features are not those of fit: {' and '.join(parts)}."
+    raise InputError(msg)
+
+
+def default_names(n_features: int) -> NDArray[np.object_]:
+    """x0, x1, …: scikit-learn's names for features without names."""
+    return np.asarray([f"x{k}" for k in range(n_features)], dtype=object)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from batchcorr.design.column_products import ColumnProducts
     from batchcorr.design.findings import Finding
     from batchcorr.estimators.base import Corrector
     from batchcorr.estimators.metadata import Metadata
@@ -36,12 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "find_corrected",
-    "warn_of_association",
-    "warn_of_constant",
+    "warn_of_columns",
     "warn_of_corrected",
     "warn_of_explained",
-    "warn_of_extrapolation",
     "warn_of_far",
+    "warn_of_features",
     "warn_of_lost_digits",
     "warn_of_unadjustable",
 ]
@@ -118,11 +118,15 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
         warn(msg, FeatureWarning)
 
 
-def warn_of_constant(
-    moments: Moments, adjustable: NDArray[np.bool_], estimator: Corrector
+def warn_of_features(
+    moments: Moments,
+    adjustable: NDArray[np.bool_],
+    details: Mapping[str, NDArray[np.generic]],
+    estimator: Corrector,
 ) -> None:
-    """Name the features that stay as they are because a batch has one value of them."""
-    constant = ~adjustable & ((moments.squares == 0) & (moments.n > 1)).any(axis=0)
+    """Name the features that keep their batch effects, or part of them."""
+    once = (moments.squares == 0) & (moments.n > 1)  # a batch has one value of them
+    constant = ~adjustable & once.any(axis=0)
     if constant.any():
         names = some(estimator.feature_names_out_[constant])
         msg = (
@@ -131,6 +135,7 @@ def warn_of_constant(
             "removed."
         )
         warn(msg, FeatureWarning)
+    warn_of_far(details, estimator)
 
 
 def warn_of_far(
@@ -153,9 +158,20 @@ def warn_of_far(
         warn(msg, FeatureWarning)
 
 
-def warn_of_extrapolation(problem: Problem, columns: list[int]) -> None:
-    """Warn of columns in which batches lie far apart for what varies inside them."""
+def warn_of_columns(problem: Problem, columns: list[int]) -> None:
+    """Warn of columns whose effects cannot be told well: by batch, distance or digits."""
     metadata, products = problem.metadata, problem.products
+    strengths = associations(products, metadata.terms[: metadata.kept])
+    for finding in findings.associated(strengths):
+        warn(finding.text, AssociationWarning)
+    _warn_of_extrapolation(products, metadata, columns)
+    warn_of_lost_digits(problem, columns)
+
+
+def _warn_of_extrapolation(
+    products: ColumnProducts, metadata: Metadata, columns: list[int]
+) -> None:
+    """Warn of columns in which batches lie far apart for what varies inside them."""
     inside = np.diag(products.within)
     between = np.diag(products.total) - inside
     far = [
@@ -186,11 +202,3 @@ def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
             "once."
         )
         warn(msg, CovariateWarning)
-
-
-def warn_of_association(problem: Problem) -> None:
-    """Warn of protected covariates that batch nearly determines."""
-    metadata = problem.metadata
-    strengths = associations(problem.products, metadata.terms[: metadata.kept])
-    for finding in findings.associated(strengths):
-        warn(finding.text, AssociationWarning)

@@ -15,7 +15,7 @@ from batchcorr.estimators import checks, inputs, matrix
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.densify import allow_dense
 from batchcorr.estimators.estimate import Aim, Fitted, LocationScaleSteps, estimate
-from batchcorr.estimators.fit_warnings import warn_of_constant, warn_of_far
+from batchcorr.estimators.fit_warnings import warn_of_features
 from batchcorr.estimators.metadata import Labels, Metadata
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.subjects import with_subject
@@ -53,14 +53,10 @@ class FittedState(Corrector, LocationScaleSteps):
             assert self.moments_ is not None
             assert self._metadata is not None
             problem = Problem.of_moments(self.moments_, self._metadata)
-            self._fitted = estimate(self, problem)
-            self._warn_of_features(self.moments_, self._fitted)
+            found = self._fitted = estimate(self, problem)
+            adjustable = found.aim.adjustable
+            warn_of_features(self.moments_, adjustable, found.details, self)
         return self._fitted
-
-    def _warn_of_features(self, moments: Moments, fitted: Fitted) -> None:
-        """Name the features that keep their batch effects, or part of them."""
-        warn_of_constant(moments, fitted.aim.adjustable, self)
-        warn_of_far(fitted.details, self)
 
     @property
     def correction_(self) -> LocationScale:
@@ -114,7 +110,7 @@ class FittedState(Corrector, LocationScaleSteps):
         fitted = self._estimate(Problem.of_moments(moments, metadata))
         self.feature_names_ = features
         self.n_features_ = self.n_features_in_ = moments.n_features
-        self._warn_of_features(moments, fitted)
+        warn_of_features(moments, fitted.aim.adjustable, fitted.details, self)
         return self
 
     def _require_streams(self, verb: str) -> None:

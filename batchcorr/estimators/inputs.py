@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SampleNames",
     "Samples",
-    "check_features",
     "feature_names",
     "no_batch",
     "read_samples",
@@ -220,58 +219,3 @@ def feature_names(x: object) -> tuple[str, ...] | None:
         msg = f"The feature {twice!r} occurs more than once: make the columns unique."
         raise InputError(msg)
     return names
-
-
-def check_features(
-    given: tuple[str, ...] | None,
-    n_given: int,
-    n_features: int,
-    names: Sequence[str] | None,
-    method: str,
-) -> None:
-    """Refuse data whose features are not those of `fit`.
-
-    Parameters
-    ----------
-    given
-        Names of the features given, None of a matrix.
-    n_given, n_features
-        Number of features given, and of `fit`.
-    names
-        Names of the features of `fit`.
-    method
-        Class of the estimator.
-    """
-    if names is not None and given is not None and given != tuple(names):
-        _refuse_features(given, tuple(names))
-    if n_given != n_features:
-        msg = (
-            f"X has {n_given} features, but {method} is expecting {n_features} features as "
-            "input, as many as fit had. "
-            "Samples must be rows: see whether X is transposed or columns are missing."
-        )
-        raise InputError(msg)
-
-
-def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn:
-    """Say how the features given differ from those of fit."""
-    if set(given) == set(names):
-        msg = (
-            "The features are those of fit, but in another order: reorder them, for "
-            "example X[estimator.feature_names_out_]."
-        )
-        raise InputError(msg)
-    unknown = sorted(set(given) - set(names))
-    missing = sorted(set(names) - set(given))
-    parts = [
-        f"{len(differing)} {what} ({some(differing)})"
-        for differing, what in ((missing, "missing"), (unknown, "never seen"))
-        if differing
-    ]
-    msg = f"The features are not those of fit: {' and '.join(parts)}."
-    raise InputError(msg)
-
-
-def default_names(n_features: int) -> NDArray[np.object_]:
-    """Return x0, x1, …: scikit-learn's names for features without names."""
-    return np.asarray([f"x{k}" for k in range(n_features)], dtype=object)

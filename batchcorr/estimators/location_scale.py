@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeGuard
 
 from batchcorr.errors import InputError
 from batchcorr.estimators import inputs
+from batchcorr.estimators.fit_warnings import warn_of_features
 from batchcorr.estimators.incremental import Incremental
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
@@ -107,7 +108,7 @@ class LocationScaleMethod(Incremental):
             fitted, design = fit_subjects(self, problem, x, labels, self.formula)
             self._fitted, self._metadata, self.moments_ = fitted, fitted.metadata, None
         self._remember_features(samples, x.shape[1])
-        self._warn_of_features(problem.read, fitted)
+        warn_of_features(problem.read, fitted.aim.adjustable, fitted.details, self)
         return labels._replace(design=design)
 
     def transform(

@@ -43,7 +43,7 @@ def on_device(x: object) -> bool:
 
 def is_writable(x: object) -> bool:
     """Whether results can be written into a matrix: NumPy's, if not frozen, or CuPy's."""
-    return is_cupy(x) or (isinstance(x, np.ndarray) and x.flags.writeable)
+    return x.flags.writeable if isinstance(x, np.ndarray) else is_cupy(x)
 
 
 def as_matrix(x: Matrix) -> Matrix:

@@ -55,7 +55,8 @@ def unlogged(x: Matrix) -> Literal["counts", "normalized", ""]:
     >>> unlogged(cpm), unlogged(np.log2(cpm + 1))
     ('normalized', '')
     """
-    sparse, dense = is_sparse(x), isinstance(x, np.ndarray)
+    dense = isinstance(x, np.ndarray)
+    sparse = not dense and is_sparse(x)
     if 0 in x.shape or not (sparse or dense or is_foreign(x)):
         return ""
     if sparse:

@@ -10,7 +10,8 @@ import pandas as pd
 from batchcorr.arrays.sample_products import in_memory, products_with
 from batchcorr.errors import InputError, TooLargeError, some
 from batchcorr.estimators.densify import free_memory
-from batchcorr.estimators.inputs import default_names, feature_names
+from batchcorr.estimators.features import default_names
+from batchcorr.estimators.inputs import feature_names
 from batchcorr.estimators.surrogate_checks import IN_MEMORY
 
 if TYPE_CHECKING:

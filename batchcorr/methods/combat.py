@@ -20,7 +20,7 @@ from batchcorr.estimators.fit_warnings import warn_of_explained
 from batchcorr.estimators.location_scale import LocationScaleMethod
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.estimators.reference import check_reference, reference_code
-from batchcorr.models.batch_posteriors import Effects, posterior
+from batchcorr.models.batch_posteriors import Effects, by_name
 from batchcorr.models.linear_model import PERFECT
 
 if TYPE_CHECKING:
@@ -274,15 +274,15 @@ class ComBat(LocationScaleMethod):
             n=n,
             known=np.zeros_like(explained) if by_location else ~explained & (n > 1),
         )
-        if self.shrink:
-            found = posterior(effects, parametric=self.parametric, reference=reference)
-            details = found.by_name(effects, pick)
-        else:
-            details = effects.by_name(pick, reference)
+        details = by_name(
+            effects,
+            pick,
+            shrink=self.shrink,
+            parametric=self.parametric,
+            reference=reference,
+        )
         details["delta_hat"][:, pick] = np.where(
             explained, np.nan, details["delta_hat"][:, pick]
         )
         details["mean_only"] = np.full(len(n), by_location)
-        if self.parametric:
-            details.pop("far", None)
         return details

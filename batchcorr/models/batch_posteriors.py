@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["Effects", "Posterior", "posterior"]
+__all__ = ["Effects", "Posterior", "by_name", "posterior"]
 
 
 class Effects(NamedTuple):
@@ -50,18 +50,6 @@ class Effects(NamedTuple):
         """δ̂², 1 where no variance is known: (B, G)."""
         df = np.where(self.known, self.n - 1, 1.0)
         return np.where(self.known, self.squares / df, 1.0)
-
-    def by_name(
-        self, features: NDArray[np.bool_], reference: int | None
-    ) -> dict[str, NDArray[Any]]:
-        """γ̂ and δ̂² in the place of posterior means, unshrunk; 0 and 1 of a reference."""
-        others = np.arange(len(self.gamma))[:, None] != reference
-        return {
-            "gamma_hat": _placed(self.gamma, features, np.nan),
-            "delta_hat": _placed(self.delta2, features, np.nan),
-            "gamma_star": _placed(self.gamma * others, features, np.nan),
-            "delta_star": _placed(np.where(others, self.delta2, 1), features, np.nan),
-        }
 
     def of(self, batches: Any) -> Effects:
         """The effects of one of the batches, or of some of them."""
@@ -91,23 +79,49 @@ class Posterior:
     rounds: NDArray[np.int64]
     far: NDArray[np.bool_]
 
-    def by_name(
-        self, effects: Effects, features: NDArray[np.bool_]
-    ) -> dict[str, NDArray[Any]]:
-        """Effects and their posterior means, NaN of features left out; priors (B,)."""
-        prior = self.prior
-        return {
-            "gamma_hat": _placed(effects.gamma, features, np.nan),
-            "delta_hat": _placed(effects.delta2, features, np.nan),
-            "gamma_star": _placed(self.gamma, features, np.nan),
-            "delta_star": _placed(self.delta2, features, np.nan),
-            "far": _placed(self.far, features, fill=False),
+
+def by_name(
+    effects: Effects,
+    features: NDArray[np.bool_],
+    *,
+    shrink: bool = True,
+    parametric: bool = True,
+    reference: int | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Effects and what they are shrunk to, NaN of features left out; priors (B,).
+
+    Parameters
+    ----------
+    effects
+        On some of the features.
+    features
+        Which these are: (G,).
+    shrink
+        False: the effects themselves in the place of posterior means.
+    parametric, reference
+        As in `posterior`.
+    """
+    others = np.arange(len(effects.gamma))[:, None] != reference
+    gamma, delta2 = effects.gamma * others, np.where(others, effects.delta2, 1)
+    more: dict[str, NDArray[Any]] = {}
+    if shrink:
+        found = posterior(effects, parametric=parametric, reference=reference)
+        gamma, delta2, prior = found.gamma, found.delta2, found.prior
+        more = {
             "gamma_bar": prior.location[:, 0],
             "t2": prior.location_variance[:, 0],
             "a_prior": prior.shape[:, 0],
             "b_prior": prior.rate[:, 0],
-            "rounds": self.rounds,
+            "rounds": found.rounds,
         }
+        if not parametric:
+            more["far"] = _placed(found.far, features, fill=False)
+    return {
+        "gamma_hat": _placed(effects.gamma, features, np.nan),
+        "delta_hat": _placed(effects.delta2, features, np.nan),
+        "gamma_star": _placed(gamma, features, np.nan),
+        "delta_star": _placed(delta2, features, np.nan),
+    } | more
 
 
 def _placed(

@@ -208,8 +208,7 @@ def fit_file(
         warn_if_unlogged(x.head(), type(estimator).__name__)
         _fit(x, adata, estimator, labels, resources.scheduler)
         record = records.make(adata, estimator, labels.keys, layer, earlier)
-        record = records.finish(record, texts)
-        records.write(adata, records.key_of(key_added or layer), record)
+        records.write(adata, records.key_of(key_added or layer), record, texts)
         stack.pop_all()
     result = f"layers/{key_added}" if key_added else x.name
     return FileCorrection(

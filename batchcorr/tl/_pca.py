@@ -118,8 +118,7 @@ def pca(
     >>> adata.obsm["X_pca"].shape
     (57, 5)
     """
-    matrices.require_adata(adata)
-    adata = adata.copy() if copy else adata
+    adata = matrices.copied(adata) if copy else adata
     with collected() as texts:
         matrix, estimator, columns, earlier = lazily(
             adata,
@@ -157,7 +156,7 @@ def pca(
         key_added,
         scores=scores,
         loadings=loadings if chosen is None else _on_all(loadings, chosen),
-        variance=variances / (matrix.shape[0] - 1),
+        variance=variances / (len(scores) - 1),
         total=float(matrix.var().sum()),
         about={
             "method": estimator.record.name,
@@ -168,7 +167,7 @@ def pca(
         },
     )
     key = records.key_of(obsm=key_added or "X_pca")
-    records.write(adata, key, records.finish(record, [*fitted_before, *texts]))
+    records.write(adata, key, record, [*fitted_before, *texts])
     return adata if copy else None
 
 

@@ -160,7 +160,7 @@ def surrogate_variables(
     if obs:
         for k, column in enumerate(estimator.columns_.T):
             adata.obs[f"{key_added}[{k + 1}]"] = column
-    records.write(adata, key, records.finish(record, texts))
+    records.write(adata, key, record, texts)
     _log(key_added, estimator.summary(), shares)
     return estimator
 
