@@ -122,7 +122,7 @@ def check(
     batch: Any,
     loss: LossFunction,
     *,
-    micro_batch_sizes: Sequence[int] | None = None,
+    micro_batch_sizes: Sequence[int] | int | None = None,
     partitions: int = 20,
     reduction: str = "mean",
 ) -> Cost:
@@ -141,7 +141,7 @@ def check(
     loss
         `loss(model, batch)`: runs the model on a batch and returns a scalar.
     micro_batch_sizes
-        Sizes to try; by default 2, 4, 8, … below the whole. Micro-batches of a
+        Sizes to try, or one; by default 2, 4, 8, … below the whole. Micro-batches of a
         partition are as equal as can be, and at most this large.
     partitions
         Random partitions for each size, at least 2, always the same ones.
@@ -183,7 +183,7 @@ def check(
     n = n_samples(batch)
     step = separable_step(model, batch, loss, reduction)
     step.require_training()
-    if not isinstance(partitions, int) or partitions < 2:
+    if partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
     everything = torch.arange(n)
@@ -251,28 +251,18 @@ def _cost_at(
 def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
     """Sizes that leave every BatchNorm two values per channel at least."""
 
-    def smallest(size: int) -> int:
-        """Samples in the smallest of micro-batches as equal as can be."""
-        return n // -(-n // size)
+    def fits(size: int) -> bool:  # the smallest of micro-batches as equal as can be
+        return size <= n and n // -(-n // size) * positions >= 2
 
-    if sizes is None:
-        powers = [2**k for k in range(1, n.bit_length()) if 2**k < n]
-        sizes = [size for size in powers if smallest(size) * positions >= 2]
-        if not sizes:
-            msg = f"A batch of {n} samples is too small for micro-batches: give more."
-            raise InputError(msg)
-    if not isinstance(sizes, list | tuple | range) or not sizes:
-        msg = f"micro_batch_sizes must be a list of whole numbers, not {sizes!r}."
+    powers = [2**k for k in range(1, n.bit_length()) if 2**k < n]
+    given = [sizes] if isinstance(sizes, int) else sizes
+    tried = list(filter(fits, powers) if sizes is None else given)
+    wrong = [size for size in tried if require_size(size, n) and not fits(size)]
+    if wrong or not tried:
+        msg = (
+            f"No micro-batches of {wrong or powers} can be tried with {n} samples: they "
+            "are larger than the batch, or leave BatchNorm one value per channel, which "
+            "has no variance. Give other sizes, or more samples."
+        )
         raise InputError(msg)
-    for size in sizes:
-        if require_size(size, n) != size:
-            msg = f"A micro-batch of {size} is larger than the batch of {n} samples."
-            raise InputError(msg)
-        if smallest(size) * positions < 2:
-            msg = (
-                f"Micro-batches of {size} out of {n} samples leave BatchNorm with one "
-                "value per channel, which has no variance. Give larger sizes, or ones "
-                "that divide the batch."
-            )
-            raise InputError(msg)
-    return list(sizes)
+    return tried

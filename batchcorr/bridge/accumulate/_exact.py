@@ -165,15 +165,15 @@ class _Passes:
                 found = [self.last.unknown for _ in self._losses()]
             if not self.sites:
                 self.end = random_states(self.step.devices)
-            counts = sorted({len(moments) for moments in found})
+            counts = {len(moments) for moments in found}
             if len(counts) > 1:
                 msg = (
-                    "Micro-batches call BatchNorm a different number of times, "
-                    f"{' or '.join(map(str, counts))}: the model's flow depends on the "
-                    "data, and there are no statistics of the whole batch to speak of."
+                    "Micro-batches call BatchNorm a different number of times: the "
+                    "model's flow depends on the data, and there are no statistics of "
+                    "the whole batch to speak of."
                 )
                 raise InputError(msg)
-            if counts == [0]:
+            if counts == {0}:
                 return
             first = [moments[0] for moments in found]
             self.sites.append(site_of(first, len(self.sites)))
@@ -207,9 +207,7 @@ class _Passes:
                 if not torch.equal(self.after.setdefault(name, buffer.clone()), buffer):
                     msg = (
                         f"The buffer {name} changes with the samples, and is no running "
-                        "statistic of a BatchNorm: what the whole batch would make of it "
-                        "cannot be told from micro-batches. Put that layer into "
-                        "evaluation mode."
+                        "statistic of a BatchNorm: put that layer into evaluation mode."
                     )
                     raise InputError(msg)
         return torch.as_tensor(value), gradients

@@ -25,13 +25,12 @@ from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._combat_norm import ComBatNorm
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
 from batchcorr.errors import InputError
+from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-    from batchcorr.models.moments import Moments
 
 __all__ = [
     "BySites",
@@ -70,18 +69,12 @@ class Site:
 
 def site_of(parts: Sequence[Moments], number: int) -> Site:
     """A site from the moments of each micro-batch."""
-    whole = reduce(lambda one, other: one.merge(other), parts)
-    call = f"BatchNorm call {number + 1} of the forward pass"
-    if not bool(torch.isfinite(whole.squares).all()):
+    whole = reduce(Moments.merge, parts)
+    if float(whole.n) < 2 or not bool(torch.isfinite(whole.squares).all()):
         msg = (
-            f"What comes into {call} is not finite. Look for NaN in the data and the "
-            "weights first."
-        )
-        raise InputError(msg)
-    if float(whole.n) < 2:
-        msg = (
-            f"{call} has one value per channel in the whole batch, and so no variance. "
-            "Give at least two samples."
+            f"What comes into BatchNorm call {number + 1} of the forward pass is not finite"
+            " (NaN in the data or the weights), or one value per channel in the whole "
+            "batch, which has no variance."
         )
         raise InputError(msg)
     return Site(whole, whole.mean, whole.variance())
@@ -90,14 +83,8 @@ def site_of(parts: Sequence[Moments], number: int) -> Site:
 class BySites(Intercept):
     """Normalizes by the whole batch at sites that are known, further on by its own.
 
-    Attributes
-    ----------
-    calls
-        The calls so far.
-    unknown
-        Moments of what came into the calls after those of known sites.
-    contribution
-        What known sites with an adjoint contribute.
+    `calls` are those so far, `unknown` the moments of what came into those after known
+    sites, and `contribution` is what known sites with an adjoint contribute.
     """
 
     def __init__(self, sites: Sequence[Site] = ()) -> None:
@@ -175,35 +162,27 @@ def require_additive(
         with seeded(step.devices, seed), torch.no_grad(), BySites(sites), Quiet():
             return float(step(take(batch, rows)))
 
-    partitions = [[(len(p), value(p)) for p in some] for some in (parts, strided)]
-    off = abs(value(parts[0], seed=1) - partitions[0][0][1])
-    if off:
+    one, other = ([(len(p), value(p)) for p in some] for some in (parts, strided))
+    if value(parts[0], seed=1) != one[0][1]:
         msg = (
-            f"The loss is random even with dropout held still, by {off:.2g}: draws of "
-            "its own cannot be told from a loss that is not additive. Switch that layer "
-            "off to use this."
+            "The loss is random even with dropout held still, so that it cannot be seen "
+            "whether it is additive. Switch that layer off to use this."
         )
         raise InputError(msg)
     allowed = torch.finfo(next(step.model.parameters()).dtype).eps ** 0.5
 
-    def totals(kind: str) -> tuple[float, float, bool]:
-        """Two partitions' losses of the whole batch, and whether they agree."""
-        one, other = (
+    def adds_up(kind: str) -> bool:
+        first, second = (
             [weight_of(size, n, kind) * loss for size, loss in some]
-            for some in partitions
+            for some in (one, other)
         )
-        agree = abs(sum(one) - sum(other)) <= allowed * sum(map(abs, one))
-        return sum(one), sum(other), agree
+        return bool(abs(sum(first) - sum(second)) <= allowed * sum(map(abs, first)))
 
-    one, other, agree = totals(reduction)
-    if agree:
+    if adds_up(reduction):
         return
-    msg = (
-        f"The loss is not the {reduction} over samples: two partitions of the batch give "
-        f"{one:.6g} and {other:.6g}."
-    )
+    msg = f"The loss is not the {reduction} over samples."
     (alternative,) = set(REDUCTIONS) - {reduction}
-    if totals(alternative)[2]:
+    if adds_up(alternative):
         msg += f" It is the {alternative} over them: give reduction={alternative!r}."
     else:
         msg += (
