@@ -49,7 +49,7 @@ class Activations:
         self, layers: Mapping[str, nn.Module], axes: Mapping[str, int]
     ) -> None:
         self.layers, self.axes = layers, axes
-        self.sizes: list[int] = []
+        self.size = 0
         self.outputs: dict[str, list[list[Tensor]]] = {name: [] for name in layers}
         self.refused: dict[str, str] = {}
         self.unclear: dict[str, str] = {}
@@ -65,7 +65,7 @@ class Activations:
 
     def begin(self, size: int) -> None:
         """Begin a batch of so many samples."""
-        self.sizes.append(size)
+        self.size = size
         for batches in self.outputs.values():
             batches.append([])
 
@@ -74,8 +74,9 @@ class Activations:
     ) -> None:
         if not isinstance(output, torch.Tensor):
             self.refused[name] = f"it gives a {type(output).__name__}, no tensor"
-        elif output.ndim < 2:
-            self.refused[name] = f"it gives a tensor of shape {tuple(output.shape)}"
+        elif output.ndim < 2 or len(output) != self.size:
+            shape = tuple(output.shape)
+            self.refused[name] = f"not one row for each of {self.size} samples: {shape}"
         elif name not in self.refused:
             axis = self._channel_axis(name, module, output)
             self.outputs[name][-1].append(_mean_over_positions(name, output, axis))
@@ -84,28 +85,28 @@ class Activations:
         """The matrix of each call of a layer; all layers are `needed`, or some may lack."""
         matrices, account = {}, ""
         for name, module in self.layers.items():
-            why = self.refused.get(name) or self._unfit(self.outputs[name])
+            batches, why = self.outputs[name], self.refused.get(name)
+            widths = [[value.shape[1] for value in calls] for calls in batches]
+            if why is None and any(width != widths[0] for width in widths):
+                why = f"its calls have other channels in some batches: {widths[:9]}"
+            elif why is None and needed and not widths[0]:
+                why = "it is not called"
             if why:
                 account += f" {name!r} ({type(module).__name__}): {why}."
                 continue
-            count = len(self.outputs[name][0])
-            if needed and not count:
-                account += f" {name!r} is not called."
-            for k in range(count):
-                parts = [batch[k] for batch in self.outputs[name]]
+            for k, parts in enumerate(zip(*batches, strict=True)):
                 label = f"{name} (call {k + 1})" if k else name
                 matrices[label] = torch.cat(parts).numpy()
-        if needed and account:
-            msg = f"A layer cannot be captured.{account} Leave it out of layers=."
-            raise InputError(msg)
-        if not matrices:
-            msg = (
-                f"No layer can be captured.{account or ' None of them is called.'} "
-                "Name modules that give samples × channels with layers=[…]."
-            )
+        if account and (needed or not matrices):
+            msg = f"No layer, or not all asked for, can be captured.{account}"
             raise InputError(msg)
         if account:
             warn(f"Layers are left out.{account}", LayerWarning)
+        if not matrices:
+            msg = (
+                "No layer can be captured: none is called. Name others with layers=[…]."
+            )
+            raise InputError(msg)
         if unclear := [name for name in self.unclear if name in matrices]:
             kinds = [f"{name!r} ({self.unclear[name]} is taken)" for name in unclear]
             msg = (
@@ -114,22 +115,6 @@ class Activations:
             )
             warn(msg, LayerWarning)
         return matrices
-
-    def _unfit(self, batches: list[list[Tensor]]) -> str:
-        """Why the outputs of a layer are no matrix of all samples; or ""."""
-        shapes = [[value.shape for value in calls] for calls in batches]
-        usual = max(map(len, shapes))
-        first = next(filter(None, shapes), [])
-        for number, (calls, size) in enumerate(zip(shapes, self.sizes, strict=True), 1):
-            here = f"batch {number}"
-            if len(calls) != usual:
-                return f"it is called {len(calls)} times in {here}, else {usual}"
-            for (rows, channels), before in zip(calls, first, strict=True):
-                if rows != size:
-                    return f"not one row for each of the {size} samples of {here}, but {rows}"
-                if channels != before[1]:
-                    return f"it has {channels} channels in {here}, {before[1]} before"
-        return ""
 
     def _channel_axis(self, name: str, module: nn.Module, output: Tensor) -> int:
         """The axis of the channels: the one told, or the one as long as the layer."""

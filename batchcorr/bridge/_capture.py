@@ -192,14 +192,14 @@ def _read_axes(
 
 def _read_given(given: Any, key: str) -> list[Any] | int | None:
     """Labels in a list, the number of an item of the loader's tuples, or None."""
-    listed = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     if given is None:
         return None
-    if listed or getattr(given, "ndim", 0) > 0:
-        return given.tolist() if hasattr(given, "tolist") else list(given)
-    if not isinstance(given, bool | np.bool_):
-        with suppress(TypeError):  # of what is no whole number
-            return operator.index(given)
+    with suppress(TypeError, ValueError):  # of what is no whole number
+        return (
+            operator.index(given) if not getattr(given, "ndim", 0) else given.tolist()
+        )
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        return list(given)
     msg = (
         f"{key}={given!r:.60} is no list of labels: give one label for each sample, in the "
         "loader's order; or a number, the item of the loader's tuples that holds them "

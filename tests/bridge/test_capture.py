@@ -261,14 +261,14 @@ def sequences(*sizes, length=7):
             Sometimes,
             sequences(8, 16),
             "second",
-            "called 0 times in batch 2, else 1",
+            r"other channels in some batches: \[\[4\], \[\]\]",
             ["first"],
         ),
         (
             Sometimes,
             sequences(16, 8),
             "second",
-            "called 0 times in batch 1, else 1",
+            r"other channels in some batches: \[\[\], \[4\]\]",
             ["first"],
         ),
     ],
@@ -307,7 +307,7 @@ def test_a_model_of_which_nothing_can_be_captured_is_refused():
 
 def test_a_layer_asked_for_must_be_called():
     model = Sometimes()
-    with pytest.raises(InputError, match="'second' is not called"):
+    with pytest.raises(InputError, match=r"'second'.*is not called"):
         capture(model, sequences(16), layers=["second"])
     assert capture(model, sequences(16)).var["layer"].unique().tolist() == ["first"]
 
@@ -315,7 +315,9 @@ def test_a_layer_asked_for_must_be_called():
 def test_a_layer_whose_channels_vary_is_refused():
     model = nn.Sequential(nn.Conv1d(3, 2, 1), nn.Flatten())
     loader = [torch.ones(4, 3, 5), torch.ones(4, 3, 6)]
-    with pytest.raises(InputError, match=r"'1'.*12 channels in batch 2, 10 before"):
+    with pytest.raises(
+        InputError, match=r"'1'.*other channels in some batches: \[\[10\], \[12\]\]"
+    ):
         capture(model, loader, layers=["1"])
 
 
@@ -359,7 +361,6 @@ class Boom(nn.Module):
         (lambda: (network(), [images()], {"batch": [[0]] * 70}), "cannot be looked up"),
         (lambda: (network(), [images()], {"batch": 1}), "not an item of the loader"),
         (lambda: (network(), [images()], {"batch": "sample"}), "'sample' is no list"),
-        (lambda: (network(), [images()], {"batch": True}), "True is no list"),
         (lambda: (network(), [images()], {"batch": 1.0}), "1.0 is no list"),
         (
             lambda: (network(), [images()], {"batch": (day for day in DAYS)}),
