@@ -157,48 +157,53 @@ class Profile:
         FileError
             If the file cannot be read, or is no profile of this schema.
         """
-        again = "ake it again with profile(model, source_loader).save(path)."
+        again = "Make it again with profile(model, source_loader).save(path)."
         otherwise = (
-            f"{path} is no profile saved by batchcorr, or it is damaged. M{again}"
+            f"{path} is no profile saved by batchcorr, or it is damaged. {again}"
         )
         with npz.reading(path, otherwise) as (header, arrays):
-            if (schema := int(header["schema"])) != SCHEMA:
-                age, what = (
-                    ("a newer", "Update it, or m")
-                    if schema > SCHEMA
-                    else ("an older", "M")
-                )
-                msg = (
-                    f"{path} was saved by {age} batchcorr (schema {schema}; this one reads "
-                    f"{SCHEMA}). {what}{again}"
-                )
+            if int(header["schema"]) != SCHEMA:
+                msg = f"{path} was saved by another version of batchcorr. {again}"
                 raise FileError(msg)
-            (n_sizes,), (n_classes,) = (
-                npz.shape_of(arrays, name) for name in ("sizes", "shares")
-            )
+            s, k = (npz.shape_of(arrays, name)[0] for name in ("sizes", "shares"))
             expected = {
-                "sizes": Expected((n_sizes,), "i", least=1),
-                "shares": Expected((n_classes,), least=0),
+                "sizes": Expected((s,), "i", least=1),
+                "shares": Expected((k,), least=0),
                 "weights": Expected((len(header["weights"]), 2)),
             }
             own = npz.take(arrays, expected)
             weights = dict(zip(header["weights"], own["weights"], strict=True))
             layers = {
-                name: _layer(arrays.under(f"{number}."), n_sizes, n_classes)
+                name: _layer(arrays.under(f"{number}."), s, k)
                 for number, name in enumerate(header["layers"])
             }
             return cls(layers, own["sizes"], own["shares"], weights)
+
+
+def _layer(arrays: npz.Arrays, s: int, k: int) -> LayerProfile:
+    """The layer of these arrays, each of the shape that it must have."""
+    (c,) = npz.shape_of(arrays, "mean")
+    expected = {
+        "mean": Expected((c,)),
+        "variance": Expected((c,)),
+        "location_noise": Expected((s, c)),
+        "log_bias": Expected((s, c), finite=False),
+        "log_variance": Expected((s, c), finite=False),
+        "effective": Expected((2,)),
+        "class_mean": Expected((k, c if k else 0)),
+        "class_square": Expected((k, c if k else 0)),
+    }
+    return LayerProfile(**npz.take(arrays, expected))
 
 
 def layer_of(profile: Profile, name: str, norm: _BatchNorm) -> LayerProfile:
     """What a profile holds of a layer; refuse one of another model."""
     layer = profile.layers.get(name)
     if layer is None or len(layer.mean) != norm.num_features:
-        what = "is not in it" if layer is None else f"has {len(layer.mean)}"
         msg = (
-            "The profile is of another model: the layer "
-            f"{name!r} of {norm.num_features} channels {what}. Make one of "
-            "this model with profile(model, source_loader)."
+            f"The profile is of another model: it has no layer {name!r} of "
+            f"{norm.num_features} channels. Make one of this model with "
+            "profile(model, source_loader)."
         )
         raise InputError(msg)
     return layer
@@ -242,20 +247,3 @@ def _between(sizes: NDArray[np.int64], values: Floats, n: int) -> Floats:
     high = min(low + 1, len(sizes) - 1)
     at: Floats = scaled[low] + (place - low) * (scaled[high] - scaled[low])
     return at / n
-
-
-def _layer(arrays: npz.Arrays, n_sizes: int, n_classes: int) -> LayerProfile:
-    """The layer of these arrays, each of the shape that it must have."""
-    (c,) = npz.shape_of(arrays, "mean")
-    by_size, by_class = (n_sizes, c), (n_classes, c if n_classes else 0)
-    expected = {
-        "mean": Expected((c,)),
-        "variance": Expected((c,)),
-        "location_noise": Expected(by_size),
-        "log_bias": Expected(by_size, finite=False),
-        "log_variance": Expected(by_size, finite=False),
-        "effective": Expected((2,)),
-        "class_mean": Expected(by_class),
-        "class_square": Expected(by_class),
-    }
-    return LayerProfile(**npz.take(arrays, expected))

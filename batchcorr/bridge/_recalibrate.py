@@ -7,7 +7,6 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 
 from batchcorr.bridge._estimators import (
@@ -26,6 +25,7 @@ from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -231,22 +231,18 @@ def _share(
             'labels.argmax(1) of one-hot rows), or use method="eb".'
         )
         raise InputError(msg)
-    given = [value for value in (alpha, pseudo_count) if value is not None]
-    if len(given) > 1 or (given and method != "mix"):
-        msg = 'alpha and pseudo_count are for method="mix", one of them.'
-        raise InputError(msg)
-    most = np.inf if alpha is None else 1.0
-    if given and not (isinstance(given[0], Real) and 0 <= given[0] <= most):
-        name = "pseudo_count" if alpha is None else "alpha"
+    count = PSEUDO_COUNT if pseudo_count is None else pseudo_count
+    given = (alpha is not None) + (pseudo_count is not None)
+    fits = isinstance(alpha or 0, Real) and isinstance(count, Real)
+    if not (
+        fits and given <= (method == "mix") and 0 <= (alpha or 0) <= 1 and count >= 0
+    ):
         msg = (
-            f"{name} is {given[0]!r}: alpha is the share of the domain, a number 0 to 1, "
-            "pseudo_count a number of samples, 0 or more."
+            'alpha and pseudo_count are for method="mix", one of them: alpha is the share '
+            "of the domain, a number 0 to 1, pseudo_count a number of samples, 0 or more."
         )
         raise InputError(msg)
-    if alpha is not None:
-        return lambda _: alpha
-    count = PSEUDO_COUNT if pseudo_count is None else pseudo_count
-    return lambda n: n / (n + count)
+    return lambda n: n / (n + count) if alpha is None else alpha
 
 
 def _table(

@@ -99,11 +99,8 @@ def test_files_that_are_no_profiles(tmp_path, trained):
     path.write_bytes(b"PK not a zip")
     with pytest.raises(FileError, match="no profile"):
         Profile.load(path)
-    np.savez(path, header=np.array(json.dumps({"schema": 99, "layers": []})))
-    with pytest.raises(FileError, match="newer"):
-        Profile.load(path)
     np.savez(path, header=np.array(json.dumps({"schema": 1, "layers": []})))
-    with pytest.raises(FileError, match="older"):
+    with pytest.raises(FileError, match="another version"):
         Profile.load(path)
     np.savez(path, header=np.array(json.dumps({"schema": 4, "layers": ["0"]})))
     with pytest.raises(FileError, match="no profile"):

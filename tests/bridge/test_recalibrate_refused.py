@@ -255,7 +255,7 @@ def test_classifiers_of_transformers():
         ({"method": "adabn", "alpha": 0.5}, "alpha and pseudo_count"),
         ({"method": "mix", "alpha": 0.5, "pseudo_count": 3}, "one of them"),
         ({"method": "mix", "alpha": 1.5}, "a number 0 to 1"),
-        ({"method": "mix", "alpha": "0.5"}, "alpha is '0.5'"),
+        ({"method": "mix", "alpha": "0.5"}, "a number 0 to 1"),
         ({"method": "mix", "pseudo_count": -1}, "number of samples"),
         ({"method": "mix", "pseudo_count": "16"}, "number of samples"),
     ],
