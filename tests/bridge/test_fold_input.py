@@ -249,7 +249,7 @@ def test_a_model_that_refuses_one_sample_or_has_no_number_for_it():
 
     assert list(fold(chain(strict), sample(3, 4)).errors) == [3, 4]
     assert list(fold(chain(scarce), sample(3, 4)).errors) == [3, 4]
-    assert list(fold(chain(spread), sample(3, 4)).errors) == [1, 3, 4]
+    assert list(fold(chain(spread), sample(3, 4)).errors) == [3, 4]
 
 
 def test_the_surroundings_do_not_change_what_is_measured():
@@ -273,7 +273,7 @@ def test_a_half_precision_network_that_rounds_too_much_is_led_to_float():
     with torch.no_grad():
         model[1].running_mean.fill_(1e3)
         model[0].bias.fill_(1e3)
-    with pytest.raises(FoldError, match=r"bfloat16.*fold model.float\(\), and convert"):
+    with pytest.raises(FoldError, match=r"bfloat16.*Fold model.double\(\)"):
         fold(model.bfloat16(), sample(64, 4).bfloat16())
 
 
