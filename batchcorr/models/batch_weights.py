@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from batchcorr.models.linear_model import PERFECT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -62,8 +64,10 @@ def batch_weights(moments: Moments, observed: Moments | None = None) -> Floats:
         squares = weights[:, None] * _residual_squares(moments, v, weights)
         variance = squares.sum(axis=0) / residual
         if used is None:
-            used = variance > 1e-15
+            used = squares.sum(axis=0) > PERFECT * moments.squares.sum(axis=0)
             n_features = int(used.sum())
+            if not n_features:
+                return weights
             each = used if len(gram) > 1 else np.ones(1, dtype=bool)
         share = (squares[:, used] / variance[used]).mean(axis=1)
         vs = weights[:, None, None] * (v[:, None] @ gram)[each]

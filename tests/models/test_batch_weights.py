@@ -34,3 +34,16 @@ def test_without_residuals_or_with_one_batch_weights_are_one():
         z = np.arange(4.0)[:, None] ** 2
         weights = batch_weights(moments(x, Design.of(codes, covariates=z)))
         np.testing.assert_array_equal(weights, 1)
+
+
+def test_units_do_not_matter_and_features_without_residuals_say_nothing():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2], [6, 9, 12])
+    design = Design.of(codes, 3, (z := rng.normal(size=(27, 1))))
+    x = rng.normal(size=(27, 50)) * np.array([0.5, 1.0, 2.0])[codes][:, None] + 9
+    weights = batch_weights(moments(x, design))
+    for same in (x * 2.0**-40, x * 2.0**40, np.hstack([x, 3 * z - codes[:, None]])):
+        np.testing.assert_allclose(
+            batch_weights(moments(same, design)), weights, rtol=1e-12
+        )
+    np.testing.assert_array_equal(batch_weights(moments(z * [1, 2], design)), 1)
