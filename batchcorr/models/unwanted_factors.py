@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["factors_of_controls", "factors_of_replicates"]
 
-NOTHING = 1e-8
-"""Singular value under which a component is rounding error."""
-
 DEPENDENT = 1e-10
 """Smallest eigenvalue of the products of vectors of unit length that depend on others."""
 
@@ -55,10 +52,10 @@ def factors_of_controls(
     n = len(products)
     if basis is None:
         basis = np.full((n, 1), n**-0.5)
-    lost = np.finfo(float).eps * n * np.abs(products).max(initial=0)
+    lost = _rounding(products)
     for _ in range(2):
         products = (products - basis @ (basis.T @ products)).T
-    return leading_vectors(products, count, floor=max(NOTHING**2, lost))
+    return leading_vectors(products, count, floor=lost)
 
 
 def factors_of_replicates(
@@ -102,12 +99,19 @@ def factors_of_replicates(
     if not differences:
         return np.empty((n, 0)), np.empty((0, n))
     r = np.vstack(differences)
-    loadings = leading_vectors(r @ products @ r.T, count, floor=NOTHING**2).T @ r
+    differing = r @ products @ r.T
+    loadings = leading_vectors(differing, count, floor=_rounding(products)).T @ r
     right = control_products @ loadings.T
     between = loadings @ right
     told = _independent(between)
     inverse = np.linalg.inv(between[:told, :told])
     return right[:, :told] @ inverse, loadings[:told]
+
+
+def _rounding(products: Floats) -> float:
+    """What floating point leaves of products that vanish."""
+    size: float = np.abs(products).max(initial=0)
+    return np.finfo(float).eps * len(products) * size
 
 
 def _independent(products: Floats) -> int:

@@ -85,3 +85,19 @@ def test_what_large_means_leave_of_rounding_is_no_factor():
     rng = np.random.default_rng(0)
     y = 1e3 + 1e-3 * rng.normal(size=(20, 2)) @ rng.normal(size=(2, 9))
     assert factors_of_controls(y @ y.T, 5).shape[1] <= 2
+
+
+def test_units_do_not_matter():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(12, 9)) + 8
+    sets = [range(k, k + 2) for k in range(0, 12, 2)]
+    products, small = y @ y.T, 2.0**-80 * (y @ y.T)
+    for both in (
+        [factors_of_controls(given, 3) for given in (products, small)],
+        [
+            factors_of_replicates(given, given, sets, 3)[0]
+            for given in (products, small)
+        ],
+    ):
+        assert both[0].shape == (12, 3)
+        same_up_to_signs(both[1] / both[0].std(), both[0] / both[0].std(), 1e-9)
