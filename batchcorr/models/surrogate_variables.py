@@ -234,7 +234,8 @@ def count_variables(
 
 def _shares(x: Floats, size: int) -> Floats:
     """Shares of the squares of the leading components: (size,)."""
-    squares = np.linalg.svd(x, compute_uv=False) ** 2
+    products = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
+    squares = np.maximum(np.linalg.eigvalsh(products)[::-1], 0)
     share: Floats = squares[:size] / squares[:size].sum()
     return share
 
