@@ -15,7 +15,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from batchcorr._anndata.sampled_values import digest_of, digests, sample
+from batchcorr._anndata.sampled_values import (
+    digest_of,
+    digest_of_names,
+    digests,
+    sample,
+)
 from batchcorr.errors import InputError, RepeatWarning, warn
 from batchcorr.estimators.versions import versions
 from batchcorr.methods import registry
@@ -97,6 +102,7 @@ def make(
             "subject": columns.get("subject"),
             "n_obs": adata.n_obs,
             "n_vars": adata.n_vars,
+            "names": _names(adata),
             "normalizes": method.normalizes,
             "scale": method.scale,
             "log_base": _log_base(adata, estimator, layer, earlier),
@@ -202,8 +208,15 @@ def source_of(adata: AnnData, made: str, step: Record) -> str | None:
         Where the step's result is: "X", a layer, or an embedding.
     step
         Its record.
+
+    Notes
+    -----
+    Values are looked for; where samples or features were chosen or ordered since, or values
+    are not in memory, it is the matrix of the name that the record holds.
     """
     source, began_with = str(step.get("source", "X")), step.get("values_before")
+    if step.get("names") not in (None, _names(adata)):
+        began_with = None
     others: list[str] = [key for key in adata.layers if key is not None]
     others = others if adata.X is None else ["X", *others]
     for other in sorted(others, key=lambda name: name != source):
@@ -252,6 +265,10 @@ def warn_if_repeated(
         f"del adata.uns[{RECORDS!r}][{key_of(layer, obsm=obsm)!r}]."
     )
     warn(msg, RepeatWarning)
+
+
+def _names(adata: AnnData) -> str:
+    return digest_of_names(adata.obs_names, adata.var_names)
 
 
 def _keys_of_0_1(adata: AnnData, key: str) -> list[str]:

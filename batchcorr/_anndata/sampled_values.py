@@ -1,4 +1,4 @@
-"""A few values of a matrix, by which it is known again without a look at all of them."""
+"""A few values of a matrix, or names, by which it is known again without a look at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 from batchcorr.estimators.matrix import is_sparse
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["digest_of", "digests", "sample"]
+__all__ = ["digest_of", "digest_of_names", "digests", "sample"]
 
 SAMPLED = 64
 """Values of a matrix by which it is known again."""
@@ -43,6 +44,15 @@ def digest_of(x: Matrix) -> str | None:
     """A short text that differs where sampled values do; None where none can be had."""
     values = sample(x)
     return None if values is None else _digest(values)
+
+
+def digest_of_names(*indices: pd.Index) -> str:
+    """A short text that differs where names or their order do, by a few of each index."""
+    texts = [str(len(names)) for names in indices]
+    for names in indices:
+        places = np.linspace(0, max(len(names) - 1, 0), SAMPLED).astype(np.intp)
+        texts += map(str, names[places[: len(names)]])
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=8).hexdigest()
 
 
 def digests(

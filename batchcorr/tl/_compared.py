@@ -30,7 +30,8 @@ class Compared(NamedTuple):
     embeddings
         Keys of `obsm`.
     before
-        The row that a row is compared with, where it is with any.
+        What a row is compared with, where it is with anything: "X" or a layer, which need
+        not be a row.
     alone
         What was corrected, and made from values that are in the AnnData no more.
     """
@@ -39,6 +40,12 @@ class Compared(NamedTuple):
     embeddings: list[str]
     before: dict[str, str]
     alone: tuple[str, ...]
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """The layers, None for X, of what is only compared with, and no row."""
+        others = [row for row in self.before.values() if row not in self.layers]
+        return {row: None if row == "X" else row for row in others}
 
     @classmethod
     def of(cls, adata: AnnData, layers: object, embeddings: object) -> Compared:
@@ -63,7 +70,7 @@ class Compared(NamedTuple):
         alone, first = [], next(iter(rows), "")
         for row, name in rows.items():
             made = _Origin.of(adata, row, records.key_of(name))
-            if made.corrected and made.source in rows:
+            if made.corrected and made.source is not None:
                 before[row] = made.source
             elif row != first and (layers is not None or not made.corrected):
                 before[row] = first
@@ -73,9 +80,8 @@ class Compared(NamedTuple):
             made = _Origin.of(adata, key, records.key_of(obsm=key))
             if made.is_alone:
                 alone.append(key)
-            elif first:
-                source = made.source or first
-                before[key] = source if source in rows else first
+            elif made.source or first:
+                before[key] = made.source or first
         return cls(rows, keys, before, tuple(alone))
 
 

@@ -137,16 +137,21 @@ def evaluate(
     points: dict[str, Floats] = {}
     layer_of, codes = chosen.layers, study.design.codes
     values = {
-        row: as_matrix(matrices.get_matrix(adata, layer_of[row])) for row in layer_of
+        row: as_matrix(matrices.get_matrix(adata, layer))
+        for row, layer in (layer_of | chosen.sources).items()
     }
+    in_components = {*layer_of, *map(chosen.before.get, chosen.embeddings)}
     for row, x in values.items():
+        if row not in in_components:
+            continue
         sums = moments(x, study.by_group)
         points[row] = _components(x, study, sums, adata, random_state)
-        scores[row] = study.variance(sums) | _of_points(points[row], study)
-    for row, x in values.items():
+        if row in layer_of:
+            scores[row] = study.variance(sums) | _of_points(points[row], study)
+    for row in layer_of:
         if row in chosen.before:
             before = values[chosen.before[row]]
-            structure[row] = values_kept(before, x, codes)
+            structure[row] = values_kept(before, values[row], codes)
     for key in chosen.embeddings:
         at = coordinates(adata, key)
         scores[key] = _of_points(at, study)

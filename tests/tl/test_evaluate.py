@@ -248,6 +248,41 @@ def test_a_corrected_layer_is_compared_with_what_it_was_made_from():
     assert list(bc.tl.evaluate(adata, "run").structure.index) == []
 
 
+def test_what_was_corrected_is_compared_with_its_source_though_it_is_not_asked_for():
+    adata = study(n=60)
+    bc.pp.standardize(adata, "batch", key_added="scaled")
+    bc.pp.remove_batch_effect(adata, "batch", key_added="linear")
+    bc.tl.pca(adata, "batch", n_comps=4, key_added="X_made")
+    some = bc.tl.evaluate(adata, "batch", layers=["scaled", "linear"], embeddings=())
+    all_ = bc.tl.evaluate(
+        adata, "batch", layers=[None, "scaled", "linear"], embeddings=()
+    )
+    assert list(some.scores.index) == ["scaled", "linear"]
+    pd.testing.assert_frame_equal(some.structure, all_.structure)
+    alone = bc.tl.evaluate(adata, "batch", layers=["scaled"], embeddings="X_made")
+    both = bc.tl.evaluate(adata, "batch", layers=[None], embeddings="X_made")
+    assert list(alone.scores.index) == ["scaled", "X_made"]
+    pd.testing.assert_series_equal(
+        alone.structure.loc["X_made"], both.structure.loc["X_made"]
+    )
+
+
+@pytest.mark.parametrize("part", ["rows", "features", "order"])
+def test_a_part_of_the_data_knows_what_it_was_made_from(part):
+    adata = study(n=60)
+    bc.pp.remove_batch_effect(adata, "batch", key_added="linear")
+    bc.tl.pca(adata, "batch", n_comps=4, key_added="X_made")
+    taken = {
+        "rows": adata[::2],
+        "features": adata[:, 1:],
+        "order": adata[np.argsort(adata.obs["batch"].to_numpy(), kind="stable")],
+    }[part]
+    found = bc.tl.evaluate(taken.copy(), "batch")
+    assert list(found.scores.index) == ["X", "linear", "X_made"]
+    assert found.structure.loc["linear"].min() > 1 - 1e-9
+    assert not any("compared with nothing" in note for note in found.notes)
+
+
 def test_an_embedding_whose_values_before_are_gone_is_compared_with_nothing():
     adata = study(n=60)
     adata.layers["log"] = adata.X.copy()
