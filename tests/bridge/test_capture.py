@@ -358,7 +358,10 @@ class Boom(nn.Module):
             lambda: (network(), [images()], {"batch": [*DAYS[1:], None]}),
             "has no domain",
         ),
-        (lambda: (network(), [images()], {"batch": [[0]] * 70}), "cannot be looked up"),
+        (
+            lambda: (network(), [images()], {"batch": [[0]] * 70}),
+            "Sample 0 has no domain",
+        ),
         (lambda: (network(), [images()], {"batch": 1}), "not an item of the loader"),
         (lambda: (network(), [images()], {"batch": "sample"}), "'sample' is no list"),
         (lambda: (network(), [images()], {"batch": 1.0}), "1.0 is no list"),

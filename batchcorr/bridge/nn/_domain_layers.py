@@ -36,8 +36,7 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Notes
     -----
     In evaluation with ``eps=0`` the layer is ``batchcorr.Standardize(target="unit")``,
-    scaled by γ and β. Samples that are sorted by domain need not be moved. With "shrink"
-    the output depends on what else is in the batch.
+    scaled by γ and β. With "shrink" the output depends on what else is in the batch.
 
     Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
     those on another device are waited for. `from_batch_norm`, and loading a plain

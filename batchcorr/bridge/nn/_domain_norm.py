@@ -151,16 +151,13 @@ class DomainBatchNorm(nn.Module):
         if len(rows_of) <= 1:
             return self._normalized(x, *codes.values()) if codes else x
         order = [row for rows in rows_of.values() for row in rows]
-        moved = order != list(range(len(x)))
-        if moved:
-            x = x.index_select(0, _indices(order, x))
-        parts = torch.split(x, [len(rows) for rows in rows_of.values()])
+        parts = x.index_select(0, _indices(order, x)).split(
+            [*map(len, rows_of.values())]
+        )
         pairs = zip(parts, rows_of, strict=True)
         y = torch.cat([self._normalized(part, code) for part, (code, _) in pairs])
-        if moved:
-            back = sorted(range(len(order)), key=order.__getitem__)
-            y = y.index_select(0, _indices(back, x))
-        return y
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return y.index_select(0, _indices(back, x))
 
     def _normalized(self, x: Tensor, code: int | None) -> Tensor:
         """Rows of one domain; without a code of one that was never met."""
@@ -210,10 +207,7 @@ class DomainBatchNorm(nn.Module):
         """Mean and variance of all rows of all domains, in float64."""
         n, means = wide(self.rows_seen)[:, None], wide(self.running_mean)
         if not bool(n.sum() > 0):
-            msg = (
-                "The layer has met no domain yet, so there is nothing to fall back "
-                "on: train it, or load a state_dict."
-            )
+            msg = "The layer has met no domain yet: train it, or load a state_dict."
             raise InputError(msg)
         mean = (n * means).sum(0) / n.sum()
         within = wide(self.running_var) * (n - 1).clamp(min=0)

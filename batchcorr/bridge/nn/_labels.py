@@ -79,9 +79,8 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
         msg = (
             "Which domain are these samples of? Give layer(x, domain), or call the "
             "model inside `with batchcorr.bridge.nn.domains(labels):`; or take the model "
-            "of one domain, batchcorr.bridge.nn.at_domain(model, domain). Activation "
-            "checkpointing calls layers again in the backward pass, outside of the block: "
-            "there, give the labels as an argument."
+            "of one domain, batchcorr.bridge.nn.at_domain(model, domain). (Activation "
+            "checkpointing calls layers again outside of the block: give arguments.)"
         )
         raise InputError(msg)
     if isinstance(labels, str) or not isinstance(labels, Sequence):
@@ -93,13 +92,10 @@ def read_labels(given: Domains | None, n_samples: int) -> list[Hashable]:
         )
         raise InputError(msg)
     for row, label in enumerate(labels):
-        if label is None or label != label:  # noqa: PLR0124 - NaN
-            msg = f"Sample {row} has no domain: its label is {label!r}."
-            raise InputError(msg)
-        if not isinstance(label, Hashable):
+        if label is None or not isinstance(label, Hashable) or label != label:  # noqa: PLR0124 - NaN
             msg = (
-                f"The domain of sample {row}, {label!r:.60}, cannot be looked up: use "
-                "strings, numbers or other hashable values, one for each sample."
+                f"Sample {row} has no domain: its label is {label!r:.60}. Use strings, "
+                "numbers or other hashable values, one for each sample."
             )
             raise InputError(msg)
     return list(labels)
