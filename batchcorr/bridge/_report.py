@@ -84,7 +84,7 @@ class Report:
             "BatchNorm layers": "\n".join(kinds) or "none",
             "Findings (bridge.lint)": str(self.findings),
             "Folding (bridge.fold)": self._folding(),
-            "Accumulation (accumulate.check)": self._cost(),
+            "Accumulation (accumulate.check)": str(self.accumulation or ""),
             "Batch, share of variance (bridge.capture)": self._shares(),
         }
         for title in parts:
@@ -107,23 +107,13 @@ class Report:
             lines += wrap(f"kept: {names}: {reason}", 86, subsequent_indent="  ")
         return "\n".join(lines)
 
-    def _cost(self) -> str:
-        if self.accumulation is None:
-            return ""
-        return (
-            f"{self.accumulation}\nerror: ‖accumulated - whole‖ / ‖whole‖ of the gradient, "
-            "of one partition and of\ntheir mean"
-        )
-
     def _shares(self) -> str:
         if self.layers is None:
             return ""
         largest = self.layers.sort_values("batch", ascending=False).head(10)
-        more = len(self.layers) - len(largest)
-        text = largest.round(3).to_string()
-        text += f"\nand {more} layers with less" if more else ""
         return (
-            f"{text}\nbatch: adjusted R² of the domains, mean over the layer's channels"
+            f"{largest.round(3).to_string()}\nThe {len(largest)} largest of "
+            f"{len(self.layers)}: adjusted R² of the domains, mean over channels."
         )
 
 
@@ -141,15 +131,8 @@ def report(
 
     Parameters
     ----------
-    model
-        The model as it is trained: `model.train()`, with whatever is frozen frozen.
-    batch
-        One batch it is trained with: tensors, or tuples, lists and mappings of them,
-        samples on axis 0.
-    loss
-        `loss(model, batch)`: runs the model it is given and returns a scalar.
-    optimizer
-        The optimizer, to look at what it decays.
+    model, batch, loss, optimizer
+        As for `lint`.
     loader, domain
         Samples of several domains, and which those are, as for `capture` its loader and
         batch; None: batch shares are left out; each minibatch is a domain.
@@ -165,8 +148,7 @@ def report(
     Raises
     ------
     InputError
-        If the model is in evaluation mode, or the step cannot be taken. Other parts that
-        cannot be measured are named with the reason.
+        As `lint`. Other parts that cannot be measured are named with the reason.
 
     Notes
     -----
