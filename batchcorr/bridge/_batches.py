@@ -54,34 +54,23 @@ def n_samples(batch: Any) -> int:
     """How many samples a batch has."""
     tensors = [value for value in leaves(batch) if value.ndim]
     sizes = {int(value.shape[0]) for value in tensors}
-    shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
-    msg = ""
-    if not tensors:
+    if len(sizes) != 1 or sizes == {0}:
+        shapes = ", ".join(str(tuple(value.shape)) for value in tensors) or "no tensor"
         msg = (
-            f"The batch holds no tensor of samples: it is a {type(batch).__name__}. "
-            "Give a tensor, or a tuple, list or dict of tensors, samples on axis 0."
+            "A batch is a tensor, or a tuple, list or dict of them, with samples on axis 0 "
+            f"of all; in this {type(batch).__name__} the shapes are {shapes}."
         )
-    elif len(sizes) > 1:
-        msg = (
-            "All tensors of a batch must have its samples on axis 0, but their first "
-            f"axes are not as long: the shapes are {shapes}."
-        )
-    elif sizes == {0}:
-        msg = "The batch holds no sample: its tensors are empty."
-    elif _lacks_values(tensors, torch.isnan):
+        raise InputError(msg)
+    if _lacks_values(tensors, torch.isnan):
         msg = "The batch holds NaN: remove or impute missing values first."
-    if msg:
         raise InputError(msg)
     return sizes.pop()
 
 
 def _lacks_values(tensors: list[Tensor], lacks: Callable[[Tensor], Tensor]) -> bool:
     """Whether a tensor of real numbers has one that cannot be used."""
-    return any(
-        bool(lacks(value).any())
-        for value in tensors
-        if value.is_floating_point() and not value.is_meta
-    )
+    real = (x for x in tensors if x.is_floating_point() and not x.is_meta)
+    return any(bool(lacks(value).any()) for value in real)
 
 
 def take(batch: Any, rows: Tensor) -> Any:
@@ -125,16 +114,16 @@ def _read(item: Any, what: str) -> Minibatch:
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item):
         item, others = item[0], tuple(item[1:])
     tensors = list(item.values()) if isinstance(item, Mapping) else [item]
-    msg = ""
     if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors):
         msg = (
             f"{what} holds a {type(item).__name__}: give tensors, tuples whose first item "
             "is one, or mappings of names to tensors."
         )
-    elif _lacks_values(tensors, lambda value: ~torch.isfinite(value)):
+        raise InputError(msg)
+    if _lacks_values(tensors, lambda value: ~torch.isfinite(value)):
         msg = f"{what} holds values that are not finite (NaN)."
-    elif not (tensors[0].ndim and len(tensors[0])):
+        raise InputError(msg)
+    if not (tensors[0].ndim and len(tensors[0])):
         msg = f"{what} holds no sample."
-    if msg:
         raise InputError(msg)
     return Minibatch(item, others, len(tensors[0]))

@@ -18,14 +18,13 @@ from batchcorr.bridge._norms import statistics_of
 from batchcorr.bridge._running import evaluating, has_hooks, hooked, input_of, run
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
+from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
     from torch.nn.modules.batchnorm import _BatchNorm
-
-    from batchcorr.models.moments import Moments
 
 __all__ = [
     "Estimator",
@@ -109,10 +108,28 @@ def correct(
             lambda name, x: set_from(name, channel_moments(x), only.size),
         )
         return new, only.size
-    order, samples = watch(model, loader, norms, lambda _name, _x: None)
+    order, samples = watch(model, loader, norms, lambda *_: None)
     for name in order:
-        set_from(name, received(model, loader, norms[name]), samples)
+        set_from(name, received(model, loader, norms, name), samples)
     return new, samples
+
+
+def received(
+    model: nn.Module, loader: Iterable[Any], norms: Mapping[str, _BatchNorm], name: str
+) -> Moments:
+    """The moments of what a layer receives."""
+    parts: list[Moments] = []
+
+    def note(reached: str, x: Tensor) -> None:
+        if reached == name:
+            parts.append(channel_moments(x))
+
+    watch(model, loader, norms, note, until=name)
+    return reduce(Moments.merge, parts)
+
+
+class _ReachedError(BaseException):
+    """The rest of a run is not needed; no `Exception`, which a model might catch."""
 
 
 def watch(
@@ -120,13 +137,18 @@ def watch(
     loader: Iterable[Any],
     norms: Mapping[str, _BatchNorm],
     note: Callable[[str, Tensor], None],
+    until: str | None = None,
 ) -> tuple[list[str], int]:
-    """Note what each layer receives when it is reached: their order, and the samples."""
+    """Note what each layer receives when it is reached: their order, and the samples.
+
+    Runs go no further than a layer they are wanted `until`; where somebody watches the
+    model by hooks they do, so that every call ends.
+    """
     names = {norm: name for name, norm in norms.items()}
     calls: list[str] = []
     first: list[str] = []
     failed: list[Exception] = []  # raised after the run: a model might catch it
-    samples = 0
+    samples, whole = 0, has_hooks(model)
 
     def reach(norm: Any, args: Any, kwargs: Any) -> None:
         name = names[norm]
@@ -144,11 +166,14 @@ def watch(
                 note(name, input_of(args, kwargs))
         except Exception as error:  # noqa: BLE001
             failed.append(error)
+        if name == until and not whole:
+            raise _ReachedError
 
     with hooked(norms.values(), before=reach), evaluating(model):
         for number, minibatch in enumerate(read_batches(loader), start=1):
             calls.clear()
-            run(model, minibatch.inputs)
+            with suppress(_ReachedError):
+                run(model, minibatch.inputs)
             if failed:
                 raise failed[0]
             first = first if number > 1 else list(calls)
@@ -166,30 +191,6 @@ def watch(
         msg = "The model has BatchNorm layers, but a run does not call any."
         raise InputError(msg)
     return first, samples
-
-
-class _ReachedError(BaseException):
-    """The rest of a run is not needed; no `Exception`, which a model might catch."""
-
-
-def received(model: nn.Module, loader: Iterable[Any], norm: _BatchNorm) -> Moments:
-    """The moments of what a layer receives; runs go no further than that layer.
-
-    Where somebody watches the model by hooks they do, so that every call ends.
-    """
-    parts: list[Moments] = []
-    whole = has_hooks(model)
-
-    def stop(_norm: nn.Module, args: Any, kwargs: Any) -> None:
-        parts.append(channel_moments(input_of(args, kwargs)))
-        if not whole:
-            raise _ReachedError
-
-    with hooked([norm], before=stop), evaluating(model):
-        for minibatch in read_batches(loader):
-            with suppress(_ReachedError):
-                run(model, minibatch.inputs)
-    return reduce(lambda one, other: one.merge(other), parts)
 
 
 def not_finite(name: str) -> str:

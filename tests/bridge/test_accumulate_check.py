@@ -200,7 +200,7 @@ def test_bad_batches_are_refused():
     assert "no tensor" in refused(model, "file.csv")
     assert "samples on axis 0" in refused(model, (x, y[:-1]))
     assert "NaN" in refused(model, (x.index_fill(0, torch.tensor(2), math.nan), y))
-    assert "no sample" in refused(model, (x[:0], y[:0]))
+    assert "shapes are (0, 6), (0,)" in refused(model, (x[:0], y[:0]))
     assert "one value per channel" in refused(model, (x[:1], y[:1]))
 
 

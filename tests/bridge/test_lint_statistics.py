@@ -235,7 +235,7 @@ def test_bad_batches_are_refused():
     assert "no tensor" in refused(batch="file.csv")
     assert "shapes are (32, 8), (31,)" in refused(batch=(x, y[:31]))
     assert "NaN" in refused(batch=(x.index_fill(0, torch.tensor(3), math.nan), y))
-    assert "no sample" in refused(batch=(x[:0], y[:0]))
+    assert "shapes are (0, 8), (0,)" in refused(batch=(x[:0], y[:0]))
 
 
 def test_bad_losses_are_refused():

@@ -115,7 +115,7 @@ def test_one_minibatch_is_one_pass_to_the_bit_and_hooks_stay_paired():
     norms = batch_norms(model)
     with recalibrate(model, [x], "mix", alpha=0.0):  # layer by layer
         for name, norm in norms.items():
-            moments = _layerwise.received(model, [x], norm)
+            moments = _layerwise.received(model, [x], norms, name)
             new = combat(name, norm, moments, len(x))
             _layerwise.put(norms, {name: new})
         assert_same(statistics(model), once, rtol=0)

@@ -151,9 +151,8 @@ class DomainBatchNorm(nn.Module):
         if len(rows_of) <= 1:
             return self._normalized(x, *codes.values()) if codes else x
         order = [row for rows in rows_of.values() for row in rows]
-        parts = x.index_select(0, _indices(order, x)).split(
-            [*map(len, rows_of.values())]
-        )
+        sizes = [len(rows) for rows in rows_of.values()]
+        parts = torch.split(x.index_select(0, _indices(order, x)), sizes)
         pairs = zip(parts, rows_of, strict=True)
         y = torch.cat([self._normalized(part, code) for part, (code, _) in pairs])
         back = sorted(range(len(order)), key=order.__getitem__)
