@@ -127,9 +127,10 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     The data flow is that of a call like the given one. With other arguments
     (`features=True`), by other methods, or where the code branches on sizes or values
     (`Folded.reads`), the folded model may compute something else: fold the model as you
-    will call it. It is run, with its hooks, some times. Weights that several layers share,
-    or that are computed on the fly (weight norm, pruning), are not changed. New weights
-    are computed in float64 and rounded once. Autocast is off meanwhile.
+    will call it. It is run, with its hooks, some times. Weights that are computed on the
+    fly (weight norm, pruning), or used by functions too, are not changed; of layers with
+    tied weights one that takes a BatchNorm up gets its own. New weights are computed in
+    float64 and rounded once. Autocast is off meanwhile.
 
     Examples
     --------

@@ -13,7 +13,6 @@ input channels and positions of the kernel. All of it in float64, rounded once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from torch import nn
@@ -177,33 +176,19 @@ class Plan:
         return type(rest_of(self.model.get_submodule(name))) is not nn.Identity
 
     def _require_own(self, name: str) -> None:
-        """Refuse a layer that cannot be changed, or not without changing others."""
+        """Refuse a layer that cannot be changed, or whose weights others use, too.
+
+        Weights tied to another layer's are no matter: this layer gets new ones.
+        """
         for call in self.trace.calls[name]:
             if call.problem:
                 _keep(f"{name!r} cannot be changed: {call.problem}")
         layer = self.model.get_submodule(name)
         for key, tensor in {**layer._parameters, **layer._buffers}.items():
-            if tensor is None:
-                continue
             if id(tensor) in self.trace.used:
                 _keep(
                     f"the {key} of {name!r} is also used by {self.trace.used[id(tensor)]}"
                 )
-            own = f"{name}.{key}".lstrip(".")
-            ties = [other for other in self._ties[tensor.data_ptr()] if other != own]
-            if ties:
-                _keep(f"the {key} of {name!r} is tied to {ties[0]!r}")
-
-    @cached_property
-    def _ties(self) -> dict[int, list[str]]:
-        """All names of parameters and buffers, by where their values lie."""
-        names: dict[int, list[str]] = {}
-        for prefix, module in self.model.named_modules():
-            for key, tensor in {**module._parameters, **module._buffers}.items():
-                if tensor is not None:
-                    name = f"{prefix}.{key}".lstrip(".")
-                    names.setdefault(tensor.data_ptr(), []).append(name)
-        return names
 
     def rewrite(self) -> None:
         """Change the layers of the model as planned."""
