@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from batchcorr.arrays.feature_parts import joined
 from batchcorr.arrays.passes import moments
 from batchcorr.models.voom import log_cpm
@@ -17,6 +15,7 @@ from batchcorr.models.voom import log_cpm
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from batchcorr.arrays.feature_counts import FeatureCounts
@@ -53,7 +52,7 @@ class LogCounts:
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """Yield which features are in each block, and their logarithms, (n, width)."""
         for part, block in self.counts.blocks():
-            yield part, np.ascontiguousarray(log_cpm(block.T, self.sizes))
+            yield part, log_cpm(block.T, self.sizes)
 
 
 @moments.register(LogCounts)

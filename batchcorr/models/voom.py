@@ -38,26 +38,72 @@ def log_cpm(counts: Floats, sizes: Floats) -> Floats:
     >>> log_cpm(np.array([[1.5, 3.5]]), np.array([999_999.0]))
     array([[1., 2.]])
     """
-    logs: Floats = np.log2((counts + 0.5) / (sizes[:, None] + 1) * 1e6)
+    logs = np.empty(counts.shape)
+    _log_cpm(counts, _log_size(sizes), logs)
     return logs
 
 
 @Kernel
-def _weights(
-    fitted: Floats, log_sizes: Floats, points: Floats, line: Floats, weights: Floats
-) -> None:
-    last = len(points) - 1
+def _log_cpm(counts: Floats, log_sizes: Floats, logs: Floats) -> None:
+    for row in prange(len(counts)):
+        for g in range(counts.shape[1]):
+            count = counts[row, g]
+            logs[row, g] = (np.log2(count + 0.5) if count else -1.0) - log_sizes[row]
+
+
+class _Line(NamedTuple):
+    """A line through points, and where in it to look for a place.
+
+    Attributes
+    ----------
+    x, y
+        The points, x ascending: (K,).
+    slope
+        Between neighbours: (K - 1,).
+    first
+        How many points lie before each edge of a grid with even steps from the first
+        point to the last: (cells + 1,).
+    per_unit
+        Cells in a unit of x.
+    """
+
+    x: Floats
+    y: Floats
+    slope: Floats
+    first: NDArray[np.intp]
+    per_unit: float
+
+    @classmethod
+    def through(cls, x: Floats, y: Floats) -> _Line:
+        """The line through some points."""
+        cells, reach = 4 * len(x), float(x[-1] - x[0])
+        first = np.searchsorted(x, np.linspace(x[0], x[-1], cells + 1))
+        return cls(
+            x, y, np.diff(y) / np.diff(x), first, cells / reach if reach else 0.0
+        )
+
+
+@Kernel
+def _weights(fitted: Floats, log_sizes: Floats, line: _Line, weights: Floats) -> None:
+    last, cells = len(line.x) - 1, len(line.first) - 1
     for row in prange(len(fitted)):
         for g in range(fitted.shape[1]):
             expected = fitted[row, g] + log_sizes[row]
-            if expected <= points[0]:
-                root_sd = line[0]
-            elif expected >= points[last]:
-                root_sd = line[last]
+            if expected <= line.x[0]:
+                root_sd = line.y[0]
+            elif expected >= line.x[last]:
+                root_sd = line.y[last]
             else:
-                k = min(np.searchsorted(points, expected), last)
-                share = (expected - points[k - 1]) / (points[k] - points[k - 1])
-                root_sd = line[k - 1] + share * (line[k] - line[k - 1])
+                cell = min(int((expected - line.x[0]) * line.per_unit), cells - 1)
+                low = max(line.first[cell] - 1, 0)
+                high = min(line.first[cell + 1] + 1, last)
+                while high - low > 1:
+                    middle = (low + high) // 2
+                    if line.x[middle] <= expected:
+                        low = middle
+                    else:
+                        high = middle
+                root_sd = line.y[low] + (expected - line.x[low]) * line.slope[low]
             weights[row, g] = 1 / (root_sd * root_sd) ** 2
 
 
@@ -78,7 +124,8 @@ class PrecisionTrend(NamedTuple):
             Library size of each sample: (n,).
         """
         weights = np.empty_like(fitted)
-        _weights(fitted, _log_size(sizes), self.log_count, self.root_sd, weights)
+        line = _Line.through(self.log_count, self.root_sd)
+        _weights(fitted, _log_size(sizes), line, weights)
         return weights
 
 
