@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
@@ -62,10 +62,10 @@ def require_model(model: object) -> nn.Module:
         raise InputError(msg)
     model = unwrapped(model)
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+        if is_lazy(value) or value.is_meta:
             msg = (
-                f"{name} has no shape yet: the model has lazy layers. Run one batch "
-                "through it first, model(inputs)."
+                f"{name} has no values yet: the model is on the meta device, or has lazy "
+                "layers. Run one batch through it first, model(inputs)."
             )
             raise InputError(msg)
     return model

@@ -165,8 +165,8 @@ def read_classes(batches: list[Minibatch]) -> NDArray[np.int64] | None:
 class _Samples(NamedTuple):
     """Mean and variance of each sample's positions, in units of the source: (S, C)."""
 
-    mean: NDArray[np.float32]
-    variance: NDArray[np.float32]
+    mean: Tensor
+    variance: Tensor
     positions: int
 
 
@@ -182,25 +182,27 @@ def _settled(
     for _ in range(len(norms) + 1):
         each = _pass(model, inputs, norms)
         moved = 0.0
-        for name, numbers in each.items():
-            means, variances, positions = numbers
-            shift = means.mean(axis=0, dtype=np.float64)
-            square = variances.mean(axis=0, dtype=np.float64)
-            square += means.var(axis=0, dtype=np.float64)
-            mean, variance = statistics_of(norms[name])
-            sd = variance.where(variance > 0, 1).sqrt().cpu().numpy()
-            new = mean.cpu().numpy() + sd * shift, sd**2 * square
-            put(norms, {name: (mean.new_tensor(new[0]), mean.new_tensor(new[1]))})
-            scale = np.where(square > 0, np.sqrt(square), 1.0)
-            steps = np.abs(shift / scale), 2 * np.abs(np.log(scale))
-            moved = max(moved, *(step.max() for step in steps))
-            means, variances = (means - shift) / scale, variances / scale**2
-            each[name] = _Samples(
-                means.astype(np.float32), variances.astype(np.float32), positions
-            )
+        for name, (means, variances, positions) in each.items():
+            shift = means.double().mean(0)
+            square = variances.double().mean(0) + means.double().var(0, correction=0)
+            mean, sd = statistics_of(norms[name])[0], _sd(norms[name])
+            new = mean + sd * shift.to(sd), sd.square() * square.to(sd)
+            put(norms, {name: new})
+            scale = square.where(square > 0, 1).sqrt()
+            steps = shift / scale, 2 * scale.log()
+            moved = max(moved, *(float(step.abs().max()) for step in steps))
+            settled = ((means - shift) / scale).float()
+            width = (variances / scale.square()).float()
+            each[name] = _Samples(settled, width, positions)
         if moved < CLOSE:
             break
     return each
+
+
+def _sd(norm: _BatchNorm) -> Tensor:
+    """A layer's running standard deviation, 1 where there is none."""
+    variance = statistics_of(norm)[1]
+    return variance.where(variance > 0, 1).sqrt()
 
 
 def _pass(
@@ -210,24 +212,19 @@ def _pass(
     parts: dict[str, list[_Samples]] = {name: [] for name in norms}
 
     def note(name: str, x: Tensor) -> None:
-        mean, variance = statistics_of(norms[name])
-        sd = variance.where(variance > 0, 1).sqrt()
+        mean, sd = statistics_of(norms[name])[0], _sd(norms[name])
         rows = wide(x.reshape(*x.shape[:2], -1))
-        at = rows.mean(2)
-        own = (rows - at[:, :, None]).square_().mean(2)
-        means, variances = (
-            value.float().cpu().numpy() for value in ((at - mean) / sd, own / sd**2)
-        )
-        if not np.isfinite(means).all():
+        z = (rows - mean[:, None]) / sd[:, None]
+        values = z.mean(2).float().cpu(), z.var(2, correction=0).float().cpu()
+        if not bool(torch.isfinite(values[0]).all()):
             raise InputError(not_finite(name))
-        parts[name].append(_Samples(means, variances, rows.shape[2]))
+        parts[name].append(_Samples(*values, rows.shape[2]))
 
     order, _ = watch(model, inputs, norms, note)
     each = {}
     for name in order:
         means, variances, positions = zip(*parts[name], strict=True)
-        both = np.concatenate(means), np.concatenate(variances)
-        each[name] = _Samples(*both, positions[0])
+        each[name] = _Samples(torch.cat(means), torch.cat(variances), positions[0])
     return each
 
 
@@ -237,16 +234,16 @@ def _by_class(each: _Samples, labels: NDArray[np.int64] | None) -> list[Floats]:
         return [np.empty((0, 0))] * 2
     member = np.eye(int(labels.max()) + 1)[labels]
     member = (member / member.sum(axis=0)).T
-    square = each.variance + each.mean.astype(np.float64) ** 2
-    return [member @ each.mean, member @ square]
+    mean = each.mean.double().numpy()
+    return [member @ mean, member @ (each.variance.numpy() + mean**2)]
 
 
 def _drawn_errors(each: _Samples, sizes: NDArray[np.int64]) -> list[Floats]:
     """N, b and V of supports by size, (S, C) each, and effective numbers of channels."""
     noise, bias, variance = [], [], []
     effective = np.ones(2)
-    mean = each.mean.astype(np.float64)
-    square = each.variance + mean**2
+    mean = each.mean.double().numpy()
+    square = each.variance.numpy() + mean**2
     for n in sizes:
         rows = _draw(len(each.mean), int(n))
         shares = np.zeros((len(rows), len(mean)))  # of each sample in each support

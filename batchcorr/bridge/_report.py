@@ -177,7 +177,7 @@ def report(
       1 of 1 fold into a neighbour, relative error ...
     """
     findings = lint(model, batch, loss, optimizer)
-    step = Step.of(model, loss, batch)
+    step = Step.of(model, loss)
     kinds = Counter(filter(None, map(_kind, step.model.modules())))
     size: Any = {"micro_batch_sizes": [micro_batch_size], "partitions": PARTITIONS}
     asked: dict[str, Callable[[], Any]] = {}

@@ -28,7 +28,6 @@ __all__ = [
     "input_of",
     "random_states",
     "require_evaluation",
-    "require_one_place",
     "run",
     "seeded",
     "set_random_states",
@@ -41,7 +40,6 @@ RandomStates: TypeAlias = "dict[torch.device, Tensor]"
 def run(model: nn.Module, inputs: Any) -> Any:
     """What a model gives for a tensor, or for a mapping of named tensors."""
     tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
-    require_one_place(model, inputs)
     try:
         return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
     except BatchCorrError:
@@ -138,21 +136,6 @@ def accelerators(*trees: Any) -> list[torch.device]:
         devices |= {value.device for value in tensors}
     known = [device for device in devices if device.type not in {"cpu", "meta"}]
     return sorted(known, key=str)
-
-
-def require_one_place(model: nn.Module, batch: Any) -> None:
-    """Refuse data that are not where the model is, and models without values."""
-    devices = {str(value.device) for value in [*model.parameters(), *model.buffers()]}
-    given = {str(value.device) for value in leaves(batch)}
-    if "meta" in devices:
-        msg = "The model is on the meta device: it has shapes, but no values."
-        raise InputError(msg)
-    if devices and not given <= devices:
-        msg = (
-            f"The model is on {', '.join(sorted(devices))} and the data are on "
-            f"{', '.join(sorted(given))}: move one to the other with .to(device)."
-        )
-        raise InputError(msg)
 
 
 def wide(values: Tensor) -> Tensor:

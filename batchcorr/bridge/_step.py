@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
 from torch.utils.checkpoint import CheckpointError
 
 from batchcorr.bridge._batches import leaves, n_samples
 from batchcorr.bridge._norms import require_model
-from batchcorr.bridge._running import (
-    accelerators,
-    hooked,
-    require_one_place,
-    seeded,
-)
+from batchcorr.bridge._running import accelerators, hooked, seeded
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import BatchCorrError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = ["LossFunction", "Step"]
 
@@ -45,25 +39,14 @@ class Step:
     loss: LossFunction
 
     @classmethod
-    def of(cls, model: object, loss: LossFunction, batch: Any) -> Step:
+    def of(cls, model: object, loss: LossFunction) -> Step:
         """The step of a model that can be taken apart, unwrapped."""
         model = require_model(model)
-        ready_made = isinstance(loss, nn.modules.loss._Loss) or (
-            getattr(loss, "__module__", None) == "torch.nn.functional"
-        )
-        if ready_made or not callable(loss):
-            msg = (
-                "The loss must be a function of the model and a batch that returns a "
-                "scalar, for instance: lambda model, batch: "
-                f"F.cross_entropy(model(batch[0]), batch[1]). It is {loss!r}."
-            )
-            raise InputError(msg)
         if not any(value.requires_grad for value in model.parameters()):
             msg = (
                 "No parameter of the model has requires_grad=True: nothing is trained."
             )
             raise InputError(msg)
-        require_one_place(model, batch)
         return cls(model, loss)
 
     def require_training(self) -> None:
@@ -106,8 +89,9 @@ class Step:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in leaves(batch))
             msg = (
                 f"loss(model, batch) fails on a batch of shapes {shapes}, "
-                f"{type(error).__name__}: {error}\nIt must run as in your training loop: "
-                "try loss(model, batch) by itself first."
+                f"{type(error).__name__}: {error}\nIt must be a function of the model and "
+                "a batch that runs as in your training loop, for instance: lambda model, "
+                "batch: F.cross_entropy(model(batch[0]), batch[1])."
             )
             raise InputError(msg) from error
         if not isinstance(value, torch.Tensor) or value.numel() != 1:

@@ -186,9 +186,6 @@ def test_bad_models_are_refused():
     )
     assert "requires_grad" in refused(copy.deepcopy(model).requires_grad_(False), batch)
     assert "on the meta device" in refused(copy.deepcopy(model).to("meta"), batch)
-    assert "meta device" in refused(
-        copy.deepcopy(model).to("meta"), (x.to("meta"), y.to("meta"))
-    )
     with torch.no_grad():
         model[0].weight[0, 0] = math.nan
     with pytest.raises(InputError, match="not finite"):

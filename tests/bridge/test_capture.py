@@ -375,8 +375,8 @@ class Boom(nn.Module):
         (lambda: (network(), [["a"]], {}), "holds a str"),
         (lambda: (network(), [images()[:, :1]], {}), "cannot take a batch of shape"),
         (lambda: (network(), [images() * np.nan], {}), "not finite"),
-        (lambda: (network(), [images().to("meta")], {}), "data are on meta"),
-        (lambda: (nn.Sequential(nn.LazyLinear(3)), [images()], {}), "no shape yet"),
+        (lambda: (network(), [images().to("meta")], {}), "cannot take a batch"),
+        (lambda: (nn.Sequential(nn.LazyLinear(3)), [images()], {}), "lazy layers"),
         (lambda: (nn.ReLU(), [images()], {}), "has parameters"),
         (lambda: ("model", [images()], {}), "must be a torch.nn.Module"),
         (

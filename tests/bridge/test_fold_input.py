@@ -73,12 +73,12 @@ REFUSED = {
     "inputs elsewhere": (
         small,
         sample(3, 4).to("meta"),
-        "The model is on cpu and the data are on meta",
+        "The model fails on example_inputs",
     ),
     "model without values": (
         lambda: small().to("meta"),
         sample(3, 4),
-        "on the meta device: it has shapes, but no values",
+        "on the meta device",
     ),
     "uncopyable": (uncopyable, sample(3, 4), "cannot be copied"),
     "no numbers": (

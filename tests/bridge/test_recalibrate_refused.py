@@ -142,7 +142,7 @@ FORGETFUL = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False)).double()
 REFUSED = {
     "no norm": (lambda: nn.Sequential(nn.Linear(4, 2)), [ROWS], "no BatchNorm"),
     "no module": (lambda: "model", [ROWS], "torch.nn.Module"),
-    "lazy": (lambda: copy.deepcopy(LAZY), [images()], "no shape yet"),
+    "lazy": (lambda: copy.deepcopy(LAZY), [images()], "lazy layers"),
     "shared": (Twice, [ROWS.float()], "called 2 times"),
     "unused": (Unused, [ROWS], "does not call any"),
     "sometimes": (Sometimes, [ROWS.float(), 9 * ROWS.float()], r"Batch 2 .*\('two'\)"),
@@ -156,7 +156,7 @@ REFUSED = {
     "empty": (network, [], "empty"),
     "tensor": (network, images(), "must give batches"),
     "words": (network, [["a", "b"]], "give tensors"),
-    "meta data": (network, [images().to("meta")], "model is on cpu"),
+    "meta data": (network, [images().to("meta")], "cannot take a batch"),
     "meta model": (lambda: network().to("meta"), [images()], "on the meta device"),
 }
 

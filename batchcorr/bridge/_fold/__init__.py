@@ -152,7 +152,7 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
     require_evaluation(
         dict(model.named_modules()), "where BatchNorm is no fixed correction"
     )
-    examples = examples_of(example_inputs, model)
+    examples = examples_of(example_inputs)
     kind = next((device.type for device in accelerators(model)), "cpu")
     with torch.inference_mode(mode=False), torch.autocast(kind, enabled=False):
         folded = _copied(model)

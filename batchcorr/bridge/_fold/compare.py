@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._batches import leaves, map_tensors
 from batchcorr.bridge._fold.trace import TOLERANCES
-from batchcorr.bridge._running import accelerators, require_one_place, seeded, wide
+from batchcorr.bridge._running import accelerators, seeded, wide
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import FoldError, InputError
 
@@ -27,7 +27,7 @@ __all__ = ["error_of", "examples_of", "outputs_of", "outputs_of_given", "require
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def examples_of(inputs: object, model: nn.Module) -> list[Arguments]:
+def examples_of(inputs: object) -> list[Arguments]:
     """Arguments of calls with the given samples, with one more, and with one."""
     given: Arguments = (inputs,), {}
     if isinstance(inputs, Mapping):
@@ -42,7 +42,6 @@ def examples_of(inputs: object, model: nn.Module) -> list[Arguments]:
             f"{type(inputs).__name__}."
         )
         raise InputError(msg)
-    require_one_place(model, given)
     samples = {id(x) for x in tensors if len(x) == len(tensors[0])}
 
     def resized(change: Callable[[Tensor], Tensor]) -> Any:

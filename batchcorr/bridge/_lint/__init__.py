@@ -111,7 +111,7 @@ def lint(
     True
     """
     n = n_samples(example_batch)
-    step = Step.of(model, loss, example_batch)
+    step = Step.of(model, loss)
     step.require_training()
     require_no_domains(step.model)
     decay = _decay_of(step.model, optimizer)

@@ -181,7 +181,7 @@ def check(
     True
     """
     n = n_samples(batch)
-    step = separable_step(model, batch, loss, reduction)
+    step = separable_step(model, loss, reduction)
     step.require_training()
     if partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."

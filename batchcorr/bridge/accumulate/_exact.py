@@ -108,7 +108,7 @@ def exact(
     True
     """
     n = n_samples(batch)
-    step = separable_step(model, batch, loss, reduction)
+    step = separable_step(model, loss, reduction)
     size = require_size(micro_batch_size, n)
     parts = torch.split(torch.arange(n), size)
     weights = [weight_of(len(part), n, reduction) for part in parts]

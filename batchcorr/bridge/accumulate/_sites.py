@@ -116,12 +116,12 @@ def require_size(size: object, n: int) -> int:
     return min(size, n)
 
 
-def separable_step(model: object, batch: Any, loss: Any, reduction: str) -> Step:
+def separable_step(model: object, loss: Any, reduction: str) -> Step:
     """The step of a model that may be run on parts of a batch.
 
     It has no layers that normalize by the batch otherwise than BatchNorm.
     """
-    step = Step.of(model, loss, batch)
+    step = Step.of(model, loss)
     if reduction not in REDUCTIONS:
         msg = f"reduction must be 'mean' or 'sum', not {reduction!r}."
         raise InputError(msg)
