@@ -132,9 +132,6 @@ class Quiet(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             kwargs = kwargs | {"training": False}
         if func is F.scaled_dot_product_attention:
-            kwargs = kwargs | {"dropout_p": 0.0}
-            if len(args) > 4:  # query, key, value, attn_mask, dropout_p, …
-                names = ("is_causal", "scale", "enable_gqa")
-                kwargs |= dict(zip(names, args[5:], strict=False))
-                args = args[:4]
+            args = (*args[:4], *[0.0] * (len(args) > 4), *args[5:])
+            kwargs = kwargs | ({"dropout_p": 0.0} if len(args) < 5 else {})
         return func(*args, **kwargs)

@@ -39,27 +39,19 @@ RandomStates: TypeAlias = "dict[torch.device, Tensor]"
 
 def run(model: nn.Module, inputs: Any) -> Any:
     """What a model gives for a tensor, or for a mapping of named tensors."""
-    tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
     try:
         return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
     except BatchCorrError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(value.shape)) for value in tensors)
+        shapes = ", ".join(str(tuple(value.shape)) for value in leaves(inputs))
+        named = f" and names {some(inputs)}" if isinstance(inputs, Mapping) else ""
         msg = (
-            f"The model cannot take a batch of shape {shapes}: {type(error).__name__}: "
-            f"{error}"
+            f"The model cannot take a batch of shape {shapes}{named}: "
+            f"{type(error).__name__}: {error}\nOf a tuple of the loader the first item is "
+            "taken; a mapping goes to the model by name, so that it must hold what the "
+            "model is given, and no more."
         )
-        if isinstance(inputs, Mapping):
-            msg += (
-                f"\nA mapping goes to the model by name, and this one has {some(inputs)}: "
-                'take what the model is given, [batch["..."] for batch in loader].'
-            )
-        elif isinstance(error, TypeError):
-            msg += (
-                "\nTo a model of several inputs the loader must give mappings of their "
-                "names to tensors; of a tuple the first item is taken."
-            )
         raise InputError(msg) from error
 
 

@@ -177,7 +177,6 @@ def test_flow_that_depends_on_data_is_refused():
 
 def test_bad_models_are_refused():
     model, batch = built("mlp")
-    x, y = batch
     one = nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4))
     assert "lazy layers" in refused(one, batch)
     assert "torch.nn.Module" in refused("resnet", batch)
