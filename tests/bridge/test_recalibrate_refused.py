@@ -146,7 +146,7 @@ REFUSED = {
     "shared": (Twice, [ROWS.float()], "called 2 times"),
     "unused": (Unused, [ROWS], "does not call any"),
     "sometimes": (Sometimes, [ROWS.float(), 9 * ROWS.float()], r"Batch 2 .*\('two'\)"),
-    "dict": (network, [{"image": images()}], "and names image.*and no more"),
+    "dict": (network, [{"image": images()}], r"(?s)and names image.*and no more"),
     "two inputs": (
         Pair,
         [(ROWS.float(), ROWS.float())],
