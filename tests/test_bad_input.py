@@ -129,6 +129,10 @@ row("X: infinite, CSR", InputError, INFINITE,
 row("X: infinite, CSC, linear", InputError, INFINITE,
     lambda w: bc.RemoveBatchEffect().fit(w(sp.csc_matrix(with_value(-INF))),
         batch=BATCH))
+row("X: squares overflow where batches or categories differ", InputError,
+    r"squares of some values.*1e308",
+    lambda w: bc.RemoveBatchEffect().fit(w(values() + 1e160 * np.sign(NOISE[:, :1])),
+        batch=BATCH, covariates=pd.DataFrame({"sign": NOISE[:, 0] > 0})))
 row("X: NaN, CSR", InputError, r"sparse matrix holds missing values \(NaN\).*dense",
     lambda w: bc.ComBat().fit(w(sp.csr_matrix(with_value(NAN))), batch=BATCH))
 row("X: NaN, CSC in an AnnData", InputError,
@@ -247,6 +251,12 @@ row("nuisance: for standardize", InputError, "standardize has no nuisance.*remov
     lambda w: bc.pp.correct(w(annotated()), "batch", "standardize", nuisance="age"))
 row("method: surrogate variables", InputError, "finds columns and corrects nothing",
     lambda w: bc.pp.correct(w(annotated()), "batch", "surrogate_variables"))
+row("surrogate variables: a value is missing", InputError, r"1 features.*\(g3\)",
+    lambda w: bc.tl.surrogate_variables(w(annotated(with_value(NAN))),
+        covariates="sex"))
+row("surrogate variables: squares overflow", InputError, r"6 features.*huge.*\(g0",
+    lambda w: bc.tl.surrogate_variables(w(annotated(1e160 * values())),
+        covariates="sex"))
 row("surrogate variables: no such method", InputError, "no method 'svd'",
     lambda w: bc.tl.surrogate_variables(w(annotated()), method="svd"))
 row("missing: no such way", InputError, "'error' or 'level'",
@@ -464,6 +474,10 @@ row("features: in another order", InputError,
     r"another order(?!.*ComBat\.feature_names_out_).*reorder|reorder.*another order",
     lambda w: w(bc.ComBat().fit(table(),
         batch=BATCH)).transform(w(table()[NAMES[::-1]]), batch=BATCH))
+row("features: in another order, batch among them", InputError,
+    r"another order.*X\[estimator\.feature_names_in_\]",
+    lambda w: w(bc.ComBat(batch_column="batch").fit(table().assign(batch=BATCH))
+        ).transform(w(table()[NAMES[::-1]].assign(batch=BATCH))))
 row("features: one missing", InputError, r"missing.*g2|g2.*missing",
     lambda w: w(bc.ComBat().fit(table(),
         batch=BATCH)).transform(w(table().drop(columns="g2")), batch=BATCH))

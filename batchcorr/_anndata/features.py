@@ -12,7 +12,7 @@ from batchcorr.errors import (
     some,
     warn,
 )
-from batchcorr.estimators.features import check_features
+from batchcorr.estimators.features import require_as_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def matched_features(adata: AnnData, correction: Corrector) -> NDArray[np.intp] 
     if names is not None:
         return positions_of(adata, names, "the correction", "as they are")
     n_known = correction.n_features_
-    check_features(None, adata.n_vars, n_known, None, type(correction).__name__)
+    require_as_many(adata.n_vars, n_known, type(correction).__name__)
     return None
 
 

@@ -74,10 +74,11 @@ def moments(
     cells = Cells.of(design)
     slopes = np.ascontiguousarray(design.centred[1][:, cells.sloped])
     with np.errstate(all="ignore"):  # what is not finite is told from its sums
-        found = sums(x, cells, slopes)
-    if not (np.isfinite(found.squares).all() and np.isfinite(found.cross).all()):
+        found = _merge_cells(design, cells, sums(x, cells, slopes))
+        sizes = found.squares + found.n * found.mean**2
+    if not (np.isfinite(sizes).all() and np.isfinite(found.cross).all()):
         return _by_feature(x, design, None)
-    return _merge_cells(design, cells, found)
+    return found
 
 
 def _by_feature(
@@ -90,8 +91,10 @@ def _by_feature(
             "prior count before taking logs."
         )
         raise InputError(msg)
-    found: Moments = sums_by_feature(x, design, weights)
-    if not np.isfinite(found.squares).all():
+    with np.errstate(over="ignore"):
+        found: Moments = sums_by_feature(x, design, weights)
+        sizes = found.squares + found.n * found.mean**2
+    if not np.isfinite(sizes).all():
         msg = (
             "The squares of some values exceed the range of float64 (1e308): are these "
             "measurements? Rescale the data."

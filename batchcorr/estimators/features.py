@@ -9,14 +9,12 @@ import numpy as np
 from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from batchcorr.estimators.inputs import Samples
     from batchcorr.estimators.record import MethodRecord
 
-__all__ = ["Features", "check_features", "default_names"]
+__all__ = ["Features", "default_names", "require_as_many"]
 
 
 class Features:
@@ -86,13 +84,11 @@ class Features:
 
     def _check_features(self, samples: Samples, n_features: int) -> None:
         """Refuse data whose features are not those of `fit`."""
-        check_features(
-            samples.names,
-            n_features,
-            self.n_features_,
-            self.feature_names_,
-            type(self).__name__,
-        )
+        given, names = samples.names, self.feature_names_
+        if names is not None and given is not None and given != names:
+            order = "in" if hasattr(self, "feature_names_in_") else "out"
+            _refuse_features(given, names, f"X[estimator.feature_names_{order}_]")
+        require_as_many(n_features, self.n_features_, type(self).__name__)
 
     def _remember_features(self, samples: Samples, n_features: int) -> None:
         """Keep the names and number of the features, with and without columns of labels."""
@@ -112,28 +108,8 @@ class Features:
             self.feature_names_in_ = np.asarray(columns, dtype=object)
 
 
-def check_features(
-    given: tuple[str, ...] | None,
-    n_given: int,
-    n_features: int,
-    names: Sequence[str] | None,
-    method: str,
-) -> None:
-    """Refuse data whose features are not those of `fit`.
-
-    Parameters
-    ----------
-    given
-        Names of the features given, None of a matrix.
-    n_given, n_features
-        Number of features given, and of `fit`.
-    names
-        Names of the features of `fit`.
-    method
-        Class of the estimator.
-    """
-    if names is not None and given is not None and given != tuple(names):
-        _refuse_features(given, tuple(names))
+def require_as_many(n_given: int, n_features: int, method: str) -> None:
+    """Refuse another number of features than `fit` of the method had."""
     if n_given != n_features:
         msg = (
             f"X has {n_given} features, but {method} is expecting {n_features} features as "
@@ -143,12 +119,14 @@ def check_features(
         raise InputError(msg)
 
 
-def _refuse_features(given: tuple[str, ...], names: tuple[str, ...]) -> NoReturn:
-    """Say how the features given differ from those of fit."""
+def _refuse_features(
+    given: tuple[str, ...], names: tuple[str, ...], ordered: str
+) -> NoReturn:
+    """Say how the features given differ from those of fit, and what orders them so."""
     if set(given) == set(names):
         msg = (
             "The features are those of fit, but in another order: reorder them, for "
-            "example X[estimator.feature_names_out_]."
+            f"example {ordered}."
         )
         raise InputError(msg)
     unknown = sorted(set(given) - set(names))

@@ -11,10 +11,11 @@ from batchcorr.arrays.sample_products import in_memory, products_with
 from batchcorr.errors import InputError, TooLargeError, some
 from batchcorr.estimators.densify import free_memory
 from batchcorr.estimators.features import default_names
-from batchcorr.estimators.inputs import feature_names
 from batchcorr.estimators.surrogate_checks import IN_MEMORY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from batchcorr.models.namespace import Matrix
@@ -25,6 +26,9 @@ __all__ = ["read_controls", "read_replicates", "values_of"]
 
 FEWEST = 10
 """Features from which on a local false discovery rate can be estimated."""
+
+HUGE = 1e150
+"""Sums from which on squares exceed the range of float64."""
 
 
 def read_controls(method: str, controls: object, n_features: int) -> Floats:
@@ -72,19 +76,19 @@ def read_replicates(replicates: object, n: int) -> list[list[int]]:
     return sets
 
 
-def values_of(x: Matrix, method: str, table: object) -> Matrix:
-    """The matrix as the method reads it; missing values are refused.
+def values_of(x: Matrix, method: str, names: Sequence[str] | None) -> Matrix:
+    """The matrix as the method reads it; missing values are refused by their names.
 
     Raises
     ------
     TooLargeError
         If single values are needed and there is no room for them.
     InputError
-        If values are missing or infinite, or too few features vary.
+        If values are missing, infinite or huge, or too few features vary.
     """
     if method not in IN_MEMORY:
         sums = products_with(x, np.ones((x.shape[0], 1)))[:, 0]
-        _require_finite(sums, table)
+        _require_finite(sums, names)
         return x
     size = 8 * x.shape[0] * (x.shape[1] + x.shape[0])
     if 3 * size > free_memory():
@@ -96,7 +100,7 @@ def values_of(x: Matrix, method: str, table: object) -> Matrix:
         )
         raise TooLargeError(msg)
     dense = in_memory(x)
-    _require_finite(dense.sum(axis=0), table)
+    _require_finite(dense.sum(axis=0), names)
     varying = int((dense != dense[0]).any(axis=0).sum())
     if varying < FEWEST:
         msg = (
@@ -107,12 +111,12 @@ def values_of(x: Matrix, method: str, table: object) -> Matrix:
     return dense
 
 
-def _require_finite(sums: Floats, table: object) -> None:
-    bad = np.flatnonzero(~np.isfinite(sums))
-    if bad.size:
-        names = feature_names(table) or default_names(len(sums))
+def _require_finite(sums: Floats, names: Sequence[str] | None) -> None:
+    bad = np.flatnonzero(~(np.abs(sums) < HUGE)).tolist()
+    if bad:
+        names = names or default_names(len(sums)).tolist()
         msg = (
-            f"{bad.size} features have missing or infinite values "
+            f"{len(bad)} features have missing or infinite values, or huge ones "
             f"({some([names[k] for k in bad], 3)}): leave them out, or fill them in."
         )
         raise InputError(msg)

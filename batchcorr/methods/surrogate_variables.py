@@ -185,7 +185,9 @@ class SurrogateVariables(FittedSurrogates):
         surrogate_checks.check_model(self.method, known)
         of_controls = surrogate_inputs.read_controls(self.method, controls, n_features)
         sets = surrogate_inputs.read_replicates(replicates, n)
-        values = surrogate_inputs.values_of(x, self.method, X)
+        values = surrogate_inputs.values_of(
+            x, self.method, samples.names or self.feature_names_
+        )
         count, p_values = self.n_variables, None
         if count is None:
             count, p_values = surrogate_columns.number_of(
