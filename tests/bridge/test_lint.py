@@ -160,7 +160,6 @@ def test_decay_on_them_is_found_only_where_an_optimizer_decays():
     layers = {finding.layer for finding in found.findings}
     assert layers == {"first", "second", "third"}
     assert {finding.evidence["weight_decay"] for finding in found.findings} == {0.05}
-    assert "each of its output units" in found.findings[1].message
     assert lint(model, batch, classify, torch.optim.SGD(model.parameters())).ok
 
 
@@ -194,4 +193,3 @@ def test_a_kernel_is_invariant_under_its_own_axis():
     sgd = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
     (finding,) = lint(model, labelled(draw(8, 2, 6, 6)), classify, sgd).findings
     assert finding.layer == "0"
-    assert "each of its output units" in finding.message

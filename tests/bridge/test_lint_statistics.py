@@ -357,7 +357,7 @@ def test_what_was_looked_at_is_said():
     )
     model, batch = mlp(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3))
     found = str(lint(model, batch, classify))
-    assert "calls no BatchNorm; looked at 6 weights and biases" in found
+    assert "Looked at no BatchNorm and 6 weights and biases" in found
 
 
 # -- the package's own norms ---------------------------------------------------------------

@@ -105,15 +105,12 @@ class LintResult:
             key = finding.severity, finding.rule, finding.remedy
             groups.setdefault(key, []).append(finding)
         entries = [_entry(alike) for alike in groups.values()]
-        return "\n".join(([self._all_well()] if self.ok else []) + entries)
-
-    def _all_well(self) -> str:
-        """What to say where no fault is, with what was looked at."""
-        looked = f"{len(self._parameters)} weights and biases"
-        if not self.batch_norms:
-            return f"No fault found. The model calls no BatchNorm; looked at {looked}."
-        kinds = ", ".join(f"{n} {kind}" for kind, n in self.batch_norms.items())
-        return f"No fault found. Looked at {kinds} and {looked}."
+        if self.ok:
+            kinds = [f"{n} {kind}" for kind, n in self.batch_norms.items()]
+            looked = f"{', '.join(kinds) or 'no BatchNorm'} and {len(self._parameters)}"
+            head = f"No fault found. Looked at {looked} weights and biases."
+            entries = [head, *entries]
+        return "\n".join(entries)
 
     def parameter_groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimizer, of which only ordinary weights decay.

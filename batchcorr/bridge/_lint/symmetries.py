@@ -33,9 +33,8 @@ __all__ = [
 
 
 class Invariance(NamedTuple):
-    """How a weight is invariant: the cosine of W and ∇, and the change by scaling."""
+    """How invariant a weight is: the cosine of W and ∇, and the change by scaling."""
 
-    by_unit: bool
     cosine: float
     change: float
 
@@ -128,8 +127,7 @@ def scale_invariant(trial: Trial) -> dict[str, Invariance]:
             if cosine <= trial.tolerance
         }
         for name, change in _unchanging(trial, values).items():
-            by_unit = axis is not None and weights[name][0].shape[axis] > 1
-            found[name] = Invariance(by_unit, cosines[name], change)
+            found[name] = Invariance(cosines[name], change)
     return {name: found[name] for name in trial.step.parameters if name in found}
 
 
@@ -158,13 +156,12 @@ def find_decayed_weights(
     rate of the direction: it is a schedule, which one may want.
     """
     findings = []
-    for name, (by_unit, cosine, change) in invariant.items():
+    for name, (cosine, change) in invariant.items():
         if name not in decay:
             continue
-        how = "each of its output units" if by_unit else "it as a whole"
         message = (
             f"Weight decay of {decay[name]:g} on {name}, whose length means nothing: "
-            f"scaling {how} by ¼ to 4 changes loss and outputs by {change:.1e} "
+            f"scaling it by ¼ to 4 changes loss and outputs by {change:.1e} "
             f"(relative), and the cosine of weight and gradient is {cosine:.1e}. Decay "
             "sets how fast it turns, by about √(2 · learning rate · decay) a step."
         )
