@@ -2,8 +2,8 @@ r"""Parameters whose change changes nothing: redundant biases, lengths of weight
 
 A bias is redundant if f(b + δ) = f(b) for any δ, and so ∂L/∂b = 0: BatchNorm takes it away
 with the mean, whatever linear layer stands between them. A weight is scale-invariant if
-f(aW) = f(W) for a > 0, and so ⟨W, ∇⟩ = 0: BatchNorm makes it so in each output unit by
-itself, LayerNorm and GroupNorm, or a ReLU and a layer between, only as a whole.
+f(aW) = f(W) for a > 0, and so ⟨W, ∇⟩ = 0: any normalization makes it so, and a ReLU or a
+layer without bias between does not change it.
 
 The gradient says which may be so; these are then changed, all at once, and only where
 something changes, half of them at a time.
@@ -105,46 +105,20 @@ def _stepped(value: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def scale_invariant(trial: Trial) -> dict[str, Invariance]:
-    """The trainable weights whose length changes nothing, by name.
-
-    Scaled with one factor for each unit along the first or second axis, else as a whole.
-    """
-    found: dict[str, Invariance] = {}
-    weights = {
-        name: (trial.step.parameters[name].detach(), gradient)
-        for name, gradient in trial.gradients.items()
-        if gradient.ndim > 1 and bool(gradient.any())
-    }
-    for axis in (0, 1, None):
-        cosines = {
-            name: _cosine(*pair, axis)
-            for name, pair in weights.items()
-            if name not in found
-        }
-        values = {
-            name: _scaled(weights[name][0], axis, seed)
-            for seed, (name, cosine) in enumerate(cosines.items())
-            if cosine <= trial.tolerance
-        }
-        for name, change in _unchanging(trial, values).items():
-            found[name] = Invariance(cosines[name], change)
-    return {name: found[name] for name in trial.step.parameters if name in found}
-
-
-def _cosine(weight: Tensor, gradient: Tensor, axis: int | None) -> float:
-    """Cosine of a weight and its gradient, the largest of all slices along an axis."""
-    rest = [k for k in range(weight.ndim) if k != axis]
-    lengths = (weight**2).sum(rest).sqrt() * (gradient**2).sum(rest).sqrt()
-    return float((weight * gradient).sum(rest).abs().max() / lengths.max())
-
-
-def _scaled(weight: Tensor, axis: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """A weight times 2^-2 … 2^-1 or 2^1 … 2^2 in each slice, and the other way round."""
-    shape = [size if k == axis else 1 for k, size in enumerate(weight.shape)]
-    generator = torch.Generator().manual_seed(seed)
-    power = 2 * torch.rand(shape, generator=generator).to(weight) - 1
-    power = torch.where(power < 0, power - 1, power + 1)
-    return weight * 2**power, weight * 2**-power
+    """The trainable weights whose length changes nothing, by name."""
+    cosines, values = {}, {}
+    for seed, (name, gradient) in enumerate(trial.gradients.items()):
+        if gradient.ndim < 2 or not bool(gradient.any()):
+            continue
+        weight = trial.step.parameters[name].detach()
+        cosine = float((weight * gradient).sum() / (weight.norm() * gradient.norm()))
+        if abs(cosine) <= trial.tolerance:
+            generator = torch.Generator().manual_seed(seed)
+            factor = 2 + 2 * float(torch.rand(1, generator=generator))  # each its own
+            values[name] = weight * factor, weight / factor
+            cosines[name] = abs(cosine)
+    unchanging = _unchanging(trial, values)
+    return {name: Invariance(cosines[name], unchanging[name]) for name in unchanging}
 
 
 def find_decayed_weights(
