@@ -54,6 +54,13 @@ from tests.mistakes import (
 ROWS = Mistakes()
 row, bad = ROWS.row, ROWS.bad
 
+
+def named_twice(name: str) -> ad.AnnData:
+    adata = annotated()
+    adata.obs = pd.concat([adata.obs, adata.obs[[name]]], axis=1)
+    return adata
+
+
 # fmt: off
 # Batch labels.
 MISSING = r"batch is missing for 1 of 24 samples \((row 3|s3)\).*(drop|label)"
@@ -106,6 +113,10 @@ row("batch_key: misspelt, bc.fit", MissingKeyError, "'Batch'.*Did you mean 'batc
     lambda w: bc.fit(w(annotated()), "Batch"))
 row("batch_key: second factor misspelt", MissingKeyError, "'sx'.*Did you mean 'sex'",
     lambda w: bc.pp.remove_batch_effect(w(annotated()), ["batch", "sx"]))
+row("batch_key: two columns of this name", InputError, "several columns named 'sex'",
+    lambda w: bc.pp.combat(w(named_twice("sex")), "sex"))
+row("covariates: two columns of this name", InputError, "several columns named 'sex'",
+    lambda w: bc.pp.combat(w(named_twice("sex")), "batch", covariates="sex"))
 row("batch_key: labels instead of a name", InputError,
     "batch_key must be the name of a column",
     lambda w: bc.pp.combat(w(annotated()), BATCH))

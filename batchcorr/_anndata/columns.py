@@ -36,6 +36,8 @@ def column_of(
     MissingKeyError
         If there is none of this name; the message suggests the nearest, or one of `also`,
         the keys of `obsm`.
+    InputError
+        If there are several.
     """
     if not isinstance(key, str) or key not in adata.obs.columns:
         or_obsm = " or a key of adata.obsm" if also else ""
@@ -45,6 +47,9 @@ def column_of(
         )
         raise MissingKeyError(msg)
     column: pd.Series = adata.obs[key]
+    if column.ndim > 1:
+        msg = f"adata.obs has several columns named {key!r}: rename all but one."
+        raise InputError(msg)
     return column
 
 

@@ -55,8 +55,8 @@ def batch_over_chance(moments: Moments) -> Floats:
     total = moments.n.sum(axis=0)
     away = moments.columns - together.means
     gram = moments.gram + moments.n[:, None, None] * away[:, :, None] * away[:, None]
-    alone = moments.n / total + np.einsum("jkg,bkjg->bg", together.covariance, gram)
     with np.errstate(divide="ignore", invalid="ignore"):
+        alone = moments.n / total + np.einsum("jkg,bkjg->bg", together.covariance, gram)
         variance = np.where(
             df > 0.5, squares / df, squares.sum(axis=0) / df.sum(axis=0)
         )

@@ -106,6 +106,9 @@ def audit(
     if not isinstance(batch_key, str):
         msg = f"An audit takes one column of adata.obs as batch, not {batch_key!r:.60}."
         raise InputError(msg)
+    if adata.n_obs == 0:
+        msg = "There is nothing to audit: adata has no samples."
+        raise InputError(msg)
     labels = read_labels(adata, batch_key, covariates, None)
     table, formula = labels.given.covariates, labels.formula
     contrast = None if test is None else read_contrast(test, adata.obs)

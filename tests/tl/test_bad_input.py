@@ -178,6 +178,8 @@ row("test: levels that are not there", MissingKeyError, "must be sex:A-B, with t
     differential_of(test="sex:f-x"))
 
 # The audit.
+row("audit: no samples", InputError, "nothing to audit.*no samples",
+    lambda w: bc.tl.audit(w(annotated()[:0].copy()), "batch"))
 row("audit: no AnnData", InputError, "must be an AnnData",
     lambda w: bc.tl.audit(w(values()), "batch"))
 row("audit: no batch column", MissingKeyError, "'bach'.*Did you mean 'batch'",
