@@ -171,6 +171,10 @@ row("X: an AnnData without samples", InputError, "0 samples × 6 features",
     lambda w: bc.pp.combat(w(annotated()[:0].copy()), "batch"))
 row("X: an AnnData without features", InputError, "24 samples × 0 features",
     lambda w: bc.pp.standardize(w(annotated()[:, :0].copy()), "batch"))
+row("X: a Series", InputError, r"matrix.*1-dimensional.*\(24,\).*x\[:, None\]",
+    lambda w: bc.Standardize().fit(w(table()["g0"]), batch=BATCH))
+row("X: dates", InputError, "real numbers, not datetime64.*dates.*astype",
+    lambda w: bc.Standardize().fit(w(np.full((N, 2), "2024", "M8[s]")), batch=BATCH))
 row("X: one-dimensional", InputError,
     r"matrix of samples × features, not 1-dim.*x\[:, None\]",
     lambda w: bc.ComBat().fit(w(values()[:, 0]), batch=BATCH))

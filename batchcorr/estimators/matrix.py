@@ -94,10 +94,10 @@ def as_matrix(x: Matrix) -> Matrix:
     if x.dtype.kind in "buif":
         return x.astype(dtype_of_values(x.dtype))
     msg = f"The data must be real numbers, not {x.dtype}. " + (
-        "A column of text or of mixed types makes the whole table so: leave it "
+        "Complex data not supported: convert them to float first."
+        if x.dtype.kind == "c"
+        else "A column of text, dates or mixed types makes the whole table so: leave it "
         "out, or convert with .astype(float)."
-        if x.dtype.kind in "OUST"
-        else "Complex data not supported: convert them to float first."
     )
     raise InputError(msg)
 
@@ -175,9 +175,10 @@ def as_array(x: object) -> Matrix:
 
 def _from_table(x: Matrix) -> Matrix:
     """Return the values of a DataFrame, whose columns may be of dtypes with pandas' NA."""
-    kinds = {getattr(dtype, "kind", "O") for dtype in getattr(x, "dtypes", [])}
     values = x.to_numpy()
-    if values.dtype.kind != "O" or not kinds <= set("buif"):
+    if values.dtype.kind != "O" or values.ndim != 2:
+        return values
+    if not {getattr(dtype, "kind", "O") for dtype in x.dtypes} <= set("buif"):
         return values
     if x.isna().to_numpy().any():
         return x.to_numpy(dtype=np.float64, na_value=np.nan)
