@@ -102,16 +102,14 @@ class EmpiricalBayes:
 
     `shares` are those of the classes in the domain, (K,); None: as in the source.
     `evidence` is the log marginal likelihood of what the first layer received, the same
-    whatever is assumed; `kept` how much of the differences between channels was kept by
-    layer, in location and in scale.
+    whatever is assumed.
     """
 
     def __init__(
         self, profile: Profile, shares: NDArray[np.float64] | None = None
     ) -> None:
         self.profile, self.shares = profile, shares
-        self.evidence = -np.inf
-        self.kept: dict[str, tuple[float, float]] = {}
+        self.evidence = np.nan
 
     def __call__(
         self, name: str, norm: _BatchNorm, moments: Moments, n: int
@@ -131,9 +129,8 @@ class EmpiricalBayes:
             null.select(known),
             **assumed,
         )
-        if not self.kept:
+        if np.isnan(self.evidence):
             self.evidence = posterior.log_evidence
-        self.kept[name] = (posterior.location_share, posterior.scale_share)
         mean, variance = layer.mean.copy(), layer.variance.copy()
         mean[known] += sd * posterior.gamma
         variance[known] *= posterior.delta2
@@ -151,8 +148,8 @@ def keep_classes(
     restore: Callable[[], None],
     *,
     if_uneven: int | None = None,
-) -> tuple[EmpiricalBayes, Statistics, Shares] | None:
-    """The believed correction that keeps classes: its estimator, statistics and shares.
+) -> tuple[Statistics, Shares] | None:
+    """The believed correction that keeps classes: its statistics and their shares.
 
     With `if_uneven`, a number of samples, it is None where the model gives no logits, or
     classes are as even as they may be by chance. The model comes corrected without
@@ -177,13 +174,13 @@ def keep_classes(
             values, _ = correct(estimate)
             shares = _mean_probabilities(model, loader, profile)
         assert assumed is not None
-        outcomes.append((estimate, values, assumed))
+        outcomes.append((estimate.evidence, values, assumed))
     corrected, uncorrected = outcomes
-    gain = uncorrected[0].evidence - corrected[0].evidence
-    best = uncorrected if gain > CLEARLY else corrected
-    if if_uneven is not None and not is_unbalanced(best[2], profile.shares, if_uneven):
+    clearly = uncorrected[0] - corrected[0] > CLEARLY
+    _, values, shares = uncorrected if clearly else corrected
+    if if_uneven is not None and not is_unbalanced(shares, profile.shares, if_uneven):
         return None
-    return best
+    return values, shares
 
 
 def is_unbalanced(shares: Shares, expected: Shares, n: int) -> bool:

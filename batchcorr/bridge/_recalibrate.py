@@ -23,7 +23,7 @@ from batchcorr.bridge._running import require_evaluation, wide
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,8 +49,7 @@ class Recalibration:
         Samples of the domain.
     layers
         One row for each layer in the order of their calls: `channels`; `moved`, root mean
-        square of (new - old mean)/old sd; `scaled`, geometric mean of new/old sd; for eb
-        `location_kept`, `scale_kept`, the believed share of what channels differ by.
+        square of (new - old mean)/old sd; `scaled`, geometric mean of new/old sd.
     classes
         Share of each class that eb_cov assumed, (K,); None for other methods.
 
@@ -173,7 +172,6 @@ def recalibrate(
         require_weights(profile, model)
     before = snapshot(norms)
     run = partial(correct, model, loader, norms)
-    kept: Mapping[str, tuple[float, float]] = {}
     classes: NDArray[np.float64] | None = None
     try:
         if profile is None or method in ("adabn", "mix", "combat"):
@@ -181,8 +179,8 @@ def recalibrate(
             plain = {"adabn": adabn, "mix": mixed(share), "combat": combat}
             new, samples = run(plain[used])
         else:
-            used, estimate = "eb", EmpiricalBayes(profile)
-            new, samples = run(estimate)
+            used = "eb"
+            new, samples = run(EmpiricalBayes(profile))
             if method != "eb" and len(profile.shares) and samples > 1:
                 better = keep_classes(
                     *(model, loader, profile, run),
@@ -190,14 +188,12 @@ def recalibrate(
                     if_uneven=samples if method == "auto" else None,
                 )
                 if better is not None:
-                    used, (estimate, new, classes) = "eb_cov", better
+                    used, (new, classes) = "eb_cov", better
                 put(norms, new)
-            kept = estimate.kept
     except BaseException:
         restore(norms, before)
         raise
-    table = _table(before, new, kept)
-    done = Recalibration(used, samples, table, classes)
+    done = Recalibration(used, samples, _table(before, new), classes)
     done._restore = partial(restore, norms, before)
     return done
 
@@ -245,9 +241,7 @@ def _share(
     return lambda n: n / (n + count) if alpha is None else alpha
 
 
-def _table(
-    old: Statistics, new: Statistics, kept: Mapping[str, tuple[float, float]]
-) -> pd.DataFrame:
+def _table(old: Statistics, new: Statistics) -> pd.DataFrame:
     """What changed, one row for each layer."""
     rows = {}
     for name in new:
@@ -260,6 +254,4 @@ def _table(
             "moved": float(shift.square().mean().sqrt()),
             "scaled": float((ratio.mean() / 2).exp()),
         }
-        if kept:
-            rows[name]["location_kept"], rows[name]["scale_kept"] = kept[name]
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")

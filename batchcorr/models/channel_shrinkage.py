@@ -95,15 +95,11 @@ class Shrunken:
         Posterior mean of γ, exp of that of log δ²: (C,).
     log_evidence
         Log marginal likelihood of what was observed.
-    location_share, scale_share
-        How much of the differences between features was kept, 0 to 1.
     """
 
     gamma: Floats
     delta2: Floats
     log_evidence: float
-    location_share: float
-    scale_share: float
 
 
 def shrink_features(
@@ -129,24 +125,17 @@ def shrink_features(
     np.float64(1.2)
     """
     if null.log_variance is None or null.log_bias is None:
-        scale, scale_evidence, scale_share = _from_locations(gamma, null), 0.0, 0.0
+        scale, scale_evidence = _from_locations(gamma, null), 0.0
     else:
         ratio = np.log(np.maximum(delta2, FLOOR) / width) - null.log_bias
         scale, scale_evidence = scale_posterior(
             ratio, null.log_variance, null.effective_scales
         )
-        scale_share = _kept(ratio, scale)
     variance = np.exp(scale)
     moved = gamma - np.sqrt(variance) * centre
     noise = variance * null.location_noise
     location, evidence = location_posterior(moved, noise, null.effective_locations)
-    return Shrunken(
-        gamma=location,
-        delta2=variance,
-        log_evidence=evidence + scale_evidence,
-        location_share=_kept(moved, location),
-        scale_share=scale_share,
-    )
+    return Shrunken(location, variance, evidence + scale_evidence)
 
 
 def location_posterior(
@@ -211,15 +200,6 @@ def _from_locations(gamma: Floats, null: Null) -> Floats:
         _, evidence = location_posterior(gamma, noise, null.effective_locations)
         logs.append(evidence - 0.5 * log_scale**2 / LOG_SCALE_VARIANCE)
     return np.full(len(gamma), softmax(logs) @ LOG_SCALES)
-
-
-def _kept(observed: Floats, posterior: Floats) -> float:
-    """The slope of posterior on observed differences between features."""
-    off = observed - observed.mean()
-    squares = float(off @ off)
-    if squares == 0:
-        return 0.0
-    return float(np.clip(off @ (posterior - posterior.mean()) / squares, 0.0, 1.0))
 
 
 def effective_number(errors: Floats) -> float:

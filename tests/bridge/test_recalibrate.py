@@ -210,9 +210,8 @@ def test_eb_tends_to_adabn_and_a_small_support_of_the_source_stays_near_it(train
     far = 3 * labelled(6000, seed=7)[0] - 2
     with recalibrate(model, [far], "adabn"):
         own = statistics(model)
-    with recalibrate(model, [far], "eb", profile=known) as done:
+    with recalibrate(model, [far], "eb", profile=known):
         assert_same(statistics(model), own, rtol=0.05, atol=0.05)
-    assert (done.layers["location_kept"] > 0.95).all()
 
     def distance(found):
         return sum(float((((m - s) ** 2) / v).mean()) for (m, _), (s, v) in
@@ -246,11 +245,10 @@ def test_one_row_in_all_has_a_common_scale():
     model = nn.Sequential(nn.Linear(5, 30), nn.BatchNorm1d(30)).double().eval()
     source = torch.randn(200, 5, dtype=torch.float64)
     known = profile(model, [source])
-    done = recalibrate(model, [4 * source[:1]], "eb", profile=known)
+    recalibrate(model, [4 * source[:1]], "eb", profile=known)
     layer = known.layers["1"]
     ratio = model[1].running_var.numpy() / layer.variance
     assert np.ptp(ratio) < 1e-12 * ratio[0]
-    assert done.layers["scale_kept"].item() == 0
 
 
 def test_channels_without_variance_in_the_source_keep_their_statistics():

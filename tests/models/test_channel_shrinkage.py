@@ -130,8 +130,6 @@ def test_without_errors_the_support_is_believed():
     found = shrink_features(gamma, delta2, null_of(30, 1e-9, 1e-9))
     assert_allclose(found.gamma, gamma, atol=1e-6)
     assert_allclose(found.delta2, delta2, rtol=1e-6)
-    assert found.location_share == pytest.approx(1, abs=1e-6)
-    assert found.scale_share == pytest.approx(1, abs=1e-6)
 
 
 def test_features_that_differ_by_less_than_their_errors_are_taken_for_one():
@@ -182,7 +180,6 @@ def test_single_observations_tell_a_common_scale():
     near, far = (shrink_features(k * z, np.zeros(400), null) for k in (1.0, 3.0))
     assert np.ptp(near.delta2) == np.ptp(far.delta2) == 0
     assert far.delta2[0] > 2 * near.delta2[0]
-    assert near.scale_share == 0
 
 
 def test_composition_moves_what_locations_and_scales_are_measured_from():
