@@ -161,7 +161,7 @@ row("X: text", InputError, r"real numbers.*text.*astype\(float\)",
 row("X: a table with a column of text", InputError,
     "real numbers, not object.*leave it out",
     lambda w: bc.ComBat().fit(w(table(note="x")), batch=BATCH))
-row("X: dates", InputError, "real numbers, not datetime",
+row("X: dates", InputError, "real numbers, not datetime.*dates.*astype",
     lambda w: bc.ComBat().fit(w(values().astype("M8[s]")), batch=BATCH))
 row("X: no samples", InputError, "0 samples × 4 features",
     lambda w: bc.ComBat().fit(w(np.empty((0, 4))), batch=[]))
@@ -173,8 +173,6 @@ row("X: an AnnData without features", InputError, "24 samples × 0 features",
     lambda w: bc.pp.standardize(w(annotated()[:, :0].copy()), "batch"))
 row("X: a Series", InputError, r"matrix.*1-dimensional.*\(24,\).*x\[:, None\]",
     lambda w: bc.Standardize().fit(w(table()["g0"]), batch=BATCH))
-row("X: dates", InputError, "real numbers, not datetime64.*dates.*astype",
-    lambda w: bc.Standardize().fit(w(np.full((N, 2), "2024", "M8[s]")), batch=BATCH))
 row("X: one-dimensional", InputError,
     r"matrix of samples × features, not 1-dim.*x\[:, None\]",
     lambda w: bc.ComBat().fit(w(values()[:, 0]), batch=BATCH))
