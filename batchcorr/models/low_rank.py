@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import eigh
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +79,9 @@ def leading_vectors(products: Floats, count: int, *, floor: float = 0.0) -> Floa
     floor
         Squared singular value under which one is a rounding error, whatever the largest.
     """
-    values, vectors = np.linalg.eigh(products)
+    n = len(products)
+    last = [n - min(max(count, 1), n), n - 1]
+    values, vectors = eigh(products, subset_by_index=last)
     rank = int((values > max(floor, NOTHING * values[-1])).sum())
     return vectors[:, ::-1][:, : min(count, rank)]
 
