@@ -52,6 +52,9 @@ def _of_design(audit: Audit) -> str:
     blocking = [f for f in audit.findings if f.level == "blocks"]
     if blocking:
         return f"These data cannot be corrected for batch. {blocking[0].sentence}"
+    none = [f for f in audit.findings if f.code == "no_batch_effect"]
+    if none:
+        return f"The {batches} need no correction. {none[0].sentence}"
     warned = [f for f in audit.findings if f.level == "warns"]
     if warned:
         many = "a warning" if len(warned) == 1 else f"{len(warned)} warnings"

@@ -25,6 +25,7 @@ __all__ = [
     "explained",
     "inflated",
     "lost",
+    "no_batch_effect",
     "one_batch",
     "small_batches",
 ]
@@ -152,6 +153,18 @@ def already_corrected(*, equal: bool) -> Finding:
         "Go back to the values before the correction. If these are they, something that "
         "varies strongly is even over batches: name it as a covariate, or by subject= "
         "where several samples are of one person.",
+    )
+
+
+def no_batch_effect(share: float, called: int) -> Finding:
+    """Values in which batch means differ as by chance."""
+    return Finding(
+        "notes",
+        "no_batch_effect",
+        f"No batch effect is seen: means of batches differ (p ≤ 0.05) in {share:.0%} of "
+        f"features, where chance gives 5%, and in {called or 'none'} at 5% false "
+        "discoveries.",
+        "Leave the values as they are; in a test, batch can stay in the model.",
     )
 
 

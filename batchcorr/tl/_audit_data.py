@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.special import fdtrc
 
 from batchcorr.arrays import moments
-from batchcorr.design.findings import Finding
+from batchcorr.design.findings import Finding, no_batch_effect
 from batchcorr.errors import are, some
-from batchcorr.estimators.fit_warnings import find_corrected
+from batchcorr.estimators.fit_warnings import FEATURES, find_corrected
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.scale import unlogged
+from batchcorr.models.batch_and_chance import batch_over_chance
 from batchcorr.models.linear_model import LinearFit
+from batchcorr.models.moderated_t import adjust
 from batchcorr.models.one_step_test import with_batch_weights
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ __all__ = ["Values", "audit_values"]
 
 APART = 2.0
 """Ratio of the largest to the smallest library, by batch, from which on it is told."""
+
+ALPHA, BY_CHANCE, CALLED = 0.05, 0.08, 0.001
+"""Level of a test of batch, and shares of features with p and adjusted p under it up to
+which batch is left alone."""
 
 
 class Values(NamedTuple):
@@ -72,8 +79,8 @@ def audit_values(given: object, design: Design, names: Sequence[str]) -> Values:
         axis=1
     )
     found = [*_of_scale(scale, by_batch), *_of_features(sums, names, present)]
-    corrected = find_corrected(sums)
-    found += [] if corrected is None else [corrected]
+    of_batch = find_corrected(sums) or _find_no_effect(sums)
+    found += [] if of_batch is None else [of_batch]
     return Values(found, by_batch, _variance(sums))
 
 
@@ -141,6 +148,23 @@ def _of_features(
             f"({some(np.asarray(names)[lacking])}): they cannot be corrected there.",
             "They come back as they are.",
         )
+
+
+def _find_no_effect(sums: Moments) -> Finding | None:
+    """That batch means differ as by chance: None where they do not, or few tell."""
+    if sums.n_batches < 2:
+        return None
+    df = sums.n.sum(axis=0) - sums.n_batches - sums.n_columns
+    ratio = batch_over_chance(sums)[0]
+    known = np.isfinite(ratio) & (df > 0)
+    if known.sum() < FEATURES:
+        return None
+    df = np.broadcast_to(df, ratio.shape)[known]
+    p = fdtrc(sums.n_batches - 1, df, ratio[known])
+    share, called = float((p <= ALPHA).mean()), adjust(p) <= ALPHA
+    if share > BY_CHANCE or called.mean() > CALLED:
+        return None
+    return no_batch_effect(share, int(called.sum()))
 
 
 def _variance(sums: Moments) -> Floats | None:

@@ -245,6 +245,12 @@ def test_nothing_is_corrected_where_nothing_can_be(adata, report):
     assert "Do not correct these data" in page.text
 
 
+def test_values_without_a_batch_effect_need_no_correction(adata, report):
+    adata.X = np.random.default_rng(5).normal(8, 1, (36, 50))
+    page = report(adata, "batch")
+    assert "batches of 36 samples need no correction. No batch" in page.text
+
+
 def test_the_batch_must_be_known(adata, tmp_path):
     with pytest.raises(InputError, match="batch_key must name the column"):
         bc.report(adata, tmp_path / "a.html")

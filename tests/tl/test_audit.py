@@ -51,6 +51,21 @@ def test_a_balanced_design_has_nothing_against_it():
     assert kept["remove_batch_effect"] == pytest.approx(1)
 
 
+def test_that_there_is_no_batch_effect_is_told():
+    adata = study(*UNEVEN, n_features=400)
+    assert codes(bc.tl.audit(adata, "batch")) == ["no_batch_effect"]
+    all_, few, group = adata.copy(), adata.copy(), adata.copy()
+    away = np.array(adata.obs["batch"] == "y")
+    rng = np.random.default_rng(1)
+    all_.X[away] += rng.normal(0, 1, 400)
+    few.X[away, :4] += 4
+    group.X[np.array(adata.obs["group"] == "b")] += rng.normal(0, 1, 400)
+    assert codes(bc.tl.audit(all_, "batch")) == codes(bc.tl.audit(few, "batch")) == []
+    assert codes(bc.tl.audit(group, "batch")) == []  # of which batch holds a part
+    kept = bc.tl.audit(group, "batch", covariates="group")
+    assert "no_batch_effect" in codes(kept)
+
+
 def test_a_contrast_is_told_as_its_levels_are():
     adata = study(*UNEVEN)
     adata.obs["group"] = pd.Categorical(adata.obs["group"], ["a", "b"])
