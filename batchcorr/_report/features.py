@@ -11,6 +11,8 @@ import pandas as pd
 from batchcorr._report.packing import cut
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from batchcorr.metrics._variance_explained import FeatureShares
 
 __all__ = ["MOST", "TOP", "Features", "feature_table", "top_of_test"]
@@ -75,22 +77,15 @@ def feature_table(
 
     Parameters
     ----------
-    names
-        Of the features.
     before, after
         Shares of their variance: of batch beyond the covariates, and of these within
         batches.
-    test
-        What `tl.differential` says.
     """
     table = pd.DataFrame(index=names.astype(str))
     order, by = np.arange(len(table)), "in their order"
     if test is not None:
         table = _of_test(test).set_axis(table.index)
-        order, by = (
-            np.argsort(test["p_value"].to_numpy(), kind="stable"),
-            "by p of the test",
-        )
+        order, by = _by_p(test), "by p of the test"
     elif before is not None:
         order = np.argsort(-before.batch_beyond_covariates, kind="stable")
         by = "by what batch explains before"
@@ -100,7 +95,12 @@ def feature_table(
     for when, shares in (("before", before), ("after", after)):
         if shares is not None and np.nan_to_num(shares.covariates).any():
             table[f"kept R², {when}"] = shares.covariates
-    return Features(table.iloc[np.asarray(order)[:MOST]], len(table), by)
+    return Features(table.iloc[order[:MOST]], len(table), by)
+
+
+def _by_p(test: pd.DataFrame) -> NDArray[np.intp]:
+    """The places of features by their p, smallest first."""
+    return np.asarray(np.argsort(test["p_value"].to_numpy(), kind="stable"))
 
 
 def _of_test(test: pd.DataFrame) -> pd.DataFrame:
@@ -116,8 +116,7 @@ def _of_test(test: pd.DataFrame) -> pd.DataFrame:
 
 def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
     """The features that the test finds first, effects with their intervals as text."""
-    order = np.argsort(test["p_value"].to_numpy(), kind="stable")
-    first = test.iloc[np.asarray(order)[:TOP]]
+    first = test.iloc[_by_p(test)[:TOP]]
     table = pd.DataFrame(index=first.index)
     for name in ("mean", "f", "t", "p_value", "p_adjusted", "log2_fold_change"):
         if name in first:

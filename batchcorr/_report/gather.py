@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from batchcorr._report.matrices import Compared, Values
+    from batchcorr._report.matrices import BeforeAfter, Values
     from batchcorr._report.question import Question
     from batchcorr.metrics._variance_explained import FeatureShares
     from batchcorr.tl import Audit
@@ -47,7 +47,7 @@ SECTIONS = {
 }
 
 
-def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any]:
+def gather(adata: AnnData, question: Question, found: BeforeAfter) -> dict[str, Any]:
     """All that the template is filled with; see `page.html`."""
     with progress("Report", 6) as advance:
         audit = _audit(adata, question, found)
@@ -106,7 +106,7 @@ def gather(adata: AnnData, question: Question, found: Compared) -> dict[str, Any
     }
 
 
-def _audit(adata: AnnData, question: Question, found: Compared) -> Audit:
+def _audit(adata: AnnData, question: Question, found: BeforeAfter) -> Audit:
     """The audit of the uncorrected values; without them of the design alone."""
     arguments = {"covariates": question.covariates, "test": question.column}
     values = found.before
@@ -132,7 +132,7 @@ def _tables(audit: Audit) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _shares(
-    question: Question, found: Compared, *, blocked: bool
+    question: Question, found: BeforeAfter, *, blocked: bool
 ) -> tuple[FeatureShares | None, FeatureShares | None]:
     """Variance explained of each feature before and after, as far as it is known."""
 
@@ -153,7 +153,7 @@ def _shares(
 
 
 def _scores(
-    adata: AnnData, question: Question, found: Compared, *, blocked: bool
+    adata: AnnData, question: Question, found: BeforeAfter, *, blocked: bool
 ) -> Scores:
     """The evaluation, or why there is none."""
     if blocked:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from batchcorr._anndata.records import Record
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["Compared", "Counts", "Values", "compared"]
+__all__ = ["BeforeAfter", "Counts", "Values", "compared"]
 
 X = "X"
 OBSM = "obsm "
@@ -75,7 +75,7 @@ class Values(NamedTuple):
         return matrices.get_matrix(self.adata, self.layer)
 
 
-class Compared(NamedTuple):
+class BeforeAfter(NamedTuple):
     """Values before and after a correction, and how it was made.
 
     Attributes
@@ -111,13 +111,11 @@ def compared(
     layer: str | None = None,
     corrected: str | None = None,
     normalizations: Sequence[Corrector] = (),
-) -> Compared:
+) -> BeforeAfter:
     """Find the values to compare, by name or by the records of what was done.
 
     Parameters
     ----------
-    adata
-        The data.
     layer
         Layer with the uncorrected values; None: as the record of the correction says.
     corrected
@@ -141,21 +139,22 @@ def compared(
     steps = [] if name is None else done.get(name, [])
     before = _Before(adata, steps, normalizations)
     if name is None:
-        return Compared(before.of(layer), None, {}, [])
+        return BeforeAfter(before.of(layer), None, {}, [])
     if name in adata.obsm and name not in _matrices(adata):
         embeddings = {"after": name}
-        start = _first(steps).get("source", X) if steps else X
+        first = next((step for step in steps if not step["normalizes"]), {})
+        start = first.get("source", X)
         if start.startswith(OBSM):
             source = start.removeprefix(OBSM)
             if source != name and source in adata.obsm:
                 embeddings["before"] = source
             start = X
         values = before.of(_layer(start) if layer is None else layer)
-        return Compared(values, None, embeddings, steps)
+        return BeforeAfter(values, None, embeddings, steps)
     after = _values(adata, _layer(name))
     by_records = layer is None and not normalizations
     values = before.found(name, done) if by_records else before.of(layer)
-    return Compared(values, after, {}, steps)
+    return BeforeAfter(values, after, {}, steps)
 
 
 class _Before(NamedTuple):
@@ -187,11 +186,6 @@ class _Before(NamedTuple):
             if known and (layer or X) not in {*done, name}:
                 return self.of(layer)
         return None
-
-
-def _first(steps: list[Record]) -> Record:
-    """The first step that is a correction."""
-    return next(step for step in steps if not step["normalizes"])
 
 
 def _normalizes(step: Record) -> bool:

@@ -101,10 +101,6 @@ def methods_text(
 
     Parameters
     ----------
-    steps
-        Records of what was done, oldest first.
-    version
-        Of this package.
     test
         What was tested, in words; None: nothing.
     libraries

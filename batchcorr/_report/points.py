@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from batchcorr._report.matrices import Compared
+    from batchcorr._report.matrices import BeforeAfter
 
 __all__ = ["Panel", "Points", "draw_points"]
 
@@ -78,7 +78,7 @@ class Points:
     n_features: int
 
 
-def draw_points(adata: AnnData, found: Compared, first: Sequence[str]) -> Points:
+def draw_points(adata: AnnData, found: BeforeAfter, first: Sequence[str]) -> Points:
     """Take components before and after, and the columns of `obs`, `first` ones first."""
     panels, n_features = _panels(adata, found)
     wanted = dict.fromkeys([*first, *adata.obs.columns])
@@ -109,7 +109,7 @@ def draw_points(adata: AnnData, found: Compared, first: Sequence[str]) -> Points
     return Points(tuple(panels), data, shown, tuple(left_out), n_features)
 
 
-def _panels(adata: AnnData, found: Compared) -> tuple[list[Panel], int]:
+def _panels(adata: AnnData, found: BeforeAfter) -> tuple[list[Panel], int]:
     panels: list[Panel] = []
     features = None
     for title, values in (("Before", found.before), ("After", found.after)):

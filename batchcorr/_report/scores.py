@@ -14,7 +14,7 @@ from batchcorr.errors import DesignError, InputError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from batchcorr._report.matrices import Compared
+    from batchcorr._report.matrices import BeforeAfter
     from batchcorr._report.question import Question
     from batchcorr.tl import Evaluation
 
@@ -71,7 +71,7 @@ class Scores(NamedTuple):
     why_not: str = ""
 
 
-def scores(adata: AnnData, found: Compared, question: Question) -> Scores:
+def scores(adata: AnnData, found: BeforeAfter, question: Question) -> Scores:
     """Evaluate what is compared; `adata` is what holds the labels."""
     rows = _drawn(adata.obs[question.batch])
     marks = adata.var[[name for name in adata.var if name == "highly_variable"]]

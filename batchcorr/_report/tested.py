@@ -13,7 +13,7 @@ from batchcorr.estimators.contrasts import read_contrast
 if TYPE_CHECKING:
     import pandas as pd
 
-    from batchcorr._report.matrices import Compared
+    from batchcorr._report.matrices import BeforeAfter
     from batchcorr._report.question import Question
     from batchcorr.tl import Audit
 
@@ -63,7 +63,7 @@ class Tested(NamedTuple):
         return None if self.table is None else top_of_test(self.table)
 
 
-def tested(question: Question, found: Compared, audit: Audit) -> Tested | None:
+def tested(question: Question, found: BeforeAfter, audit: Audit) -> Tested | None:
     """The test of the uncorrected values, batch in the model."""
     if question.test is None:
         return None

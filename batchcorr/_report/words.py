@@ -9,7 +9,7 @@ from batchcorr.errors import some
 from batchcorr.estimators.audit import INFLATED
 
 if TYPE_CHECKING:
-    from batchcorr._report.matrices import Compared
+    from batchcorr._report.matrices import BeforeAfter
     from batchcorr.metrics import VarianceShare
     from batchcorr.tl import Audit
 
@@ -35,7 +35,7 @@ def share(value: float) -> str:
 
 
 def verdict(
-    audit: Audit, found: Compared, shares: Shares, test: str | None
+    audit: Audit, found: BeforeAfter, shares: Shares, test: str | None
 ) -> tuple[str, str, str]:
     """Three sentences: whether to correct, what it did, what the result is good for."""
     return (
@@ -62,7 +62,7 @@ def _of_design(audit: Audit) -> str:
     return f"The {batches} can be corrected: nothing in the design speaks against it."
 
 
-def _of_correction(audit: Audit, found: Compared, shares: Shares) -> str:
+def _of_correction(audit: Audit, found: BeforeAfter, shares: Shares) -> str:
     before, after = shares.before, shares.after
     beyond = f" beyond {shares.beyond}" if shares.beyond else ""
     record = found.correction
@@ -95,7 +95,7 @@ def _of_correction(audit: Audit, found: Compared, shares: Shares) -> str:
     return f"{text}."
 
 
-def _of_use(audit: Audit, found: Compared, test: str | None) -> str:
+def _of_use(audit: Audit, found: BeforeAfter, test: str | None) -> str:
     if any(finding.code == "one_batch" for finding in audit.findings):
         return "Check that this is the column with the batch."
     if audit.blocks:
@@ -124,7 +124,7 @@ def _of_use(audit: Audit, found: Compared, test: str | None) -> str:
     )
 
 
-def _rate(audit: Audit, found: Compared) -> float | None:
+def _rate(audit: Audit, found: BeforeAfter) -> float | None:
     """False positives of a test of the corrected values, or of those ComBat would give."""
     if not len(audit.predicted):
         return None
@@ -134,7 +134,7 @@ def _rate(audit: Audit, found: Compared) -> float | None:
 
 
 def cautions(
-    audit: Audit, found: Compared, test: str | None, kept: list[str]
+    audit: Audit, found: BeforeAfter, test: str | None, kept: list[str]
 ) -> list[str]:
     """What not to do with these data."""
     told = []

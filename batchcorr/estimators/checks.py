@@ -6,7 +6,6 @@ Nygaard et al. 2016 (Biostatistics 17:29) on group effects kept in unbalanced de
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING, NoReturn
 
 from batchcorr.design import findings
@@ -38,7 +37,6 @@ __all__ = [
     "check_batches",
     "check_design",
     "check_fit",
-    "check_rate",
     "check_several",
     "check_variance",
     "drop_redundant",
@@ -48,13 +46,6 @@ __all__ = [
 
 def check_design(problem: Problem, *, at_least: int) -> list[int]:
     """The columns to fit, after all that is refused before a fit.
-
-    Parameters
-    ----------
-    problem
-        Design and moments.
-    at_least
-        The fewest batches that the method works on.
 
     Raises
     ------
@@ -89,16 +80,6 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     small = findings.small_batches(metadata.levels, rows)
     if small is not None and metadata.batch is not None:
         warn(small.text, BatchSizeWarning)
-
-
-def check_rate(alpha: object) -> None:
-    """Refuse a rate of false positives that is none."""
-    if not isinstance(alpha, Real) or not 0 < float(alpha) < 1:
-        msg = (
-            "alpha, the rate of false positives that is wanted, must lie between 0 and 1, "
-            f"such as 0.05, not {alpha!r:.60}."
-        )
-        raise InputError(msg)
 
 
 def check_spare(moments: Moments, n_columns: int) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from batchcorr.models.moments import Moments
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["FittedState"]
+__all__ = ["FittedState", "part_of"]
 
 
 class FittedState(Corrector, LocationScaleSteps):
@@ -222,13 +222,13 @@ class FittedState(Corrector, LocationScaleSteps):
                     (b, g)[: max(len(axes), 1)], "fib", finite=False
                 )
         found = take(arrays, expected)
-        aim = Aim(**_part(found, "aim"))
+        aim = Aim(**part_of(found, "aim"))
         used = np.stack([aim.location, aim.scale])[:, aim.adjustable]
         if not np.isfinite(used).all() or (used[1] < 0).any():
             msg = "its aim holds missing, infinite or negative values."
             raise InputError(msg)
-        correction = LocationScale(**_part(found, "correction"))
-        details = _part(found, "details")
+        correction = LocationScale(**part_of(found, "correction"))
+        details = part_of(found, "details")
         self._fitted = Fitted(metadata, aim, correction, details)
         self._metadata, self.moments_ = metadata, None
 
@@ -238,9 +238,10 @@ class FittedState(Corrector, LocationScaleSteps):
         return summary_of(fitted.metadata, left)
 
 
-def _part(
+def part_of(
     arrays: Mapping[str, NDArray[np.generic]], name: str
 ) -> dict[str, NDArray[Any]]:
+    """The arrays under a name, by the rest of their names."""
     prefix = f"{name}."
     return {
         key.removeprefix(prefix): value

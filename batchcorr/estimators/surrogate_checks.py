@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from batchcorr.errors import (
     CovariateWarning,
     DesignError,
@@ -13,8 +11,10 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
+from batchcorr.estimators.options import check_whole
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from batchcorr.estimators.known_model import KnownModel
@@ -63,12 +63,10 @@ def check_options(estimator: Any, **given: Any) -> None:
             "first, and look at what more would change."
         )
         raise InputError(msg)
-    for name, least in (("n_variables", 1), ("rounds", 1), ("permutations", 1)):
+    for name in ("n_variables", "rounds", "permutations"):
         value = getattr(estimator, name)
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if value is not None and (not whole or value < least):
-            msg = f"{name} must be a whole number, at least {least}, not {value!r:.40}."
-            raise InputError(msg)
+        if value is not None:
+            check_whole(name, value, 1)
 
 
 def check_model(method: str, known: KnownModel) -> None:

@@ -19,7 +19,9 @@ from batchcorr.arrays import moments
 from batchcorr.arrays.sample_products import in_memory
 from batchcorr.design.design import Design
 from batchcorr.errors import InputError
+from batchcorr.estimators.fitted import part_of
 from batchcorr.estimators.matrix import as_matrix
+from batchcorr.estimators.options import check_whole
 from batchcorr.estimators.record import MethodRecord
 from batchcorr.methods.combat import ComBat
 from batchcorr.models.linear_model import PERFECT
@@ -151,10 +153,8 @@ class CovBat(ComBat):
         if not 0 < self.explained < 1:
             msg = f"explained must be a share between 0 and 1, not {self.explained!r}."
             raise InputError(msg)
-        count = self.n_components
-        if count is not None and (not isinstance(count, int) or count < 1):
-            msg = f"n_components must be a whole number, at least 1, not {count!r:.40}."
-            raise InputError(msg)
+        if self.n_components is not None:
+            check_whole("n_components", self.n_components, 1)
 
     def _fit_labels(self, X: object, labels: Labels, weights: object) -> Labels:
         self.low_rank_ = None
@@ -180,13 +180,9 @@ class CovBat(ComBat):
         part = aim.adjustable & (deviation > 0)
         deviation = np.where(part & self.scale_features, deviation, 1.0)
         squares, loadings = principal_components(left[:, part] / deviation[part])
-        count = self._number(squares)
-        rotation = np.zeros((len(part), count))
-        rotation[part] = loadings[:, :count]
-        largest = np.argmax(np.abs(rotation), axis=0)
-        rotation *= np.sign(rotation[largest, np.arange(count)])
-        scores = (left / deviation) @ rotation
-        scale, shift = self._equal(scores, design)
+        rotation = np.zeros((len(part), self._number(squares)))
+        rotation[part] = loadings[:, : rotation.shape[1]]
+        scale, shift = self._equal((left / deviation) @ rotation, design)
         return LowRank(rotation, aim.location + centre, deviation, scale, shift)
 
     def _equal(
@@ -261,7 +257,7 @@ class CovBat(ComBat):
 
     def _state(self) -> tuple[dict[str, object], Mapping[str, NDArray[np.generic]]]:
         plain, arrays = super()._state()
-        own = self._fitted_low_rank().to_arrays()
+        own = vars(self._fitted_low_rank())
         return plain, {**arrays, **{f"low_rank.{name}": own[name] for name in own}}
 
     def _set_state(
@@ -277,10 +273,7 @@ class CovBat(ComBat):
             "low_rank.scale": Expected((b, k), positive=True),
             "low_rank.shift": Expected((b, k)),
         }
-        found = take(arrays, expected).items()
-        self.low_rank_ = LowRank(
-            **{name.removeprefix("low_rank."): value for name, value in found}
-        )
+        self.low_rank_ = LowRank(**part_of(take(arrays, expected), "low_rank"))
 
     def _summary(self) -> dict[str, object]:
         count = self._fitted_low_rank().rotation.shape[1]

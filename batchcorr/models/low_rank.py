@@ -8,7 +8,7 @@ batch and score: what V does not span stays as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["LowRank", "leading_vectors", "principal_components"]
+__all__ = ["LowRank", "leading_vectors", "principal_components", "with_signs"]
 
 NOTHING = 1e-13
 """Share of the largest squared singular value under which one is a rounding error."""
@@ -62,10 +62,6 @@ class LowRank:
         """The map back, to be applied before the affine part is undone."""
         return replace(self, scale=1 / self.scale, shift=-self.shift / self.scale)
 
-    def to_arrays(self) -> dict[str, Floats]:
-        """The arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 def leading_vectors(products: Floats, count: int, *, floor: float = 0.0) -> Floats:
     """The first eigenvectors of products of samples, no more than the rank: (n, ≤ count).
@@ -94,7 +90,7 @@ def principal_components(x: Floats) -> tuple[Floats, Floats]:
     squares
         Squared singular values that are not rounding errors: (k,).
     loadings
-        V: (G, k).
+        V, the largest entry of each positive: (G, k).
     """
     n, n_features = x.shape
     wide = n < n_features
@@ -103,4 +99,11 @@ def principal_components(x: Floats) -> tuple[Floats, Floats]:
     squares, vectors = squares[real][::-1], vectors[:, real][:, ::-1]
     if wide:
         vectors = x.T @ vectors / np.sqrt(squares)
-    return squares, vectors
+    return squares, with_signs(vectors)
+
+
+def with_signs(vectors: Floats) -> Floats:
+    """The vectors, turned so that the largest entry of each is positive."""
+    largest = np.argmax(np.abs(vectors), axis=0)
+    turned: Floats = vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])
+    return turned

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import beta
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.checks import check_rate
+from batchcorr.estimators.options import check_rate
 from batchcorr.pl._looks import colours, shortened
 from batchcorr.pl._panels import panel, thin_spines
 from batchcorr.pl._results import named_p_values

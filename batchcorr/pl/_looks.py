@@ -53,11 +53,6 @@ LINE = 1.25
 def colours(n: int) -> list[str]:
     """So many colours, no two the same, neighbours of different hue.
 
-    Parameters
-    ----------
-    n
-        How many.
-
     Examples
     --------
     >>> colours(2)
@@ -170,12 +165,6 @@ class Groups:
 
         Parameters
         ----------
-        ax
-            What it explains.
-        title
-            What the groups are.
-        shapes
-            Whether the points of groups differ in shape.
         room
             Width and height that may be taken, in inches: what does not fit is cut, and
             said to be. None: a third of the figure, and the height of the axes.

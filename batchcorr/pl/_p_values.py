@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.checks import check_rate
+from batchcorr.estimators.options import check_rate, check_whole
 from batchcorr.pl._looks import shortened
 from batchcorr.pl._matplotlib import BLUE
 from batchcorr.pl._panels import panel, thin_spines
@@ -64,9 +64,7 @@ def p_values(
     (10, 10)
     """
     check_rate(alpha)
-    if not isinstance(bins, int | np.integer) or bins < 1:
-        msg = f"bins must be a whole number from 1 on, not {bins!r:.40}."
-        raise InputError(msg)
+    check_whole("bins", bins, 1)
     if isinstance(table, dict):
         msg = "p_values draws one test; batchcorr.pl.calibration draws several."
         raise InputError(msg)

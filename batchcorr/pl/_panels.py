@@ -40,12 +40,8 @@ def panels(
     ----------
     ax
         One axes, or as many as there are panels, in any arrangement; None: new ones.
-    shape
-        Rows and columns.
     size
         Width and height of a new panel, in inches.
-    ratios
-        Widths of new columns, in proportion.
     beside
         Width for legends, in inches.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.errors import InputError
-from batchcorr.estimators.checks import check_rate
+from batchcorr.estimators.options import check_rate, check_whole
 from batchcorr.pl._looks import inches, shortened, small_letter
 from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import panel, thin_spines
@@ -84,9 +84,7 @@ def volcano(
     p_value = column_for(table, ["p_value"], contrast)
     p_adjusted = column_for(table, ["p_adjusted"], contrast)
     check_rate(alpha)
-    if not isinstance(n_labels, int | np.integer):
-        msg = f"n_labels must be a whole number, not {n_labels!r:.40}."
-        raise InputError(msg)
+    check_whole("n_labels", n_labels, 0)
     finite = np.isfinite(table[[effect, p_value]].to_numpy(float)).all(axis=1)
     known = table.iloc[np.flatnonzero(finite)]
     if not len(known):

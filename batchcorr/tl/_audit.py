@@ -20,9 +20,9 @@ from batchcorr.estimators.audit import (
     predict,
     prediction_findings,
 )
-from batchcorr.estimators.checks import check_rate
 from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.metadata import Labels, Metadata
+from batchcorr.estimators.options import check_rate
 from batchcorr.tl._audit_data import audit_values
 from batchcorr.tl._audited import Audit
 

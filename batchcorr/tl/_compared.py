@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-__all__ = ["Compared", "coordinates"]
+__all__ = ["Chosen", "coordinates"]
 
 
-class Compared(NamedTuple):
+class Chosen(NamedTuple):
     """Matrices by their rows in a table of scores: "X", or the name of a layer or embedding.
 
     Attributes
@@ -48,7 +48,7 @@ class Compared(NamedTuple):
         return {row: None if row == "X" else row for row in others}
 
     @classmethod
-    def of(cls, adata: AnnData, layers: object, embeddings: object) -> Compared:
+    def of(cls, adata: AnnData, layers: object, embeddings: object) -> Chosen:
         """What is asked for; None: what was corrected, and what it was made from.
 
         Raises

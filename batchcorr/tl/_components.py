@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.models.krylov import leading_eigenvectors
+from batchcorr.models.low_rank import with_signs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def components(
             tolerance=0.8 * tolerance,
         )
     if loadings is not None:
-        loadings = _with_signs(loadings)
+        loadings = with_signs(loadings)
         scores = centred @ loadings
         residuals = (scores.T @ centred).T - loadings * variances
         if (np.linalg.norm(residuals, axis=0) <= tolerance * variances).all():
@@ -76,12 +77,5 @@ def components(
     variances, loadings, _ = find(
         centred.gram_times, size, tolerance=tolerance, start=loadings
     )
-    loadings = _with_signs(loadings)
+    loadings = with_signs(loadings)
     return variances, loadings, centred @ loadings
-
-
-def _with_signs(loadings: Floats) -> Floats:
-    """Turn vectors so that the largest entry of each is positive."""
-    largest = np.argmax(np.abs(loadings), axis=0)
-    turned: Floats = loadings * np.sign(loadings[largest, np.arange(loadings.shape[1])])
-    return turned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,9 @@ from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix
+from batchcorr.estimators.options import check_whole
 from batchcorr.metrics._structure_kept import products_kept, values_kept
-from batchcorr.tl._compared import Compared, coordinates
+from batchcorr.tl._compared import Chosen, coordinates
 from batchcorr.tl._components import components
 from batchcorr.tl._embedding_scores import Score, embedding_scores, pc_scores
 from batchcorr.tl._evaluate_study import Study
@@ -129,9 +130,9 @@ def evaluate(
     True
     """
     matrices.require_adata(adata)
-    _check_seed(random_state)
+    check_whole("random_state", random_state, 0)
     study = Study.of(adata, batch_key, labels, covariates, random_state)
-    chosen = Compared.of(adata, layers, embeddings)
+    chosen = Chosen.of(adata, layers, embeddings)
     scores: dict[str, dict[str, Score]] = {}
     structure: dict[str, Floats] = {}
     points: dict[str, Floats] = {}
@@ -165,15 +166,6 @@ def _of_points(points: Floats, study: Study) -> dict[str, Score]:
     """All scores of coordinates."""
     found = {"pc_regression": pc_scores(points, study.samples)}
     return found | embedding_scores(points[study.rows], study.sampled)
-
-
-def _check_seed(random_state: Any) -> None:
-    whole = isinstance(random_state, int | np.integer)
-    if not whole or isinstance(random_state, bool) or not 0 <= random_state < 2**32:
-        msg = (
-            f"random_state must be a whole number from 0 on, not {random_state!r:.60}."
-        )
-        raise InputError(msg)
 
 
 def _components(

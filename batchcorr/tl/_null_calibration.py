@@ -14,7 +14,6 @@ from batchcorr._anndata.fit import make_estimator
 from batchcorr._anndata.labels import read_labels
 from batchcorr.errors import InputError, silenced
 from batchcorr.estimators import checks
-from batchcorr.estimators.checks import check_rate
 from batchcorr.estimators.contrast_weights import weights_of
 from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.location_scale import fits_moments
@@ -22,6 +21,7 @@ from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.null_calibration import affine, null_rates
 from batchcorr.estimators.null_corrections import whole_run
+from batchcorr.estimators.options import check_rate, check_whole
 from batchcorr.estimators.problem import Problem
 from batchcorr.estimators.raw_counts import raw_counts
 from batchcorr.estimators.scale import warn_if_unlogged
@@ -222,16 +222,8 @@ def _check(batch_key: Any, n_permutations: Any, alpha: Any, random_state: Any) -
             f"{batch_key!r:.60}."
         )
         raise InputError(msg)
-    for name, value, least in (
-        ("n_permutations", n_permutations, 2),
-        ("random_state", random_state, 0),
-    ):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < least:
-            msg = (
-                f"{name} must be a whole number of at least {least}, not {value!r:.60}."
-            )
-            raise InputError(msg)
+    check_whole("n_permutations", n_permutations, 2)
+    check_whole("random_state", random_state, 0, np.inf)
     check_rate(alpha)
 
 
