@@ -31,8 +31,6 @@ def compared(test: str | Pair, levels: Sequence[object] | None) -> tuple[str, st
 
     Parameters
     ----------
-    test
-        What `read_test` returned.
     levels
         Levels of a tested column, the reference first; None: it holds numbers.
 

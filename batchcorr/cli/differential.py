@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from batchcorr.cli import options
 from batchcorr.cli.arguments import batch_key, kept, only_options
-from batchcorr.cli.console import new_table, print_table, say
+from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import Pair, compared, read_test
 from batchcorr.cli.files import SOURCES, TABLES, check_target, kind_of
 from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.normalizing import Normalization, normalize
-from batchcorr.cli.samples import Layout, Source
+from batchcorr.cli.result_table import (
+    say_untested,
+    show_found,
+    tested_in,
+    write_result,
+)
+from batchcorr.cli.samples import Source
 from batchcorr.cli.working import working
 from batchcorr.errors import some
 
@@ -24,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["differential"]
 
-FDR = 0.05
 MOMENTS = ".npz"
 
 Batch = Annotated[
@@ -188,12 +192,12 @@ def differential(
 
     with working("Testing"):
         table = bc.tl.differential(adata, key, test, layer=layer, **settings)
-    _write(table, target, layout)
-    said = _tested(target, table, tested)
+    write_result(table, target, layout)
+    said = tested_in(target, table, tested)
     model = some(batch or nuisances or [])
     say(f"{said}, on {adata.n_obs:,} samples, {model} in the model.")
-    _say_untested(table, counts=voom is not None, min_count=min_count)
-    _show(table, *compared(test, _levels(adata.obs, test)))
+    say_untested(table, counts=voom is not None, min_count=min_count)
+    show_found(table, *compared(test, _levels(adata.obs, test)))
     correlation = table.attrs.get("subject_correlation")
     if correlation is not None:
         say(f"Samples of one {subject} correlate by {correlation:.3f}.")
@@ -214,15 +218,15 @@ def _test_sites(
     test = read_test(tested, levels, "covariate of the sites' schema")
     with working("Testing"):
         table = bc.sites.differential(sites, test, **settings)
-    _write(table, target, None)
+    write_result(table, target, None)
     rows = sum(site.n_rows for site in given)
-    said = _tested(target, table, tested)
+    said = tested_in(target, table, tested)
     several = "site" if len(sites) == 1 else "sites"
     text = f"{said}, on the sums of {len(sites)} {several} over {rows:,} samples"
     say(f"{text}, {schema.batch_key} in the model.")
-    _say_untested(table)
+    say_untested(table)
     column = test if isinstance(test, str) else test[0]
-    _show(table, *compared(test, levels[column] or None))
+    show_found(table, *compared(test, levels[column] or None))
 
 
 def _files(paths: list[Path]) -> tuple[list[Path], Path]:
@@ -249,56 +253,3 @@ def _levels(obs: pd.DataFrame, test: str | Pair) -> list[object] | None:
 
     levels = Variable.fit_transform(obs[test], test, quiet=True)[0].levels
     return None if levels is None else list(levels)
-
-
-def _write(table: pd.DataFrame, target: Path, layout: Layout | None) -> None:
-    """Write a row a feature, with the separators of the table that was read."""
-    from batchcorr.cli.dialects import Style
-    from batchcorr.cli.table_writing import write_table
-    from batchcorr.cli.tables import Table as Numbers
-
-    style = layout.style if layout else Style("\t")
-    style = style._replace(corner="feature")
-    rows, columns = list(map(str, table.index)), list(map(str, table.columns))
-    write_table(target, Numbers(rows, columns, table.to_numpy(float), style))
-
-
-def _tested(target: Path, table: pd.DataFrame, tested: str) -> str:
-    """How many features were tested, and of what."""
-    n_tested = int(table["p_value"].notna().sum())
-    return f"Wrote {target}: {n_tested:,} features tested for {tested}"
-
-
-def _say_untested(
-    table: pd.DataFrame, *, counts: bool = False, min_count: float | None = None
-) -> None:
-    """Say how many features have no p-value, and why."""
-    untested = int(table["p_value"].isna().sum())
-    if untested:
-        why = "vary in no batch, or have values of too few samples"
-        if counts:
-            why = "have no counts"
-        if min_count is not None:
-            why = f"have fewer than {min_count:g} counts in too many samples"
-        say(
-            f"{untested:,} others have no p-value and are not adjusted for: they {why}."
-        )
-
-
-def _show(table: pd.DataFrame, alone: str, others: str) -> None:
-    """Say how many features are found by each contrast, and in which direction."""
-    shown = new_table(
-        f"features at {FDR:.0%} false discoveries", "in all", "up", "down"
-    )
-    for name in map(str, table.columns):
-        if not name.startswith("p_adjusted"):
-            continue
-        level = name.removeprefix("p_adjusted")
-        found = table[name] < FDR
-        counts = [f"{int(found.sum()):,}"]
-        if f"coefficient{level}" in table:
-            up = table[f"coefficient{level}"] > 0
-            counts += [f"{int((found & side).sum()):,}" for side in (up, ~up)]
-        label = f"{level[1:-1]}{others}" if level else alone
-        shown.add_row(Text(label), *counts)
-    print_table(shown)

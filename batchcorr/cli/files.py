@@ -58,10 +58,6 @@ def kind_of(
 
     Parameters
     ----------
-    path
-        The file, which need not be there.
-    kinds
-        The endings that are allowed.
     of_anndata
         Options that a table or 10x matrix has no place for, and what was given.
 

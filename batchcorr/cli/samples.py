@@ -13,29 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import typer
 
 from batchcorr._anndata.table_data import TableData
-from batchcorr.cli.console import note
 from batchcorr.cli.dialects import Given
 from batchcorr.cli.files import ANNDATA, SOURCES, TABLES, TENX, kind_of
+from batchcorr.cli.matching import labels_of, renamed_as_in, samples_in_columns
 from batchcorr.cli.reading import read_anndata
 from batchcorr.cli.words import labels_in
-from batchcorr.errors import (
-    BatchCorrWarning,
-    InputError,
-    MissingKeyError,
-    are,
-    some,
-    warn,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    import pandas as pd
     from anndata import AnnData
 
     from batchcorr.cli.dialects import Style
-    from batchcorr.cli.tables import Table
 
 __all__ = ["Layout", "Source", "save"]
 
@@ -163,7 +153,7 @@ class Source(NamedTuple):
         adata = read_tenx(self.path)
         names = list(adata.obs_names)
         known = read_sheet(self.sheet, self.given, self.column, names)
-        adata.obs = _labels_of(self.path, names, self.sheet, known)
+        adata.obs = labels_of(self.path, names, self.sheet, known)
         return adata, None
 
     def _open_table(self, sheet: Path) -> tuple[TableData, Layout]:
@@ -182,16 +172,16 @@ class Source(NamedTuple):
         names = candidates | {*sample_names(table.columns)}
         known = read_sheet(sheet, self.given, self.column, names)
         if not candidates & set(known.index):
-            known = _as_in_r(path, known, candidates)
+            known = renamed_as_in(path, known, candidates)
         if not candidates & set(known.index):  # samples are named by their BAM files
             table = table._replace(columns=sample_names(table.columns))
         table, annotation = set_apart(path, table, set(known.index))
-        in_columns = _in_columns(path, table, sheet, set(known.index))
+        in_columns = samples_in_columns(path, table, sheet, set(known.index))
         samples, features = table.columns, table.rows
         if not in_columns:
             samples, features = features, samples
         require_unique(samples, "samples", path)
-        obs = _labels_of(path, samples, sheet, known)
+        obs = labels_of(path, samples, sheet, known)
         table = to_numbers(path, table)
         data = TableData(
             np.ascontiguousarray(table.cells.T if in_columns else table.cells),
@@ -240,74 +230,3 @@ def save(
     with replacing(record_path(target)) as part:
         part.write_text(text, "utf-8")
         write_table(target, Table(rows, columns, cells, style))
-
-
-def _as_in_r(path: Path, known: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
-    """A sheet whose samples have the names of the table, where R changed either."""
-    from batchcorr.cli.annotation import r_name
-
-    by_name = {r_name(name): name for name in names}
-    alike = [by_name.get(r_name(sample), sample) for sample in known.index]
-    pairs = [(a, b) for a, b in zip(alike, known.index, strict=True) if a != b]
-    if not pairs or len(set(alike)) < len(alike):
-        return known
-    one, other = pairs[0]
-    note(
-        f"{path} has {one!r} and the sheet {other!r}: names that R has changed (see "
-        "check.names of its read.table) are taken for the same."
-    )
-    return known.set_axis(alike, axis=0)
-
-
-def _in_columns(
-    source: Path, table: Table, sheet: Path, known: Collection[str]
-) -> bool:
-    """Whether the samples are the columns of a table: the side whose names are known."""
-    sides = {"columns": table.columns, "rows": table.rows}
-    found = {side: [n for n in sides[side] if n in known] for side in sides}
-    whole = [len(found[side]) == len(sides[side]) for side in sides]
-    if whole[0] != whole[1]:
-        return whole[0]
-    if bool(found["columns"]) != bool(found["rows"]):  # the others are missing
-        return bool(found["columns"])
-    if found["columns"]:
-        both = " and ".join(
-            f"{len(found[side])} of {len(sides[side])} {side} "
-            f"({some(map(repr, found[side]), 3)})"
-            for side in sides
-        )
-        msg = (
-            f"{both} of {source} have names of samples in {sheet}, so that either could "
-            "be the samples: give other names to the features."
-        )
-    else:
-        msg = (
-            f"Neither columns nor rows of {source} have names of samples in {sheet}. "
-            f"Columns: {some(map(repr, sides['columns']), 3)}; rows: "
-            f"{some(map(repr, sides['rows']), 3)}; samples of the sheet: "
-            f"{some(map(repr, known), 3)}. Write the names alike, or say with "
-            "--sample-column which column of the sheet has them."
-        )
-    raise InputError(msg)
-
-
-def _labels_of(
-    source: Path, names: list[str], sheet: Path, known: pd.DataFrame
-) -> pd.DataFrame:
-    """The rows of the sheet for some samples; warns of others it has."""
-    rest = set(known.index)
-    missing = [name for name in names if name not in rest]
-    if missing:
-        msg = (
-            f"{len(missing)} of {len(names)} samples of {source} {are(len(missing))} not "
-            f"in {sheet}: "
-            f"{some(map(repr, missing), 3)}. It has {some(map(repr, known.index), 3)}. "
-            "Add a row for each, or leave their values out of the table."
-        )
-        raise MissingKeyError(msg)
-    rest -= set(names)
-    if rest:
-        more = [repr(name) for name in known.index if name in rest]
-        msg = f"{len(more)} of {len(known)} samples of {sheet} {are(len(more))} left out, "
-        warn(f"{msg}not being in {source}: {some(more, 3)}.", BatchCorrWarning)
-    return known.loc[names]

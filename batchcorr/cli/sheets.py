@@ -43,13 +43,9 @@ def read_sheet(
 
     Parameters
     ----------
-    path, given
-        The file, and what the options say of tables.
     column
         The column with the samples' names; None: the first, or the only one that has
         some of `names`.
-    names
-        Names that samples may have.
 
     Raises
     ------

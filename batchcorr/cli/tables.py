@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Table",
     "is_number",
-    "read_numbers",
     "read_table",
     "read_texts",
     "to_numbers",
@@ -81,19 +80,6 @@ def read_table(path: Path, given: Given = Given()) -> Table:
                 raise InputError(msg)
             return _read(path, given.separator, numbers=True, decimal=",")
     return table
-
-
-def read_numbers(path: Path, given: Given = Given()) -> Table:
-    """Read a table whose cells are numbers: all integers, or all float64.
-
-    Raises
-    ------
-    FileError
-        If the file is no table, or rows differ in length.
-    InputError
-        If a cell holds something else; the message names it.
-    """
-    return to_numbers(path, read_table(path, given))
 
 
 def to_numbers(path: Path, table: Table) -> Table:

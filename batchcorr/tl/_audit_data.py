@@ -57,17 +57,7 @@ class Values(NamedTuple):
 
 
 def audit_values(given: object, design: Design, names: Sequence[str]) -> Values:
-    """Read a matrix once and say what it means for a correction.
-
-    Parameters
-    ----------
-    given
-        Samples × features.
-    design
-        Batch and covariates of the samples.
-    names
-        Names of the features.
-    """
+    """Read a matrix once and say what it means for a correction."""
     x = as_matrix(given)
     scale = unlogged(x)
     sums = moments(x, design)

@@ -9,13 +9,7 @@ import numpy as np
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import column_of
 from batchcorr._anndata.labels import read_labels
-from batchcorr.errors import (
-    CountsWarning,
-    InputError,
-    MissingKeyError,
-    did_you_mean,
-    warn,
-)
+from batchcorr.errors import InputError
 from batchcorr.estimators.contrast_weights import compared
 from batchcorr.estimators.contrasts import read_contrast, with_tested
 from batchcorr.estimators.differential import differential_table
@@ -23,11 +17,15 @@ from batchcorr.estimators.least_squares import LeastSquares
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
-from batchcorr.estimators.scale import unlogged
 from batchcorr.estimators.voom import Voom
-from batchcorr.estimators.weights import checked_weights
 from batchcorr.estimators.within_subjects import Subjects
 from batchcorr.tl._ranked import as_ranked
+from batchcorr.tl._test_input import (
+    expressed,
+    read_weights,
+    refuse_corrected,
+    warn_of_counts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
-
-    from batchcorr._anndata.records import Record
 
     Floats = NDArray[np.float64]
 
@@ -183,20 +179,20 @@ def differential(
         msg = f"There is nothing to test: {given.shape[0]} samples × {given.shape[1]} features."
         raise InputError(msg)
     steps = records.steps_of(adata, layer, given) or records.copied_from(adata, given)
-    _refuse_corrected(steps, layer)
+    refuse_corrected(steps, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
     table, formula = with_tested(
         adata.obs, labels.given.covariates, labels.formula, contrast.column
     )
     precise = Voom.of(given, "total" if voom is True else str(voom)) if voom else None
-    known = _weights(adata, weights)
+    known = read_weights(adata, weights)
     tested = None
     if min_count is not None:
-        precise, tested = _expressed(precise, min_count, adata.obs[contrast.column])
+        precise, tested = expressed(precise, min_count, adata.obs[contrast.column])
         known = known[:, tested] if known is not None and known.ndim == 2 else known
     x = precise.x if precise else as_matrix(given)
     if precise is None:
-        _warn_of_counts(x)
+        warn_of_counts(x)
     used = None if known is None or (known > 0).all() else (known > 0) * 1.0
     who = None
     if subject is not None:
@@ -232,49 +228,6 @@ def differential(
     return result
 
 
-def _refuse_corrected(steps: list[Record], layer: str | None) -> None:
-    """Refuse values that a correction made, unless its result may be tested."""
-    for step in steps:
-        if step["normalizes"] or step["testable"]:
-            continue
-        what = f"layer {layer!r}" if layer else "X"
-        source = step.get("source", "X")
-        instead = "" if source == (layer or "X") else f" (here {source!r})"
-        msg = (
-            f"{what} was corrected by {step.get('method')}, and corrected values are not "
-            "for testing: the test would take batch effects that were estimated for "
-            f"known. Test the uncorrected values{instead}; batch is in the model anyway."
-        )
-        raise InputError(msg)
-
-
-def _warn_of_counts(x: object) -> None:
-    if unlogged(x):
-        msg = (
-            "The values look like counts, and this test is for logarithms: test them with "
-            "voom=True; or take logarithms first (batchcorr.pp.log_normalize), and test "
-            "with trend=True; or test the counts by PyDESeq2, with batch in its design."
-        )
-        warn(msg, CountsWarning)
-
-
-def _expressed(
-    voom: Voom | None, min_count: float, group: pd.Series
-) -> tuple[Voom, NDArray[np.intp]]:
-    """The counts of the features that have enough of them, and which these are."""
-    if voom is None:
-        msg = "min_count= is of raw counts, which are tested with voom=True: give both."
-        raise InputError(msg)
-    tested = voom.expressed(min_count, group)
-    if len(tested) < 2:
-        msg = (
-            f"{len(tested)} of {len(voom.seen):,} features have min_count={min_count:g} "
-            "counts in enough samples: give a smaller one."
-        )
-        raise InputError(msg)
-    return voom.take(tested), tested
-
-
 def _among(
     result: pd.DataFrame, tested: NDArray[np.intp], names: pd.Index
 ) -> pd.DataFrame:
@@ -283,34 +236,6 @@ def _among(
     table = places.set_axis(list(map(str, names)), axis=0)
     table.attrs = result.attrs
     return table
-
-
-def _weights(adata: AnnData, weights: object) -> Floats | None:
-    """Weights of samples (n,) or values (n, G), from a column, a layer or an array."""
-    if weights is None:
-        return None
-    if isinstance(weights, str):
-        if weights in adata.obs.columns:
-            weights = adata.obs[weights]
-        elif weights in adata.layers:
-            weights = adata.layers[weights]
-        else:
-            known = [*adata.obs.columns, *adata.layers]
-            msg = (
-                f"The weights {weights!r} are not a column of adata.obs, nor a layer. "
-                f"{did_you_mean(weights, known)}"
-            )
-            raise MissingKeyError(msg)
-    if hasattr(weights, "toarray"):
-        weights = weights.toarray()
-    values = checked_weights(weights, adata.shape)
-    if (values < 0).any():
-        msg = (
-            f"weights must not be negative ({values.min():g}): 0 leaves a sample or a "
-            "value out."
-        )
-        raise InputError(msg)
-    return values
 
 
 def _add_fold_changes(table: pd.DataFrame, base: float | None) -> None:

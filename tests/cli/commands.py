@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from batchcorr.cli import app
+from batchcorr.cli.dialects import Given
+from batchcorr.cli.tables import read_table, to_numbers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +88,11 @@ def names_in(folder):
 
 def read(path):
     return (anndata.read_zarr if path.suffix == ".zarr" else anndata.read_h5ad)(path)
+
+
+def read_numbers(path, **given):
+    """The numbers of a table, as the commands read them."""
+    return to_numbers(path, read_table(path, Given(**given)))
 
 
 def make_samples():

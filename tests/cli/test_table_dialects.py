@@ -15,9 +15,9 @@ import scipy.sparse as sp
 from batchcorr.cli.dialects import Given, Style, read_start
 from batchcorr.cli.files import ending
 from batchcorr.cli.samples import Source
-from batchcorr.cli.tables import read_numbers, read_texts
+from batchcorr.cli.tables import read_texts
 from batchcorr.errors import FileError, InputError
-from tests.cli.commands import done, names_in, read, refused
+from tests.cli.commands import done, names_in, read, read_numbers, refused
 
 SAMPLES = [f"S{i}" for i in range(6)]
 COUNTS = pd.DataFrame(
@@ -132,7 +132,7 @@ def test_decimals_and_thousands_are_not_guessed(tmp_path):
     (tmp_path / "t.csv").write_text("g;a;b\nx;1,234;5\n")
     with pytest.raises(InputError, match=r"'1,234'.* may be .*--decimal"):
         read_numbers(tmp_path / "t.csv")
-    cells = read_numbers(tmp_path / "t.csv", Given(decimal=",")).cells
+    cells = read_numbers(tmp_path / "t.csv", decimal=",").cells
     np.testing.assert_array_equal(cells, [[1.234, 5]])
     (tmp_path / "t.csv").write_text("g;a;b\nx;1,5;2.5\n")
     with pytest.raises(InputError, match=r"holds '2\.5'.*--decimal"):
@@ -158,7 +158,7 @@ def test_what_separates_fields(tmp_path):
     with pytest.raises(FileError, match="by commas and by semicolons: say which with"):
         read_start(path, None)
     path.write_text("g|a|b\nx|1|2\n")
-    np.testing.assert_array_equal(read_numbers(path, Given("|")).cells, [[1, 2]])
+    np.testing.assert_array_equal(read_numbers(path, separator="|").cells, [[1, 2]])
     assert list(read_texts(path, Given("|")).columns) == ["a", "b"]
 
 

@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-from batchcorr.cli.tables import read_numbers
 from batchcorr.errors import FileError
 from tests.cli.commands import (
     KEEP,
@@ -16,6 +15,7 @@ from tests.cli.commands import (
     make_samples,
     names_in,
     put,
+    read_numbers,
     refused,
 )
 

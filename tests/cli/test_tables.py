@@ -16,7 +16,7 @@ import batchcorr as bc
 from batchcorr._anndata import records
 from batchcorr.cli.dialects import Style
 from batchcorr.cli.table_writing import write_table
-from batchcorr.cli.tables import Table, read_numbers
+from batchcorr.cli.tables import Table
 from tests.cli.commands import (
     KEEP,
     SHEET,
@@ -24,6 +24,7 @@ from tests.cli.commands import (
     make_samples,
     put,
     read,
+    read_numbers,
     refused,
     shell,
 )
