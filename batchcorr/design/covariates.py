@@ -8,8 +8,7 @@ that never varies says nothing and is dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +17,9 @@ import pandas as pd
 from batchcorr.design.formula import Formula, Input
 from batchcorr.design.formula_encoding import FormulaEncoding
 from batchcorr.design.main_effects import main_effect_names, main_effects
-from batchcorr.design.tables import (
-    Table,
-    is_array,
-    read_array,
-    read_table,
-    require,
-)
+from batchcorr.design.tables import Table, is_array, read_array, read_table, require
 from batchcorr.design.variables import Variable
-from batchcorr.errors import (
-    CovariateWarning,
-    InputError,
-    warn,
-)
+from batchcorr.errors import CovariateWarning, InputError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -175,8 +164,16 @@ class CovariateEncoding:
         for variable in variables:
             if variable.levels is not None and len(variable.levels) == 1:
                 _warn_constant(f"{role} {variable.column!r}")
-        names, terms = encoding._all_names()
+        names, terms = encoding.all_names()
         return encoding._keep(design, names, terms, everything=levels is not None)
+
+    @classmethod
+    def of_variables(cls, variables: tuple[Variable, ...]) -> CovariateEncoding:
+        """The encoding of variables that are known, each a main effect."""
+        names, terms = main_effect_names(variables)
+        required = tuple(variable.column for variable in variables)
+        every = tuple(range(len(names)))
+        return cls(tuple(names), tuple(terms), required, variables, kept=every)
 
     def columns(self, covariates: object, n_rows: int) -> Floats:
         """The design columns of these rows: (n, p), C-ordered.
@@ -215,70 +212,7 @@ class CovariateEncoding:
             design = np.empty((n_rows, 0))
         return self._kept(design)
 
-    def to_json(self) -> dict[str, object]:
-        """Return plain values that `from_json` reads.
-
-        Examples
-        --------
-        >>> ages = pd.DataFrame({"age": [1.5, 2.5]})
-        >>> encoding, _ = CovariateEncoding.fit_transform(ages, 2)
-        >>> CovariateEncoding.from_json(encoding.to_json()) == encoding
-        True
-        """
-        return {
-            "role": self.role,
-            "names": list(self.names),
-            "terms": list(self.terms),
-            "variables": [variable.to_json() for variable in self.variables],
-            "formula": None if self.formula is None else self.formula.to_json(),
-            "width": self.width,
-            "kept": list(self.kept),
-        }
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> CovariateEncoding:
-        """Read what `to_json` wrote, and check it.
-
-        Parameters
-        ----------
-        saved
-            The values.
-
-        Raises
-        ------
-        InputError
-            If they are not what `to_json` writes, or the formula is not allowed.
-        """
-        try:
-            lists = [saved[key] for key in ("names", "terms", "kept", "variables")]
-            names, terms, kept, variables = (tuple(x) for x in lists)
-            formula, width, role = saved["formula"], saved["width"], saved["role"]
-            variables = tuple(map(Variable.from_json, variables))
-            required = tuple(dict.fromkeys(variable.column for variable in variables))
-            if formula is not None:
-                known = [variable.levels for variable in variables]
-                formula = FormulaEncoding.from_json(formula, known)
-            encoding = cls(
-                names, terms, required, variables, formula, width, kept, role
-            )
-            total = len(encoding._all_names()[0]) if width is None else width
-            whole = (
-                all(isinstance(each, list) for each in lists)
-                and len(names) == len(terms) == len(kept)
-                and all(isinstance(text, str) for text in (*names, *terms, role))
-                and all(type(place) is int for place in (*kept, total))
-                and all(a < b for a, b in pairwise((-1, *kept, total)))
-                and (width is None or not (variables or formula))
-            )
-            damage = "" if whole else "its columns"
-        except (AttributeError, KeyError, TypeError) as error:
-            damage = f"{type(error).__name__} {error}"
-        if damage:
-            msg = f"Saved {cls.role}s are damaged: {damage}."
-            raise InputError(msg)
-        return encoding
-
-    def _all_names(self) -> tuple[Sequence[str], Sequence[str]]:
+    def all_names(self) -> tuple[Sequence[str], Sequence[str]]:
         """Names and terms of all columns that a table gives."""
         if self.formula is not None:
             return self.formula.names, self.formula.terms

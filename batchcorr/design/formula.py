@@ -8,11 +8,9 @@ columns (``v0``, ``v1``, …): no text of a user or of a file ever reaches formu
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import dataclass
-from keyword import iskeyword
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from batchcorr.design.formula_options import (
     INNER,
@@ -21,6 +19,7 @@ from batchcorr.design.formula_options import (
     STATES,
     is_number,
 )
+from batchcorr.design.formula_text import ALLOWED, FormulaText
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,19 +31,7 @@ __all__ = ["Formula", "Input"]
 
 Terms: TypeAlias = dict[frozenset[str], tuple[str, ...]]
 
-MAX_LENGTH, MAX_TERMS = 1000, 500
-ALLOWED = (
-    "Allowed are columns (in backticks if the name has more than letters, digits and "
-    "single underscores), 0, 1, + : * -, parentheses, and C, center, scale, poly, bs "
-    "and log of a column, with numbers, text, True, False, None or lists as options. "
-    "For anything else make a column of the table first."
-)
-TOKEN = re.compile(
-    r"""\s*( "[^"\\\n]*" | '[^'\\\n]*' | `[^`\n]+` | [^\W\d]\w* | [-+*:=,()\[\].]
-           | (?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)? )""",
-    re.VERBOSE,
-)
-QUOTES = "\"'"
+MAX_TERMS = 500
 CONSTANTS = (bool, int, float, str, type(None))
 
 
@@ -107,11 +94,6 @@ class Formula:
     def parse(cls, text: str) -> Formula:
         """Read a formula.
 
-        Parameters
-        ----------
-        text
-            The formula.
-
         Raises
         ------
         InputError
@@ -133,70 +115,18 @@ class Formula:
         return cls(text, tuple(parser.inputs), terms, parser.factors, stateful)
 
     def alone(self, place: int) -> bool:
-        """Return whether an input stands somewhere as itself, in no function.
-
-        Parameters
-        ----------
-        place
-            The number of the input.
-        """
+        """Return whether an input stands somewhere as itself, in no function."""
         return any(f"v{place}" in term for term in self.terms)
 
 
-class _Parser:
-    """Walk Python's syntax tree of a formula, in which ``:`` is written ``**``.
-
-    The two bind alike: tighter than ``*``, which binds tighter than ``+`` and ``-``.
-    """
+class _Parser(FormulaText):
+    """Walk the syntax tree of a formula, and note what it reads."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.names: dict[str, str] = {}
+        super().__init__(text)
         self.inputs: dict[Input, int] = {}
         self.factors: dict[str, Factor] = {}
         self.stateful: dict[str, str] = {}
-
-    def tree(self) -> ast.expr:
-        """Return the syntax tree; nothing is run."""
-        text = self.text.strip().removeprefix("~").rstrip()
-        if len(text) > MAX_LENGTH:
-            self.refuse(f"it has {len(text)} characters, over {MAX_LENGTH}")
-        words, place = [], 0
-        while place < len(text):
-            match = TOKEN.match(text, place)
-            if match is None:
-                rest = text[place:].strip()
-                side = ", nor is a left-hand side" if rest[0] == "~" else ""
-                self.refuse(f"{rest[:20]!r} is not allowed{side}")
-            words.append(self.word(match[1]))
-            place = match.end()
-        return ast.parse(" ".join(words), mode="eval").body
-
-    def word(self, word: str) -> str:
-        """Return a token as Python's parser can take it."""
-        if word == ":":
-            return "**"
-        keyword = iskeyword(word) and word.islower()
-        if word[0] == "`" or keyword or (word[0] not in QUOTES and not word.isascii()):
-            name = f"__{len(self.names)}"
-            self.names[name] = word.strip("`")
-            return name
-        if "__" in word and word[0] not in QUOTES:
-            self.refuse(f"{word!r} is not allowed: write such a column in backticks")
-        return word
-
-    def refuse(self, why: str) -> NoReturn:
-        msg = f"The formula {self.text!r} cannot be used: {why}. {ALLOWED}"
-        raise InputError(msg)
-
-    def show(self, node: ast.AST) -> str:
-        """Return a part of the formula as the user wrote it, but for spaces."""
-        shown = ast.unparse(node).replace("**", ":")
-        return re.sub(r"__\d+", self.back, shown)
-
-    def back(self, match: re.Match[str]) -> str:
-        name = self.names.get(match[0])
-        return match[0] if name is None else f"`{name}`"
 
     def terms(self, node: ast.expr, *, added: bool = True) -> Terms:
         """Expand a sum or product into terms, each a set of factors."""

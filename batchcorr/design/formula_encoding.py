@@ -10,18 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, prod
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from batchcorr.design.formula import Formula
-from batchcorr.design.formula_options import STATES, is_number
 from batchcorr.errors import DesignError, InputError
 
 if TYPE_CHECKING:
+    from batchcorr.design.formula import Formula
     from batchcorr.design.labels import Level
 
 __all__ = ["FormulaEncoding"]
@@ -50,6 +49,7 @@ class FormulaEncoding:
 
     Examples
     --------
+    >>> from batchcorr.design.formula import Formula
     >>> formula = Formula.parse("~ sex + center(age)")
     >>> sex, age = np.array([0, 1, 1]), np.array([30.0, 40.0, 50.0])
     >>> encoding, columns = FormulaEncoding.fit_transform(
@@ -138,11 +138,6 @@ class FormulaEncoding:
     ) -> npt.NDArray[np.float64]:
         """Return the columns for the values of each input: (n, p).
 
-        Parameters
-        ----------
-        values
-            The values of each input, as in `fit_transform`.
-
         Raises
         ------
         DesignError
@@ -164,48 +159,6 @@ class FormulaEncoding:
                     f"(first in row {bad[0]})."
                 )
                 raise DesignError(msg)
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain values that `from_json` reads."""
-        return {
-            "formula": self.formula.text,
-            "names": list(self.names),
-            "terms": list(self.terms),
-            "state": self.state,
-        }
-
-    @classmethod
-    def from_json(
-        cls, saved: Mapping[str, Any], levels: Sequence[tuple[Level, ...] | None]
-    ) -> FormulaEncoding:
-        """Read what `to_json` wrote; the formula and its state are checked anew.
-
-        Parameters
-        ----------
-        saved
-            The values.
-        levels
-            The levels of each input, as in `fit_transform`.
-
-        Raises
-        ------
-        InputError
-            If the formula holds what is not allowed, or its state is not its own.
-        """
-        formula = Formula.parse(saved["formula"])
-        if len(levels) != len(formula.inputs):
-            msg = f"The formula {formula.text!r} reads {len(formula.inputs)} columns."
-            raise InputError(msg)
-        state = saved["state"]
-        wanted = {name: STATES.get(f, set()) for name, f in formula.stateful.items()}
-        if {name: set(kept) for name, kept in state.items()} != wanted:
-            msg = f"The saved state of the formula {formula.text!r} is not its own."
-            raise InputError(msg)
-        if not all(_is_numeric(v) for kept in state.values() for v in kept.values()):
-            msg = f"The saved state of the formula {formula.text!r} must be numbers."
-            raise InputError(msg)
-        names, terms = tuple(saved["names"]), tuple(saved["terms"])
-        return cls(formula, tuple(levels), names, terms, state)
 
     def _materialize(
         self, values: Sequence[npt.NDArray[np.generic]]
@@ -277,12 +230,3 @@ def _restored(state: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, 
         }
         for name, kept in state.items()
     }
-
-
-def _is_numeric(value: Any) -> bool:
-    """Return whether a kept value is made of finite numbers alone."""
-    if isinstance(value, Mapping):
-        return all(map(str.isdecimal, value)) and all(map(_is_numeric, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_numeric, value))
-    return value is None or (is_number(value) and isfinite(value))

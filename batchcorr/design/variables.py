@@ -15,7 +15,7 @@ from batchcorr.design.numerals import numbers_as_text
 from batchcorr.errors import CovariateWarning, DesignError, InputError, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 __all__ = ["Variable", "refuse_non_finite"]
 
@@ -99,13 +99,6 @@ class Variable:
     def encode(self, values: pd.Series, role: str = "covariate") -> npt.NDArray[Any]:
         """Return the values as float64, or the codes of the labels as int32.
 
-        Parameters
-        ----------
-        values
-            The column.
-        role
-            What the column is called in messages.
-
         Examples
         --------
         >>> Variable("sex", BatchLabels(("a", "b"))).encode(pd.Series(["b", "a"]))
@@ -122,27 +115,6 @@ class Variable:
             )
             raise DesignError(msg)
         return _numbers(values, name)
-
-    def to_json(self) -> dict[str, object]:
-        """Return plain values that `from_json` reads."""
-        labels = None if self.labels is None else self.labels.to_json()
-        return {"column": self.column, "labels": labels}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Variable:
-        """Read what `to_json` wrote.
-
-        Parameters
-        ----------
-        saved
-            The values.
-        """
-        labels = saved["labels"]
-        known = None if labels is None else BatchLabels.from_json(labels)
-        if not isinstance(saved["column"], str):
-            msg = f"A saved column has the name {saved['column']!r:.40}."
-            raise InputError(msg)
-        return cls(saved["column"], known)
 
 
 def refuse_non_finite(numbers: Floats, name: str, index: pd.Index) -> None:

@@ -15,6 +15,7 @@ from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.design import Design
 from batchcorr.design.labels import BatchLabels
 from batchcorr.design.numerals import refuse_measurements
+from batchcorr.design.saved import read_encoding, to_json
 from batchcorr.errors import DesignError, InputError, some
 
 if TYPE_CHECKING:
@@ -223,23 +224,13 @@ class Metadata:
         levels = (*self.batch.levels, *other.batch.levels)
         return replace(self, batch=replace(self.batch, levels=levels))
 
-    def read_as(self) -> dict[str, str | list[str]]:
-        """What columns were read as, by name: "numeric", or the levels of a category."""
-        variables = (*self.covariates.variables, *self.nuisance.variables)
-        return {
-            variable.column: "numeric"
-            if variable.levels is None
-            else [str(level) for level in variable.levels]
-            for variable in variables
-        }
-
     def to_json(self) -> dict[str, object]:
         """Plain values that `from_json` reads."""
         return {
             "batch": self.batch and self.batch.to_json(),
             "factors": [factor.to_json() for factor in self.factors],
-            "covariates": self.covariates.to_json(),
-            "nuisance": self.nuisance.to_json(),
+            "covariates": to_json(self.covariates),
+            "nuisance": to_json(self.nuisance),
             "binary": None if self.binary is None else list(self.binary),
         }
 
@@ -253,8 +244,8 @@ class Metadata:
         metadata = cls(
             batch=None if batch is None else BatchLabels.from_json(batch),
             factors=tuple(map(BatchLabels.from_json, factors)),
-            covariates=CovariateEncoding.from_json(saved["covariates"]),
-            nuisance=CovariateEncoding.from_json(saved["nuisance"]),
+            covariates=read_encoding(saved["covariates"]),
+            nuisance=read_encoding(saved["nuisance"]),
             binary=None if binary is None else tuple(binary),
         )
         if binary is not None and (

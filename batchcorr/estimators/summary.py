@@ -17,19 +17,16 @@ LISTED = 100
 
 
 def summary_of(metadata: Metadata, unchanged: NDArray[np.object_]) -> dict[str, Any]:
-    """Batches, covariates and features left as they were, as JSON can hold them.
-
-    Parameters
-    ----------
-    metadata
-        How labels were read.
-    unchanged
-        Names of the features that are not corrected.
-    """
+    """Batches, covariates and features left as they were, as JSON can hold them."""
+    variables = (*metadata.covariates.variables, *metadata.nuisance.variables)
+    read_as = {
+        each.column: "numeric" if each.levels is None else list(map(str, each.levels))
+        for each in variables
+    }
     return {
         "batches": [str(level) for level in metadata.levels],
         "kept": list(dict.fromkeys(metadata.covariates.terms)),
-        "read_as": metadata.read_as(),
+        "read_as": read_as,
         "features_unchanged": int(unchanged.size),
         "features_unchanged_names": [str(name) for name in unchanged[:LISTED]],
     }

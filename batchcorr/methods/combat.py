@@ -175,25 +175,21 @@ class ComBat(LocationScaleMethod):
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         check_variance(fit)
         squares, observed = fit.residual_squares, fit.n
-        rows = fit.rows
-        weights = rows / rows.sum()
+        location = (fit.rows / fit.rows.sum() * fit.intercepts).sum(axis=0)
         if self.reference is not None:
             reference = reference_code(self.reference, metadata)
-            pick = slice(reference, reference + 1)
             check_reference(reference, fit, metadata)
-            squares, observed, weights = squares[pick], observed[pick], np.ones((1, 1))
             location = fit.intercepts[reference]
-        else:
-            location = (weights * fit.intercepts).sum(axis=0)
+            squares, observed = squares[[reference]], observed[[reference]]
         adjustable = self._varying(fit)
-        missing = bool(np.any((fit.n < rows) & adjustable))
+        missing = bool(np.any((fit.n < fit.rows) & adjustable))
         divisor = observed.sum(axis=0) - missing  # sva's rule once a value is missing
         total = squares.sum(axis=0)
-        variance = total / np.maximum(divisor, 1)
         adjustable &= total > PERFECT * fit.squares.sum(axis=0)
         if not self._by_location(fit):
             adjustable &= (fit.n > 1).all(axis=0)
-        return Aim(location, np.sqrt(variance), adjustable)
+        scale = np.sqrt(total / np.maximum(divisor, 1))
+        return Aim(location, scale, adjustable)
 
     def _set_state(
         self, plain: Mapping[str, object], arrays: Mapping[str, NDArray[np.generic]]
@@ -202,9 +198,7 @@ class ComBat(LocationScaleMethod):
         aim, details = self.aim_, self.details_
         mean_only = details.get("mean_only", aim.scale)
         if (aim.scale[aim.adjustable] <= 0).any() or mean_only.dtype != bool:
-            msg = (
-                "aim.scale holds values that are not above 0, or mean_only is missing."
-            )
+            msg = "aim.scale has values that are not above 0, or mean_only is missing."
             raise InputError(msg)
 
     def _by_location(self, fit: LinearFit, before: Fitted | None = None) -> bool:
@@ -249,8 +243,8 @@ class ComBat(LocationScaleMethod):
             fit, aim, pick, by_location=by_location, reference=reference
         )
         scale = 1 / np.sqrt(np.where(pick, details["delta_star"], 1.0))
-        moved = aim.scale * np.where(pick, details["gamma_star"], 0.0)
-        shift = np.where(pick, aim.location - scale * (aim.location + moved), 0.0)
+        aimed = aim.location + aim.scale * details["gamma_star"]
+        shift = np.where(pick, aim.location - scale * aimed, 0.0)
         if reference is not None:
             scale[reference], shift[reference] = 1.0, 0.0
         return Adjustment(scale, shift, details)
@@ -265,8 +259,7 @@ class ComBat(LocationScaleMethod):
         reference: int | None,
     ) -> dict[str, NDArray[Any]]:
         """Each batch's effects on the picked features, and what they are shrunk to."""
-        sigma = aim.scale[pick]
-        n = fit.n if fit.n.shape[1] == 1 else fit.n[:, pick]
+        sigma, n = aim.scale[pick], fit.n if fit.n.shape[1] == 1 else fit.n[:, pick]
         explained = np.broadcast_to(fit.explained, fit.intercepts.shape)[:, pick]
         effects = Effects(
             gamma=(fit.intercepts[:, pick] - aim.location[pick]) / sigma,
@@ -281,8 +274,6 @@ class ComBat(LocationScaleMethod):
             parametric=self.parametric,
             reference=reference,
         )
-        details["delta_hat"][:, pick] = np.where(
-            explained, np.nan, details["delta_hat"][:, pick]
-        )
+        details["delta_hat"][:, pick] += np.where(explained, np.nan, 0.0)
         details["mean_only"] = np.full(len(n), by_location)
         return details

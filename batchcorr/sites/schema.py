@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from batchcorr._files.atomic import replacing
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.labels import BatchLabels, Level
-from batchcorr.design.main_effects import main_effect_names
 from batchcorr.design.tables import read_table
 from batchcorr.design.variables import Variable
 from batchcorr.errors import DesignError, FileError, InputError
@@ -123,30 +122,16 @@ class Schema:
     @property
     def metadata(self) -> Metadata:
         """How labels become codes and columns, the same at every site."""
-        variables = tuple(
-            Variable(
-                name,
-                None
-                if isinstance(levels, str)
-                else BatchLabels(levels, f"covariate {name!r}"),
-            )
-            for name, levels in self.covariates.items()
-        )
-        names, terms = main_effect_names(variables)
-        encoding = CovariateEncoding(
-            names=tuple(names),
-            terms=tuple(terms),
-            required=tuple(self.covariates),
-            variables=variables,
-            kept=tuple(range(len(names))),
-        )
-        return Metadata(
-            batch=BatchLabels(self.batches),
-            factors=(),
-            covariates=encoding,
-            nuisance=CovariateEncoding(role="nuisance"),
-            binary=tuple(self.covariates[term] != NUMERIC for term in terms),
-        )
+        variables = []
+        for name, levels in self.covariates.items():
+            labels = None
+            if not isinstance(levels, str):
+                labels = BatchLabels(levels, f"covariate {name!r}")
+            variables.append(Variable(name, labels))
+        covariates = CovariateEncoding.of_variables(tuple(variables))
+        binary = tuple(self.covariates[term] != NUMERIC for term in covariates.terms)
+        nuisance = CovariateEncoding(role="nuisance")
+        return Metadata(BatchLabels(self.batches), (), covariates, nuisance, binary)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -176,17 +161,16 @@ class Schema:
         DesignError
             If a batch or level is not in the schema, or labels are missing.
         """
-        labels = {"batch": (batch, self.batches)}
         table: Table = {}
         if self.covariates:
             table = read_table(covariates, n_rows, "covariate", tuple(self.covariates))
-        for name, levels in self.covariates.items():
+        BatchLabels.fit(batch, levels=self.batches, n_rows=n_rows)
+        for name, levels in self.covariates.items():  # says what was not declared
             if not isinstance(levels, str):
-                labels[f"covariate {name!r}"] = (table[name], levels)
-        for name, (values, levels) in labels.items():  # says what was not declared
-            BatchLabels.fit(values, name=name, levels=levels, n_rows=n_rows)
-        given = covariates if self.covariates else None
-        return self.metadata.design(n_rows, Labels(batch, given)), table
+                what = f"covariate {name!r}"
+                BatchLabels.fit(table[name], name=what, levels=levels, n_rows=n_rows)
+        labels = Labels(batch, covariates if self.covariates else None)
+        return self.metadata.design(n_rows, labels), table
 
     @property
     def fingerprint(self) -> str:
@@ -241,10 +225,8 @@ class Schema:
         if version != VERSION:
             msg = f"It is of version {version!r}, and this batchcorr reads {VERSION}."
             raise InputError(msg)
-        texts = isinstance(given["features"], list) and all(
-            isinstance(name, str) for name in given["features"]
-        )
-        if not texts or not all(isinstance(x, list) or x == NUMERIC for x in lists):
+        lists_only = all(isinstance(x, list) or x == NUMERIC for x in lists)
+        if not lists_only or not all(isinstance(x, str) for x in given["features"]):
             msg = f"Features, batches and levels must be lists, or {NUMERIC!r}."
             raise InputError(msg)
         return cls(**given)

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from batchcorr.design.covariates import CovariateEncoding
+from batchcorr.design.saved import read_encoding, to_json
 from batchcorr.errors import (
     CovariateWarning,
     DesignError,
@@ -33,8 +34,8 @@ def obs():
 
 
 def through_json(encoding):
-    saved = json.loads(json.dumps(encoding.to_json(), allow_nan=False))
-    return CovariateEncoding.from_json(saved)
+    saved = json.loads(json.dumps(to_json(encoding), allow_nan=False))
+    return read_encoding(saved)
 
 
 def encode(covariates, **options):
@@ -420,10 +421,10 @@ def test_a_hostile_formula_is_refused_on_the_way_in_and_when_read(obs):
     with pytest.raises(InputError, match="Allowed are"):
         CovariateEncoding.fit_transform(obs, 8, formula=hostile)
     encoding, _ = encode(obs, formula="~ sex + center(age)")
-    saved = encoding.to_json()
+    saved = to_json(encoding)
     saved["formula"] = saved["formula"] | {"formula": hostile}
     with pytest.raises(InputError, match="Allowed are"):
-        CovariateEncoding.from_json(saved)
+        read_encoding(saved)
 
 
 def test_columns_named_like_functions_and_modules_are_columns():
@@ -502,7 +503,7 @@ def test_in_parts_an_array_keeps_its_constant_columns():
 def test_damaged_encodings_are_not_read(obs, change):
     encoding, _ = encode(obs[["sex", "age"]])
     with pytest.raises(InputError):
-        CovariateEncoding.from_json(encoding.to_json() | change)
+        read_encoding(to_json(encoding) | change)
 
 
 def test_nothing_given_is_changed(obs):

@@ -10,6 +10,7 @@ from scipy.interpolate import BSpline
 
 from batchcorr.design.formula import Formula
 from batchcorr.design.formula_encoding import FormulaEncoding
+from batchcorr.design.saved import formula_to_json, read_formula
 from batchcorr.errors import DesignError, InputError
 
 HOSTILE = [
@@ -187,7 +188,7 @@ def test_a_hostile_formula_is_refused(text):
         Formula.parse(text)
     saved = {"formula": text, "names": ["x"], "terms": ["x"], "state": {}}
     with pytest.raises(InputError, match="Allowed are columns"):
-        FormulaEncoding.from_json(saved, [None])
+        read_formula(saved, [None])
 
 
 def test_a_hostile_formula_is_refused_before_formulaic_is_imported():
@@ -385,8 +386,8 @@ LEARNING = (
 
 def test_what_was_learned_stays_and_survives_json():
     encoding, columns = encode(LEARNING, x=X, s=S)
-    text = json.dumps(encoding.to_json(), allow_nan=False)
-    again = FormulaEncoding.from_json(json.loads(text), encoding.levels)
+    text = json.dumps(formula_to_json(encoding), allow_nan=False)
+    again = read_formula(json.loads(text), encoding.levels)
     assert again == encoding
     sources = [source.column for source in encoding.formula.inputs]
     assert sources == ["s", "x"]
@@ -400,7 +401,7 @@ def test_what_was_learned_stays_and_survives_json():
 def test_a_call_that_is_taken_away_learns_nothing():
     encoding, _ = encode("scale(x) + center(x) - center(x)", x=X)
     assert set(encoding.state) == {"scale(v0)"}
-    FormulaEncoding.from_json(encoding.to_json(), encoding.levels)
+    read_formula(formula_to_json(encoding), encoding.levels)
 
 
 @pytest.mark.parametrize(
@@ -422,14 +423,14 @@ def test_a_call_that_is_taken_away_learns_nothing():
 def test_a_damaged_state_is_not_read(state):
     saved = {"formula": "center(x)", "names": ["x"], "terms": ["x"], "state": state}
     with pytest.raises(InputError, match="saved state"):
-        FormulaEncoding.from_json(saved, [None])
+        read_formula(saved, [None])
 
 
 def test_the_number_of_saved_names_is_checked():
     encoding, _ = encode("center(x)", x=X)
-    saved = encoding.to_json() | {"names": ["a", "b"]}
+    saved = formula_to_json(encoding) | {"names": ["a", "b"]}
     with pytest.raises(InputError, match="gives 1"):
-        FormulaEncoding.from_json(saved, [None]).columns([X])
+        read_formula(saved, [None]).columns([X])
 
 
 @pytest.mark.parametrize(
