@@ -45,11 +45,6 @@ __all__ = [
     "TooLargeError",
     "UnknownBatchError",
     "ViewWarning",
-    "collected",
-    "did_you_mean",
-    "silenced",
-    "some",
-    "warn",
 ]
 
 _PACKAGE = str(Path(__file__).parent)
@@ -168,38 +163,12 @@ class ViewWarning(BatchCorrWarning):
 
 
 def are(count: int) -> str:
-    """The verb after "3 of 12 samples".
-
-    Parameters
-    ----------
-    count
-        How many.
-
-    Returns
-    -------
-    "is" or "are".
-
-    Examples
-    --------
-    >>> are(1), are(3)
-    ('is', 'are')
-    """
+    """The verb after "3 of 12 samples": "is" of 1, "are" of others."""
     return "is" if count == 1 else "are"
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
-    """A sentence that names the closest of what exists, and lists the rest.
-
-    Parameters
-    ----------
-    name
-        What the caller asked for.
-    known
-        What there is.
-
-    Returns
-    -------
-    The sentence, for the end of a message.
+    """A sentence for the end of a message: the closest of what is `known`, and the rest.
 
     Examples
     --------
@@ -215,16 +184,7 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 def some(names: Iterable[object], limit: int = 5) -> str:
     """The first few names of a list, and how many more there are, for a message.
 
-    Parameters
-    ----------
-    names
-        Any number of them, of any type.
-    limit
-        How many to write.
-
-    Returns
-    -------
-    One phrase; names of more than 80 characters are cut.
+    Names of more than 80 characters are cut.
 
     Examples
     --------
@@ -250,11 +210,7 @@ def collected() -> Iterator[list[str]]:
 
     They are given to the caller as ever. Warnings of other threads, of other processes
     (Dask's workers among them) and of other packages are not collected: those reach the
-    user as Python shows them.
-
-    Yields
-    ------
-    A list that grows with each warning: ``"BatchSizeWarning: …"``.
+    user as Python shows them. The list grows with each: ``"BatchSizeWarning: …"``.
 
     Examples
     --------
@@ -276,10 +232,6 @@ def collected() -> Iterator[list[str]]:
 def silenced() -> Iterator[None]:
     """Give no warnings of the package in this context: the same step is made again.
 
-    Yields
-    ------
-    Nothing.
-
     Examples
     --------
     >>> with silenced():
@@ -294,13 +246,6 @@ def silenced() -> Iterator[None]:
 
 def warn(message: str, category: type[BatchCorrWarning]) -> None:
     """Warn at the line of the caller's code, however deep in the package this is.
-
-    Parameters
-    ----------
-    message
-        What was met, and what to do about it.
-    category
-        Class of the warning.
 
     Examples
     --------

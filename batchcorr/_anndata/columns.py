@@ -121,13 +121,9 @@ def columns_or_table(
 
     Parameters
     ----------
-    adata
-        The data.
     given
         None; a column of `obs`, or several; a formula over columns of `obs`; a
         DataFrame or array with one row per sample.
-    what
-        What these are called in messages.
     """
     if given is None:
         return None, None

@@ -56,10 +56,6 @@ def positions_of(
 
     Parameters
     ----------
-    adata
-        The data.
-    names
-        Names of the features.
     owner, others
         Whose features these are, and how others are left, for messages.
     """

@@ -49,15 +49,9 @@ def read_labels(
 
     Parameters
     ----------
-    adata, batch_key, covariates, nuisance
-        The data, and what names columns of it.
-    needed
-        Whether there must be a batch.
     missing
         "level": missing labels are a level of their own, "missing"; "error": they stay
         what they are, and whoever reads them refuses them.
-    subject
-        The column that says who a sample is of.
     """
     if missing not in {"error", "level"}:
         msg = (

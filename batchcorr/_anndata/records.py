@@ -202,12 +202,8 @@ def source_of(adata: AnnData, made: str, step: Record) -> str | None:
 
     Parameters
     ----------
-    adata
-        The data.
     made
         Where the step's result is: "X", a layer, or an embedding.
-    step
-        Its record.
 
     Notes
     -----

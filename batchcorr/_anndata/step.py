@@ -102,8 +102,6 @@ class Step:
 
         Parameters
         ----------
-        estimator
-            What changes it, fitted.
         columns
             The columns of `obs` that were used, by what they are.
         warned

@@ -37,13 +37,6 @@ NAME = re.compile(r"c|(c\.)?\d+(\.\d+)*")
 def require_whole_chunks(path: Path, group: Node) -> None:
     """Refuse a zarr store with a chunk that was cut short, or that must be there.
 
-    Parameters
-    ----------
-    path
-        The folder of the store.
-    group
-        The open store, or a group in it.
-
     Raises
     ------
     FileError

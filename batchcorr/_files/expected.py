@@ -66,15 +66,6 @@ def number(
 ) -> float:
     """A finite number of a header.
 
-    Parameters
-    ----------
-    header
-        Values by name.
-    name
-        The name of the number.
-    above
-        What it must be larger than.
-
     Raises
     ------
     InputError

@@ -28,11 +28,6 @@ def clean(target: Path) -> str:
 
     A folder that was moved aside for a new one that did not come is moved back.
 
-    Parameters
-    ----------
-    target
-        The file or folder that is to be written.
-
     Returns
     -------
     How the name of a file begins that this process writes in place of `target`.

@@ -56,15 +56,7 @@ DAMAGE = (
 
 
 class Arrays(Mapping[str, "NDArray[Any]"]):
-    """The arrays of an open file by name, each read when it is asked for.
-
-    Parameters
-    ----------
-    file
-        The open file.
-    largest
-        Bytes that an array may take.
-    """
+    """The arrays of an open file by name, each read when it is asked for."""
 
     def __init__(self, file: zipfile.ZipFile, largest: int) -> None:
         self._file, self._largest = file, largest
@@ -132,13 +124,6 @@ def take(
 ) -> dict[str, NDArray[Any]]:
     """The arrays that are expected, each checked; others are not looked at.
 
-    Parameters
-    ----------
-    arrays
-        Those of a file, or any.
-    expected
-        What each must be, by name.
-
     Raises
     ------
     InputError
@@ -179,13 +164,9 @@ def reading(
 
     Parameters
     ----------
-    path
-        The file.
     otherwise
         What to say if it holds something else, which may also show in the block: an
         `InputError` there is added to it.
-    largest
-        Bytes that an array may take.
 
     Raises
     ------

@@ -104,12 +104,8 @@ def unestimable(
 
     Parameters
     ----------
-    products
-        Squares of all columns, kept ones first.
     names, terms
         Name of every column, and of the covariate it belongs to.
-    kept
-        Number of protected columns.
     """
     _, partners = _dependent(products, _order(products, kept))
     guilty = [column for column in partners if column < kept]
@@ -166,13 +162,6 @@ def associations(products: ColumnProducts, terms: Sequence[str]) -> dict[str, fl
     The largest canonical correlation between batch and the covariate's columns, its
     square adjusted for the number of batches as an adjusted R². For two groups in two
     batches it is the phi coefficient.
-
-    Parameters
-    ----------
-    products
-        Squares of all columns, kept ones first.
-    terms
-        The covariate that each kept column belongs to.
     """
     if products.n_batches < 2:
         return dict.fromkeys(terms, 0.0)

@@ -58,12 +58,6 @@ def distinct(
 
     Parameters
     ----------
-    labels
-        One per row.
-    name
-        What they are called in messages.
-    n_rows
-        How many there must be.
     known
         Levels declared before: texts that would be missing are labels if among these.
 

@@ -27,13 +27,6 @@ __all__ = ["BatchLabels", "Level"]
 class BatchLabels:
     """The distinct labels of one column, in the order of their codes.
 
-    Parameters
-    ----------
-    levels
-        The distinct labels.
-    name
-        What the labels are called in messages.
-
     Examples
     --------
     >>> labels = BatchLabels.fit(["b", "a", "b"])
@@ -84,12 +77,8 @@ class BatchLabels:
         ----------
         labels
             One label per row: a Series or Categorical of any type, an array, a list.
-        name
-            What the labels are called in messages.
         levels
             The levels, declared instead of found; they need not all occur.
-        n_rows
-            How many labels there must be.
 
         Raises
         ------
@@ -143,10 +132,6 @@ class BatchLabels:
 
         Parameters
         ----------
-        labels
-            One label per row, as in `fit`.
-        n_rows
-            How many labels there must be.
         unknown
             The error for a label that is not among the levels.
 

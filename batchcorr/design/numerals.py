@@ -41,8 +41,6 @@ def numbers_as_text(levels: Sequence[Level], *, category: bool) -> Level | None:
 
     Parameters
     ----------
-    levels
-        The labels, each once.
     category
         Whether the column is a category: one of small whole numbers without gaps, like
         those of scanpy's clusters, is what it says; so is text with five or fewer.
@@ -73,15 +71,6 @@ def numbers_as_text(levels: Sequence[Level], *, category: bool) -> Level | None:
 
 def refuse_measurements(levels: Sequence[Level], n_rows: int, name: str) -> None:
     """Refuse a measurement, or a name of each sample, as batch: all would be made alike.
-
-    Parameters
-    ----------
-    levels
-        The labels, each once.
-    n_rows
-        The number of samples.
-    name
-        What the labels are called in messages.
 
     Raises
     ------

@@ -24,15 +24,7 @@ Table: TypeAlias = Mapping[str, "pd.Series"]
 
 
 def is_array(covariates: object, role: str) -> bool:
-    """Return whether these are design columns; refuse what cannot be covariates.
-
-    Parameters
-    ----------
-    covariates
-        What is given.
-    role
-        What it is called in messages.
-    """
+    """Return whether these are design columns; refuse what cannot be covariates."""
     if isinstance(covariates, pd.DataFrame | pd.Series):
         return False
     if isinstance(covariates, str | Mapping) or not np.iterable(covariates):
@@ -49,17 +41,7 @@ def is_array(covariates: object, role: str) -> bool:
 
 
 def read_array(covariates: object, n_rows: int, role: str) -> Floats:
-    """Return design columns given as numbers.
-
-    Parameters
-    ----------
-    covariates
-        A 2-D array.
-    n_rows
-        The number of rows there must be.
-    role
-        What it is called in messages.
-    """
+    """Return design columns given as numbers."""
     if covariates is None or not is_array(covariates, role):
         msg = f"{role}s were learned from a 2-D array: give one with the same columns."
         raise InputError(msg)
@@ -81,17 +63,6 @@ def read_table(
     covariates: object, n_rows: int, role: str, required: Sequence[str] = ()
 ) -> Table:
     """Return the columns of a table by name; a single one may come without a name.
-
-    Parameters
-    ----------
-    covariates
-        A DataFrame, a Series or labels in a list.
-    n_rows
-        The number of rows there must be.
-    role
-        What it is called in messages.
-    required
-        The columns learned before.
 
     Raises
     ------
@@ -124,17 +95,7 @@ def read_table(
 
 
 def require(needed: Iterable[str], table: Table, role: str) -> None:
-    """Refuse a table that lacks a column.
-
-    Parameters
-    ----------
-    needed
-        The columns.
-    table
-        The table.
-    role
-        What it is called in messages.
-    """
+    """Refuse a table that lacks a column."""
     for name in needed:
         if name not in table:
             msg = f"There is no column {name!r} ({role}). {did_you_mean(name, table)}"

@@ -147,8 +147,6 @@ def predict(
         The covariate that is tested, or a contrast of its levels.
     variance
         σ_b² of each batch, up to a factor: (B,); None: alike.
-    alpha
-        The rate of false positives that is wanted.
 
     Returns
     -------

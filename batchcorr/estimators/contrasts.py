@@ -94,10 +94,6 @@ def read_pair(
     text
         ``column`` or ``column:A-B``. Names may hold a colon, and levels a dash: what the
         samples have decides.
-    columns
-        The columns there are, and what is in them.
-    where
-        What they are called in messages.
 
     Raises
     ------
@@ -160,12 +156,8 @@ def with_tested(
 
     Parameters
     ----------
-    obs
-        What is known of the samples.
     covariates, formula
         What else the model holds, as a table or design columns, and how.
-    column
-        The tested column of `obs`.
 
     Raises
     ------

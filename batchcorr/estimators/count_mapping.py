@@ -42,12 +42,6 @@ def map_counts(
 
     Parameters
     ----------
-    counts
-        All features of n samples.
-    model
-        The frozen fit.
-    design
-        Batch and covariates of the samples.
     offset
         Their log library sizes: (n,).
 

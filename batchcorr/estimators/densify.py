@@ -46,13 +46,9 @@ def allow_dense(
 
     Parameters
     ----------
-    shape, itemsize
-        Of the dense result.
     dense
         True: wanted, say nothing. None: refuse if the result takes more than half of
         the free memory, and warn if it is not small. False: refuse.
-    device
-        Whether the matrix is on a CUDA device.
 
     Raises
     ------

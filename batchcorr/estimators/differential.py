@@ -55,12 +55,8 @@ def differential_table(
     ----------
     problem
         All samples, read without weights, with the tested column among the covariates.
-    contrast
-        What is tested.
     features
         Names of the features: G of them.
-    method
-        How contrasts are estimated.
     trend, robust
         As in `batchcorr.models.one_step_test`.
 

@@ -98,8 +98,6 @@ def estimate(
 
     Parameters
     ----------
-    method, problem
-        What is to be estimated, from what.
     refit
         Makes another fit of the linear one and its columns, as one with subjects.
 
@@ -140,17 +138,7 @@ def estimate(
 def extend(
     method: LocationScaleSteps, fitted: Fitted, sums: Moments, metadata: Metadata
 ) -> Fitted:
-    """Add batches to a correction: aim and coefficients stay what they were.
-
-    Parameters
-    ----------
-    method
-        The method.
-    fitted
-        What was estimated before.
-    sums, metadata
-        Moments and metadata of the new batches alone.
-    """
+    """Add batches to a correction: aim and coefficients stay what they were."""
     checks.check_batches(sums, metadata, at_least=1)
     frozen = fitted.correction
     known = np.concatenate([frozen.coefficients, frozen.nuisance])

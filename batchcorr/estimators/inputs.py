@@ -88,10 +88,6 @@ def read_samples(
     ----------
     x
         Features, a matrix or a table; a table may hold labels as well.
-    batch, covariates
-        Labels of the rows.
-    batch_column, covariate_columns
-        Columns of `x` that hold the labels not given.
 
     Raises
     ------

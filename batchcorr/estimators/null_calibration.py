@@ -96,22 +96,14 @@ def null_rates(
 
     Parameters
     ----------
-    x
-        Matrix of n rows and G features.
     problem
         Its moments, and its design, of kept columns only.
     contrasts
         Weights of the columns, a row a contrast: (k, p).
     correct
         What corrects; None: nothing.
-    n_permutations
-        How many to make, if there are as many.
-    alpha
-        p under which a feature counts as found.
     equal_variances
         False: in the one-step test every batch has a variance of its own.
-    random
-        Source of the permutations.
     effects
         Whether effects of the columns are taken from the values first.
 
@@ -167,8 +159,6 @@ def ordinary_p_values(sums: Moments, contrasts: Floats) -> Floats:
 
     Parameters
     ----------
-    sums
-        Moments of all samples as one batch.
     contrasts
         Weights of the columns, a row a contrast: (k, p).
 

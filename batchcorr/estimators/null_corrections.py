@@ -37,14 +37,8 @@ def whole_run(
 
     Parameters
     ----------
-    method
-        The estimator.
     x
         Samples × features in memory: logarithms, or counts if it is for these.
-    labels
-        Batch and covariates, a table, of the samples.
-    problem
-        Their design.
     """
     design = problem.design
     assert design is not None

@@ -64,8 +64,6 @@ class Problem:
         ----------
         x
             Matrix of n rows and G features, of a kind that the passes know.
-        labels
-            Of its rows.
         metadata
             How the labels are to be read; None: as is found from them.
         formula
@@ -143,8 +141,6 @@ class Problem:
         ----------
         contrasts
             c, of all columns: (k, p).
-        columns
-            The q columns that are fitted.
 
         Notes
         -----

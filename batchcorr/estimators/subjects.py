@@ -67,19 +67,6 @@ def fit_subjects(
 ) -> tuple[Fitted, Design]:
     """The correction of a fit with random intercepts, and the design with subjects.
 
-    Parameters
-    ----------
-    method
-        The method.
-    problem
-        Without subjects.
-    x
-        The matrix it was read from.
-    labels
-        Of its rows, with subjects.
-    formula
-        Which covariates to keep, and how.
-
     Raises
     ------
     DesignError

@@ -54,8 +54,6 @@ class Voom:
 
         Parameters
         ----------
-        counts
-            Raw counts; fractions of a quantifier are fine.
         method
             How libraries are measured: by their total, or that times the
             normalization factors of this name.
@@ -121,10 +119,6 @@ class Voom:
 
         Parameters
         ----------
-        plain
-            Moments of the logarithms.
-        fitted
-            Gives the fitted values of a block.
         sd
             Residual standard deviation of each feature: (G,).
         given

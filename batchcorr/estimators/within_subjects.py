@@ -84,8 +84,6 @@ class Subjects:
 
         Parameters
         ----------
-        x
-            The matrix that the problem was read from.
         problem, columns
             The problem, read without weights, and the columns of the model.
         weights
@@ -139,14 +137,10 @@ def _complete(
 
     Parameters
     ----------
-    rows
-        The samples.
     read
         By batch, weighted by the weights of samples.
     own
         By subject, weighted by the roots of these.
-    features
-        Which features these are.
     """
     read, own = read.select_features(features), own.select_features(features)
     n = read.n[:, :1]

@@ -192,11 +192,6 @@ def _mean(shares: Floats) -> float:
 def shares_of(sums: Moments) -> FeatureShares:
     """Compare the four models by their residual squares, feature by feature.
 
-    Parameters
-    ----------
-    sums
-        Moments of all batches, covariates kept.
-
     Raises
     ------
     DesignError, InputError

@@ -92,10 +92,6 @@ def create_dense(
 
     Parameters
     ----------
-    group, name
-        Where to create it.
-    shape, dtype
-        Of the array.
     like
         The array it is made from; None where that was sparse.
     tallest

@@ -156,8 +156,6 @@ def fit_file(
         The file: .h5ad or .zarr.
     batch_key, method, covariates, nuisance, missing, **parameters
         As in `pp.correct`.
-    resources
-        Memory, and who does the work.
     place
         Where the matrix is, and where the result goes; `dense`: whether a sparse matrix
         may be written as a dense one, None: if that would fit into the memory.

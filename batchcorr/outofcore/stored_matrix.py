@@ -87,14 +87,8 @@ class StoredMatrix:
 
     Parameters
     ----------
-    path, name
-        The file, and where in it the matrix is.
-    file
-        The open file.
     block_bytes, most_bytes
         How large a block of rows should be in memory, and may be if chunks are larger.
-    through
-        What every block goes through when it is read.
 
     Attributes
     ----------
@@ -183,8 +177,6 @@ class StoredMatrix:
 
         Parameters
         ----------
-        dense
-            Whether blocks of a sparse matrix become dense.
         unit
             Rows that must stay together besides, as in the file that is written.
         """

@@ -60,11 +60,6 @@ def read_sites(
 def add(sites: Mapping[str, SiteMoments]) -> tuple[Moments, Schema]:
     """The moments of all rows of sites that agree, and what they agree on.
 
-    Parameters
-    ----------
-    sites
-        The moments by the name of the site or file.
-
     Raises
     ------
     DesignError

@@ -51,15 +51,6 @@ LISTED = 8
 def check_design(design: Design, schema: Schema, table: Table) -> None:
     """Refuse batches and levels of few samples, and numbers that single some out.
 
-    Parameters
-    ----------
-    design
-        Batches and columns of the site's samples.
-    schema
-        What the sites agreed on.
-    table
-        The covariates by name.
-
     Raises
     ------
     DesignError

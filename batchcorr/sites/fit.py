@@ -83,15 +83,7 @@ def fit(
 def _fitted(
     estimator: LocationScaleMethod, sites: Mapping[str, SiteMoments]
 ) -> LocationScaleMethod:
-    """Fit an estimator to the moments of all sites together.
-
-    Parameters
-    ----------
-    estimator
-        The estimator, which is changed.
-    sites
-        The moments by the name of the site or file.
-    """
+    """Fit an estimator to the moments of all sites together."""
     sums, schema = add(sites)
     estimator.fit_moments(sums, schema.metadata, features=schema.features)
     estimator.obs_columns_ = {

@@ -82,8 +82,6 @@ def bits_of_values(
         Step of the grid that they lie on; 0: none is known.
     sd
         Their standard deviation, given what is known of the samples.
-    n
-        Number of values.
     """
     n = np.maximum(n, 1)
     m = np.clip(np.minimum(values.unequal, values.nonzero), 1, n)
@@ -108,17 +106,6 @@ def grid_of(
     mean: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Step of the grid that the values of each batch and feature lie on: (B, G).
-
-    Parameters
-    ----------
-    x
-        Samples × features.
-    codes
-        Batch of each sample.
-    values
-        The decimals of each batch and feature.
-    mean
-        Their means.
 
     Returns
     -------

@@ -47,12 +47,8 @@ def leave_out(
 
     Parameters
     ----------
-    sums
-        The moments of a site.
     values
         How many values differ from the most common one, and between what they lie.
-    schema
-        What the sites agreed on.
     disclosed
         Features whose values the sums would disclose, however rounded: (B, G).
 

@@ -64,14 +64,8 @@ def digits_of(
 
     Parameters
     ----------
-    x
-        Samples × features.
-    sums
-        Their moments.
     values
         Between what they lie, and how many differ from the most common value.
-    design
-        Batches and columns of the samples.
 
     Returns
     -------
@@ -102,12 +96,8 @@ def rounded(sums: Moments, digits: NDArray[np.int64], design: Design) -> Moments
 
     Parameters
     ----------
-    sums
-        The exact moments.
     digits
         Binary digits of each batch and feature: (B, G).
-    design
-        Batches and columns of the samples.
     """
     bases = _bases(design)
     mean, squares, cross = sums.mean.copy(), sums.squares.copy(), sums.cross.copy()
