@@ -52,10 +52,10 @@ def in_threads(work: Callable[[Any], None], blocks: Iterable[object]) -> None:
             done.result()
 
 
-def cuts(indptr: NDArray[np.generic], size: int = BLOCK) -> Iterator[slice]:
-    """Cut rows (or columns) that store `indptr` values into blocks of about `size`."""
+def cuts(indptr: NDArray[np.generic]) -> Iterator[slice]:
+    """Cut rows (or columns) that store `indptr` values into blocks of about `BLOCK`."""
     n = len(indptr) - 1
-    inner = np.searchsorted(indptr, np.arange(size, max(indptr[-1], 1), size))
+    inner = np.searchsorted(indptr, np.arange(BLOCK, max(indptr[-1], 1), BLOCK))
     bounds = np.unique(np.concatenate([[0], np.minimum(inner, n), [n]]))
     for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         yield slice(start, stop)

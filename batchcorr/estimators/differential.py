@@ -58,7 +58,7 @@ def differential_table(
     features
         Names of the features: G of them.
     trend, robust
-        As in `batchcorr.models.one_step_test`.
+        As in `moderated`.
 
     Raises
     ------

@@ -29,7 +29,11 @@ from batchcorr.estimators import checks
 from batchcorr.estimators.progress import progress
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import moderated_f, moderated_t
-from batchcorr.models.one_step_test import one_step_test, with_batch_weights
+from batchcorr.models.one_step_test import (
+    estimates,
+    moderated,
+    with_batch_weights,
+)
 from batchcorr.models.variance_prior import VariancePrior
 
 if TYPE_CHECKING:
@@ -125,7 +129,7 @@ def null_rates(
                 p_values = ordinary_p_values(correct(rows, null), contrasts)
                 corrected.append(_share_below(p_values, alpha))
             weighted = null if equal_variances else with_batch_weights(null)[0]
-            result = one_step_test(weighted, contrasts, observed=null)
+            result = moderated(estimates(weighted, contrasts, null))
             together = result.together
             joint = [] if together is None else [together.p_value]
             p_values = np.vstack([result.each.p_value, *joint])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["leading_eigenvectors"]
 
+MAX_PRODUCTS = 100
 BLOCK = 32
 """Vectors multiplied at a time: enough to make good use of each read of the matrix."""
 
@@ -52,7 +53,6 @@ def leading_eigenvectors(
     tolerance: float,
     random: np.random.Generator,
     start: NDArray[np.float64] | None = None,
-    max_products: int = 100,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Return the largest eigenvalues and their vectors.
 
@@ -70,8 +70,6 @@ def leading_eigenvectors(
         Where the first block comes from.
     start
         Vectors that are nearly those wanted, to begin with instead: (size, k).
-    max_products
-        Blocks multiplied at most.
 
     Returns
     -------
@@ -101,13 +99,13 @@ def leading_eigenvectors(
     block = np.linalg.qr(start)[0]
     basis = _Basis(size)
     small = np.empty((0, 0))
-    for products in range(1, max_products + 1):
+    for products in range(1, MAX_PRODUCTS + 1):
         basis.append(block)
         column, rest, following = basis.divide(multiply(np.ascontiguousarray(block)))
         small = _bordered(small, column)
         last = not following.shape[1]  # the space is invariant: all there is was found
         grown = products % max(1, products // CHECKS) == 0
-        if last or products == max_products or (len(small) >= count and grown):
+        if last or products == MAX_PRODUCTS or (len(small) >= count and grown):
             values, vectors = _leading(small, count, start.shape[1])
             residuals = np.linalg.norm(rest @ vectors[-block.shape[1] :], axis=0)
             enough = np.maximum(tolerance * values, NOTHING * values[0])
@@ -118,7 +116,7 @@ def leading_eigenvectors(
     if not done:
         msg = (
             f"The leading components did not converge to {tolerance:g} in "
-            f"{max_products} products; the last ones may be inexact. Ask for fewer "
+            f"{MAX_PRODUCTS} products; the last ones may be inexact. Ask for fewer "
             "components."
         )
         warn(msg, ConvergenceWarning)

@@ -14,12 +14,8 @@ the likeliest one explains the values of g badly, and most of its batch effect s
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from batchcorr.models.namespace import Array, namespace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["average_likely", "far_from_all"]
 
@@ -31,11 +27,7 @@ FAR = 5
 
 
 def average_likely(
-    gamma: Array,
-    delta2: Array,
-    squares: Array,
-    n: Array,
-    progress: Callable[[int], None] | None = None,
+    gamma: Array, delta2: Array, squares: Array, n: Array
 ) -> tuple[Array, Array]:
     """Return γ* and δ²* of one batch, G² terms in blocks.
 
@@ -47,8 +39,6 @@ def average_likely(
         Σ(s - γ̂)² of each feature: (G,).
     n
         Observed values: (1,) or (G,).
-    progress
-        Called with the number of features done after every block.
     """
     xp = namespace(gamma)
     size = int(gamma.shape[0])
@@ -75,8 +65,6 @@ def average_likely(
         total = xp.sum(weight, axis=1)
         new_gamma.append((weight @ gamma) / total)
         new_delta2.append((weight @ delta2) / total)
-        if progress is not None:
-            progress(rows.stop - start)
     return xp.concat(new_gamma), xp.concat(new_delta2)
 
 

@@ -40,7 +40,6 @@ __all__ = [
     "OneStepTest",
     "estimates",
     "moderated",
-    "one_step_test",
     "weighted_by_batch",
     "with_batch_weights",
 ]
@@ -97,44 +96,14 @@ class OneStepTest:
     prior: VariancePrior
 
 
-def one_step_test(
-    moments: Moments,
-    contrasts: Floats,
-    *,
-    observed: Moments | None = None,
-    trend: bool = False,
-    robust: bool = False,
-) -> OneStepTest:
-    """Test contrasts of the design columns, batch in the model.
-
-    Parameters
-    ----------
-    moments
-        Of all batches.
-    contrasts
-        Weights of the columns, a row a contrast: (k, p).
-    observed
-        Where `moments` are weighted: the plain ones, for means and degrees of freedom.
-    trend
-        Let the prior variance follow the feature's mean.
-    robust
-        Keep a few features of outlying variance from moving the prior.
-
-    Notes
-    -----
-    With missing values a feature is tested if its own samples determine the contrast,
-    whatever else they leave open; else all is NaN. R: limma `lmFit` with batch in the
-    design, then `eBayes`.
-    """
-    return moderated(
-        estimates(moments, contrasts, observed), trend=trend, robust=robust
-    )
-
-
 def moderated(
     estimates: Estimates, *, trend: bool = False, robust: bool = False
 ) -> OneStepTest:
-    """The test of estimates, with variances moderated over features."""
+    """The test of estimates, with variances moderated over features.
+
+    `trend` lets the prior variance follow the feature's mean, `robust` keeps a few
+    features of outlying variance from moving it. R: limma `eBayes`.
+    """
     coefficient, covariance, squares, df, mean, _ = estimates
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.where(df > 0, squares / df, np.nan)
@@ -202,7 +171,22 @@ def weighted_by_batch(moments: Moments, weights: Floats) -> Moments:
 def estimates(
     moments: Moments, contrasts: Floats, observed: Moments | None = None
 ) -> Estimates:
-    """Fit the linear model and estimate contrasts, each feature by its own samples."""
+    """Fit the linear model and estimate contrasts, each feature by its own samples.
+
+    Parameters
+    ----------
+    moments
+        Of all batches.
+    contrasts
+        Weights of the columns, a row a contrast: (k, p).
+    observed
+        Where `moments` are weighted: the plain ones, for means and degrees of freedom.
+
+    Notes
+    -----
+    With missing values a contrast is estimated if the feature's samples determine it,
+    whatever else they leave open; else it is NaN. R: limma `lmFit`, batch in the design.
+    """
     plain = moments if observed is None else observed
     fit = LinearFit.of(moments, counts=plain.n)
     with np.errstate(divide="ignore", invalid="ignore"):

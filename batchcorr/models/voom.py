@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PrecisionTrend", "log_cpm", "precision_trend"]
 
+SPAN = 0.5
+"""Share of the features that each point of the trend looks at."""
+
 
 def log_cpm(counts: Floats, sizes: Floats) -> Floats:
     """The logarithms of counts per million: (n, G).
@@ -129,9 +132,7 @@ class PrecisionTrend(NamedTuple):
         return weights
 
 
-def precision_trend(
-    mean: Floats, sd: Floats, sizes: Floats, *, span: float = 0.5
-) -> PrecisionTrend:
+def precision_trend(mean: Floats, sd: Floats, sizes: Floats) -> PrecisionTrend:
     """The trend of one fit.
 
     Parameters
@@ -141,8 +142,6 @@ def precision_trend(
         (G,).
     sizes
         Library size of each sample: (n,).
-    span
-        Share of the features that each point of the line looks at.
 
     Notes
     -----
@@ -150,7 +149,7 @@ def precision_trend(
     """
     log_count = mean + _log_size(sizes).mean()
     reach = float(np.ptp(log_count))
-    line = lowess(log_count, np.sqrt(sd), fraction=span, delta=0.01 * reach)
+    line = lowess(log_count, np.sqrt(sd), fraction=SPAN, delta=0.01 * reach)
     points, place = np.unique(log_count, return_inverse=True)
     return PrecisionTrend(points, np.bincount(place, line) / np.bincount(place))
 

@@ -10,8 +10,6 @@ from batchcorr.errors import InputError
 from batchcorr.pl._matplotlib import require_matplotlib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.axes import Axes
 
 __all__ = ["AxesGrid", "few_ticks", "panel", "panels", "thin_spines"]
@@ -31,7 +29,6 @@ def panels(
     shape: tuple[int, int],
     size: tuple[float, float],
     *,
-    ratios: Sequence[float] | None = None,
     beside: float = 0.0,
 ) -> AxesGrid:
     """Axes in rows and columns: those given, or those of a new figure.
@@ -57,7 +54,6 @@ def panels(
             figsize=(width, rows * size[1]),
             layout="constrained",
             squeeze=False,
-            width_ratios=ratios,
         )
         return np.asarray(new, dtype=object)
     from matplotlib.axes import Axes

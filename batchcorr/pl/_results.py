@@ -55,7 +55,7 @@ def column_for(table: object, names: Sequence[str], contrast: str | None) -> str
     raise MissingKeyError(msg)
 
 
-def known_p_values(values: object, what: str = "p_values") -> Floats:
+def known_p_values(values: object) -> Floats:
     """The p-values that are known, from 0 to 1: (G,).
 
     Raises
@@ -66,15 +66,15 @@ def known_p_values(values: object, what: str = "p_values") -> Floats:
     try:
         p = np.asarray(values, dtype=np.float64).ravel()
     except (TypeError, ValueError):
-        msg = f"{what} must be numbers from 0 to 1, not {values!r:.60}."
+        msg = f"p_values must be numbers from 0 to 1, not {values!r:.60}."
         raise InputError(msg) from None
     p = p[~np.isnan(p)]
     if not p.size:
-        msg = f"{what} holds no p-value that is known."
+        msg = "p_values holds no p-value that is known."
         raise InputError(msg)
     wrong = p[(p < 0) | (p > 1)]
     if wrong.size:
-        msg = f"{what} must lie between 0 and 1, and one is {wrong[0]:g}."
+        msg = f"p_values must lie between 0 and 1, and one is {wrong[0]:g}."
         raise InputError(msg)
     return p
 

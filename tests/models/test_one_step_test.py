@@ -6,7 +6,7 @@ import numpy as np
 
 from batchcorr.arrays import moments
 from batchcorr.design.design import Design
-from batchcorr.models.one_step_test import one_step_test
+from batchcorr.models.one_step_test import estimates, moderated
 
 
 def test_a_contrast_is_tested_where_its_own_samples_determine_it():
@@ -18,9 +18,9 @@ def test_a_contrast_is_tested_where_its_own_samples_determine_it():
     x[codes == 2, 0] = np.nan  # feature 0 has no sample of the last batch
     z = np.stack([group, group * nested], axis=1)
     sums = moments(x, Design.of(codes, covariates=z))
-    found = one_step_test(sums, np.eye(2))
+    found = moderated(estimates(sums, np.eye(2)))
     alone = moments(x[:12, :1], Design.of(codes[:12], covariates=group[:12, None]))
-    expected = one_step_test(alone, np.eye(1))
+    expected = moderated(estimates(alone, np.eye(1)))
     np.testing.assert_allclose(found.each.coefficient[0, 0], expected.each.coefficient)
     np.testing.assert_allclose(found.variance[0], expected.variance)
     assert found.df[0] == expected.df[0]
@@ -36,8 +36,8 @@ def test_weights_in_other_units_give_the_same_test():
     design = Design.of(codes, covariates=group[:, None])
     plain, little = moments(x, design), 1.2 / weights[codes == 2].sum()
     one, small = (
-        one_step_test(
-            moments(x, design, weights=weights * unit), np.eye(1), observed=plain
+        moderated(
+            estimates(moments(x, design, weights=weights * unit), np.eye(1), plain)
         )
         for unit in (1, little)
     )

@@ -18,6 +18,7 @@ from batchcorr.errors import (
     InputError,
     MissingKeyError,
 )
+from batchcorr.models import krylov
 from batchcorr.models.krylov import leading_eigenvectors
 from batchcorr.tl import _components
 
@@ -297,7 +298,8 @@ def test_low_rank_and_repeated_eigenvalues_end_early():
     np.testing.assert_allclose(values, [3, 3, 3, 1, 1, 0, 0], atol=1e-9)
 
 
-def test_too_few_products_are_said():
+def test_too_few_products_are_said(monkeypatch):
+    monkeypatch.setattr(krylov, "MAX_PRODUCTS", 3)
     a = np.diag(np.linspace(1, 1.001, 500))
     with pytest.warns(ConvergenceWarning, match="did not converge"):
         leading_eigenvectors(
@@ -306,7 +308,6 @@ def test_too_few_products_are_said():
             50,
             tolerance=1e-12,
             random=np.random.default_rng(0),
-            max_products=3,
         )
 
 
