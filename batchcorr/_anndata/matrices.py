@@ -61,13 +61,11 @@ def require_adata(adata: object) -> AnnData:
         )
         raise InputError(msg)
     if adata.isbacked:
-        newer = hasattr(anndata.experimental, "read_elem_lazy")  # from 0.12 on
         msg = (
             "This AnnData is backed by a file, and its values are not in memory: load "
             "it with adata.to_memory() first. Where they do not fit, correct the file "
             "itself (batchcorr correct in.h5ad out.h5ad --batch COLUMN --memory 4GB), or "
-            "read X as a Dask array (anndata.experimental."
-            f"{'read_elem_lazy' if newer else 'read_elem_as_dask'})."
+            "read X as a Dask array (anndata.experimental.read_elem_lazy)."
         )
         raise InputError(msg)
     return adata

@@ -125,10 +125,7 @@ def _ends_in_blosc(array: Node) -> bool:
     """Whether files of an array are what blosc made, one a chunk."""
     if getattr(array, "shards", None):
         return False
-    if hasattr(array, "compressors"):
-        packers = list(array.compressors)
-    else:  # zarr 2
-        packers = [array.compressor]
+    packers = list(array.compressors)
     return bool(packers) and "blosc" in type(packers[-1]).__name__.lower()
 
 

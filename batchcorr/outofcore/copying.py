@@ -40,12 +40,10 @@ def create_file(target: Path, like: object) -> Iterator[Node]:
         import zarr
 
         version: Any = getattr(getattr(like, "metadata", None), "zarr_format", None)
-        if version is None and anndata.__version__.startswith(("0.11.", "0.12.")):
+        if version is None and anndata.__version__.startswith("0.12."):
             version = getattr(anndata.settings, "zarr_write_format", 2)
         version = version or 3  # what later anndata writes; its setting is deprecated
-        new = hasattr(zarr, "create_array")
-        kwargs: dict[str, Any] = {"zarr_format": version} if new else {}
-        group = zarr.open_group(str(target), mode="w", **kwargs)
+        group = zarr.open_group(str(target), mode="w", zarr_format=version)
         group.attrs.update(root)
         yield group
         return
@@ -139,10 +137,6 @@ def _create_zarr(
 ) -> Node:
     chunks = tuple(max(1, min(c, s)) for c, s in zip(chunks, shape, strict=True))
     given: dict[str, Any] = {"shape": shape, "dtype": dtype, "chunks": chunks}
-    if not hasattr(group, "create_array"):  # zarr 2
-        if like is not None:
-            given["compressor"] = like.compressor
-        return group.create_dataset(name, **given)
     same_format = like is not None and (
         like.metadata.zarr_format == group.metadata.zarr_format
     )
