@@ -33,13 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Record",
-    "copied_from",
     "corrects",
     "finish",
     "key_of",
     "make",
     "read",
-    "source_of",
     "steps_of",
     "warn_if_repeated",
     "write",
@@ -102,7 +100,7 @@ def make(
             "subject": columns.get("subject"),
             "n_obs": adata.n_obs,
             "n_vars": adata.n_vars,
-            "names": _names(adata),
+            "names": digest_of_names(adata.obs_names, adata.var_names),
             "normalizes": method.normalizes,
             "scale": method.scale,
             "log_base": _log_base(adata, estimator, layer, earlier),
@@ -188,41 +186,6 @@ def corrects(step: Record) -> bool:
     return not (step["normalizes"] or makes_columns)
 
 
-def copied_from(adata: AnnData, x: Matrix) -> list[Record]:
-    """The records of what a matrix was copied from: X from a layer, say."""
-    now, kept = digest_of(x), adata.uns.get(RECORDS, {})
-    if now is None or not isinstance(kept, Mapping):
-        return []
-    known = [read(adata, key) for key in kept]
-    return [each for each in known if each and each.get("values_after") == now]
-
-
-def source_of(adata: AnnData, made: str, step: Record) -> str | None:
-    """Where the values that a step began with still are: "X" or a layer; None: nowhere.
-
-    Parameters
-    ----------
-    made
-        Where the step's result is: "X", a layer, or an embedding.
-
-    Notes
-    -----
-    Values are looked for; where samples or features were chosen or ordered since, or values
-    are not in memory, it is the matrix of the name that the record holds.
-    """
-    source, began_with = str(step.get("source", "X")), step.get("values_before")
-    if step.get("names") not in (None, _names(adata)):
-        began_with = None
-    others: list[str] = [key for key in adata.layers if key is not None]
-    others = others if adata.X is None else ["X", *others]
-    for other in sorted(others, key=lambda name: name != source):
-        now = digest_of(adata.X if other == "X" else adata.layers[other])
-        known = now is not None and began_with is not None
-        if other != made and (now == began_with if known else other == source):
-            return other
-    return None
-
-
 def write(
     adata: AnnData,
     key: str,
@@ -261,10 +224,6 @@ def warn_if_repeated(
         f"del adata.uns[{RECORDS!r}][{key_of(layer, obsm=obsm)!r}]."
     )
     warn(msg, RepeatWarning)
-
-
-def _names(adata: AnnData) -> str:
-    return digest_of_names(adata.obs_names, adata.var_names)
 
 
 def _keys_of_0_1(adata: AnnData, key: str) -> list[str]:

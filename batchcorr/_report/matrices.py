@@ -10,6 +10,7 @@ import pandas as pd
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.normalize import normalize
+from batchcorr._anndata.origins import source_of
 from batchcorr._anndata.step import Place
 from batchcorr._report.methods_text import SIZE_FACTORS
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
@@ -178,7 +179,7 @@ class _Before(NamedTuple):
         """What was made into `name`: as the records say, else what is not corrected."""
         normalized = len(list(takewhile(_normalizes, self.steps)))
         for place in reversed(range(len(self.steps))[: normalized + 1]):
-            source = records.source_of(self.adata, name, self.steps[place])
+            source = source_of(self.adata, name, self.steps[place])
             if source is not None:
                 return self.of(_layer(source), place)
         for layer in map(_layer, _matrices(self.adata)):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from batchcorr._anndata import records
+from batchcorr._anndata.origins import source_of
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class _Origin(NamedTuple):
         record = records.read(adata, key)
         if record is None:
             return cls()
-        return cls(records.corrects(record), records.source_of(adata, made, record))
+        return cls(records.corrects(record), source_of(adata, made, record))
 
     @property
     def is_alone(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import column_of
 from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.origins import copied_from
 from batchcorr.errors import InputError
 from batchcorr.estimators.contrast_weights import compared
 from batchcorr.estimators.contrasts import read_contrast, with_tested
@@ -178,7 +179,7 @@ def differential(
     if 0 in given.shape:
         msg = f"There is nothing to test: {given.shape[0]} samples × {given.shape[1]} features."
         raise InputError(msg)
-    steps = records.steps_of(adata, layer, given) or records.copied_from(adata, given)
+    steps = records.steps_of(adata, layer, given) or copied_from(adata, given)
     refuse_corrected(steps, layer)
     labels = read_labels(adata, batch_key, covariates, nuisance, needed=False)
     table, formula = with_tested(
