@@ -33,7 +33,7 @@ TOLERANCE = 1e-5
 
 
 def batch_weights(moments: Moments, observed: Moments | None = None) -> Floats:
-    """The weight of each batch, of mean log 0 over samples: (B,).
+    """The weight of each batch, of mean log 0 over samples; 1 without any: (B,).
 
     Parameters
     ----------
@@ -50,9 +50,15 @@ def batch_weights(moments: Moments, observed: Moments | None = None) -> Floats:
     """
     n_features, n_batches = moments.n_features, moments.n_batches
     counts = (moments if observed is None else observed).n.max(axis=1)
+    weights, there = np.ones(n_batches), counts > 0
+    if not there.all():
+        kept = moments.map(lambda a: a[there])
+        seen = observed and observed.map(lambda a: a[there])
+        weights[there] = batch_weights(kept, seen)
+        return weights
     n = counts.sum()
     residual = n - n_batches - moments.n_columns
-    weights, log_weights = np.ones(n_batches), np.zeros(n_batches - 1)
+    log_weights = np.zeros(n_batches - 1)
     if residual < 2 or n_batches == 1:
         return weights
     contrasts = np.vstack([np.eye(n_batches - 1), -np.ones(n_batches - 1)])

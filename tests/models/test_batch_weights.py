@@ -47,3 +47,15 @@ def test_units_do_not_matter_and_features_without_residuals_say_nothing():
             batch_weights(moments(same, design)), weights, rtol=1e-12
         )
     np.testing.assert_array_equal(batch_weights(moments(z * [1, 2], design)), 1)
+
+
+def test_batches_whose_samples_are_left_out_change_nothing():
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1, 2, 3], [6, 9, 12, 8])
+    x = rng.normal(size=(35, 50)) * np.array([0.5, 9.0, 1.0, 2.0])[codes][:, None]
+    z, used = rng.normal(size=(35, 1)), codes != 1
+    plain = moments(x, Design.of(codes, 4, z), weights=used * 1.0)
+    alone = moments(x[used], Design.of(codes[used] - (codes[used] > 1), 3, z[used]))
+    found = batch_weights(plain, plain)
+    np.testing.assert_allclose(found[[0, 2, 3]], batch_weights(alone), rtol=1e-12)
+    assert found[1] == 1
