@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch.utils.checkpoint import CheckpointError
-
 from batchcorr.bridge._batches import leaves, n_samples
 from batchcorr.bridge._norms import require_model
 from batchcorr.bridge._running import accelerators, hooked, seeded
@@ -121,10 +119,11 @@ class Step:
         wanted = list(by) or list(self.parameters.values())
         try:
             found = torch.autograd.grad(value, wanted, allow_unused=True)
-        except CheckpointError:
-            raise
         except RuntimeError as error:
-            msg = f"loss(model, batch).backward() fails: {error}"
+            msg = (
+                f"loss(model, batch).backward() fails: {error}\nSwitch activation "
+                "checkpointing off, if it is on: here BatchNorm must not run again."
+            )
             raise InputError(msg) from error
         if not by and all(gradient is None for gradient in found):
             raise InputError(_OTHER_MODEL)

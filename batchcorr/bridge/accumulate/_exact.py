@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.checkpoint import CheckpointError
-
 from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._running import random_states, set_random_states
 from batchcorr.bridge._torch import torch
@@ -118,15 +116,8 @@ def exact(
         passes.find_sites()
         if len(parts) > 1:
             require_additive(step, batch, parts, passes.sites, reduction)
-        try:
-            passes.find_adjoints()
-            value, gradients = passes.gradient()
-        except CheckpointError as error:
-            msg = (
-                "A BatchNorm lies in a part of the model under activation checkpointing, "
-                "which runs it again with other statistics: switch checkpointing off."
-            )
-            raise InputError(msg) from error
+        passes.find_adjoints()
+        value, gradients = passes.gradient()
     passes.update_buffers()
     for parameter, gradient in zip(step.parameters.values(), gradients, strict=True):
         if parameter.grad is None:
