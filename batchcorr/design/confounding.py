@@ -132,8 +132,9 @@ def unestimable(
         f"{_listed(blamed)} {verb} confounded with batch{joint}: "
         f"{_listed([names[k] for k in guilty])} {vary} inside any batch beyond what the "
         "other columns say, so no data can tell its effect from the batch effect.",
-        "Leave it out, or merge or drop the batches that hold only one of its values; "
-        "correcting without it removes its effect wherever it differs between batches.",
+        "Measure some of each of its values in one batch, or drop the batches that hold "
+        "only one; leaving it out of a correction removes its effect wherever it differs "
+        "between batches.",
     )
 
 
