@@ -12,7 +12,7 @@ from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import say
 from batchcorr.cli.contrasts import read_test
-from batchcorr.cli.files import SOURCES, check_target, ending
+from batchcorr.cli.files import ANNDATA, SOURCES, check_target, ending
 from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.normalizing import Normalization
 from batchcorr.cli.samples import Source
@@ -97,7 +97,7 @@ def report(
     """  # noqa: D301 - \b keeps typer from joining lines
     of_tables = samples, sample_column, sep, decimal
     normalization = Normalization.of_options(log_normalize, quantile=quantile_normalize)
-    file = _file_of(corrected)
+    file = _file_of(corrected, source)
     of_anndata = {"--layer": layer, "--corrected": None if file else corrected}
     files = Source.of_options(source, *of_tables, of_anndata=of_anndata)
     sources = [source, file, samples]
@@ -150,10 +150,11 @@ def _missing_in(
     return "error", {}
 
 
-def _file_of(corrected: str | None) -> Path | None:
-    """The file that --corrected names, if there is one of that name."""
+def _file_of(corrected: str | None, source: Path) -> Path | None:
+    """The file that --corrected names: one that is there, or any, as a table has no layer."""
     path = Path(corrected or "")
-    return path if corrected and ending(path) in SOURCES and path.exists() else None
+    is_file = path.exists() or ending(source) not in ANNDATA
+    return path if corrected and ending(path) in SOURCES and is_file else None
 
 
 def _beside(adata: AnnData, other: AnnData, path: Path) -> str:

@@ -45,6 +45,8 @@ def test_files_and_tables_before_and_after_a_correction():
 def test_mistakes_are_errors():
     given = ["report", "in.h5ad"]
     assert "--batch must name" in refused(*given, "a.html")
+    table = ["report", "in.csv", "a.html", *SHEET, "--batch", "day"]
+    assert "no file none.csv" in refused(*table, "--corrected", "none.csv")
     assert "must end in .html" in refused(*given, "a.pdf", code=2)
     assert "'grp'" in refused(*given, "a.html", "--batch", "day", "--test", "grp")
     Path("a.html").write_text("mine", "utf-8")
