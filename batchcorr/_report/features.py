@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._report.packing import cut
+from batchcorr.pl._results import by_evidence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,8 +100,8 @@ def feature_table(
 
 
 def _by_p(test: pd.DataFrame) -> NDArray[np.intp]:
-    """The places of features by their p, smallest first."""
-    return np.asarray(np.argsort(test["p_value"].to_numpy(), kind="stable"))
+    statistic = test["t" if "t" in test else "f"]
+    return by_evidence(test["p_value"].to_numpy(), statistic.to_numpy())
 
 
 def _of_test(test: pd.DataFrame) -> pd.DataFrame:

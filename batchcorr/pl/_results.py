@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["column_for", "known_p_values", "named_p_values"]
+__all__ = ["by_evidence", "column_for", "known_p_values", "named_p_values"]
 
 
 def column_for(table: object, names: Sequence[str], contrast: str | None) -> str:
@@ -53,6 +53,11 @@ def column_for(table: object, names: Sequence[str], contrast: str | None) -> str
             f"{did_you_mean(names[-1], table.columns)}"
         )
     raise MissingKeyError(msg)
+
+
+def by_evidence(p: Floats, statistic: Floats) -> NDArray[np.intp]:
+    """The places of features by p, smallest first; where p is the same (0), by size."""
+    return np.lexsort((-np.abs(statistic), p))
 
 
 def known_p_values(values: object) -> Floats:

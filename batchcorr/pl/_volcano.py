@@ -11,7 +11,7 @@ from batchcorr.estimators.options import check_rate, check_whole
 from batchcorr.pl._looks import inches, shortened, small_letter
 from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import panel, thin_spines
-from batchcorr.pl._results import column_for
+from batchcorr.pl._results import by_evidence, column_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,8 +47,8 @@ def volcano(
     alpha
         False discovery rate up to which features are coloured (`p_adjusted`).
     n_labels
-        How many features to name at most, those of smallest p first; names that would
-        cover another are left out.
+        How many features to name at most, those of smallest p first (where p is 0, of
+        largest t); names that would cover another are left out.
     ax
         Axes; None: those of a new figure.
 
@@ -128,7 +128,8 @@ def volcano(
         markerscale=1.5,
     )
     thin_spines(ax)
-    first = np.argsort(p, kind="stable")[: max(0, n_labels)]
+    statistic = column_for(known, ["t", effect.partition("[")[0]], contrast)
+    first = by_evidence(p, known[statistic].to_numpy(float))[:n_labels]
     _name(ax, x[first], y[first], [shortened(known.index[k], 16) for k in first])
     return ax
 

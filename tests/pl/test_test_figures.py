@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import batchcorr as bc
+from batchcorr._report.features import top_of_test
 from batchcorr.errors import InputError, MissingKeyError
 
 
@@ -52,6 +53,14 @@ def test_a_volcano_names_the_smallest_p_values_and_no_name_covers_another():
     pairs = [(a, b) for k, a in enumerate(boxes) for b in boxes[:k]]
     assert not any(a.overlaps(b) for a, b in pairs)
     assert not bc.pl.volcano(table, n_labels=0).texts
+
+
+def test_of_p_values_that_are_0_the_largest_statistic_comes_first():
+    table = result().assign(t=lambda t: 40 * t["coefficient"])
+    table.iloc[:50, 1:3] = 0.0
+    most = table["t"].abs().idxmax()
+    assert bc.pl.volcano(table).texts[0].get_text() == most
+    assert top_of_test(table.assign(mean=0.0, ci_low=0.0, ci_high=0.0)).index[0] == most
 
 
 def test_fold_changes_are_drawn_where_they_are_known():
