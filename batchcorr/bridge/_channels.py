@@ -22,15 +22,12 @@ from batchcorr.models.empirical_bayes import prior_of, shrink, shrink_location
 from batchcorr.models.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 __all__ = [
     "SMALLEST",
     "channel_moments",
     "channel_statistics",
-    "from_rows",
     "require_shape",
     "shrunken_statistics",
     "to_rows",
@@ -58,13 +55,6 @@ def to_rows(activation: Tensor) -> Tensor:
     if activation.ndim == 2:
         return activation
     return activation.movedim(1, -1).reshape(-1, activation.shape[1])
-
-
-def from_rows(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Rows as the activation they came from: the inverse of `to_rows`."""
-    if len(shape) == 2:
-        return rows
-    return rows.reshape(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 
 def channel_moments(activation: Tensor) -> Moments:

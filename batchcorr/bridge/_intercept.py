@@ -17,8 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
-from batchcorr.arrays.generic import tensor_affine
-from batchcorr.bridge._channels import from_rows, to_rows
 from batchcorr.bridge._norms import normalizing
 from batchcorr.bridge._torch import torch
 
@@ -51,11 +49,10 @@ class Call:
     def normalized(self, mean: Tensor, variance: Tensor) -> Tensor:
         """The output for given statistics, (1, C) each, differentiably."""
         correction = normalizing(mean, variance, self.eps, self.weight, self.bias)
-        rows = tensor_affine(to_rows(self.input), correction)
-        output = from_rows(rows, self.input.shape)
-        # As torch lays it out: channels last only where the input is, for `view`.
-        last = self.input.movedim(1, -1).is_contiguous()
-        return output if last else output.contiguous()
+        shape = (1, -1, *[1] * (self.input.ndim - 2))
+        scale, shift = correction.scale.reshape(shape), correction.shift.reshape(shape)
+        output: Tensor = (self.input * scale + shift).to(self.input.dtype)
+        return output
 
     def update_running(self, moments: Moments) -> None:
         """Move the running statistics as torch does after a batch of these moments."""
