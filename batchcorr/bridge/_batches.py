@@ -22,16 +22,14 @@ __all__ = ["Minibatch", "leaves", "map_tensors", "n_samples", "read_batches", "t
 # -- nestings --------------------------------------------------------------------------
 
 
-def map_tensors(
-    tree: Any, function: Callable[[Any], Any], kind: type = torch.Tensor
-) -> Any:
-    """The nesting with every tensor (or leaf of another kind) replaced by a function of it."""
-    if isinstance(tree, kind):
+def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+    """The nesting with every tensor replaced by a function of it."""
+    if isinstance(tree, torch.Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {k: map_tensors(value, function, kind) for k, value in tree.items()}
+        return {key: map_tensors(value, function) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        parts = [map_tensors(value, function, kind) for value in tree]
+        parts = [map_tensors(value, function) for value in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
     return tree
 
