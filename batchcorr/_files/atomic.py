@@ -56,11 +56,6 @@ def replacing_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
     As `replacing`; but a folder cannot take another's place in one step. What was there
     is moved aside first, moved back if the new one does not come, and else deleted.
-
-    Raises
-    ------
-    FileError
-        If nothing can be written beside the target.
     """
     target = Path(target).resolve()
     part = _beside(target)

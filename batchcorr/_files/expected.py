@@ -64,13 +64,7 @@ class Expected(NamedTuple):
 def number(
     header: Mapping[str, Any], name: str, *, above: float | None = None
 ) -> float:
-    """A finite number of a header.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
+    """A finite number of a header."""
     value = header[name]
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not isfinite(value) or (above is not None and value <= above):

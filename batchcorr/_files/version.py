@@ -30,26 +30,14 @@ class Version(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Version:
-        """The version that is there now.
-
-        Raises
-        ------
-        FileError
-            If there is none.
-        """
+        """The version that is there now."""
         if not path.exists():
             msg = f"There is no file {path}."
             raise FileError(msg)
         return cls(path, _digest(path))
 
     def require_same(self) -> None:
-        """Refuse a file that was written to, replaced or deleted since.
-
-        Raises
-        ------
-        FileError
-            Names the file.
-        """
+        """Refuse a file that was written to, replaced or deleted since."""
         if not self.path.exists() or _digest(self.path) != self.digest:
             msg = (
                 f"{self.path} changed while it was read, so that what was learned from it"

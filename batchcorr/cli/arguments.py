@@ -32,13 +32,7 @@ TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 
 def memory_bytes(text: str) -> int:
-    """Read a size such as 2GiB, 500MB or 1.5 g: with i in powers of 1024.
-
-    Raises
-    ------
-    typer.BadParameter
-        If it is none.
-    """
+    """Read a size such as 2GiB, 500MB or 1.5 g: with i in powers of 1024."""
     match = re.fullmatch(r"([0-9.]+) *(?:([kmgt])(i?))?b?", text.strip().lower())
     try:
         value = float(match[1]) if match else 0.0
@@ -58,13 +52,7 @@ def parameters(kind: type[Corrector]) -> dict[str, Parameter]:
 
 
 def kept(covariates: list[str] | None, formula: str | None) -> dict[str, Any]:
-    """What --covariate or --formula names, as an argument; empty where nothing is.
-
-    Raises
-    ------
-    typer.BadParameter
-        If both are given.
-    """
+    """What --covariate or --formula names, as an argument; empty where nothing is."""
     if formula is not None and covariates:
         msg = "give either a formula or covariates: + joins them in a formula."
         raise typer.BadParameter(msg, param_hint="--formula")

@@ -43,13 +43,7 @@ class Given(NamedTuple):
 
     @classmethod
     def of_options(cls, separator: str | None, decimal: str | None) -> Given:
-        """What --sep and --decimal say.
-
-        Raises
-        ------
-        typer.BadParameter
-            If they are no separator or decimal mark.
-        """
+        """What --sep and --decimal say."""
         if separator is not None:
             separator = NAMES.get(separator.lower(), separator)
             if len(separator) != 1 or separator.isalnum() or separator in "\"'.\r\n":

@@ -158,13 +158,7 @@ def _file_of(corrected: str | None, source: Path) -> Path | None:
 
 
 def _beside(adata: AnnData, other: AnnData, path: Path) -> str:
-    """Put the corrected values of another file beside those before; the layer's name.
-
-    Raises
-    ------
-    InputError
-        If samples or features of one file are not in the other.
-    """
+    """Put the corrected values of another file beside those before; the layer's name."""
     for what, here, there in (
         ("samples", adata.obs_names, other.obs_names),
         ("features", adata.var_names, other.var_names),

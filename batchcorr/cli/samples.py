@@ -118,13 +118,7 @@ class Source(NamedTuple):
         return shlex.join(words)
 
     def open(self) -> tuple[AnnData, Layout | None]:
-        """Read the file into memory; of a table also how it was written.
-
-        Raises
-        ------
-        FileError, MissingKeyError, InputError
-            As `open_data`.
-        """
+        """Read the file into memory; of a table also how it was written."""
         adata, layout = self.open_data()
         if isinstance(adata, TableData):
             adata = adata.to_anndata()

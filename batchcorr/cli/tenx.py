@@ -16,13 +16,7 @@ __all__ = ["read_tenx"]
 
 
 def read_tenx(path: Path) -> AnnData:
-    """Read counts of genes in cells, which are named by their barcodes.
-
-    Raises
-    ------
-    FileError
-        If there is none, or it is damaged.
-    """
+    """Read counts of genes in cells, which are named by their barcodes."""
     import scanpy as sc
 
     with reading(path, "matrix of Cell Ranger (10x)", folder=path.is_dir()):

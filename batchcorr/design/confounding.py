@@ -86,11 +86,6 @@ def check_estimable(
     ----------
     products, names, terms, kept
         As in `unestimable`.
-
-    Raises
-    ------
-    DesignError
-        Names the covariates, and says with what they are confounded.
     """
     finding = unestimable(products, names, terms, kept)
     if finding is not None:

@@ -92,13 +92,7 @@ class Formula:
 
     @classmethod
     def parse(cls, text: str) -> Formula:
-        """Read a formula.
-
-        Raises
-        ------
-        InputError
-            If it holds anything that is not allowed; the message shows it.
-        """
+        """Read a formula."""
         if not isinstance(text, str) or not text.strip(" ~\n"):
             msg = (
                 f"A formula is text such as '~ sex + age', not {text!r:.60}. {ALLOWED}"

@@ -22,13 +22,7 @@ Level: TypeAlias = str | int | float | bool
 def levels_of(
     labels: list[Level], name: str, *, ordered: bool
 ) -> tuple[tuple[Level, ...], NDArray[np.int32]]:
-    """The levels of distinct labels, sorted but for `ordered` ones, and each label's place.
-
-    Raises
-    ------
-    DesignError
-        As `one_each`.
-    """
+    """The levels of distinct labels, sorted but for `ordered` ones, and each label's place."""
     kept = one_each(labels, name)
     levels = tuple(kept if ordered else _in_order(kept))
     return levels, matched(labels, levels)[0]

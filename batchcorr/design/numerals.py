@@ -70,13 +70,7 @@ def numbers_as_text(levels: Sequence[Level], *, category: bool) -> Level | None:
 
 
 def refuse_measurements(levels: Sequence[Level], n_rows: int, name: str) -> None:
-    """Refuse a measurement, or a name of each sample, as batch: all would be made alike.
-
-    Raises
-    ------
-    DesignError
-        If nearly every sample has a number, or every sample a label, of its own.
-    """
+    """Refuse a measurement, or a name of each sample, as batch: all would be made alike."""
     n_levels = len(levels)
     if n_rows < 3 or n_levels <= 2:
         return

@@ -32,13 +32,7 @@ def crossed(batch: object) -> pd.Series:
 
 
 def check_combinations(labels: object) -> None:
-    """Refuse combinations of too few samples to be batches.
-
-    Raises
-    ------
-    DesignError
-        Names them, and what takes factors one by one.
-    """
+    """Refuse combinations of too few samples to be batches."""
     counts = pd.Series(np.asarray(labels, dtype=object)).value_counts()
     few = sorted(counts.index[counts < FEWEST])
     if few:

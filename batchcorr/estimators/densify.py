@@ -49,11 +49,6 @@ def allow_dense(
     dense
         True: wanted, say nothing. None: refuse if the result takes more than half of
         the free memory, and warn if it is not small. False: refuse.
-
-    Raises
-    ------
-    TooLargeError
-        If the result is refused.
     """
     if dense:
         return

@@ -147,11 +147,6 @@ def _check_order(x: object, **labels: object) -> None:
     Rows and labels are matched by place. Where pandas objects have names for their rows
     and the names differ, the place is not what was meant. X without names leaves it to
     the first labels that have some.
-
-    Raises
-    ------
-    InputError
-        If the names differ; the message says in what.
     """
     what, names = "X", _index(x)
     for name, given in labels.items():

@@ -44,13 +44,7 @@ def take_logs(
     earlier: list[Record],
     scheduler: str | None,
 ) -> tuple[StoredMatrix, list[Record]]:
-    """The logarithms of a matrix of counts, and the steps that make them.
-
-    Raises
-    ------
-    InputError
-        For values that are no counts.
-    """
+    """The logarithms of a matrix of counts, and the steps that make them."""
     with collected() as texts:
         estimator = _fit(x.seen(canonical), scheduler)
     steps = steps_before_logs(earlier, texts)

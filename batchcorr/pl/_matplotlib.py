@@ -13,13 +13,7 @@ HUES = (BLUE, VERMILION, "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#4D4D4D")
 
 
 def require_matplotlib() -> None:
-    """Say what to install where matplotlib is not.
-
-    Raises
-    ------
-    MissingPackageError
-        If matplotlib is not installed.
-    """
+    """Say what to install where matplotlib is not."""
     try:
         import matplotlib as mpl  # noqa: F401
     except ImportError as error:

@@ -49,13 +49,7 @@ LISTED = 8
 
 
 def check_design(design: Design, schema: Schema, table: Table) -> None:
-    """Refuse batches and levels of few samples, and numbers that single some out.
-
-    Raises
-    ------
-    DesignError
-        Names all cells, batches and samples, and says what can be done.
-    """
+    """Refuse batches and levels of few samples, and numbers that single some out."""
     variables = schema.metadata.covariates.variables
     values = [np.asarray(v.encode(table[v.column]), float) for v in variables]
     p = design.columns.shape[1]
