@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -133,15 +134,19 @@ def _show_rates(found: Audit, test: str | None) -> None:
 
 def _show_table(heading: str, frame: pd.DataFrame) -> None:
     """Print a row a batch, as far as there is room."""
-    shown = frame.iloc[:ROWS, :COLUMNS]
+    cells = frame.iloc[:ROWS, :COLUMNS].map(_cell)
+    widths = [3 + max(map(len, [str(name), *cells[name]])) for name in cells]
+    room = out.width - 7 - max(map(len, ["batch", *map(str, cells.index)]))
+    shown = cells.iloc[:, : max(1, int((np.cumsum(widths) <= room).sum()))]
     table = new_table("batch", *map(str, shown.columns))
     for batch, row in shown.iterrows():
-        table.add_row(Text(str(batch)), *map(_cell, row))
+        table.add_row(Text(str(batch)), *row)
     print_table(table, heading)
-    rows, columns = frame.shape[0] - len(shown), frame.shape[1] - shown.shape[1]
-    if rows or columns:
-        more = f"and {rows} more batches, {columns} more levels: all are in --json."
-        out.print(Text(f"  {more}", style="dim"))
+    left = {"batches": len(frame) - len(shown)}
+    left["levels"] = frame.shape[1] - shown.shape[1]
+    more = ", ".join(f"{count} more {what}" for what, count in left.items() if count)
+    if more:
+        out.print(Text(f"  and {more}: all are in --json.", style="dim"))
 
 
 def _cell(value: float) -> str:

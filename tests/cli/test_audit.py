@@ -57,6 +57,18 @@ def test_counts_are_audited_on_the_scale_they_will_be_corrected_on(adata):
     pd.testing.assert_frame_equal(pd.DataFrame(found).T, rates, check_names=False)
 
 
+@pytest.mark.usefixtures("tables")
+def test_levels_are_shown_by_whole_names_as_far_as_there_is_room(adata):
+    adata.obs["donor"] = [f"hospital_{k // 3 % 6}_person" for k in range(adata.n_obs)]
+    adata.write_h5ad("donors.h5ad")
+    lines = done(
+        "audit", "donors.h5ad", "--batch", "day", "--covariate", "donor"
+    ).stdout.splitlines()
+    header = lines[lines.index("donor by batch") + 1].split()
+    assert header == ["batch", *(f"hospital_{k}_person" for k in range(3))]
+    assert lines[-1].strip() == "and 3 more levels: all are in --json."
+
+
 @pytest.mark.usefixtures("folder")
 def test_advice_can_be_typed():
     said = done("audit", "in.h5ad", "--batch", "batch", "--test", "cancer").stdout
