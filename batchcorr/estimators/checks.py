@@ -143,11 +143,11 @@ def drop_redundant(problem: Problem) -> list[int]:
     metadata, moments, products = problem.metadata, problem.read, problem.products
     if not metadata.names:
         return []
-    columns = without_redundant(products, metadata)
-    check_spare(moments, len(columns))
     complete = (moments.n == moments.rows).all(axis=0).any()
     of_one = moments.by_feature and not complete  # whose samples are not all there are
     whole = problem.products_of_rows if of_one else products
+    columns = without_redundant(products if whole is None else whole, metadata)
+    check_spare(moments, len(columns))
     if whole is not None:
         check_estimable(whole, metadata.names, metadata.terms, metadata.kept)
     return columns

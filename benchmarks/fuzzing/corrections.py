@@ -59,6 +59,8 @@ def blocks(ask, x):
     for name in table if hasattr(table, "columns") else ():
         if np.asarray(table[name]).dtype.kind in "OUTb":
             levels[name] = sorted(set(table[name]))
+        elif len(set(table[name])) == 1:
+            ask.inputs.may = True  # another block could have had other numbers
     cut = int(ask.rng.integers(1, n)) if n > 1 else n
     declared = {"batches": list(dict.fromkeys(ask.inputs.names)), "levels": levels}
     for rows in (slice(0, cut), slice(cut, n)):

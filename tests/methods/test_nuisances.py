@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import batchcorr as bc
+from batchcorr.errors import DesignError
 
 BATCH = np.repeat(["a", "b", "c"], 12)
 
@@ -78,3 +79,15 @@ def test_a_saved_correction_and_new_batches_hold_the_same_level(
     np.testing.assert_allclose(y.mean(axis=0), first.aim_.location, rtol=1e-10)
     level = grown.details_["effect"] + grown.correction_.shift  # w̄ η
     np.testing.assert_allclose(level, np.tile(level[0], (4, 1)), atol=1e-10)
+
+
+def test_a_nuisance_is_redundant_by_all_samples_not_by_those_of_one_feature():
+    """Samples 3 and 8 alone tell run from batch, and no feature has both."""
+    x = np.random.default_rng(0).normal(size=(9, 3))
+    x[3], x[8, :2], x[[0, 5, 7], 2] = np.nan, np.nan, np.nan
+    batch, run = list("aaaabbbba"), list("pppqqqqqq")
+    correct = bc.RemoveBatchEffect()
+    with pytest.raises(DesignError, match="No feature has enough observed values"):
+        correct.fit(x[:, :2], batch=batch, nuisance=pd.DataFrame({"run": run}))
+    correct.fit(x, batch=batch, nuisance=pd.DataFrame({"run": run}))
+    assert correct.aim_.adjustable.tolist() == [False, False, True]
