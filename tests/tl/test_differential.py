@@ -353,6 +353,19 @@ def test_missing_values_are_left_out(simulated):
     assert found.index[found["p_value"].isna()].tolist() == ["5"]
 
 
+@pytest.mark.parametrize("options", [{}, {"equal_variances": False}, {"voom": True}])
+def test_weight_0_leaves_out(simulated, options):
+    sd = np.where(simulated.obs["batch"] == simulated.obs["batch"].iloc[0], 9, 2)
+    simulated.X = np.abs(np.round(simulated.X * sd[:, None] + 40))
+    used = (simulated.obs["batch"] != simulated.obs["batch"].iloc[0]).to_numpy()
+    with warnings.catch_warnings(action="ignore"):
+        found = bc.tl.differential(
+            simulated, "batch", "group", weights=used * 1.0, **options
+        )
+        alone = bc.tl.differential(simulated[used].copy(), "batch", "group", **options)
+    close(found["t"], alone["t"])
+
+
 def test_no_batches_is_the_two_sample_t_test_moderated(simulated):
     table = bc.tl.differential(simulated, None, "group")
     one, two = (simulated.X[simulated.obs.group == g] for g in "ab")
