@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.namespace import Matrix
 
-__all__ = ["column_of", "columns_of", "columns_or_table", "obsm_columns"]
+__all__ = ["aligned", "column_of", "columns_of", "columns_or_table", "obsm_columns"]
 
 
 def column_of(
@@ -139,7 +139,7 @@ def columns_or_table(
             table = _columns_of_all(adata, list(given), what)
             return table, None if table is None else list(given)
     if isinstance(given, pd.DataFrame | pd.Series):
-        given = _aligned(adata, given, what)
+        given = aligned(adata, given, what)
     columns = getattr(given, "columns", None)
     return given, None if columns is None else [str(name) for name in columns]
 
@@ -156,7 +156,7 @@ def _refuse_obsm(adata: AnnData, formula: str, what: str) -> None:
         raise InputError(msg)
 
 
-def _aligned(adata: AnnData, table: Any, what: str) -> Any:
+def aligned(adata: AnnData, table: Any, what: str) -> Any:
     """A table in the order of the samples, matched by name where it has names."""
     by_position = pd.RangeIndex(adata.n_obs)
     if table.index.equals(adata.obs_names) or (

@@ -9,6 +9,7 @@ from batchcorr._anndata.features import warn_of_order
 from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
 from batchcorr._anndata.labels import labels_for, read_labels
 from batchcorr._anndata.step import Place, begin
+from batchcorr._anndata.weights import weights_of
 from batchcorr.errors import collected
 from batchcorr.estimators.scale import warn_if_unlogged
 
@@ -48,6 +49,7 @@ def correct(
         )
         estimator = make_estimator(method, parameters, labels.formula)
         step.allow_dense(estimator)
+        weights = weights_of(step.adata, step.names, weights)
         read = fit_matrix(step.x, step.names, estimator, labels, weights)
         step.finish(
             estimator,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from batchcorr.errors import (
     FeatureWarning,
     InputError,
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["matched_features", "positions_of", "require_unique", "warn_of_order"]
+__all__ = [
+    "by_name",
+    "matched_features",
+    "positions_of",
+    "require_unique",
+    "warn_of_order",
+]
 
 
 def matched_features(adata: AnnData, correction: Corrector) -> NDArray[np.intp] | None:
@@ -47,6 +55,17 @@ def matched_features(adata: AnnData, correction: Corrector) -> NDArray[np.intp] 
     n_known = correction.n_features_
     require_as_many(adata.n_vars, n_known, type(correction).__name__)
     return None
+
+
+def by_name(adata: AnnData, given: object) -> object:
+    """A Series that names the features, in their order; anything else as it is."""
+    if (
+        isinstance(given, pd.Series)
+        and given.index.is_unique
+        and set(given.index) == set(adata.var_names)
+    ):
+        return given.reindex(adata.var_names)
+    return given
 
 
 def positions_of(

@@ -10,6 +10,7 @@ from batchcorr._anndata import records
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.labels import ObsLabels, labels_for, read_labels
 from batchcorr._anndata.matrices import get_matrix, require_adata, take_features
+from batchcorr._anndata.weights import weights_of
 from batchcorr.design.labels import BatchLabels
 from batchcorr.design.levels import texts
 from batchcorr.errors import InputError, collected, did_you_mean
@@ -107,6 +108,7 @@ def fit(
     x = get_matrix(adata, layer)
     records.warn_if_repeated(records.steps_of(adata, layer, x), layer)
     with collected() as texts:
+        weights = weights_of(adata, adata.var_names, weights)
         fit_matrix(x, adata.var_names, estimator, labels, weights)
     estimator.warnings_ = tuple(texts)
     return estimator

@@ -162,6 +162,7 @@ class FittedState(Corrector, LocationScaleSteps):
         return self._map(self.correction_, x, labels, out, dense=dense)
 
     def _invert(self, x: object, labels: Labels) -> Matrix:
+        inputs.check_order(x, nuisance=labels.nuisance)
         return self._map(self.correction_.inverse(), x, labels)
 
     def _map(

@@ -176,6 +176,7 @@ class Incremental(FittedState):
     def _read(self, X: object, labels: Labels) -> tuple[Samples, Matrix, Labels]:
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
+        inputs.check_order(X, nuisance=labels.nuisance)
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)
         labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
         return samples, matrix_to_fit(samples.features), labels

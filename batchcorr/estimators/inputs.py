@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SampleNames",
     "Samples",
+    "check_features_order",
+    "check_order",
     "feature_names",
     "no_batch",
     "read_samples",
@@ -96,7 +98,7 @@ def read_samples(
     MissingKeyError
         If a column is not there.
     """
-    _check_order(x, batch=batch, covariates=covariates)
+    check_order(x, batch=batch, covariates=covariates)
     features = x
     if batch_column is not None or covariate_columns:
         features, batch, covariates = _take_columns(
@@ -141,7 +143,7 @@ def _take_columns(
     return x.drop(columns=names), batch, covariates
 
 
-def _check_order(x: object, **labels: object) -> None:
+def check_order(x: object, **labels: object) -> None:
     """Refuse labels whose index says that they are those of other rows.
 
     Rows and labels are matched by place. Where pandas objects have names for their rows
@@ -169,6 +171,25 @@ def _check_order(x: object, **labels: object) -> None:
                 f"{by_name}{name}.to_numpy() if the order is right as it is."
             )
             raise InputError(msg)
+
+
+def check_features_order(features: Matrix, index: object, what: str) -> None:
+    """Refuse what has a value a feature, and names them otherwise than a table of them.
+
+    Raises
+    ------
+    InputError
+        If the names, or their order, differ.
+    """
+    names = getattr(features, "columns", None)
+    if names is None or not isinstance(index, pd.Index) or _is_numbered(index):
+        return
+    if len(index) == len(names) and not index.equals(names):
+        msg = (
+            f"{what} has a value for each feature, and names them otherwise than X, or in "
+            f"another order: sort by the columns of X, or give {what}.to_numpy()."
+        )
+        raise InputError(msg)
 
 
 def _index(given: object) -> pd.Index | None:

@@ -96,6 +96,8 @@ class LocationScaleMethod(Incremental):
             raise inputs.no_batch(type(self).__name__)
         warn_if_unlogged(x, type(self).__name__)
         if weights is not None:
+            columns = getattr(weights, "columns", None)
+            inputs.check_features_order(samples.features, columns, "weights")
             weights = checked_weights(weights, x.shape)
         problem = Problem.of(x, labels, formula=self.formula, weights=weights)
         design = problem.design

@@ -134,10 +134,10 @@ class Voom:
             raise DesignError(msg)
         sizes = self.x.sizes
         mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
-        used = slice(None)
+        used = sizes
         if given is not None:
-            used = given > 0 if given.ndim == 1 else (given > 0).any(axis=1)
-        trend = precision_trend(mean[self.seen], sd[self.seen], sizes[used])
+            used = sizes[(given.reshape(len(sizes), -1) > 0).any(axis=1)]
+        trend = precision_trend(mean[self.seen], sd[self.seen], used)
 
         def of_block(part: slice) -> Floats:
             weights = trend.weights(fitted(part), sizes)

@@ -16,6 +16,7 @@ from batchcorr.estimators import (
     surrogate_inputs,
 )
 from batchcorr.estimators.fitted_surrogates import FittedSurrogates
+from batchcorr.estimators.inputs import check_features_order, check_order
 from batchcorr.estimators.known_model import KnownModel
 from batchcorr.estimators.matrix import matrix_to_fit
 from batchcorr.estimators.record import MethodRecord
@@ -178,6 +179,10 @@ class SurrogateVariables(FittedSurrogates):
         """
         surrogate_checks.check_options(self, controls=controls, replicates=replicates)
         samples = self._samples(X)
+        check_order(X, covariates=covariates, null=null, replicates=replicates)
+        check_features_order(
+            samples.features, getattr(controls, "index", None), "controls"
+        )
         x = matrix_to_fit(samples.features)
         warn_if_unlogged(x, type(self).__name__, ", or of count + 1 as svaseq does")
         n, n_features = x.shape

@@ -46,7 +46,8 @@ def remove_batch_effect(
     nuisance
         What to remove with batch: columns of `obs`, a DataFrame, or a 2-D array.
     weights
-        Of each sample (n,) or each value (n, G).
+        Of each sample (n,) or each value (n, G), or the column of `obs` or the layer that
+        holds them.
     layer
         Layer to correct; None: X.
     obsm

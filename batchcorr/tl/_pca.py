@@ -8,6 +8,7 @@ import numpy as np
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.corrected import lazily
+from batchcorr._anndata.features import by_name
 from batchcorr.errors import InputError, MissingKeyError, collected, did_you_mean, some
 from batchcorr.tl._components import components
 
@@ -230,7 +231,7 @@ def _chosen(
             )
             raise MissingKeyError(msg)
         mask_var = adata.var[name]
-    chosen = np.asarray(mask_var)
+    chosen = np.asarray(by_name(adata, mask_var))
     if chosen.shape != (adata.n_vars,) or chosen.dtype != bool:
         msg = (
             "mask_var must be a column of adata.var or an array of true and false, one "

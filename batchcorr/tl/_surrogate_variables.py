@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from batchcorr._anndata import matrices, records
-from batchcorr._anndata.columns import column_of
+from batchcorr._anndata.columns import aligned, column_of
+from batchcorr._anndata.features import by_name
 from batchcorr._anndata.labels import read_labels
 from batchcorr._anndata.missing import missing_in
 from batchcorr.errors import (
@@ -226,7 +227,7 @@ def _controls(adata: AnnData, controls: object) -> Any:
             )
             raise MissingKeyError(msg)
         return adata.var[controls].to_numpy()
-    values = np.asarray(controls)
+    values = np.asarray(by_name(adata, controls))
     if values.dtype.kind not in "OUST":
         return values
     unknown = [name for name in values if name not in adata.var_names]
@@ -241,6 +242,8 @@ def _controls(adata: AnnData, controls: object) -> Any:
 
 def _replicates(adata: AnnData, replicates: object) -> Any:
     """A label of each sample, from a column of `obs`, or as it is given."""
+    if isinstance(replicates, pd.Series):
+        return aligned(adata, replicates, "replicates")
     if not isinstance(replicates, str):
         return replicates
     return column_of(adata, replicates, "replicates key").to_numpy()

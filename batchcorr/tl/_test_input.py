@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchcorr.errors import (
-    CountsWarning,
-    InputError,
-    MissingKeyError,
-    did_you_mean,
-    warn,
-)
+from batchcorr._anndata.weights import weights_of
+from batchcorr.errors import CountsWarning, InputError, warn
 from batchcorr.estimators.scale import unlogged
 from batchcorr.estimators.weights import checked_weights
 
@@ -74,21 +69,7 @@ def read_weights(adata: AnnData, weights: object) -> NDArray[np.float64] | None:
     """Weights of samples (n,) or values (n, G), from a column, a layer or an array."""
     if weights is None:
         return None
-    if isinstance(weights, str):
-        if weights in adata.obs.columns:
-            weights = adata.obs[weights]
-        elif weights in adata.layers:
-            weights = adata.layers[weights]
-        else:
-            known = [*adata.obs.columns, *adata.layers]
-            msg = (
-                f"The weights {weights!r} are not a column of adata.obs, nor a layer. "
-                f"{did_you_mean(weights, known)}"
-            )
-            raise MissingKeyError(msg)
-    if hasattr(weights, "toarray"):
-        weights = weights.toarray()
-    values = checked_weights(weights, adata.shape)
+    values = checked_weights(weights_of(adata, adata.var_names, weights), adata.shape)
     if (values < 0).any():
         msg = (
             f"weights must not be negative ({values.min():g}): 0 leaves a sample or a "
