@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import batchcorr as bc
-from batchcorr.errors import DesignError
+from batchcorr.errors import DesignError, FeatureWarning
 
 BATCH = np.repeat(["a", "b", "c"], 12)
 
@@ -89,5 +89,6 @@ def test_a_nuisance_is_redundant_by_all_samples_not_by_those_of_one_feature():
     correct = bc.RemoveBatchEffect()
     with pytest.raises(DesignError, match="No feature has enough observed values"):
         correct.fit(x[:, :2], batch=batch, nuisance=pd.DataFrame({"run": run}))
-    correct.fit(x, batch=batch, nuisance=pd.DataFrame({"run": run}))
+    with pytest.warns(FeatureWarning, match="2 of 3 features"):
+        correct.fit(x, batch=batch, nuisance=pd.DataFrame({"run": run}))
     assert correct.aim_.adjustable.tolist() == [False, False, True]
