@@ -93,7 +93,11 @@ def profile(
     model = require_model(model)
     norms = batch_norms(model)
     batches = _first(source_loader, samples)
-    labels = read_classes(batches)
+    count = sum(batch.size for batch in batches)
+    if count < 2:
+        msg = f"A profile of {count} samples cannot be: some hundred are best."
+        raise InputError(msg)
+    sizes, labels = SIZES[count >= SIZES], read_classes(batches)
     layers = {}
     before = snapshot(norms)
     with ExitStack() as stack:
@@ -101,11 +105,6 @@ def profile(
         advance = stack.enter_context(progress("Profile", 2 + len(norms)))
         each = _settled(model, [batch.inputs for batch in batches], norms)
         advance(2)
-        count = sum(batch.size for batch in batches)
-        if count < 2:
-            msg = "The source loader gives one sample: some hundred are best."
-            raise InputError(msg)
-        sizes = SIZES[count >= SIZES]
         for name, numbers in each.items():
             mean, variance = (part.cpu().numpy() for part in statistics_of(norms[name]))
             layers[name] = LayerProfile(
@@ -121,13 +120,8 @@ def profile(
 
 def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
     """The first samples of a loader, in its minibatches."""
-    if samples < 2:
-        msg = (
-            f"samples={samples!r}: give at least 2, some hundred or thousand are best."
-        )
-        raise InputError(msg)
     batches: list[Minibatch] = []
-    left = samples
+    left = max(samples, 0)
     for batch in read_batches(loader):
         if batch.size > left:
             few = take((batch.inputs, *batch.others), torch.arange(left))

@@ -358,5 +358,5 @@ def test_classes_that_the_profile_or_the_model_does_not_have(trained):
     with pytest.raises(InputError, match="0 … K-1"):
         profile(model, [(x, y + 1)])
     assert profile(model, [x[:1], x[1:2]]).sizes.tolist() == [1, 2]
-    with pytest.raises(InputError, match="gives one sample"):
+    with pytest.raises(InputError, match="of 1 samples"):
         profile(model, [x[:1]])
