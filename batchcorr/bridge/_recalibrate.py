@@ -208,16 +208,12 @@ def _share(
     if method not in METHODS:
         msg = f"There is no method {method!r}. {did_you_mean(method, METHODS)}"
         raise MissingKeyError(msg)
-    if profile is not None and not isinstance(profile, Profile):
+    needed = Profile if method.startswith("eb") else Profile | None
+    if not isinstance(profile, needed):
         msg = (
-            f"profile is a {type(profile).__name__}: give what profile(model, "
-            "source_loader) returned, or Profile.load(path)."
-        )
-        raise InputError(msg)
-    if method.startswith("eb") and profile is None:
-        msg = (
-            f'method="{method}" needs profile=: make one from source data with '
-            'profile(model, source_loader), or use "combat", which needs none.'
+            f'method="{method}" needs profile=, what profile(model, source_loader) '
+            f'returned or Profile.load(path) reads, not {profile!r:.60}; "combat" needs '
+            "none."
         )
         raise InputError(msg)
     if method == "eb_cov" and profile is not None and not len(profile.shares):

@@ -255,7 +255,7 @@ def test_classifiers_of_transformers():
     [
         ({"method": "eb"}, "needs profile"),
         ({"method": "eb_cov"}, "needs profile"),
-        ({"method": "eb", "profile": {}}, "is a dict"),
+        ({"method": "eb", "profile": {}}, "needs profile=.* not {}"),
         ({"method": "adabn", "alpha": 0.5}, "alpha and pseudo_count"),
         ({"method": "mix", "alpha": 0.5, "pseudo_count": 3}, "one of them"),
         ({"method": "mix", "alpha": 1.5}, "a number 0 to 1"),
