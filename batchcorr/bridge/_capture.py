@@ -157,17 +157,14 @@ def _choose(
     """The modules to look at, by name; that of the model itself is "model"."""
     every = model.named_modules(remove_duplicate=layers is None)
     known = {name or "model": module for name, module in every}
-    if layers is None:
-        own = {
-            k: part for k, part in known.items() if [*part.parameters(recurse=False)]
-        }
-        if not own:
-            msg = "No module of the model has parameters: name modules with layers=[…]."
-            raise InputError(msg)
-        return own
-    names = [layers] if isinstance(layers, str) else list(layers)
+    names = [k for k, part in known.items() if [*part.parameters(recurse=False)]]
+    if layers is not None:
+        names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
-        msg = "layers=[] names no layer: give at least one name, or None for all."
+        msg = (
+            "There is no layer to look at: name modules with layers=[…]; None takes all "
+            "that have parameters of their own."
+        )
         raise InputError(msg)
     for name in names:
         if name not in known:
@@ -194,12 +191,12 @@ def _read_given(given: Any, key: str) -> list[Any] | int | None:
     """Labels in a list, the number of an item of the loader's tuples, or None."""
     if given is None:
         return None
-    with suppress(TypeError, ValueError):  # of what is no whole number
-        return (
-            operator.index(given) if not getattr(given, "ndim", 0) else given.tolist()
-        )
+    if getattr(given, "ndim", 0):
+        return list(given.tolist())
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         return list(given)
+    with suppress(TypeError):  # of what is no whole number
+        return operator.index(given)
     msg = (
         f"{key}={given!r:.60} is no list of labels: give one label for each sample, in the "
         "loader's order; or a number, the item of the loader's tuples that holds them "
@@ -229,22 +226,21 @@ def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:
         {"channels": [x.shape[1] for x in matrices.values()], "batch": np.nan},
         index=pd.Index(matrices, name="layer"),
     )
-    covariates = (
-        obs[["label"]] if "label" in obs and obs["label"].nunique() > 1 else None
-    )
     if obs["batch"].nunique() < 2:
         return table
+    covariates = None
+    if "label" in obs and obs["label"].nunique() > 1:
+        covariates, table["batch_beyond_label"] = obs[["label"]], np.nan
     for name, x in matrices.items():
         if not (np.ptp(x, axis=0) > 0).any():
-            continue
-        table.loc[name, "batch"] = variance_explained(x, obs["batch"]).batch
-        if covariates is None:
             continue
         try:
             share = variance_explained(x, obs["batch"], covariates=covariates)
         except DesignError as error:  # of the labels, whatever the layer
             warn(f"No share beyond the labels: {error}", AssociationWarning)
-            table["batch_beyond_label"], covariates = np.nan, None
-        else:
+            covariates = None
+            share = variance_explained(x, obs["batch"])
+        table.loc[name, "batch"] = share.batch
+        if covariates is not None:
             table.loc[name, "batch_beyond_label"] = share.batch_beyond_covariates
     return table

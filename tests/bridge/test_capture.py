@@ -369,7 +369,7 @@ class Boom(nn.Module):
             lambda: (network(), [images()], {"batch": (day for day in DAYS)}),
             "generator.* is no list",
         ),
-        (lambda: (network(), [images()], {"layers": []}), "names no layer"),
+        (lambda: (network(), [images()], {"layers": []}), "no layer to look at"),
         (lambda: (network(), images(), {}), "give \\[x\\]"),
         (lambda: (network(), [], {}), "loader is empty"),
         (lambda: (network(), [["a"]], {}), "holds a str"),
@@ -377,7 +377,7 @@ class Boom(nn.Module):
         (lambda: (network(), [images() * np.nan], {}), "not finite"),
         (lambda: (network(), [images().to("meta")], {}), "cannot take a batch"),
         (lambda: (nn.Sequential(nn.LazyLinear(3)), [images()], {}), "lazy layers"),
-        (lambda: (nn.ReLU(), [images()], {}), "has parameters"),
+        (lambda: (nn.ReLU(), [images()], {}), "have parameters"),
         (lambda: ("model", [images()], {}), "must be a torch.nn.Module"),
         (
             lambda: (
