@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr._anndata.columns import columns_of, columns_or_table
 from batchcorr._anndata.missing import with_level
-from batchcorr.errors import (
-    DesignError,
-    InputError,
-    MissingKeyError,
-    did_you_mean,
-)
+from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.metadata import Labels
 
 if TYPE_CHECKING:
@@ -96,11 +91,7 @@ def read_labels(
             if isinstance(used, list) and key in used:
                 msg = f"{key!r} is the batch and cannot be a {what} as well."
                 raise DesignError(msg)
-    saved = {
-        "batch": batch_key,
-        "covariates": kept_names,
-        "nuisance": removed_names,
-    }
+    saved = {"batch": batch_key, "covariates": kept_names, "nuisance": removed_names}
     given = Labels(batch, kept, removed)
     if subject is not None:
         _check_subject(subject, {"batch": keys} | names)

@@ -20,12 +20,7 @@ from batchcorr.errors import (
     did_you_mean,
     warn,
 )
-from batchcorr.estimators.matrix import (
-    FLOATS,
-    as_matrix,
-    is_sparse,
-    is_writable,
-)
+from batchcorr.estimators.matrix import FLOATS, as_matrix, is_sparse, is_writable
 from batchcorr.models.namespace import asarray_like, is_foreign, namespace
 
 if TYPE_CHECKING:

@@ -37,9 +37,7 @@ def normalize(
 
 
 def log_normalize(
-    adata: AnnData,
-    estimator: LogNormalize,
-    place: Place,
+    adata: AnnData, estimator: LogNormalize, place: Place
 ) -> AnnData | None:
     """Take logarithms of an AnnData's counts; see `pp.log_normalize`."""
     with collected() as texts:
@@ -82,10 +80,7 @@ def mark_logs(adata: AnnData, estimator: LogNormalize, target: str | None) -> No
 
 
 def quantile_normalize(
-    adata: AnnData,
-    batch_key: str | None,
-    estimator: QuantileNormalize,
-    place: Place,
+    adata: AnnData, batch_key: str | None, estimator: QuantileNormalize, place: Place
 ) -> AnnData | None:
     """Give an AnnData's samples one distribution; see `pp.quantile_normalize`."""
     with collected() as texts:

@@ -237,10 +237,7 @@ def _keys_of_0_1(adata: AnnData, key: str) -> list[str]:
 
 
 def _log_base(
-    adata: AnnData,
-    estimator: Corrector,
-    layer: str | None,
-    earlier: list[Record],
+    adata: AnnData, estimator: Corrector, layer: str | None, earlier: list[Record]
 ) -> Any:
     """The base of the logarithms that the result is in; None: not logged, or not known."""
     if estimator.log_base_ is not None:

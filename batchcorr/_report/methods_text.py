@@ -91,11 +91,7 @@ class Citations:
 
 
 def methods_text(
-    steps: list[Record],
-    *,
-    version: str,
-    test: str | None,
-    libraries: str | None = None,
+    steps: list[Record], *, version: str, test: str | None, libraries: str | None = None
 ) -> tuple[str, list[str]]:
     """The paragraph, and the references in the order it cites them.
 

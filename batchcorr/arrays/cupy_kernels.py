@@ -220,11 +220,7 @@ def _by_batch(
 
 
 def dense_affine(
-    device: Device,
-    x: Array,
-    cells: Cells,
-    maps: Maps,
-    out: Array | None,
+    device: Device, x: Array, cells: Cells, maps: Maps, out: Array | None
 ) -> Array:
     """Write scale x + shift + slopes tilt: into `out`, which may be x, or a new array."""
     out = device.xp.empty(x.shape, dtype=x.dtype) if out is None else out
@@ -233,11 +229,7 @@ def dense_affine(
 
 
 def csr_affine(
-    device: Device,
-    x: Matrix,
-    cells: Cells,
-    maps: Maps,
-    out: Array | None,
+    device: Device, x: Matrix, cells: Cells, maps: Maps, out: Array | None
 ) -> Array:
     """Return scale x + shift + slopes tilt of a CSR matrix, dense: first where x is 0."""
     x = canonical(x)
@@ -254,11 +246,7 @@ def csr_affine(
 
 
 def _affine(
-    device: Device,
-    x: Array | None,
-    cells: Cells,
-    maps: Maps,
-    out: Array,
+    device: Device, x: Array | None, cells: Cells, maps: Maps, out: Array
 ) -> None:
     """Write scale x + shift + slopes tilt into `out`; no x stands for zeros."""
     n_features = out.shape[1]

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @count_differing.register(da.Array)
 def _count_differing(
-    x: Matrix,
-    codes: NDArray[np.int32],
-    common: NDArray[np.float64],
+    x: Matrix, codes: NDArray[np.int32], common: NDArray[np.float64]
 ) -> Differing:
     blocks, count = x.to_delayed(), delayed(_count, pure=False)
     totals = []
@@ -39,11 +37,7 @@ def _count_differing(
     return Differing(*(np.concatenate(part, axis=1) for part in found))
 
 
-def _count(
-    block: Matrix,
-    codes: NDArray[np.int32],
-    common: NDArray[np.float64],
-) -> Any:
+def _count(block: Matrix, codes: NDArray[np.int32], common: NDArray[np.float64]) -> Any:
     return count_differing(on_host(block), codes, common)
 
 

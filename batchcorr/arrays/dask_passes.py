@@ -47,11 +47,7 @@ def _moments(
     totals = []
     for column, features in enumerate(features_of):
         parts = [
-            gather(
-                block,
-                design.take(rows),
-                _part_of(weights, rows, features),
-            )
+            gather(block, design.take(rows), _part_of(weights, rows, features))
             for block, rows in zip(blocks[:, column], rows_of, strict=True)
             if rows.stop > rows.start  # filtering leaves empty blocks
         ]

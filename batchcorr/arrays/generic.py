@@ -192,9 +192,7 @@ def _by_feature(xp: Namespace, x: Array, z: Array, v: Array) -> Moments:
 
 
 def tensor_affine(
-    x: Array,
-    correction: LocationScale,
-    codes: NDArray[np.integer] | None = None,
+    x: Array, correction: LocationScale, codes: NDArray[np.integer] | None = None
 ) -> Array:
     """Return r x + s for arrays of one library, differentiably.
 

@@ -21,14 +21,7 @@ if TYPE_CHECKING:
     from batchcorr.models.location_scale import LocationScale
     from batchcorr.models.namespace import Matrix
 
-__all__ = [
-    "arranged",
-    "gram",
-    "gram_times",
-    "sample_gram",
-    "times",
-    "transposed_times",
-]
+__all__ = ["arranged", "gram", "gram_times", "sample_gram", "times", "transposed_times"]
 
 BLOCK = 1 << 22
 """Corrected values held at a time, where a kind of matrix has no products of its own."""

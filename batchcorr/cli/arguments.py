@@ -102,10 +102,7 @@ def arguments(
         raise typer.BadParameter(msg, param_hint="--batch")
     if reference is not None:
         settings = [*(settings or []), f"reference={reference}"]
-    given: dict[str, Any] = {
-        "batch_key": batch_key(batch),
-        "method": method,
-    }
+    given: dict[str, Any] = {"batch_key": batch_key(batch), "method": method}
     given |= kept(covariates, formula)
     if nuisances:
         given["nuisance"] = nuisances

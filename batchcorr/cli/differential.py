@@ -14,12 +14,7 @@ from batchcorr.cli.contrasts import Pair, compared, read_test
 from batchcorr.cli.files import SOURCES, TABLES, check_target, kind_of
 from batchcorr.cli.missing import treat_missing
 from batchcorr.cli.normalizing import Normalization, normalize
-from batchcorr.cli.result_table import (
-    say_untested,
-    show_found,
-    tested_in,
-    write_result,
-)
+from batchcorr.cli.result_table import say_untested, show_found, tested_in, write_result
 from batchcorr.cli.samples import Source
 from batchcorr.cli.working import working
 from batchcorr.errors import some

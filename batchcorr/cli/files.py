@@ -50,9 +50,7 @@ def ending(path: Path) -> str:
 
 
 def kind_of(
-    path: Path,
-    kinds: Iterable[str] = ANNDATA,
-    of_anndata: Mapping[str, object] = NONE,
+    path: Path, kinds: Iterable[str] = ANNDATA, of_anndata: Mapping[str, object] = NONE
 ) -> str:
     """The kind of a file by its name, one of `kinds`; 10x is ".h5".
 

@@ -217,12 +217,7 @@ def apply(
         learned, new = with_new_batches(adata, learned, key, layer)
         say(f"Added to the correction: {some(map(repr, new)) or 'no new batch'}.")
     bc.pp.apply(
-        adata,
-        learned,
-        batch_key=key,
-        layer=layer,
-        key_added=key_added,
-        dense=dense,
+        adata, learned, batch_key=key, layer=layer, key_added=key_added, dense=dense
     )
     save(adata, target, layout, layer=layer, compress=compress)
     lines, remark = described(adata, target, key_added or layer)

@@ -26,8 +26,7 @@ SchemaFile = Annotated[
 
 
 SchemaOut = Annotated[
-    Path,
-    typer.Option("--output", "-o", metavar="FILE", help="File to write: .json."),
+    Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .json.")
 ]
 MomentsOut = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .npz.")

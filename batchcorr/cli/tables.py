@@ -34,13 +34,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = [
-    "Table",
-    "is_number",
-    "read_table",
-    "read_texts",
-    "to_numbers",
-]
+__all__ = ["Table", "is_number", "read_table", "read_texts", "to_numbers"]
 
 MISSING = ["", "NA", "NaN", "nan", "#N/A", "N/A", "n/a", "<NA>", "null", "NULL"]
 NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")

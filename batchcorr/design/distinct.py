@@ -18,13 +18,7 @@ import pandas as pd
 from batchcorr.design.levels import Level, keys
 from batchcorr.errors import DesignError, InputError, some
 
-__all__ = [
-    "Distinct",
-    "declared",
-    "distinct",
-    "is_missing",
-    "named",
-]
+__all__ = ["Distinct", "declared", "distinct", "is_missing", "named"]
 
 MISSING = frozenset(
     ["", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "-NaN", "-nan",

@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from batchcorr.design.formula_options import (
-    INNER,
-    OMITTED,
-    OPTIONS,
-    STATES,
-    is_number,
-)
+from batchcorr.design.formula_options import INNER, OMITTED, OPTIONS, STATES, is_number
 from batchcorr.design.formula_text import ALLOWED, FormulaText
 from batchcorr.errors import InputError
 

@@ -10,12 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from batchcorr.design.variables import refuse_non_finite
-from batchcorr.errors import (
-    InputError,
-    MissingKeyError,
-    did_you_mean,
-    some,
-)
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 __all__ = ["Table", "is_array", "read_array", "read_table", "require"]
 

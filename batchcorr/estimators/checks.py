@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from batchcorr.design import findings
-from batchcorr.design.confounding import (
-    check_estimable,
-    redundant_nuisances,
-)
+from batchcorr.design.confounding import check_estimable, redundant_nuisances
 from batchcorr.errors import (
     BatchSizeWarning,
     CovariateWarning,

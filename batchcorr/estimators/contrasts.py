@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from batchcorr.errors import (
-    InputError,
-    MissingKeyError,
-    did_you_mean,
-    some,
-)
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,12 +16,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "Contrast",
-    "read_contrast",
-    "read_pair",
-    "with_tested",
-]
+__all__ = ["Contrast", "read_contrast", "read_pair", "with_tested"]
 
 
 class Contrast(NamedTuple):
@@ -37,8 +27,7 @@ class Contrast(NamedTuple):
 
 
 def read_contrast(
-    test: object,
-    columns: Mapping[str, Iterable[object]] | pd.DataFrame | None = None,
+    test: object, columns: Mapping[str, Iterable[object]] | pd.DataFrame | None = None
 ) -> Contrast:
     """What a caller means by `test`.
 

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
     from batchcorr.estimators.inputs import SampleNames
     from batchcorr.estimators.metadata import Metadata
 
-__all__ = [
-    "check_design",
-    "check_shrinkage",
-    "require_counts",
-]
+__all__ = ["check_design", "check_shrinkage", "require_counts"]
 
 
 def check_shrinkage(estimator: Any) -> None:

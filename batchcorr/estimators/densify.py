@@ -36,11 +36,7 @@ def free_device_memory() -> int:
 
 
 def allow_dense(
-    shape: tuple[int, int],
-    itemsize: int,
-    *,
-    dense: bool | None,
-    device: bool = False,
+    shape: tuple[int, int], itemsize: int, *, dense: bool | None, device: bool = False
 ) -> None:
     """Warn that a sparse matrix becomes dense, or refuse it.
 

@@ -117,10 +117,7 @@ def estimate(
     level = (fit.means * fit.coefficients)[centred].sum(axis=0)
     fit = replace(fit, intercepts=fit.intercepts + level)
     aim = method._aim(fit, metadata)
-    aim = replace(
-        aim,
-        adjustable=aim.adjustable & fit.solved & fit.observed,
-    )
+    aim = replace(aim, adjustable=aim.adjustable & fit.solved & fit.observed)
     warn_of_unadjustable(aim.adjustable)
     adjustment = method._adjust(fit, aim, metadata, None)
     adjustment = adjustment._replace(shift=adjustment.shift + adjustment.scale * level)

@@ -16,11 +16,7 @@ from batchcorr._files.npz import shape_of, take
 from batchcorr.arrays.counts import count_rows, effective_library_sizes
 from batchcorr.errors import InputError
 from batchcorr.estimators.base import Corrector
-from batchcorr.estimators.raw_counts import (
-    is_dask,
-    raw_counts,
-    warn_of_empty,
-)
+from batchcorr.estimators.raw_counts import is_dask, raw_counts, warn_of_empty
 from batchcorr.estimators.scale import warn_of_logs
 from batchcorr.models.counts.size_factors import (
     METHODS,

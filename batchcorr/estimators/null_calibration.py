@@ -29,11 +29,7 @@ from batchcorr.estimators import checks
 from batchcorr.estimators.progress import progress
 from batchcorr.models.linear_model import LinearFit
 from batchcorr.models.moderated_t import moderated_f, moderated_t
-from batchcorr.models.one_step_test import (
-    estimates,
-    moderated,
-    with_batch_weights,
-)
+from batchcorr.models.one_step_test import estimates, moderated, with_batch_weights
 from batchcorr.models.variance_prior import VariancePrior
 
 if TYPE_CHECKING:

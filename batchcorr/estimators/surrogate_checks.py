@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "IN_MEMORY",
-    "check_model",
-    "check_number",
-    "check_options",
-    "warn_of_fewer",
-]
+__all__ = ["IN_MEMORY", "check_model", "check_number", "check_options", "warn_of_fewer"]
 
 IN_MEMORY = ("sva", "two_step", "supervised")
 """Methods that look at single values, and not at products of samples alone."""

@@ -21,10 +21,7 @@ from batchcorr.models.surrogate_variables import (
     find_in_two_steps,
     find_with_controls,
 )
-from batchcorr.models.unwanted_factors import (
-    factors_of_controls,
-    factors_of_replicates,
-)
+from batchcorr.models.unwanted_factors import factors_of_controls, factors_of_replicates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +33,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "Found",
-    "Question",
-    "find",
-    "number_of",
-    "of_new_samples",
-]
+__all__ = ["Found", "Question", "find", "number_of", "of_new_samples"]
 
 
 class Question(NamedTuple):

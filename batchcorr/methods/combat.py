@@ -218,11 +218,7 @@ class ComBat(LocationScaleMethod):
         return everywhere
 
     def _adjust(
-        self,
-        fit: LinearFit,
-        aim: Aim,
-        metadata: Metadata,
-        before: Fitted | None,
+        self, fit: LinearFit, aim: Aim, metadata: Metadata, before: Fitted | None
     ) -> Adjustment:
         pick = aim.adjustable & self._varying(fit, before)
         if self.shrink:

@@ -120,11 +120,7 @@ class RemoveBatchEffect(LocationScaleMethod):
         return Aim(fit.intercepts.mean(axis=0), np.ones(len(everywhere)), everywhere)
 
     def _adjust(
-        self,
-        fit: LinearFit,
-        aim: Aim,
-        metadata: Metadata,
-        before: Fitted | None,
+        self, fit: LinearFit, aim: Aim, metadata: Metadata, before: Fitted | None
     ) -> Adjustment:
         shift = aim.location - fit.intercepts
         if before is None:

@@ -102,9 +102,7 @@ class Standardize(LocationScaleMethod):
     """
 
     record: ClassVar = MethodRecord(
-        "standardize",
-        takes=frozenset({"batch", "covariates", "subject"}),
-        streams=True,
+        "standardize", takes=frozenset({"batch", "covariates", "subject"}), streams=True
     )
     fewest_batches: ClassVar[int] = 1
 
@@ -166,11 +164,7 @@ class Standardize(LocationScaleMethod):
         return Aim(location, np.sqrt(variance), everywhere)
 
     def _adjust(
-        self,
-        fit: LinearFit,
-        aim: Aim,
-        metadata: Metadata,
-        before: Fitted | None,
+        self, fit: LinearFit, aim: Aim, metadata: Metadata, before: Fitted | None
     ) -> Adjustment:
         mean, sd = fit.intercepts, self._deviations(fit)
         scale = np.ones_like(mean)

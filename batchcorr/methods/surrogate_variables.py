@@ -10,11 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from batchcorr.estimators import (
-    surrogate_checks,
-    surrogate_columns,
-    surrogate_inputs,
-)
+from batchcorr.estimators import surrogate_checks, surrogate_columns, surrogate_inputs
 from batchcorr.estimators.fitted_surrogates import FittedSurrogates
 from batchcorr.estimators.inputs import check_features_order, check_order
 from batchcorr.estimators.known_model import KnownModel

@@ -222,9 +222,7 @@ def shares_of(sums: Moments) -> FeatureShares:
     return FeatureShares(share("B", "T"), share("F", "B"), share("F", "C"))
 
 
-def _residuals(
-    sums: Moments,
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+def _residuals(sums: Moments) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """RSS and its degrees of freedom, and whether the feature is estimable."""
     fit = LinearFit.of(sums)
     spare = np.broadcast_to(fit.df, (sums.n_features,))

@@ -148,10 +148,7 @@ def with_batch_weights(
         own, plain = (part.select_features(complete) for part in (own, plain))
     if observed is None:  # all complete: their samples are the same
         own = replace(
-            own,
-            n=own.n[:, :1],
-            columns=own.columns[..., :1],
-            gram=own.gram[..., :1],
+            own, n=own.n[:, :1], columns=own.columns[..., :1], gram=own.gram[..., :1]
         )
     weights = batch_weights(own, plain)
     return weighted_by_batch(moments, weights), weights

@@ -23,12 +23,7 @@ from batchcorr.estimators.scale import warn_if_unlogged
 from batchcorr.outofcore.copying import copy_element, create_dense, create_file
 from batchcorr.outofcore.dask_blocks import as_dask, scheduled, write_array, write_store
 from batchcorr.outofcore.log_normalize import take_logs
-from batchcorr.outofcore.source import (
-    Resources,
-    find_matrix,
-    open_source,
-    read_small,
-)
+from batchcorr.outofcore.source import Resources, find_matrix, open_source, read_small
 from batchcorr.outofcore.stored_matrix import close_file
 
 if TYPE_CHECKING:

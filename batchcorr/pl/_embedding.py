@@ -9,13 +9,7 @@ import numpy as np
 from batchcorr._anndata import matrices
 from batchcorr._anndata.columns import column_of
 from batchcorr.errors import InputError, MissingKeyError, did_you_mean
-from batchcorr.pl._looks import (
-    FEW_POINTS,
-    MISSING,
-    Groups,
-    inches,
-    shortened,
-)
+from batchcorr.pl._looks import FEW_POINTS, MISSING, Groups, inches, shortened
 from batchcorr.pl._panels import panels
 
 if TYPE_CHECKING:

@@ -100,10 +100,7 @@ def bits_of_values(
 
 
 def grid_of(
-    x: Any,
-    codes: NDArray[np.int32],
-    values: Differing,
-    mean: NDArray[np.float64],
+    x: Any, codes: NDArray[np.int32], values: Differing, mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Step of the grid that the values of each batch and feature lie on: (B, G).
 

@@ -38,10 +38,7 @@ NARROW = 1e-4
 
 
 def components(
-    centred: CorrectedMatrix,
-    count: int,
-    tolerance: float,
-    random: np.random.Generator,
+    centred: CorrectedMatrix, count: int, tolerance: float, random: np.random.Generator
 ) -> tuple[Floats, Floats, Floats]:
     """The largest variances times n - 1, their loadings (G, k) and scores (n, k).
 

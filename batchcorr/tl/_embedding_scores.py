@@ -101,9 +101,7 @@ def _mixing(points: Floats, known: Samples) -> dict[str, Score]:
         each = lisi_of(found, codes)
         low, high = _interval_of_mean(each, known.groups)
         chance = _chance(
-            lambda shuffled: float(lisi_of(found, shuffled).mean()),
-            codes,
-            others[name],
+            lambda shuffled: float(lisi_of(found, shuffled).mean()), codes, others[name]
         )
         scores[name] = Score(float(each.mean()), low, high, chance)
     return scores

@@ -135,10 +135,7 @@ def surrogate_variables(
             msg = "null takes columns of adata.obs or a table, not a formula."
             raise InputError(msg)
         estimator = SurrogateVariables(
-            n_variables,
-            method=method,
-            random_state=random_state,
-            formula=known.formula,
+            n_variables, method=method, random_state=random_state, formula=known.formula
         )
         if adata.var_names.is_unique:
             estimator.feature_names_ = tuple(map(str, adata.var_names))

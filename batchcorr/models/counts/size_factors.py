@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 
     from batchcorr.models.counts.samples import Samples
 
-__all__ = [
-    "METHODS",
-    "Reference",
-    "fit_reference",
-    "measure",
-    "scaled_totals",
-]
+__all__ = ["METHODS", "Reference", "fit_reference", "measure", "scaled_totals"]
 
 
 def fit_reference(
@@ -104,9 +98,7 @@ def _factors(samples: Samples, reference: Reference) -> NDArray[np.float64]:
 
 
 def scaled_totals(
-    reference: Reference,
-    totals: NDArray[np.float64],
-    factors: NDArray[np.float64],
+    reference: Reference, totals: NDArray[np.float64], factors: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Effective library sizes, (n,): totals times factors, 0 without counts."""
     if METHODS[reference.method].of_library:
