@@ -2,12 +2,12 @@ r"""Which BatchNorm goes into which layers: each is tried until none is left tha
 
 It goes into the layer whose result it is given, or else into all layers that are given
 its own result; BatchNorms that are gone lie on the way to either. A layer y = W x + c
-between the corrections (r₁, s₁) before it and (r₂, s₂) after it becomes
+takes up a correction (r, s) behind it, or before it, as
 
-    W' = r₂ ∘ W ∘ r₁,      c' = r₂ ∘ (c + Σ W s₁) + s₂
+    W' = r ∘ W,   c' = r ∘ c + s,         W' = W ∘ r,   c' = c + Σ W s
 
-with r₁ along the input channels of W, r₂ along its output channels, and the sum over
-input channels and positions of the kernel. All of it in float64, rounded once.
+with r along the output channels of W, or its input channels, and the sum over input
+channels and positions of the kernel. All of it in float64, rounded once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import nn
 from batchcorr.bridge._norms import batch_norms, correction_of, rest_of
 from batchcorr.bridge._running import wide
 from batchcorr.bridge._torch import torch
-from batchcorr.models.location_scale import LocationScale
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from batchcorr.bridge._fold.trace import Call, Mark, Trace
+    from batchcorr.models.location_scale import LocationScale
 
     Corrections = dict[str, LocationScale]
     Changes = dict[Call, LocationScale]
@@ -54,24 +54,17 @@ def _require_same_channels(
         _keep(f"{mark.maxima} takes maxima, and some scales are negative")
 
 
-def _chain(first: LocationScale, then: LocationScale) -> LocationScale:
-    """The one correction that does what two of one batch do, one after the other."""
-    scale, shift = then.scale * first.scale, then.scale * first.shift + then.shift
-    return LocationScale(scale, shift, first.coefficients, first.nuisance)
-
-
 @dataclass
 class Plan:
     """What becomes of each layer, by the trace of one call.
 
-    `before` and `after` have the correction that a layer takes up in front of and behind
-    itself, `folded` the layers that take a BatchNorm up, and `kept` why one stays.
+    `folded` has the layers that take a BatchNorm up, `kept` why one stays, and `weights`
+    what weight and bias of a layer become, in float64.
     """
 
     model: nn.Module
     trace: Trace
-    before: Corrections = field(default_factory=dict)
-    after: Corrections = field(default_factory=dict)
+    weights: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     folded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, str] = field(default_factory=dict)
 
@@ -95,22 +88,19 @@ class Plan:
             _keep("it is not called for inputs like the examples")
         self._require_own(name)
         try:
-            takers, done = self._takers(name, self._producer), self.after
+            takers, behind_it = self._takers(name, self._producer), True
         except KeptError as behind:
             if self._acts(name):
                 raise
             try:
-                takers, done = self._takers(name, self._users), self.before
+                takers, behind_it = self._takers(name, self._users), False
             except KeptError as ahead:
                 reason = f"before it: {behind}; after it: {ahead}"
                 raise KeptError(reason) from ahead
-        for layer, change in takers.items():
-            if layer not in done:
-                done[layer] = change
-            elif done is self.after:
-                done[layer] = _chain(done[layer], change)
-            else:
-                done[layer] = _chain(change, done[layer])
+        for taker, change in takers.items():
+            layer = self.model.get_submodule(taker)
+            old = self.weights.get(taker) or _weights_of(layer)
+            self.weights[taker] = _taken_up(layer, *old, change, behind=behind_it)
         self.folded[name] = tuple(takers)
 
     def _takers(
@@ -193,9 +183,8 @@ class Plan:
     def rewrite(self) -> None:
         """Change the layers of the model as planned."""
         layer: Any
-        for name in self.before.keys() | self.after.keys():
+        for name, new in self.weights.items():
             layer = self.model.get_submodule(name)
-            new = _weights(layer, self.before.get(name), self.after.get(name))
             for key, value in zip(("weight", "bias"), new, strict=True):
                 old = getattr(layer, key, None)
                 old = layer.weight if old is None else old
@@ -208,31 +197,37 @@ class Plan:
                     parent._modules[key] = rest_of(child).eval()
 
 
-def _weights(
-    layer: Any, before: LocationScale | None, after: LocationScale | None
+def _weights_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer in float64, zeros where it has none."""
+    weight, bias = wide(layer.weight.detach()), layer._parameters.get("bias")
+    if bias is None:
+        return weight, weight.new_zeros(
+            getattr(layer, "out_channels", 0) or layer.out_features
+        )
+    return weight, wide(bias.detach())
+
+
+def _taken_up(
+    layer: Any, weight: Tensor, bias: Tensor, change: LocationScale, *, behind: bool
 ) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a layer that has taken up the corrections before and after it.
+    """Weight and bias of a layer that has taken up a correction behind or before it.
 
     The weight is (out, in / groups, …), of a transposed convolution (in, out / groups, …).
     """
-    groups, transposed = (
-        getattr(layer, "groups", 1),
-        getattr(layer, "transposed", False),
-    )
-    first, second = layer.weight.shape[:2]
-    blocks = wide(layer.weight.detach()).reshape(groups, first // groups, second, -1)
+    groups = getattr(layer, "groups", 1)
+    transposed = getattr(layer, "transposed", False)
+    first, second = weight.shape[:2]
+    blocks = weight.reshape(groups, first // groups, second, -1)
     if transposed:
         blocks = blocks.transpose(1, 2)
     _, n_out, n_in, _ = blocks.shape  # groups, outputs, inputs, positions
-    bias = layer._parameters.get("bias")
-    constant = blocks.new_zeros(groups * n_out) if bias is None else wide(bias.detach())
-    if before is not None:
-        shift = before.shift.reshape(groups, 1, n_in, 1)
-        constant = constant + (blocks * shift).sum((2, 3)).reshape(-1)
-        blocks = blocks * before.scale.reshape(groups, 1, n_in, 1)
-    if after is not None:
-        blocks = blocks * after.scale.reshape(groups, n_out, 1, 1)
-        constant = after.scale[0] * constant + after.shift[0]
+    if behind:
+        blocks = blocks * change.scale.reshape(groups, n_out, 1, 1)
+        bias = change.scale[0] * bias + change.shift[0]
+    else:
+        shift = change.shift.reshape(groups, 1, n_in, 1)
+        bias = bias + (blocks * shift).sum((2, 3)).reshape(-1)
+        blocks = blocks * change.scale.reshape(groups, 1, n_in, 1)
     if transposed:
         blocks = blocks.transpose(1, 2)
-    return blocks.reshape(layer.weight.shape), constant
+    return blocks.reshape(weight.shape), bias
