@@ -16,7 +16,7 @@ from batchcorr.cli import app
 from batchcorr.errors import BatchCorrError
 from fuzzing import reference
 from fuzzing.ask import Ask
-from fuzzing.compare import Fault, Skipped, as_numpy, match, settle
+from fuzzing.compare import Fault, Skipped, as_numpy, compare, match, settle
 from fuzzing.inputs import Inputs, add_labels, add_values, draw, fingerprint, present
 from fuzzing.reference import Refused
 
@@ -281,8 +281,7 @@ def of_embedding(rng):
     key = "X_done" if rng.random() < 0.5 else None
     before = fingerprint(adata), fingerprint(x)
     try:
-        expected, usable, _ = ask.expected()
-        expected = np.where(usable, expected, plain)
+        expected, usable, fit = ask.expected()
     except Refused as reason:
         expected = reason
     try:
@@ -306,8 +305,5 @@ def of_embedding(rng):
     if fingerprint(adata.X) != fingerprint(np.ones((n, 2))):
         raise Fault("X was changed")
     json.loads(adata.uns["batchcorr"][f"obsm {key or 'X_pca'}"])
-    y = adata.obsm[key or "X_pca"]
-    if y.dtype != dtype:
-        raise Fault(f"dtype {y.dtype}, not {dtype}")
-    match(y, expected, dtype)
+    compare(adata.obsm[key or "X_pca"], expected, plain, fit, usable, dtype)
     return inputs.traits | {f"matrix: {form}"}
