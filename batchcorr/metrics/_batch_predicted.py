@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError
+from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +43,8 @@ def batch_predicted(
 
     Raises
     ------
+    DesignError
+        If labels are missing.
     InputError
         If shapes do not match, or a batch has one sample only.
 
@@ -58,11 +61,7 @@ def batch_predicted(
     ... )
     1.0
     """
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    points = np.asarray(embedding, dtype=np.float64)
-    if points.ndim != 2 or codes.shape != (len(points),):
-        msg = f"There are coordinates of shape {points.shape} and {codes.size} labels."
-        raise InputError(msg)
+    points, codes = points_and_codes(embedding, labels)
     sizes = np.bincount(codes)
     if len(sizes) < 2 or sizes.min() < 2 or n_folds < 2:
         msg = (

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from batchcorr.errors import InputError
+from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["ClusterAgreement", "agreement_of", "cluster_agreement", "clusters_of"]
@@ -54,22 +53,21 @@ def cluster_agreement(
 
     Raises
     ------
+    DesignError
+        If labels are missing.
     InputError
         If shapes do not match.
 
     Examples
     --------
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> kind = np.repeat(["B", "T"], 50)
     >>> z = rng.normal(size=(100, 2)) + 9.0 * (kind == "T")[:, None]
     >>> cluster_agreement(z, kind).ari
     1.0
     """
-    points = np.asarray(embedding, dtype=np.float64)
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    if points.ndim != 2 or codes.shape != (len(points),):
-        msg = f"There are coordinates of shape {points.shape} and {codes.size} labels."
-        raise InputError(msg)
+    points, codes = points_and_codes(embedding, labels)
     clusters = clusters_of(points, int(codes.max()) + 1, random_state)
     return agreement_of(clusters, codes)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from batchcorr.errors import InputError
+from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +66,8 @@ def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats
 
     Raises
     ------
+    DesignError
+        If labels are missing.
     InputError
         If samples are not more than three times the perplexity, or shapes do not match.
 
@@ -85,12 +88,8 @@ def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats
     >>> [round(float(lisi(z, batch).mean()), 1) for z in (mixed, apart)]
     [1.9, 1.0]
     """
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    found = neighbours(embedding, perplexity=perplexity)
-    if codes.shape != (len(found.place),):
-        msg = f"There are {len(found.place)} samples and {codes.size} labels."
-        raise InputError(msg)
-    return lisi_of(found, codes)
+    points, codes = points_and_codes(embedding, labels)
+    return lisi_of(neighbours(points, perplexity=perplexity), codes)
 
 
 def neighbours(embedding: object, *, perplexity: float = 30) -> Neighbours:

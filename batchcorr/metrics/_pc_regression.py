@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from batchcorr.errors import InputError
+from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,8 @@ def pc_regression(embedding: object, labels: object) -> float:
 
     Raises
     ------
+    DesignError
+        If labels are missing.
     InputError
         If shapes do not match, or nothing varies.
 
@@ -49,14 +52,7 @@ def pc_regression(embedding: object, labels: object) -> float:
     >>> pc_regression([[0.0, 1.0], [0.0, -1.0], [2.0, 1.0], [2.0, -1.0]], [0, 0, 1, 1])
     0.5
     """
-    points = np.asarray(embedding, dtype=np.float64)
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    if points.ndim != 2 or codes.shape != (len(points),):
-        msg = (
-            f"There are coordinates of shape {points.shape} and {codes.size} labels: "
-            "one label a sample is needed."
-        )
-        raise InputError(msg)
+    points, codes = points_and_codes(embedding, labels)
     share = share_between(points, codes)
     if np.isnan(share):
         msg = "The coordinates do not vary: there is nothing to explain."

@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import InputError
+from batchcorr.estimators.inputs import check_order
+from batchcorr.estimators.matrix import as_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +55,8 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
 
     Raises
     ------
+    DesignError
+        If labels are missing.
     InputError
         If shapes do not match.
 
@@ -66,14 +71,15 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
     >>> structure_kept(x, x + np.array(batch)[:, None], batch).round(9).tolist()
     [1.0, 1.0]
     """
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    n = before.shape[0]
-    if codes.shape != (n,) or after.shape[0] != n or before.ndim + after.ndim != 4:
+    check_order(before, after=after, labels=labels)
+    before, after = as_matrix(before), as_matrix(after)
+    if after.shape[0] != before.shape[0]:
         msg = (
-            f"There are matrices of shape {before.shape} and {after.shape}, and "
-            f"{codes.size} labels: rows must be the same samples."
+            f"There are matrices of shape {before.shape} and {after.shape}: rows must be "
+            "the same samples."
         )
         raise InputError(msg)
+    codes = BatchLabels.factorize(labels, name="labels", n_rows=before.shape[0])[1]
     if before.shape == after.shape:
         return values_kept(before, after, codes)
     return products_kept(

@@ -20,6 +20,7 @@ from batchcorr._anndata import matrices
 from batchcorr._anndata.labels import read_labels
 from batchcorr.errors import DesignError, InputError
 from batchcorr.estimators.checks import drop_redundant
+from batchcorr.estimators.inputs import check_order
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.metadata import Labels
 from batchcorr.estimators.problem import Problem
@@ -171,6 +172,7 @@ def feature_shares(
     elif layer is not None:
         msg = f"A {type(data).__name__} has no layers: layer= is for an AnnData."
         raise InputError(msg)
+    check_order(data, batch=batch, covariates=covariates)
     x = as_matrix(data)
     problem = Problem.of(x, Labels(batch, covariates), formula=formula)
     if problem.metadata.n_batches < 2:

@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
 from sklearn.metrics import normalized_mutual_info_score as nmi_score
 
 import batchcorr as bc
-from batchcorr.errors import InputError
+from batchcorr.errors import DesignError, InputError
 from batchcorr.metrics._batch_predicted import share_told
 from batchcorr.metrics._jackknife import jackknife, jackknife_groups
 
@@ -174,3 +174,32 @@ def test_groups_are_spread_over_batches():
 def test_what_does_not_fit_is_refused(score, arguments):
     with pytest.raises(InputError):
         getattr(bc.metrics, score)(*arguments)
+
+
+@pytest.mark.parametrize(
+    "score", ["pc_regression", "batch_predicted", "cluster_agreement", "lisi"]
+)
+def test_labels_are_of_these_samples_and_all_there(score):
+    points = pd.DataFrame(np.random.default_rng(0).normal(size=(120, 2)))
+    points.index = [f"s{k}" for k in range(120)]
+    labels = pd.Series(np.resize(["a", "b"], 120), points.index)
+    measure = getattr(bc.metrics, score)
+    np.testing.assert_equal(measure(points, labels), measure(points.values, labels))
+    with pytest.raises(InputError, match=r"index of labels .* in another order"):
+        measure(points, labels[::-1])
+    with pytest.raises(DesignError, match="labels is missing for 1 of 120"):
+        measure(points, labels.where(labels.index != "s3"))
+    with pytest.raises(InputError, match="infinite"):
+        measure(points.replace(points.iloc[3, 0], np.nan), labels)
+
+
+def test_structure_is_of_the_same_samples():
+    before = pd.DataFrame(
+        np.random.default_rng(0).normal(size=(8, 9)), list("abcdefgh")
+    )
+    labels = np.repeat([1, 2], 4)
+    assert bc.metrics.structure_kept(before, before + 1, labels) == pytest.approx(
+        [1, 1]
+    )
+    with pytest.raises(InputError, match=r"index of after .* in another order"):
+        bc.metrics.structure_kept(before, before[::-1], labels)
