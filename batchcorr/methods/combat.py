@@ -225,9 +225,11 @@ class ComBat(LocationScaleMethod):
             check_several(pick, fit, metadata)
         by_location = self._by_location(fit, before)
         if by_location and not self.mean_only:
+            added = "" if before is None else "that are added "
             msg = (
                 "A batch has one sample, which tells nothing of variances: all batches "
-                "are corrected by location only (mean_only)."
+                f"{added}are corrected by location only (mean_only), which leaves part of "
+                "a large effect: leave that sample out, or take remove_batch_effect."
             )
             warn(msg, BatchSizeWarning)
         if not by_location:

@@ -425,7 +425,7 @@ def test_a_batch_of_one_makes_all_mean_only_with_a_warning(odd):
         corrected = combat_of(values(case, "input_samples_x_genes"), case["batch"])
     np.testing.assert_allclose(corrected, values(case), rtol=0, atol=1e-10)
     told = [str(w.message) for w in caught if w.category is BatchSizeWarning]
-    assert any("location only" in text for text in told)
+    assert any("all batches are corrected by location only" in text for text in told)
 
 
 def test_a_column_of_ones_among_covariates_changes_nothing(odd, d):
