@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from batchcorr.estimators.base import Corrector
 
-__all__ = ["ObsLabels", "labels_for", "read_labels"]
+__all__ = ["UNKNOWN", "ObsLabels", "check_batch_key", "labels_for", "read_labels"]
+
+UNKNOWN = "Where no batch is known, look for it: batchcorr.tl.surrogate_variables."
 
 
 class ObsLabels(NamedTuple):
@@ -82,7 +84,7 @@ def read_labels(
         msg = (
             "batch_key must name the column of adata.obs that holds the batch; only "
             "remove_batch_effect can do without, with nuisance=. "
-            f"{did_you_mean('', adata.obs.columns)}"
+            f"{did_you_mean('', adata.obs.columns)} {UNKNOWN}"
         )
         raise InputError(msg)
     names: dict[str, object] = {"covariate": kept_names, "nuisance": removed_names}
@@ -101,6 +103,13 @@ def read_labels(
         given, saved["missing_labels"] = with_level(given)
     formula = kept_names if isinstance(kept_names, str) else None
     return ObsLabels(given, formula, saved)
+
+
+def check_batch_key(batch_key: object) -> None:
+    """Refuse what does not name one column."""
+    if not isinstance(batch_key, str):
+        msg = f"batch_key must be the name of one column of adata.obs, not {batch_key!r:.60}."
+        raise InputError(msg if batch_key is not None else f"{msg} {UNKNOWN}")
 
 
 def _check_subject(subject: str, names: Mapping[str, object]) -> None:

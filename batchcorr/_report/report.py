@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anndata
 
 from batchcorr._anndata import matrices
+from batchcorr._anndata.labels import UNKNOWN
 from batchcorr._anndata.missing import with_level
 from batchcorr._files.atomic import replacing
 from batchcorr._report.gather import gather
@@ -180,7 +181,8 @@ def _columns(
         other = "" if batch is None else f", not {batch!r:.60}"
         msg = (
             f"batch_key must name the column of adata.obs that holds the batch{other}: a "
-            f"report is of a batch, and no record of a correction tells it. {known}"
+            f"report is of a batch, and no record of a correction tells it. {known} "
+            f"{UNKNOWN}"
         )
         raise InputError(msg)
     batches, nuisance = [batch], []

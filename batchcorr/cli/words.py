@@ -74,6 +74,7 @@ PHRASES = (
         r"batchcorr test … --test \1",
     ),
     (r"linear removal \(batchcorr\.pp\.(\w+)\)", r"--method \1"),
+    (r"\bbatchcorr\.tl\.surrogate_variables\b", "batchcorr surrogate"),
     (r"\bcovariates=\[([^]]+)\]", r"--covariate \1"),
     (r"\bestimator\.save\(path\)", "batchcorr fit"),
     (r"\bRemoveBatchEffect\b", "--method remove_batch_effect"),

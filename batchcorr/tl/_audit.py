@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from batchcorr._anndata import matrices
-from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.labels import check_batch_key, read_labels
 from batchcorr.design.column_products import ColumnProducts
 from batchcorr.design.confounding import associations
 from batchcorr.design.findings import LEVELS, Finding, apart
@@ -103,9 +103,7 @@ def audit(
     """
     adata = matrices.require_adata(adata)
     check_rate(alpha)
-    if not isinstance(batch_key, str):
-        msg = f"An audit takes one column of adata.obs as batch, not {batch_key!r:.60}."
-        raise InputError(msg)
+    check_batch_key(batch_key)
     if adata.n_obs == 0:
         msg = "There is nothing to audit: adata has no samples."
         raise InputError(msg)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchcorr._anndata.labels import read_labels
+from batchcorr._anndata.labels import check_batch_key, read_labels
 from batchcorr.design.labels import BatchLabels
 from batchcorr.errors import DesignError, InputError, MissingKeyError, did_you_mean
 from batchcorr.estimators.checks import drop_redundant
@@ -62,12 +62,7 @@ class Study:
         random_state: int,
     ) -> Study:
         """Read what is known, and refuse what cannot be evaluated."""
-        if not isinstance(batch_key, str):
-            msg = (
-                "batch_key must be the name of one column of adata.obs, not "
-                f"{batch_key!r:.60}."
-            )
-            raise InputError(msg)
+        check_batch_key(batch_key)
         kind = None if labels is None else _kind(adata, labels)
         if covariates is None and labels is not None:
             covariates = labels

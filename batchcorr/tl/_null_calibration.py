@@ -11,8 +11,8 @@ from scipy.special import stdtrit
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.fit import make_estimator
-from batchcorr._anndata.labels import read_labels
-from batchcorr.errors import InputError, silenced
+from batchcorr._anndata.labels import check_batch_key, read_labels
+from batchcorr.errors import silenced
 from batchcorr.estimators import checks
 from batchcorr.estimators.contrast_weights import weights_of
 from batchcorr.estimators.contrasts import read_contrast, with_tested
@@ -216,12 +216,7 @@ def null_calibration(
 
 def _check(batch_key: Any, n_permutations: Any, alpha: Any, random_state: Any) -> None:
     """Refuse what is not of the right kind."""
-    if not isinstance(batch_key, str):
-        msg = (
-            "batch_key must be the name of one column of adata.obs, not "
-            f"{batch_key!r:.60}."
-        )
-        raise InputError(msg)
+    check_batch_key(batch_key)
     check_whole("n_permutations", n_permutations, 2)
     check_whole("random_state", random_state, 0, np.inf)
     check_rate(alpha)

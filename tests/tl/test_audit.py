@@ -51,6 +51,12 @@ def test_a_balanced_design_has_nothing_against_it():
     assert kept["remove_batch_effect"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("verb", [bc.tl.audit, bc.tl.evaluate, bc.pp.combat])
+def test_where_no_batch_is_known_it_is_said_where_one_is_looked_for(verb):
+    with pytest.raises(InputError, match=r"look for it: batchcorr\.tl\.surrogate"):
+        verb(study(*BALANCED), None)
+
+
 def test_that_there_is_no_batch_effect_is_told():
     adata = study(*UNEVEN, n_features=400)
     assert codes(bc.tl.audit(adata, "batch")) == ["no_batch_effect"]
