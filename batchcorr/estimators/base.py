@@ -105,7 +105,8 @@ class Corrector(Saved):
             if value is not None and name not in self.record.takes:
                 msg = f"{self.record.name} has no {name}: use {methods}."
                 raise InputError(msg)
-        inputs.check_order(x, **{name: value for name, (value, _) in given.items()})
+        others = {name: value for name, (value, _) in given.items()}
+        inputs.check_order(x, batch=labels.batch, **others)
         return self._fit_labels(x, labels, weights)
 
     def apply(
@@ -134,7 +135,8 @@ class Corrector(Saved):
         The corrected matrix.
         """
         self._require_fitted()
-        inputs.check_order(x, nuisance=labels.nuisance, subject=labels.subject)
+        labelled = {name: getattr(labels, name) for name in ("nuisance", "subject")}
+        inputs.check_order(x, batch=labels.batch, **labelled)
         return self._apply(x, labels, out, dense=dense)
 
     def summary(self) -> dict[str, object]:

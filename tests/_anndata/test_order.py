@@ -101,6 +101,10 @@ def test_an_estimator_refuses_other_rows_and_columns(method, name, given, match)
     for learn in ("fit", "fit_transform"):
         with pytest.raises(InputError, match=match):
             getattr(method(), learn)(counts, batch=BATCH, **{name: given})
+        if given.index[0] != "s0":  # of an array too, where batch has names
+            batch = pd.Series(BATCH, ROWS)
+            with pytest.raises(InputError, match=match):
+                getattr(method(), learn)(counts.values, batch=batch, **{name: given})
     if name != "weights":
         right = given.loc[ROWS]
         fitted = method().fit(counts, batch=BATCH, **{name: right})
