@@ -14,6 +14,7 @@ from batchcorr._anndata.records import key_of
 from batchcorr.errors import (
     BatchSizeWarning,
     DensifyWarning,
+    InputError,
     RepeatWarning,
 )
 from tests.pp.annotated import (
@@ -228,6 +229,15 @@ def test_corrected_values_changed_by_hand_are_still_corrected(change):
         bc.pp.standardize(adata, "batch")
     del adata.uns["batchcorr"]["X"]
     bc.pp.standardize(adata, "batch")
+
+
+@pytest.mark.parametrize("kind", [np.copy, np.float32, sp.csr_matrix, sp.csc_array])
+def test_copies_of_corrected_values_are_not_tested(kind):
+    adata = annotated()
+    bc.pp.combat(adata, "batch", key_added="corrected")
+    adata.layers["copy"] = kind(adata.layers["corrected"])
+    with pytest.raises(InputError, match="was corrected by combat"):
+        bc.tl.differential(adata, "batch", "sex", layer="copy")
 
 
 def test_a_part_of_corrected_values_is_still_corrected():
