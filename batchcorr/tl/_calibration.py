@@ -24,7 +24,7 @@ class NullCalibration:
     Parameters
     ----------
     method, test
-        What corrects, and what is tested.
+        What corrects, and what is tested, as it was given.
     rates
         A row a way, the method and ``one_step``: ``false_positive_rate`` with the 95 %
         interval of its mean over permutations (``low``, ``high``), and ``predicted``,
@@ -48,7 +48,7 @@ class NullCalibration:
     """
 
     method: str
-    test: str
+    test: object
     rates: pd.DataFrame
     by_permutation: pd.DataFrame = field(repr=False)
     alpha: float = 0.05

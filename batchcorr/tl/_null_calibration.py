@@ -206,7 +206,7 @@ def null_calibration(
     )
     return NullCalibration(
         method,
-        names[0] if contrast.weights else contrast.column,
+        test,
         found,
         pd.DataFrame(each),
         float(alpha),

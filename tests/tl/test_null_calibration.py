@@ -53,6 +53,9 @@ def test_an_uneven_design_is_flagged_and_agrees_with_the_audit():
     assert len(result.by_permutation) == 50
     assert json.loads(json.dumps(result.to_dict()))["flagged"] is True
     assert "tl.differential" in str(result)
+    contrast = ("group", "b", "a")
+    told = str(bc.tl.null_calibration(adata, "batch", contrast, n_permutations=4))
+    assert f"tl.differential(adata, batch_key, {contrast!r})" in told
     assert "<table" in result._repr_html_()
 
 
