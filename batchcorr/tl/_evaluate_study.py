@@ -64,8 +64,8 @@ class Study:
         """Read what is known, and refuse what cannot be evaluated."""
         check_batch_key(batch_key)
         kind = None if labels is None else _kind(adata, labels)
-        if covariates is None and labels is not None:
-            covariates = labels
+        if covariates is None and labels is not None:  # numbers are labels here, too
+            covariates = adata.obs[[labels]].astype("category")
         found = read_labels(adata, batch_key, covariates, None)
         metadata, design = Metadata.fit_transform(
             adata.n_obs, found.given, formula=found.formula

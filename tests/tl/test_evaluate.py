@@ -98,6 +98,19 @@ def test_shares_of_variance_are_those_of_the_metric(evaluated):
         assert row["variance[kind]"] == pytest.approx(share.covariates)
 
 
+def test_labels_that_are_numbers_are_labels():
+    adata = study(n=90, n_features=20)
+    adata.obs["words"] = np.random.default_rng(3).choice(["p", "q", "r", "s"], 90)
+    adata.X[:, :5] += (adata.obs["words"] == "q").to_numpy()[:, None] * 3.0
+    adata.obs["number"] = adata.obs["words"].map({"p": 0, "q": 1, "r": 2, "s": 7})
+    words, numbers = (
+        bc.tl.evaluate(adata, "batch", labels=labels).scores
+        for labels in ("words", "number")
+    )
+    assert numbers.columns[5] == "variance[number]"
+    np.testing.assert_allclose(words, numbers)
+
+
 def test_a_covariate_has_a_column_of_its_own():
     adata = study()
     adata.obs["age"] = np.linspace(20, 60, 120)
