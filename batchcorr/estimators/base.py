@@ -135,8 +135,9 @@ class Corrector(Saved):
         The corrected matrix.
         """
         self._require_fitted()
-        labelled = {name: getattr(labels, name) for name in ("nuisance", "subject")}
-        inputs.check_order(x, batch=labels.batch, **labelled)
+        if labels.design is None:  # else they were read
+            labelled = {name: getattr(labels, name) for name in ("nuisance", "subject")}
+            inputs.check_order(x, batch=labels.batch, **labelled)
         return self._apply(x, labels, out, dense=dense)
 
     def summary(self) -> dict[str, object]:

@@ -151,6 +151,7 @@ class Incremental(FittedState):
 
         self._require_streams("add_batches")
         fitted = self._ready()
+        inputs.check_order(X, nuisance=nuisance)
         samples, x, labels = self._read(X, Labels(batch, covariates, nuisance))
         self._check_features(samples, x.shape[1])
         given = labels.batch
@@ -176,7 +177,6 @@ class Incremental(FittedState):
     def _read(self, X: object, labels: Labels) -> tuple[Samples, Matrix, Labels]:
         """The samples to fit to, their matrix, and the labels of its rows."""
         self._check_parameters()
-        inputs.check_order(X, nuisance=labels.nuisance)
         samples = self._samples_to_fit(X, labels.batch, labels.covariates)
         labels = labels._replace(batch=samples.batch, covariates=samples.covariates)
         return samples, matrix_to_fit(samples.features), labels
