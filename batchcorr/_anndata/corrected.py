@@ -8,7 +8,7 @@ from batchcorr._anndata import records
 from batchcorr._anndata.features import matched_features, warn_of_order
 from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
 from batchcorr._anndata.labels import labels_for, read_labels
-from batchcorr._anndata.matrices import get_matrix, require_adata
+from batchcorr._anndata.matrices import get_matrix
 from batchcorr.arrays import moments
 from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
@@ -126,7 +126,7 @@ def lazily(
     **parameters: object,
 ) -> Lazy:
     """The corrected matrix, how it was corrected, and what had been done to it before."""
-    x = get_matrix(require_adata(adata), layer)
+    x = get_matrix(adata, layer)
     earlier = records.steps_of(adata, layer, x)
     records.warn_if_repeated(earlier, layer, kept=True)
     if correction is None:

@@ -9,7 +9,7 @@ import numpy as np
 from batchcorr._anndata import records
 from batchcorr._anndata.features import matched_features
 from batchcorr._anndata.labels import ObsLabels, labels_for, read_labels
-from batchcorr._anndata.matrices import get_matrix, require_adata, take_features
+from batchcorr._anndata.matrices import get_matrix, take_features
 from batchcorr._anndata.weights import weights_of
 from batchcorr.design.labels import BatchLabels
 from batchcorr.design.levels import texts
@@ -100,12 +100,11 @@ def fit(
     >>> correction = bc.fit(adata, "batch", method="standardize")
     >>> bc.pp.apply(adata, correction, key_added="standardized")
     """
-    require_adata(adata)
+    x = get_matrix(adata, layer)
     labels = read_labels(
         adata, batch_key, covariates, nuisance, missing=missing, subject=subject
     )
     estimator = make_estimator(method, parameters, labels.formula)
-    x = get_matrix(adata, layer)
     records.warn_if_repeated(records.steps_of(adata, layer, x), layer)
     with collected() as texts:
         weights = weights_of(adata, adata.var_names, weights)

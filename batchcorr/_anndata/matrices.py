@@ -74,7 +74,7 @@ def get_matrix(adata: AnnData, layer: str | None) -> Matrix:
     MissingKeyError
         If the layer does not exist; the message lists those that do.
     """
-    layers = [key for key in adata.layers if key is not None]
+    layers = [key for key in require_adata(adata).layers if key is not None]
     if layer is None:
         matrix = adata.X
         if matrix is None:

@@ -139,7 +139,6 @@ class Step:
 
 def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
     """Read a matrix of an AnnData, or of a copy of it; warn if it `corrects` once more."""
-    adata = matrices.require_adata(adata)
     if place.copy:
         adata = matrices.copied(adata)
     layer, obsm, key_added = place.layer, place.obsm, place.key_added
@@ -147,7 +146,7 @@ def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
         x, names = matrices.get_matrix(adata, layer), adata.var_names
         key = records.key_of(key_added or layer)
     else:
-        table = _embedding(adata, obsm, layer)
+        table = _embedding(matrices.require_adata(adata), obsm, layer)
         x, names = table.to_numpy(), table.columns
         key = records.key_of(obsm=key_added or obsm)
     earlier = records.steps_of(adata, layer, x, obsm=obsm)

@@ -124,7 +124,6 @@ def surrogate_variables(
     >>> adata.obsm["X_sv"].shape
     (57, 2)
     """
-    matrices.require_adata(adata)
     with collected() as texts:
         given = matrices.get_matrix(adata, layer)
         earlier = records.steps_of(adata, layer, given)
