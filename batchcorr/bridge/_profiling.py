@@ -208,8 +208,9 @@ def _pass(
     def note(name: str, x: Tensor) -> None:
         mean, sd = statistics_of(norms[name])[0], _sd(norms[name])
         rows = wide(x.reshape(*x.shape[:2], -1))
-        z = (rows - mean[:, None]) / sd[:, None]
-        values = z.mean(2).float().cpu(), z.var(2, correction=0).float().cpu()
+        at = rows.mean(2)
+        own = (rows - at[:, :, None]).square_().mean(2)
+        values = ((at - mean) / sd).float().cpu(), (own / sd.square()).float().cpu()
         if not bool(torch.isfinite(values[0]).all()):
             raise InputError(not_finite(name))
         parts[name].append(_Samples(*values, rows.shape[2]))
