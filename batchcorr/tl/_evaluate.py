@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from batchcorr.arrays.corrected import CorrectedMatrix
 from batchcorr.errors import InputError
 from batchcorr.estimators.matrix import as_matrix
 from batchcorr.estimators.options import check_whole
+from batchcorr.estimators.scale import unlogged
 from batchcorr.metrics._structure_kept import products_kept, values_kept
 from batchcorr.tl._compared import Chosen, coordinates
 from batchcorr.tl._components import components
@@ -159,7 +161,9 @@ def evaluate(
         if key in chosen.before:
             before = points[chosen.before[key]]
             structure[key] = products_kept(before, at, codes)
-    return _evaluation(scores, structure, study, chosen.alone)
+    not_logged = tuple(row for row in layer_of if unlogged(values[row]))
+    found = _evaluation(scores, structure, study)
+    return replace(found, alone=chosen.alone, unlogged=not_logged)
 
 
 def _of_points(points: Floats, study: Study) -> dict[str, Score]:
@@ -197,7 +201,6 @@ def _evaluation(
     scores: dict[str, dict[str, Score]],
     structure: dict[str, Floats],
     study: Study,
-    alone: tuple[str, ...],
 ) -> Evaluation:
     """Scores as frames, rows in the order of layers and columns of their meaning."""
     for row, kept in structure.items():
@@ -226,5 +229,4 @@ def _evaluation(
         chance,
         structure=pd.DataFrame.from_dict(structure, orient="index", columns=levels),
         n_obs=len(study.rows),
-        alone=alone,
     )

@@ -47,6 +47,8 @@ class Evaluation:
     alone
         Corrected layers and embeddings whose values before are no longer there, so that
         their ``structure_kept`` is not known.
+    unlogged
+        Layers that look like counts, or like values that were not logged.
 
     Examples
     --------
@@ -66,6 +68,7 @@ class Evaluation:
     structure: pd.DataFrame = field(repr=False)
     n_obs: int = 0
     alone: tuple[str, ...] = field(default=(), repr=False)
+    unlogged: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def notes(self) -> list[str]:
@@ -74,6 +77,11 @@ class Evaluation:
             f"{name!r} is compared with nothing: the values that it was made from are no "
             "longer in the data, so that what it keeps of them is not known."
             for name in self.alone
+        ]
+        found += [
+            f"{name!r} holds no logarithms: its scores follow the features with the "
+            "largest values. Take logarithms first; a report of counts does."
+            for name in self.unlogged
         ]
         for name, row in self.structure.iterrows():
             least = row.min()

@@ -180,6 +180,14 @@ def test_missing_values_are_left_out_of_components():
     ).all()
 
 
+def test_that_values_are_not_logged_is_noted():
+    adata = study(n=60)
+    adata.layers["counts"] = np.random.default_rng(0).poisson(np.exp(adata.X))
+    found = bc.tl.evaluate(adata, "batch", layers=[None, "counts"])
+    assert found.unlogged == ("counts",)
+    assert "'counts' holds no logarithms" in found.notes[0]
+
+
 def test_small_data_have_no_scores_of_neighbours():
     adata = study(n=14)
     adata.obs["batch"] = ["u"] * 7 + ["v"] * 6 + ["w"]
