@@ -15,6 +15,11 @@ KEPT = 0.95
 
 HOW_TO_READ = "± half of the 95 % interval."
 
+OF_LINEAR_REMOVAL = (
+    " There is no batch effect in them to remove; linear removal "
+    "(batchcorr.pp.remove_batch_effect) leaves them as they are."
+)
+
 ABOUT_BATCH = {"batch_variance", "batch_beyond_covariates", "pc_regression", "ilisi"}
 ABOUT_BATCH |= {"batch_predicted"}
 
@@ -83,15 +88,18 @@ class Evaluation:
             "largest values. Take logarithms first; a report of counts does."
             for name in self.unlogged
         ]
+        has_features = (
+            self.scores.reindex(columns=["batch_variance"]).notna().any(axis=1)
+        )
         for name, row in self.structure.iterrows():
             least = row.min()
             if least < KEPT:
                 found.append(
                     f"{name!r} changes differences between samples of one batch, most in "
                     f"batch {row.idxmin()!r}: their correlation with those before is "
-                    f"{least:.2f}. There is no batch effect in them to remove; linear "
-                    "removal (batchcorr.pp.remove_batch_effect) leaves them as they are."
+                    f"{least:.2f}."
                 )
+                found[-1] += OF_LINEAR_REMOVAL * bool(has_features[name])
         return found
 
     def to_dict(self) -> dict[str, Any]:

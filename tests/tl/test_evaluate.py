@@ -140,6 +140,11 @@ def test_what_is_lost_within_batches_is_told():
     assert len(found.notes) == 1
     assert "batch 'u'" in found.notes[0]
     assert "remove_batch_effect" in str(found)
+    adata.obsm["X_map"] = np.random.default_rng(0).normal(size=(adata.n_obs, 2))
+    found = bc.tl.evaluate(adata, "batch", layers=[None], embeddings="X_map")
+    assert found.notes[0].startswith("'X_map' changes differences")
+    assert "remove_batch_effect" not in str(found)  # which leaves no map as it is
+    found = bc.tl.evaluate(adata, "batch", layers=[None, "changed"])
     assert "<table" in found._repr_html_()
     assert json.loads(json.dumps(found.to_dict()))["notes"] == found.notes
 
