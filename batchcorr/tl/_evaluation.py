@@ -88,9 +88,8 @@ class Evaluation:
             "largest values. Take logarithms first; a report of counts does."
             for name in self.unlogged
         ]
-        has_features = (
-            self.scores.reindex(columns=["batch_variance"]).notna().any(axis=1)
-        )
+        shares = self.scores.reindex(columns=["batch_variance"])
+        layers = set(self.scores.index[shares.notna().any(axis=1)])
         for name, row in self.structure.iterrows():
             least = row.min()
             if least < KEPT:
@@ -99,7 +98,7 @@ class Evaluation:
                     f"batch {row.idxmin()!r}: their correlation with those before is "
                     f"{least:.2f}."
                 )
-                found[-1] += OF_LINEAR_REMOVAL * bool(has_features[name])
+                found[-1] += OF_LINEAR_REMOVAL * (name in layers)
         return found
 
     def to_dict(self) -> dict[str, Any]:
