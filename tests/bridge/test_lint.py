@@ -151,6 +151,18 @@ def test_scale_invariant_weights_are_found_by_unit_and_as_a_whole():
     }
 
 
+def test_a_length_that_the_gradient_does_not_see_is_tried():
+    class Detached(nn.Linear):
+        """Its length comes back behind the BatchNorm, without a gradient."""
+
+        def forward(self, x):
+            out = F.batch_norm(super().forward(x), None, None, training=True)
+            return out * self.weight.detach().norm()
+
+    model = nn.Sequential(Detached(8, 4, bias=False), nn.Linear(4, 3))
+    assert lint(model, labelled(draw(32, 8)), classify).scale_invariant == ()
+
+
 def test_decay_on_them_is_found_only_where_an_optimizer_decays():
     model, batch = mixed()
     adam = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
