@@ -78,6 +78,6 @@ def _changed(before: NDArray[np.float64], after: NDArray[np.float64] | None) -> 
 
 
 def _digest(values: NDArray[np.float64]) -> str:
-    with np.errstate(over="ignore"):  # copies in float32 are known again
+    with np.errstate(all="ignore"):  # copies in float32 are known again
         narrow = values.astype(np.float32)
     return hashlib.blake2b(narrow.tobytes(), digest_size=8).hexdigest()
