@@ -80,11 +80,14 @@ class SubjectSamples:
         The samples that take part.
     mean
         Mean of each feature's observed values: (G,).
+    varies
+        Which features vary within a batch, and so tell how alike samples are: (G,).
     """
 
     parts: list[Part]
     rows: Rows
     mean: Floats
+    varies: NDArray[np.bool_]
 
     def correlation(self) -> float:
         """The correlation of a subject's samples, common to all features.
@@ -97,7 +100,8 @@ class SubjectSamples:
         width = self.rows.columns.shape[1]
         largest = int(np.bincount(self.rows.subject).max())
         found = consensus(
-            [subject_correlation(part.sums, width, largest) for part in self.parts]
+            subject_correlation(part.sums, width, largest)[self.varies[part.features]]
+            for part in self.parts
         )
         if np.isnan(found):
             msg = (

@@ -127,7 +127,7 @@ class Subjects:
                 parts.append(_complete(rows, read, own, np.flatnonzero(complete)))
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = (plain.n * plain.mean).sum(axis=0) / seen
-        return SubjectSamples(parts, rows, mean)
+        return SubjectSamples(parts, rows, mean, (plain.squares > 0).any(axis=0))
 
 
 def _complete(

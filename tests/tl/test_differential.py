@@ -353,6 +353,17 @@ def test_missing_values_are_left_out(simulated):
     assert found.index[found["p_value"].isna()].tolist() == ["5"]
 
 
+def test_constant_features_do_not_tell_how_alike_samples_are(simulated):
+    simulated.obs["who"] = [f"p{k // 2}" for k in range(60)]
+    wide = ad.AnnData(np.hstack([simulated.X, np.full((60, 40), 3.3)]), simulated.obs)
+    options = {"subject": "who", "equal_variances": False}
+    both = [
+        bc.tl.differential(x, "batch", "group", **options) for x in (simulated, wide)
+    ]
+    rho = [table.attrs["subject_correlation"] for table in both]
+    assert rho[0] == pytest.approx(rho[1], rel=1e-9)
+
+
 @pytest.mark.parametrize("options", [{}, {"equal_variances": False}, {"voom": True}])
 def test_weight_0_leaves_out(simulated, options):
     sd = np.where(simulated.obs["batch"] == simulated.obs["batch"].iloc[0], 9, 2)
