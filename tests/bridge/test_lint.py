@@ -152,14 +152,14 @@ def test_scale_invariant_weights_are_found_by_unit_and_as_a_whole():
 
 
 def test_a_length_that_the_gradient_does_not_see_is_tried():
-    class Detached(nn.Linear):
-        """Its length comes back behind the BatchNorm, without a gradient."""
+    class Detached(nn.Sequential):
+        """The length of its first weight comes back, without a gradient."""
 
         def forward(self, x):
-            out = F.batch_norm(super().forward(x), None, None, training=True)
-            return out * self.weight.detach().norm()
+            return super().forward(x) * self[0].weight.detach().norm()
 
-    model = nn.Sequential(Detached(8, 4, bias=False), nn.Linear(4, 3))
+    layers = nn.Linear(8, 4, bias=False), nn.BatchNorm1d(4)
+    model = nn.Sequential(Detached(*layers), nn.Linear(4, 3))
     assert lint(model, labelled(draw(32, 8)), classify).scale_invariant == ()
 
 
