@@ -35,6 +35,7 @@ __all__ = [
     "Record",
     "corrects",
     "finish",
+    "if_made_anew",
     "key_of",
     "make",
     "read",
@@ -220,10 +221,17 @@ def warn_if_repeated(
         f"{what} was corrected before, by {by[-1]}: correcting twice removes biology "
         "with each round. Start from the uncorrected values"
         + ("." if kept else ", and keep them with key_added=.")
-        + f" If {what} was made anew since, delete its record: "
-        f"del adata.uns[{RECORDS!r}][{key_of(layer, obsm=obsm)!r}]."
+        + f" {if_made_anew(what, key_of(layer, obsm=obsm))}"
     )
     warn(msg, RepeatWarning)
+
+
+def if_made_anew(what: str, key: str) -> str:
+    """What to do where a matrix is no longer what its record is of."""
+    return (
+        f"If {what} was made anew since, delete its record: "
+        f"del adata.uns[{RECORDS!r}][{key!r}]."
+    )
 
 
 def _keys_of_0_1(adata: AnnData, key: str) -> list[str]:

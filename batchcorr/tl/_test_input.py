@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchcorr._anndata.records import if_made_anew, key_of
 from batchcorr._anndata.weights import weights_of
 from batchcorr.errors import CountsWarning, InputError, warn
 from batchcorr.estimators.scale import unlogged
@@ -32,7 +33,8 @@ def refuse_corrected(steps: list[Record], layer: str | None) -> None:
         msg = (
             f"{what} was corrected by {step.get('method')}, and corrected values are not "
             "for testing: the test would take batch effects that were estimated for "
-            f"known. Test the uncorrected values{instead}; batch is in the model anyway."
+            f"known. Test the uncorrected values{instead}; batch is in the model anyway. "
+            f"{if_made_anew(what, key_of(layer))}"
         )
         raise InputError(msg)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import anndata as ad
 import numpy as np
@@ -200,6 +201,21 @@ def test_logs_taken_anew_are_no_repeat(kind):
         bc.pp.combat(adata, "batch", dense=True, **options)
     steps = record(adata)["earlier"]
     assert [step["method"] for step in steps] == ["log_normalize"]
+
+
+def test_the_uncorrected_values_of_raw_are_tested_once_the_record_is_deleted_as_said():
+    adata = annotated(values())
+    adata.raw = adata
+    bc.pp.combat(adata, "batch")
+    back = adata[1:].raw.to_adata()  # X of fewer samples, and the record of all
+    with pytest.raises(InputError) as refused:
+        bc.tl.differential(back, "batch", "sex")
+    said = re.search(
+        r"If X was made anew since, .*: del adata\.uns(.*)\.$", str(refused.value)
+    )
+    assert said[1] == "['batchcorr']['X']"
+    del back.uns["batchcorr"]["X"]
+    assert len(bc.tl.differential(back, "batch", "sex")) == G
 
 
 @pytest.mark.parametrize("kind", [np.asarray, np.float32, sp.csr_matrix, sp.csc_matrix])
