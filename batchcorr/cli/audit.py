@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -137,7 +137,7 @@ def _show_table(heading: str, frame: pd.DataFrame) -> None:
     cells = frame.iloc[:ROWS, :COLUMNS].map(_cell)
     widths = [3 + max(map(len, [str(name), *cells[name]])) for name in cells]
     room = out.width - 7 - max(map(len, ["batch", *map(str, cells.index)]))
-    shown = cells.iloc[:, : max(1, int((np.cumsum(widths) <= room).sum()))]
+    shown = cells.iloc[:, : max(1, sum(width <= room for width in accumulate(widths)))]
     table = new_table("batch", *map(str, shown.columns))
     for batch, row in shown.iterrows():
         table.add_row(Text(str(batch)), *row)
