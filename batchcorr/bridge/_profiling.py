@@ -46,6 +46,12 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 CLOSE = 1e-3
 """How near a layer's new statistics come to those it has, in its sd, to be believed."""
 
+ROUNDING = 2e-6
+"""How near is as near as numbers in float32 can be."""
+
+FAR = 8
+"""Changes of log variances, over layers, up to which what the next receives is believed."""
+
 
 def profile(
     model: nn.Module, source_loader: Iterable[Any], *, samples: int = 1024
@@ -171,20 +177,26 @@ def _settled(
 
     A layer receives what those before it give: passes are made until none moves. The
     first are right after one, all after as many as there are; a trained model's nearly
-    are before.
+    are before. Where layers together change by orders of magnitude, those behind wait.
     """
     for _ in range(len(norms) + 1):
         each = _pass(model, inputs, norms)
-        moved = 0.0
+        moved = changed = 0.0
         for name, (means, variances, positions) in each.items():
+            if changed > FAR:
+                moved = np.inf
+                break
             shift = means.double().mean(0)
             square = variances.double().mean(0) + means.double().var(0, correction=0)
             mean, sd = statistics_of(norms[name])[0], _sd(norms[name])
-            new = mean + sd * shift.to(sd), sd.square() * square.to(sd)
-            put(norms, {name: new})
             scale = square.where(square > 0, 1).sqrt()
-            steps = shift / scale, 2 * scale.log()
-            moved = max(moved, *(float(step.abs().max()) for step in steps))
+            steps = [
+                float(step.abs().max()) for step in (shift / scale, 2 * scale.log())
+            ]
+            if max(steps) > ROUNDING:  # else it would move all layers behind it
+                new = mean + sd * shift.to(sd), sd.square() * square.to(sd)
+                put(norms, {name: new})
+            moved, changed = max(moved, *steps), changed + steps[1]
             settled = ((means - shift) / scale).float()
             width = (variances / scale.square()).float()
             each[name] = _Samples(settled, width, positions)

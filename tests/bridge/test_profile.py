@@ -41,6 +41,21 @@ def test_profile_measures_the_source_and_leaves_the_model_alone():
         assert_allclose(layer.variance, variance, rtol=1e-6)
 
 
+def test_a_deep_network_far_from_its_statistics_is_measured_layer_by_layer():
+    """Each layer makes values 5 times smaller: set at once, 40 would make them 1e28."""
+    layers = []
+    for _ in range(40):
+        layers += [nn.Linear(4, 4, bias=False), nn.BatchNorm1d(4, eps=0)]
+        layers[-2].weight.data = 0.2 * torch.eye(4)
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    first, *others = profile(nn.Sequential(*layers).eval(), [x]).layers.values()
+    assert_allclose(first.mean, 0.2 * x.mean(0), atol=1e-6)
+    assert_allclose(first.variance, 0.04 * x.var(0, correction=0), rtol=1e-5)
+    for layer in others:
+        assert_allclose(layer.mean, 0, atol=1e-4)
+        assert_allclose(layer.variance, 0.04, rtol=2e-3)
+
+
 def test_errors_of_supports_follow_the_theory_on_independent_rows():
     """N = 1/n, b = ψ(ν/2) - log(n/2), V = ψ'(ν/2), ν = n - 1, for normal values."""
     from scipy.special import polygamma, psi
