@@ -26,7 +26,7 @@ from batchcorr.methods import registry
 from batchcorr.models import empirical_bayes
 from batchcorr.models.location_scale import LocationScale
 from batchcorr.models.namespace import packages_of
-from tests.conftest import strict, tensor, values
+from tests.conftest import KINDS, LAZY, strict, tensor, values
 
 # Sparse matrices become dense here, as they should, and `small` has features that are
 # constant, as it should.
@@ -145,6 +145,14 @@ def test_every_kind_of_matrix_gives_the_same(case, small, kind):
 
 
 @every_method
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind in LAZY else kind
+        for kind in KINDS
+    ],
+    ids=lambda kind: getattr(kind, "name", None),
+)
 def test_every_kind_of_matrix_gives_the_same_in_many_rows(case, tall, kind):
     found = kind.values(case.run(tall, kind.of(tall.x)))
     close(found, case.run(tall), 1e-6 if found.dtype == np.float32 else 1e-10)

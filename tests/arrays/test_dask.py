@@ -100,6 +100,9 @@ def counted(x, chunks, storage=np.asarray):
     return array, reads
 
 
+DENSE_OR_CSR = [pytest.param(np.asarray, marks=pytest.mark.slow), sp.csr_matrix]
+
+
 def close(found, expected, tolerance=1e-10):
     found = found.compute() if hasattr(found, "compute") else found
     assert isinstance(found, np.ndarray)
@@ -112,7 +115,7 @@ def close(found, expected, tolerance=1e-10):
 
 @every_case
 @every_chunking
-@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize("storage", DENSE_OR_CSR, ids=["dense", "csr"])
 def test_equal_to_memory(data, name, options, chunks, storage):
     x, about = as_blocks(data.x, chunks, storage), beside(data, name)
     memory = METHODS[name](**options).fit(data.x, **about)
@@ -341,7 +344,7 @@ def filled(x):
 @every_library
 @every_chunking
 @pytest.mark.parametrize("prior_count", [None, 0.5])
-@pytest.mark.parametrize("storage", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize("storage", DENSE_OR_CSR, ids=["dense", "csr"])
 def test_logarithms_are_those_of_memory(counts, method, prior_count, chunks, storage):
     memory = bc.LogNormalize(method, prior_count=prior_count).fit(counts)
     x = as_blocks(counts, chunks, storage)

@@ -21,6 +21,7 @@ from tests.cli.commands import (
 )
 
 
+@pytest.mark.slow
 def test_demo_from_the_shell(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "batchcorr", "demo"],

@@ -42,7 +42,7 @@ def test_force_replaces_files_and_stores(folder, bladder):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", [slow("out.h5ad"), "out.zarr", "c.npz"])
+@pytest.mark.parametrize("target", [slow("out.h5ad"), slow("out.zarr"), "c.npz"])
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(folder, target):
     x = np.random.default_rng(0).normal(size=(60, 400))
     data = anndata.AnnData(x, layers={"more": x})

@@ -59,6 +59,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(opened, "LARGEST", 1 << 13)
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def samples():
     """500 samples with all that an AnnData can hold."""
@@ -163,9 +167,9 @@ def same(found, expected, tolerance=1e-12):
 # -- equal to the road through memory ---------------------------------------------------
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("sparse", [slow(False), True], ids=["dense", "csr"])
 @pytest.mark.parametrize("target", KINDS)
-@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("source", [KINDS[0], slow(KINDS[1])])
 def test_the_file_is_the_same_as_through_memory(
     samples, tmp_path, source, target, sparse
 ):
@@ -201,7 +205,7 @@ def test_every_option_means_the_same(samples, tmp_path, options):
     same(read(tmp_path / "out.h5ad"), read(tmp_path / "memory.h5ad"))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("dtype", [slow(np.float32), np.int32])
 def test_dtypes_are_those_of_the_road_through_memory(samples, tmp_path, dtype):
     given = put(samples, tmp_path / "in.zarr", dtype=dtype)
     out, memory = tmp_path / "out.zarr", tmp_path / "memory.zarr"
@@ -214,9 +218,9 @@ def test_dtypes_are_those_of_the_road_through_memory(samples, tmp_path, dtype):
 @pytest.mark.parametrize(
     ("dtype", "scheduler"),
     [
-        (np.int64, ["--scheduler", "threads"]),
+        slow(np.int64, ["--scheduler", "threads"]),
         (np.float32, []),
-        (np.float64, []),
+        slow(np.float64, []),
     ],
 )
 def test_logarithms_of_counts(samples, tmp_path, dtype, scheduler, where):
@@ -323,7 +327,7 @@ def test_sizes(text, size):
     assert memory_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["much", "", "-2GiB", "1.2.3GB", "GiB"])
+@pytest.mark.parametrize("text", ["much", *map(slow, ["", "-2GiB", "1.2.3GB", "GiB"])])
 def test_what_is_no_size_is_wrong_usage(samples, tmp_path, text):
     path = put(samples, tmp_path / "in.zarr")
     result = batchcorr(
@@ -479,7 +483,7 @@ def spoil(path, name, how):
         file.write(bytes(200))
 
 
-@pytest.mark.parametrize("name", ["X", "layers/log"])
+@pytest.mark.parametrize("name", ["X", slow("layers/log")])
 @pytest.mark.parametrize("how", ["cut", "rubbish"])
 @pytest.mark.parametrize("kind", ["h5ad", "zarr 2", "zarr 3"])
 @pytest.mark.filterwarnings("ignore:.*zarr v3:DeprecationWarning")
@@ -796,8 +800,8 @@ def test_killed_twenty_times(samples, tmp_path):
 # -- Dask -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", KINDS)
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("target", [KINDS[0], slow(KINDS[1])])
+@pytest.mark.parametrize("sparse", [slow(False), True], ids=["dense", "csr"])
 def test_on_dask_threads(samples, tmp_path, sparse, target):
     pytest.importorskip("distributed")
     given = put(samples, tmp_path / "in.zarr", sparse=sparse)
