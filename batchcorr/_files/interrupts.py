@@ -1,4 +1,4 @@
-"""Ctrl-C waits while a matrix and its record are written: they belong together."""
+"""Ctrl-C waits where two steps belong together: a matrix and its record, two renames."""
 
 from __future__ import annotations
 
