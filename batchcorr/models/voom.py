@@ -8,6 +8,8 @@ that line at its own fitted count, to the power -4 (Law et al. 2014).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -110,11 +112,16 @@ def _weights(fitted: Floats, log_sizes: Floats, line: _Line, weights: Floats) ->
             weights[row, g] = 1 / (root_sd * root_sd) ** 2
 
 
-class PrecisionTrend(NamedTuple):
+@dataclass(frozen=True)
+class PrecisionTrend:
     """The line through √sd over mean log₂ count: points ascending, (K,) each."""
 
     log_count: Floats
     root_sd: Floats
+
+    @cached_property
+    def _line(self) -> _Line:
+        return _Line.through(self.log_count, self.root_sd)
 
     def weights(self, fitted: Floats, sizes: Floats) -> Floats:
         """The weight of every value: (n, G).
@@ -127,8 +134,7 @@ class PrecisionTrend(NamedTuple):
             Library size of each sample: (n,).
         """
         weights = np.empty_like(fitted)
-        line = _Line.through(self.log_count, self.root_sd)
-        _weights(fitted, _log_size(sizes), line, weights)
+        _weights(fitted, _log_size(sizes), self._line, weights)
         return weights
 
 
