@@ -19,7 +19,7 @@ from batchcorr.design.formula_encoding import FormulaEncoding
 from batchcorr.design.main_effects import main_effect_names, main_effects
 from batchcorr.design.tables import Table, is_array, read_array, read_table, require
 from batchcorr.design.variables import Variable
-from batchcorr.errors import CovariateWarning, InputError, warn
+from batchcorr.errors import CovariateWarning, DesignError, InputError, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["CovariateEncoding"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+HUGE = 1e100
+"""Numbers above it, or that differ by less than 1 / it, are refused: squares and products
+with data must not leave the range of float64, which ends at 1e308."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,22 @@ class CovariateEncoding:
         """Those of all columns that varied at `fit`: C-ordered."""
         if len(self.kept) < design.shape[1]:
             design = design[:, list(self.kept)]
+        if len(design):
+            self._refuse_extreme(design)
         return np.ascontiguousarray(design)
+
+    def _refuse_extreme(self, design: Floats) -> None:
+        """Refuse columns whose squares float64 cannot hold."""
+        size = np.maximum(abs(design.min(axis=0)), abs(design.max(axis=0)))
+        differ = np.ptp(design / np.maximum(size, 1), axis=0)
+        bad = (size > HUGE) | ((differ > 0) & (differ < 1 / HUGE))
+        for place in np.flatnonzero(bad)[:1].tolist():
+            msg = (
+                f"{self.role} {self.names[place]!r} has values of about "
+                f"{size[place]:.0e}, too large or too small to be squared: give it in "
+                f"other units, or mark what stands for missing values as missing."
+            )
+            raise DesignError(msg)
 
 
 def _warn_constant(name: str) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from batchcorr import Standardize
 from batchcorr.design.covariates import CovariateEncoding
 from batchcorr.design.saved import read_encoding, to_json
 from batchcorr.errors import (
@@ -250,6 +251,23 @@ def test_infinite_values_are_an_error(obs):
     obs = obs[["sex", "age"]].assign(age=[1.0, np.inf, 2, -np.inf, 3, 4, 5, 6])
     with pytest.raises(DesignError, match=r"'age' is missing or infinite in 2 of 8.*1"):
         CovariateEncoding.fit_transform(obs, 8)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
+def test_numbers_that_cannot_be_squared_are_refused_by_name(unit):
+    with pytest.raises(
+        DesignError, match=r"covariate 'age' has values of about .e.*units"
+    ):
+        CovariateEncoding.fit_transform(pd.Series(AGE, name="age") * unit, len(AGE))
+
+
+@pytest.mark.parametrize("unit", [1e-98, 1e97])
+def test_units_of_a_covariate_have_no_say(unit):
+    rng = np.random.default_rng(0)
+    x, age, batch = rng.normal(size=(12, 5)), rng.uniform(20, 80, 12), [0, 1] * 6
+    wanted = Standardize().fit_transform(x, batch=batch, covariates=age)
+    found = Standardize().fit_transform(x, batch=batch, covariates=age * unit)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
