@@ -42,8 +42,12 @@ from batchcorr.errors import InputError, MissingPackageError
 torch = pytest.importorskip("torch")
 
 from batchcorr.bridge import claims  # noqa: E402 - after torch
-from batchcorr.bridge.claims._claim import Claim  # noqa: E402
-from batchcorr.bridge.claims._measured import Measured, near, zero  # noqa: E402
+from batchcorr.bridge.claims._claim import (  # noqa: E402
+    Claim,
+    Measured,
+    near,
+    zero,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
@@ -199,8 +203,8 @@ def silenced(lint, *rules):
     return broken
 
 
-def all_hold(measured):
-    return all(number.holds for number in measured.values())
+def all_hold(numbers):
+    return all(number.holds for _, number in numbers)
 
 
 def test_lint_that_misses_faults_fails_its_claims(monkeypatch):
@@ -230,7 +234,7 @@ def test_a_wrong_fold_fails_its_claim(monkeypatch):
 def test_recalibration_that_does_nothing_fails_its_claims(monkeypatch):
     dropout, few_shot = map(module_of, ("dropout", "few_shot"))
     monkeypatch.setattr(few_shot, "CHANNELS", 20_000)
-    monkeypatch.setattr(few_shot, "_empirical_bayes", dict)
+    monkeypatch.setattr(few_shot, "_empirical_bayes", list)
     monkeypatch.setattr(dropout, "recalibrate", lambda *_: None)
     assert not all_hold(dropout._networks())
     right = few_shot.recalibrate
@@ -243,13 +247,14 @@ def test_recalibration_that_does_nothing_fails_its_claims(monkeypatch):
 def test_plain_accumulation_is_not_exact(monkeypatch):
     accumulation = module_of("accumulation")
     batch = torch.randn(64, 8).double(), torch.arange(64) % 10
-    net = accumulation.mlp(8, 32, 10)
+    net = accumulation._net(torch.nn.BatchNorm1d(32))
     assert accumulation._remedy(net, batch) < 1e-12
 
     def plain(model, batch, loss, size):
         for rows in torch.arange(64).split(size):
             (loss(model, (batch[0][rows], batch[1][rows])) * size / 64).backward()
 
+    net.zero_grad()
     monkeypatch.setattr(accumulation, "exact", plain)
     assert accumulation._remedy(net, batch) > 1e-2
 
@@ -264,7 +269,7 @@ def test_a_standardization_that_is_off_fails_its_claim(monkeypatch):
         return right(self, *given, **options) * (1 + 1e-9)
 
     monkeypatch.setattr(bc.Standardize, "fit_transform", off)
-    assert not unity._identities(rows, labels, images)["train"].holds
+    assert not dict(unity._identities(rows, labels, images))["train"].holds
 
 
 # -- what a claim is -------------------------------------------------------------------

@@ -1,46 +1,85 @@
 """A claim: the numbers it rests on, a verdict, and a figure.
 
-Numbers on their own are rows of the figure: a dot at the distance from the expected, a
-tick at the tolerance. Numbers on a curve are points, what is expected of them a line with
-a band of the tolerance.
+A number that theory gives is judged: it holds within its tolerance. One without an
+expected value is only reported: the speed of a machine, or the outcome of one draw.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsFloat, TypeAlias
 
-from batchcorr.pl._matplotlib import BLUE, GREY, HUES, VERMILION, require_matplotlib
+from batchcorr.bridge._running import seeded
+from batchcorr.bridge._torch import torch
+from batchcorr.bridge.claims._figure import draw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from batchcorr.bridge.claims._measured import Measured
+__all__ = ["Claim", "Measured", "Numbers", "claim", "near", "reported", "zero"]
 
-__all__ = ["Claim"]
+P = ParamSpec("P")
 
-WIDTH, ROW, CURVES = 3.35, 0.22, 2.0
-"""Width (85 mm), height of a row and of the panel of curves, in inches."""
 
-LEAST, MOST = 1e-17, 10.0
-"""Smaller and larger distances are drawn here."""
+@dataclass(frozen=True)
+class Measured:
+    """One number of a claim.
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.0,
-    "lines.markersize": 3.5,
-    "mathtext.default": "regular",
-    "figure.dpi": 150,
-}
+    Parameters
+    ----------
+    what
+        What was measured, in words.
+    value
+        What came out.
+    expected, tolerance
+        What theory gives, and how far off it may be; None: only reported.
+    curve, at
+        For a number that depends on another: the curve it lies on, and where.
+
+    Examples
+    --------
+    >>> Measured("a ratio", 0.98, expected=1.0, tolerance=0.05).holds
+    True
+    """
+
+    what: str
+    value: float
+    expected: float | None = None
+    tolerance: float = 0.0
+    curve: str = ""
+    at: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is as expected; a NaN never is."""
+        if self.expected is None:
+            return True
+        return abs(self.value - self.expected) <= self.tolerance
+
+
+Numbers: TypeAlias = "Iterator[tuple[str, Measured]]"
+"""What a measurement gives: numbers, and a short name of each."""
+
+
+def zero(what: str, value: SupportsFloat, tolerance: float) -> Measured:
+    """A number that should vanish but for rounding."""
+    return Measured(what, float(value), 0.0, tolerance)
+
+
+def near(
+    what: str, value: SupportsFloat, expected: SupportsFloat, share: float, **curve: Any
+) -> Measured:
+    """A number that should be within a share of the one expected."""
+    aim = float(expected)
+    return Measured(what, float(value), aim, share * abs(aim), **curve)
+
+
+def reported(what: str, value: SupportsFloat, **curve: Any) -> Measured:
+    """A number that nothing is expected of."""
+    return Measured(what, float(value), **curve)
 
 
 @dataclass(frozen=True)
@@ -109,77 +148,30 @@ class Claim:
         >>> float(claims.dropout().figure().get_figwidth())
         3.35
         """
-        require_matplotlib()
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-
-        rows = [number for number in self.measured.values() if not number.curve]
-        curves = [number for number in self.measured.values() if number.curve]
-        heights = [ROW * len(rows) + 0.4] * bool(rows) + [CURVES] * bool(curves)
         title = self.title if self.holds else f"Not confirmed: {self.title}"
-        with rc_context(STYLE):
-            size = (WIDTH, sum(heights) + 0.5)
-            figure = Figure(figsize=size, layout="constrained")
-            panels = figure.subplots(len(heights), height_ratios=heights, squeeze=False)
-            if rows:
-                _draw_rows(panels[0, 0], rows)
-            if curves:
-                _draw_curves(panels[-1, 0], curves)
-                panels[-1, 0].set(xlabel=self.axes[0], ylabel=self.axes[1])
-            title = fill(title, 46)
-            figure.suptitle(title, x=0.01, ha="left", fontsize=8, fontweight="bold")
-            for panel in figure.axes:  # ticks take their style when they are made
-                panel.get_xticklabels(), panel.get_yticklabels()
-        return figure
+        return draw(title, list(self.measured.values()), self.axes)
 
 
-def _draw_rows(axes: Axes, rows: Sequence[Measured]) -> None:
-    """Draw how far each number is from the one expected, and how far it may be."""
-    for y, number in enumerate(reversed(rows)):
-        colour, text = GREY, f"{number.value:.2g}"
-        if number.expected is not None:
-            colour = BLUE if number.holds else VERMILION
-            off = max(abs(number.value - number.expected), LEAST)
-            axes.plot([LEAST, MOST], [y, y], color="0.9", linewidth=0.6, zorder=0)
-            axes.plot(off, y, "o", color=colour, clip_on=False)
-            if number.tolerance:
-                axes.plot(number.tolerance, y, "|", color=GREY, markersize=5)
-            text += f" ({number.expected:.2g})" if number.expected else ""
-        axes.text(LEAST, y + 0.2, number.what, color=colour, va="bottom")
-        axes.text(MOST, y + 0.2, text, color=colour, va="bottom", ha="right")
-    axes.set(xscale="log", xlim=(LEAST, MOST), ylim=(-0.5, len(rows)), yticks=[])
-    axes.set_xticks([1e-16, 1e-12, 1e-8, 1e-4, 1])
-    axes.set_xlabel("distance from the expected; ticks: tolerance")
-    axes.spines["left"].set_visible(False)
-    axes.minorticks_off()
+def claim(
+    title: str, statement: str | None, axes: tuple[str, str] = ("", "")
+) -> Callable[[Callable[P, Numbers]], Callable[P, Claim]]:
+    """Make a claim of a function that measures numbers.
 
+    It runs on one thread and its own random numbers, and both are restored.
+    """
 
-def _draw_curves(axes: Axes, numbers: Sequence[Measured]) -> None:
-    """Draw points over what they depend on, and what is expected of them."""
-    from matplotlib.ticker import LogLocator
+    def claiming(measure: Callable[P, Numbers]) -> Callable[P, Claim]:
+        @wraps(measure)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Claim:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                with seeded():
+                    measured = dict(measure(*args, **kwargs))
+            finally:
+                torch.set_num_threads(threads)
+            return Claim(measure.__name__, title, statement or "", measured, axes)
 
-    names = list(dict.fromkeys(number.curve for number in numbers))
-    for name, colour in zip(names, HUES, strict=False):
-        points = [number for number in numbers if number.curve == name]
-        x, values = [n.at for n in points], [n.value for n in points]
-        if points[0].expected is None:
-            axes.plot(x, values, "o:", color=colour, label=name)
-            continue
-        axes.plot(x, values, "o", color=colour, label=name)
-        axes.plot(x, [n.expected or 0.0 for n in points], color=colour)
-        low, high = (
-            [(n.expected or 0.0) + sign * n.tolerance for n in points]
-            for sign in (-1, 1)
-        )
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    places = sorted({number.at for number in numbers})
-    values = [abs(number.value) for number in numbers]
-    if places[0] > 0 and places[-1] >= 10 * places[0]:
-        axes.set_xscale("log")
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-    if min(values) > 0 and max(values) > 20 * min(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-    axes.legend(loc="best", labelspacing=0.3)
+        return run
+
+    return claiming

@@ -11,21 +11,20 @@ batch, by 1 - (1 - momentum)^K of the way. `accumulate.exact` undoes it.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._lint.rules import inflation
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check, exact
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._tensors import classify, mlp, normal, relative, seeded
+from batchcorr.bridge.claims._claim import Numbers, claim, near, reported, zero
+from batchcorr.bridge.claims._tensors import classify, normal, relative
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
     from batchcorr.bridge.accumulate import Cost
@@ -33,15 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["accumulation"]
 
 SAMPLES, SIZES = 64, (2, 4, 8, 16, 32)
-WITHOUT: dict[str, Callable[[int], nn.Module]] = {
-    "none": lambda _: nn.Identity(),
-    "LayerNorm": nn.LayerNorm,
-    "GroupNorm": lambda channels: nn.GroupNorm(4, channels),
-}
 
 
-@seeded
-def accumulation(*, partitions: int = 200) -> Claim:
+@claim(
+    "Accumulated gradients through BatchNorm are biased, not just noisy",
+    __doc__,
+    axes=("samples in a micro-batch, of 64", "relative error of the gradient"),
+)
+def accumulation(*, partitions: int = 200) -> Numbers:
     """Measure what gradient accumulation does to a network with BatchNorm.
 
     Parameters
@@ -60,78 +58,73 @@ def accumulation(*, partitions: int = 200) -> Claim:
     >>> accumulation(partitions=5).measured["remedy"].holds
     True
     """
-    batch, measured = (normal(SAMPLES, 8), torch.randint(10, (SAMPLES,))), {}
-    net = mlp(8, 32, 10)
-    sizes = list(SIZES)
+    return chain(_gradients(partitions), _statistics())
+
+
+def _gradients(partitions: int) -> Numbers:
+    """The errors of the gradient without BatchNorm, with it, and mended."""
+    batch = normal(SAMPLES, 8), torch.randint(10, (SAMPLES,))
+    net, sizes = _net(nn.BatchNorm1d(32)), list(SIZES)
     cost = check(net, batch, classify, micro_batch_sizes=sizes, partitions=partitions)
-    for name, norm in WITHOUT.items():
-        free = check(mlp(8, 32, 10, norm=norm), batch, classify, partitions=2)
-        what, error = (
-            f"gradient error, norm: {name}",
-            max(at.error for at in free.sizes),
-        )
-        measured[f"without_{name}"] = zero(what, error, 1e-12)
-    remedy = _remedy(net, batch)
-    measured["remedy"] = zero("exact accumulation, micro-batches of 4", remedy, 1e-12)
-    return Claim(
-        name="accumulation",
-        title="Accumulated gradients through BatchNorm are biased, not just noisy",
-        statement=__doc__ or "",
-        measured={**measured, **_statistics(), **_errors(cost)},
-        axes=("samples in a micro-batch, of 64", "relative error of the gradient"),
-    )
+    others = {"none": nn.Identity(), "LayerNorm": nn.LayerNorm(32)}
+    for name, norm in {**others, "GroupNorm": nn.GroupNorm(4, 32)}.items():
+        free = check(_net(norm), batch, classify, partitions=2)
+        error = max(at.error for at in free.sizes)
+        yield f"without_{name}", zero(f"gradient error, norm: {name}", error, 1e-12)
+    what = "exact accumulation, micro-batches of 4"
+    yield "remedy", zero(what, _remedy(net, batch), 1e-12)
+    yield from _by_size(cost)
 
 
-def _errors(cost: Cost) -> dict[str, Measured]:
+def _net(norm: nn.Module) -> nn.Module:
+    layers = (nn.Linear(8, 32), norm, nn.ReLU(), nn.Linear(32, 10))
+    return nn.Sequential(*layers).double()
+
+
+def _remedy(net: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
+    """The error of adjoint accumulation."""
+    whole = torch.autograd.grad(classify(net, batch), list(net.parameters()))
+    exact(net, batch, classify, 4)
+    ours = [p.grad for p in net.parameters() if p.grad is not None]
+    return relative(parameters_to_vector(ours), parameters_to_vector(whole))
+
+
+def _statistics() -> Numbers:
+    """Running mean after 16 updates; variance and inverse sd of 100,000 micro-batches."""
+    norm, x = nn.BatchNorm1d(4, momentum=0.1).double(), normal(4, 4) + 3
+    for _ in range(16):
+        norm(x)
+    way = (norm.get_buffer("running_mean") / x.mean(0)).mean()
+    what = "way of the running mean in 16 updates"
+    yield "running", near(what, way, 1 - 0.9**16, 1e-9)
+    for m in SIZES:
+        variance = tensor_moments(normal(m, 100_000)).variance()
+        mean, what = variance.mean(), f"E[var]/σ², micro-batch {m}"
+        yield f"variance_{m}", near(what, mean, 1 - 1 / m, 0.01)
+        if m > 2:  # infinite for 2
+            inverse, what = (1 / variance.sqrt()).mean(), f"E[σ/sd], micro-batch {m}"
+            yield f"inverse_{m}", near(what, inverse, 1 + inflation(m), 0.01)
+
+
+def _by_size(cost: Cost) -> Numbers:
     """The errors of the gradient by micro-batch size.
 
     How large they are depends on network and batch. That they do not average out is
     judged: noise would leave a mean of about one standard error.
     """
-    measured: dict[str, Measured] = {}
     for at in cost.sizes:
-        m, noise = at.micro_batch_size, at.standard_error / at.systematic
-        one = reported(f"gradient error, micro-batch {m}", at.error)
-        mean = reported("… of the mean over partitions", at.systematic)
-        chance = reported("… its standard error", at.standard_error)
-        measured[f"one_{m}"] = one.on("one partition", m)
-        measured[f"mean_{m}"] = mean.on("mean over partitions", m)
-        measured[f"chance_{m}"] = chance.on("if it were noise", m)
+        m, chance = at.micro_batch_size, at.standard_error
+        curves = {  # name, what, value
+            "one partition": ("one", f"gradient error, micro-batch {m}", at.error),
+            "mean over partitions": (
+                "mean",
+                "… of the mean over partitions",
+                at.systematic,
+            ),
+            "if it were noise": ("chance", "… its standard error", chance),
+        }
+        for curve, (name, what, value) in curves.items():
+            yield f"{name}_{m}", reported(what, value, curve=curve, at=m)
         if m > 2:  # with 2 the variance of a gradient is infinite
             what = f"s.e. over the mean error, micro-batch {m}"
-            measured[f"noise_{m}"] = zero(what, noise, 0.5)
-    return measured
-
-
-def _statistics() -> dict[str, Measured]:
-    """Running mean after 16 updates; variance and inverse sd of 100,000 micro-batches."""
-    norm, x = nn.BatchNorm1d(4, momentum=0.1).double(), normal(4, 4) + 3
-    for _ in range(16):
-        norm(x)
-    way = float((norm.get_buffer("running_mean") / x.mean(0)).mean())
-    what = "way of the running mean in 16 updates"
-    measured = {"running": near(what, way, 1 - 0.9**16, 1e-9)}
-    for m in SIZES:
-        variance = tensor_moments(normal(m, 100_000)).variance()
-        what = f"E[var]/σ², micro-batch {m}"
-        measured[f"variance_{m}"] = near(what, float(variance.mean()), 1 - 1 / m, 0.01)
-        if m > 2:  # infinite for 2
-            inverse = float((1 / variance.sqrt()).mean())
-            what = f"E[σ/sd], micro-batch {m}"
-            measured[f"inverse_{m}"] = near(what, inverse, 1 + inflation(m), 0.01)
-    return measured
-
-
-def _remedy(net: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
-    """The error of adjoint accumulation."""
-
-    def gradient() -> Tensor:
-        found = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
-        net.zero_grad()
-        return torch.cat(found)
-
-    net.zero_grad()
-    classify(net, batch).backward()  # type: ignore[no-untyped-call]
-    whole = gradient()
-    exact(net, batch, classify, 4)
-    return relative(gradient(), whole)
+            yield f"noise_{m}", zero(what, chance / at.systematic, 0.5)

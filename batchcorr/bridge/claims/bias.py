@@ -10,20 +10,26 @@ one drift on round-off.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from torch import nn, optim
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import (
+    Measured,
+    Numbers,
+    claim,
+    near,
+    reported,
+    zero,
+)
 from batchcorr.bridge.claims._tensors import (
     classify,
     largest,
     normal,
     normalized,
-    seeded,
     train_step,
 )
 
@@ -32,8 +38,12 @@ __all__ = ["bias"]
 UPDATES, STEPS = (1, 2, 3, 5, 8, 13, 20, 30), 300
 
 
-@seeded
-def bias() -> Claim:
+@claim(
+    "BatchNorm removes any bias before it; other norms only some",
+    __doc__,
+    axes=("updates after the bias jumped by 5", "error in evaluation (sd)"),
+)
+def bias() -> Numbers:
     """Measure what a bias before a normalization layer changes.
 
     Returns
@@ -47,16 +57,10 @@ def bias() -> Claim:
     >>> bias().measured["output"].holds
     True
     """
-    return Claim(
-        name="bias",
-        title="BatchNorm removes any bias before it; other norms only some",
-        statement=__doc__ or "",
-        measured={**_changes(), **_rounding(), **_lag()},
-        axes=("updates after the bias jumped by 5", "error in evaluation (sd)"),
-    )
+    return chain(_changes(), _rounding(), _lag())
 
 
-def _changes() -> dict[str, Measured]:
+def _changes() -> Numbers:
     """What a change of the first layer's bias changes, and what `lint` says of it."""
     rows, images, tokens = normal(64, 16), normal(32, 3, 6, 6), normal(32, 10, 16)
     linear, conv = nn.Linear(16, 32).double(), nn.Conv2d(3, 8, 3).double()
@@ -77,45 +81,38 @@ def _changes() -> dict[str, Measured]:
     }
     seen = {"layer_norm_any", "relu_between", "other_axis"}
     always, redundant = {"output", "output_2d", "instance_norm"}, set()
-    measured = {}
     for key, (what, x, first, rest, added) in cases.items():
         hidden = first(x)
         out = rest.double()(hidden)
         change = largest(rest(hidden + added) - out)
-        measured[key] = zero(what, change, 1e-10 if key.startswith("output") else 1e-12)
-        if key in seen:
-            measured[key] = reported(what, change)
+        tolerance = 1e-10 if key.startswith("output") else 1e-12
+        number = zero(what, change, tolerance)
+        yield key, reported(what, change) if key in seen else number
         head = nn.Linear(out[0].numel(), 3).double()
         net = nn.Sequential(first, rest, nn.Flatten(), head)
         findings = lint(net, (x, torch.arange(len(x)) % 3), classify).findings
         if any((f.rule, f.layer) == ("redundant-bias", "0") for f in findings):
             redundant.add(key)
-    what = "lint: redundant of 3 that are"
-    measured["lint_redundant"] = Measured(what, float(len(redundant & always)), 3)
-    what = "lint: redundant of 5 that are not"
-    measured["lint_needed"] = zero(what, len(redundant - always), 0)
+    right, wrong = len(redundant & always), len(redundant - always)
+    yield "lint_redundant", Measured("lint: redundant of 3 that are", right, 3)
+    yield "lint_needed", zero("lint: redundant of 5 that are not", wrong, 0)
     x = normal(64, 32).requires_grad_()
     (g,) = torch.autograd.grad((one(x) - normal(64, 32)).pow(2).sum(), x)
     slope = largest(g.sum(0) / g.abs().sum(0))
-    return measured | {"gradient": zero("gradient |Σg| / Σ|g|", slope, 1e-12)}
+    yield "gradient", zero("gradient |Σg| / Σ|g|", slope, 1e-12)
 
 
-def _rounding() -> dict[str, Measured]:
+def _rounding() -> Numbers:
     """What rounding makes of a bias: lost digits in float32, and drift in training."""
     x = torch.randn(32, 16)
-
-    def off(b: float) -> float:
-        return largest(normalized(x + b, 1e-5) - normalized(x, 1e-5))
-
+    for name, b in {"1e4": 1e4, "1e6": 1e6}.items():
+        off = largest(normalized(x + b, 1e-5) - normalized(x, 1e-5))
+        yield f"float32_{name}", reported(f"float32, b = {name}", off)
     what = f"drift of the bias, {STEPS} steps of Adam"
-    eps = _drift(optim.Adam, eps=1e-4)
-    return {
-        "float32_1e4": reported("float32, b = 1e4", off(1e4)),
-        "float32_1e6": reported("float32, b = 1e6", off(1e6)),
-        "drift_adam": reported(what, _drift(optim.Adam)),
-        "drift_adam_eps": reported("… of Adam with eps = 1e-4", eps),
-        "drift_sgd": zero("… of SGD", _drift(optim.SGD), 1e-7),
-    }
+    yield "drift_adam", reported(what, _drift(optim.Adam))
+    what = "… of Adam with eps = 1e-4"
+    yield "drift_adam_eps", reported(what, _drift(optim.Adam, eps=1e-4))
+    yield "drift_sgd", zero("… of SGD", _drift(optim.SGD), 1e-7)
 
 
 def _drift(kind: Any, **options: float) -> float:
@@ -131,20 +128,20 @@ def _drift(kind: Any, **options: float) -> float:
     return largest(first.get_parameter("bias") - start)
 
 
-def _lag() -> dict[str, Measured]:
+def _lag() -> Numbers:
     """How far evaluation is off after each update, against D (1 - m)^t / σ."""
     x, jump, momentum = normal(64, 1), 5.0, 0.1
     still, moved = (nn.BatchNorm1d(1, momentum=momentum).double() for _ in range(2))
-    for norm in (still, moved):
-        for _ in range(50):
-            norm(x)
-    found = {}
+    for _ in range(50):
+        still(x), moved(x)
     for t in range(1, max(UPDATES) + 1):
         still.train()(x), moved.train()(x + jump)
         if t in UPDATES:
             off = (moved.eval()(x + jump) - still.eval()(x)).detach().mean()
             sigma = (moved.get_buffer("running_var") + moved.eps).sqrt()
-            expected = float(jump * (1 - momentum) ** t / sigma)
-            number = near(f"lag after {t} updates", float(off), expected, 1e-4)
-            found[f"lag_{t}"] = number.on("D (1 - m)^t / σ", t)
-    return found
+            expected, what = (
+                jump * (1 - momentum) ** t / sigma,
+                f"lag after {t} updates",
+            )
+            curve = "D (1 - m)^t / σ"
+            yield f"lag_{t}", near(what, off, expected, 1e-4, curve=curve, at=t)

@@ -11,7 +11,7 @@ one before it has not. Recalibration with dropout off mends it, an update with i
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import chain, product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,8 @@ from torch.optim.swa_utils import update_bn
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, zero
-from batchcorr.bridge.claims._tensors import classify, normal, normalized, seeded
+from batchcorr.bridge.claims._claim import Measured, Numbers, claim, near, zero
+from batchcorr.bridge.claims._tensors import classify, normal, normalized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +33,12 @@ KEEPS, MEANS = (0.3, 0.5, 0.7, 0.9), (0.0, 1.0, 2.0)
 WIDTH, ROWS = 64, 8192
 
 
-@seeded
-def dropout() -> Claim:
+@claim(
+    "Dropout before BatchNorm shrinks what evaluation sees",
+    __doc__,
+    axes=("keep probability", "variance, evaluation over training"),
+)
+def dropout() -> Numbers:
     """Measure what dropout does to the statistics of BatchNorm.
 
     Returns
@@ -49,16 +52,10 @@ def dropout() -> Claim:
     >>> dropout().measured["before"].holds
     True
     """
-    return Claim(
-        name="dropout",
-        title="Dropout before BatchNorm shrinks what evaluation sees",
-        statement=__doc__ or "",
-        measured={**_networks(), **_formulas()},
-        axes=("keep probability", "variance, evaluation over training"),
-    )
+    return chain(_networks(), _formulas())
 
 
-def _networks() -> dict[str, Measured]:
+def _networks() -> Numbers:
     """The variance of the last BatchNorm's output in evaluation, by network."""
     x, labels = normal(ROWS, WIDTH), torch.arange(ROWS) % 3
     linear, drop = nn.Linear(WIDTH, WIDTH).double(), nn.Dropout(0.5)
@@ -66,34 +63,34 @@ def _networks() -> dict[str, Measured]:
     def norm() -> nn.Module:
         return nn.BatchNorm1d(WIDTH, momentum=None).double()
 
-    def variance(net: nn.Module) -> float:
+    def variance(net: nn.Module) -> Tensor:
         with torch.no_grad():
-            return float(net.eval()(x).var(0, correction=0).mean())
+            out: Tensor = net.eval()(x)
+            return out.var(0, correction=0).mean()
 
     twice = _ratio(torch.relu(normalized(x, 1e-5)), 0.5, linear.weight.detach().T)
-    nets: dict[str, tuple[list[nn.Module], float]] = {
-        "before BN": ([drop, norm()], float(_ratio(x, 0.5).mean())),
+    nets: dict[str, tuple[list[nn.Module], Tensor | float]] = {
+        "before BN": ([drop, norm()], _ratio(x, 0.5).mean()),
         "after BN": ([norm(), drop], 1.0),
-        "between BNs": ([norm(), nn.ReLU(), drop, linear, norm()], float(twice.mean())),
+        "between BNs": ([norm(), nn.ReLU(), drop, linear, norm()], twice.mean()),
     }
-    measured = {}
     for where, (layers, expected) in nets.items():
         net = nn.Sequential(*layers).train()
         net(x), net(x)
         name, what = where.split()[0], f"variance in evaluation, dropout {where}"
-        measured[name] = near(what, variance(net), expected, 0.01)
+        yield name, near(what, variance(net), expected, 0.01)
         with_head = nn.Sequential(*net.train(), nn.Linear(WIDTH, 3).double())
         findings = lint(with_head, (x[:2048], labels[:2048]), classify).findings
         rule = "dropout-before-batchnorm"
         said = prod(f.evidence["variance"] for f in findings if f.rule == rule)
-        measured[f"lint_{name}"] = near("… as lint says", said, expected, 0.03)
+        yield f"lint_{name}", near("… as lint says", said, expected, 0.03)
     mended = nn.Sequential(*nets["before BN"][0])
     update_bn([x], mended)
     what = "dropout before BN, after update_bn"
-    measured["update_bn"] = near(what, variance(mended), 0.5, 0.02)
+    yield "update_bn", near(what, variance(mended), 0.5, 0.02)
     recalibrate(mended.eval(), [x], "adabn")
-    measured["recalibrated"] = near("… after recalibrate", variance(mended), 1.0, 0.01)
-    return measured
+    what = "… after recalibrate"
+    yield "recalibrated", near(what, variance(mended), 1.0, 0.01)
 
 
 def _ratio(x: Tensor, keep: float, weights: Tensor | None = None) -> Tensor:
@@ -115,21 +112,20 @@ def _enumerated(x: Tensor, keep: float, weights: Tensor) -> float:
     return float((x @ weights).var(correction=0) / train)
 
 
-def _formulas() -> dict[str, Measured]:
+def _formulas() -> Numbers:
     """Both formulas against all masks: of one unit by its mean, and of a weighted sum."""
     one, units = torch.ones(1, dtype=torch.float64), torch.linspace(-1, 1, 50).double()
     units = units[:, None] / units.square().mean().sqrt()
-    measured = {}
     for mean, keep in product(MEANS, KEEPS):
-        exact = _enumerated(units + mean, keep, one)
-        formula = float(_ratio(units + mean, keep))
-        what = f"one unit of mean {mean:g} sd, kept with p = {keep:g}"
-        number = Measured(what, exact, formula, 1e-12)
-        measured[f"unit_{mean:g}_{keep:g}"] = number.on(f"mean {mean:g} sd", keep)
+        x, curve = units + mean, f"mean {mean:g} sd"
+        what = f"one unit of {curve}, kept with p = {keep:g}"
+        exact, formula = _enumerated(x, keep, one), float(_ratio(x, keep))
+        number = Measured(what, exact, formula, 1e-12, curve, keep)
+        yield f"unit_{mean:g}_{keep:g}", number
     x, weights = normal(50, 8) @ normal(8, 8) + normal(8), normal(8)
     worst = max(
         abs(float(_ratio(x, keep, weights[:, None])) - _enumerated(x, keep, weights))
         for keep in KEEPS
     )
     what = "weighted sum: formula against all masks"
-    return measured | {"weighted": zero(what, worst, 1e-12)}
+    yield "weighted", zero(what, worst, 1e-12)

@@ -13,15 +13,18 @@ the noise, empirical Bayes comes near the best mix at every n.
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from batchcorr.bridge._profiling import profile
 from batchcorr.bridge._recalibrate import recalibrate
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near
-from batchcorr.bridge.claims._tensors import normal, seeded
+from batchcorr.bridge.claims._claim import Numbers, claim, near
+from batchcorr.bridge.claims._tensors import normal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["few_shot"]
 
@@ -30,8 +33,12 @@ CHANNELS, PROFILED, SOURCE = 100_000, 400, 256
 GAMMA2, VARIANCE = 0.25, 1.0
 
 
-@seeded
-def few_shot() -> Claim:
+@claim(
+    "With few samples mix source and support; empirical Bayes finds the mix",
+    __doc__,
+    axes=("samples in the support", "squared error (v = 1)"),
+)
+def few_shot() -> Numbers:
     """Measure how far statistics of a small support are off, and what mends them.
 
     Returns
@@ -45,30 +52,26 @@ def few_shot() -> Claim:
     >>> few_shot().measured["mix_4"].holds
     True
     """
-    measured = _empirical_bayes()
+    return chain(_empirical_bayes(), _shrunken())
+
+
+def _shrunken() -> Numbers:
+    """The error by method, and by the formulas."""
     norm, truth = _norm(CHANNELS), GAMMA2**0.5 * normal(CHANNELS)
     for n in SIZES:
         support = truth + VARIANCE**0.5 * normal(n, CHANNELS)
-        combat = (n * GAMMA2 + VARIANCE) / (n * GAMMA2 + 2 * VARIANCE)
         mixes = {"source": 0.0, "support": 1.0, "best mix": _best(n)}
+        combat = (n * GAMMA2 + VARIANCE) / (n * GAMMA2 + 2 * VARIANCE)
         for name, alpha in {**mixes, "combat": combat}.items():
-            options: dict[str, Any] = {"method": name}
-            if name in mixes:
-                options = {"method": "mix", "alpha": alpha}
-            with recalibrate(norm, [support], **options):
-                error = float((norm[0].running_mean - truth).square().mean())
+            options: dict[str, Any] = {"method": "mix", "alpha": alpha}
+            if name == "combat":
+                options = {"method": name}
+            error = _error(norm, support, truth, **options)
             expected = (1 - alpha) ** 2 * GAMMA2 + alpha**2 * VARIANCE / n
             # ComBat's shrinkage has a prior of variances too.
-            share = 0.01 if name in mixes else 0.1
-            number = near(f"squared error, {name}, n = {n}", error, expected, share)
-            measured[f"{name.split()[-1]}_{n}"] = number.on(name, n)
-    return Claim(
-        name="few_shot",
-        title="With few samples mix source and support; empirical Bayes finds the mix",
-        statement=__doc__ or "",
-        measured=measured,
-        axes=("samples in the support", "squared error (v = 1)"),
-    )
+            share = 0.1 if name == "combat" else 0.01
+            key, what = f"{name.split()[-1]}_{n}", f"squared error, {name}, n = {n}"
+            yield key, near(what, error, expected, share, curve=name, at=n)
 
 
 def _best(n: int) -> float:
@@ -81,24 +84,24 @@ def _norm(channels: int) -> nn.Sequential:
     return nn.Sequential(layer).double().eval()
 
 
-def _empirical_bayes() -> dict[str, Measured]:
+def _error(
+    norm: nn.Sequential, support: Tensor, truth: Tensor, **options: Any
+) -> float:
+    """The squared error of the means that `recalibrate` sets."""
+    with recalibrate(norm, [support], **options):
+        return float((norm[0].get_buffer("running_mean") - truth).square().mean())
+
+
+def _empirical_bayes() -> Numbers:
     """The error of empirical Bayes over that of the best mix: mean over ten supports."""
     norm = _norm(PROFILED)
     known = profile(norm, [normal(SOURCE, PROFILED)])
-    measured = {}
     for n in SIZES:
-        errors = {"eb": 0.0, "mix": 0.0}
+        eb = mix = 0.0
         for _ in range(10):
             truth = GAMMA2**0.5 * normal(PROFILED)
             support = truth + VARIANCE**0.5 * normal(n, PROFILED)
-            options: dict[str, Any] = {
-                "eb": {"profile": known},
-                "mix": {"alpha": _best(n)},
-            }
-            for method, option in options.items():
-                with recalibrate(norm, [support], method, **option):
-                    off = norm[0].running_mean - truth
-                errors[method] += float(off.square().mean())
-        ratio = errors["eb"] / errors["mix"]
-        measured[f"bayes_{n}"] = near(f"eb over best mix, n = {n}", ratio, 1, 0.1)
-    return measured
+            eb += _error(norm, support, truth, method="eb", profile=known)
+            mix += _error(norm, support, truth, method="mix", alpha=_best(n))
+        what = f"eb over best mix, n = {n}"
+        yield f"bayes_{n}", near(what, eb / mix, 1, 0.1)

@@ -15,9 +15,8 @@ from torch import nn
 
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, reported, zero
-from batchcorr.bridge.claims._tensors import normal, relative, seeded
+from batchcorr.bridge.claims._claim import Measured, Numbers, claim, reported, zero
+from batchcorr.bridge.claims._tensors import normal, relative
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["folding"]
 
 
-@seeded
-def folding() -> Claim:
+@claim("BatchNorm at inference folds into its neighbour without error", __doc__)
+def folding() -> Numbers:
     """Measure that BatchNorm at inference folds into its neighbours exactly.
 
     Returns
@@ -39,30 +38,28 @@ def folding() -> Claim:
     >>> folding().measured["kept"].holds
     True
     """
-    measured, speeds, left, worst = {}, {}, 0, 0.0
+    return _errors()
+
+
+def _errors() -> Numbers:
+    """The errors of folded networks, how many norms stay, and how much faster it is."""
+    speeds, left, worst = {}, 0, 0.0
     for name, (layers, x) in {**_foldable(), **_deployed()}.items():
         net = _trained(*layers).to(x.dtype)
         result = fold(net, x)
         left += len(result.kept)
         error = relative(result.model(x), net(x))
         if x.dtype == torch.float64:
-            measured[f"fold, {name}"] = zero(f"folded: {name}", error, 1e-12)
+            yield f"fold, {name}", zero(f"folded: {name}", error, 1e-12)
             continue
         worst = max(worst, error)
         ratio = _seconds(net, x) / _seconds(result.model, x)
         speeds[f"speed, {name}"] = reported(f"times faster: {name}", ratio)
     stay = sum(len(fold(*given).kept) for given in _not_foldable())
-    measured |= {
-        "left": zero("BatchNorms left in these networks", left, 0),
-        "kept": Measured("BatchNorms kept, of 3 that must be", float(stay), 3),
-        "float32": zero("folded in float32, the worst", worst, 1e-5),
-    }
-    return Claim(
-        name="folding",
-        title="BatchNorm at inference folds into its neighbour without error",
-        statement=__doc__ or "",
-        measured=measured | speeds,
-    )
+    yield "left", zero("BatchNorms left in these networks", left, 0)
+    yield "kept", Measured("BatchNorms kept, of 3 that must be", stay, 3)
+    yield "float32", zero("folded in float32, the worst", worst, 1e-5)
+    yield from speeds.items()
 
 
 def _trained(*layers: nn.Module) -> nn.Sequential:

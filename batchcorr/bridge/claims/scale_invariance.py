@@ -10,6 +10,7 @@ steps, whatever the gradients; decay inside Adam's gradient depends on their his
 
 from __future__ import annotations
 
+from itertools import chain
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,20 @@ from torch.nn.functional import cross_entropy, normalize
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
+from batchcorr.bridge.claims._claim import (
+    Measured,
+    Numbers,
+    claim,
+    near,
+    reported,
+    zero,
+)
 from batchcorr.bridge.claims._tensors import (
     NO_EPS,
     classify,
     normal,
     normalized,
     relative,
-    seeded,
     train_step,
 )
 
@@ -48,8 +54,12 @@ SETTINGS: list[tuple[Any, float, float, float]] = [
 SCALES = [0.1, 1.0, 10.0, 100.0]
 
 
-@seeded
-def scale_invariance() -> Claim:
+@claim(
+    "Before BatchNorm weight decay sets how fast weights turn",
+    __doc__,
+    axes=("scale of the gradients", "share of the weight that decay took"),
+)
+def scale_invariance() -> Numbers:
     """Measure what the length of a weight before BatchNorm means.
 
     Returns
@@ -63,16 +73,10 @@ def scale_invariance() -> Claim:
     >>> scale_invariance().measured["orthogonal"].holds
     True
     """
-    return Claim(
-        name="scale_invariance",
-        title="Before BatchNorm weight decay sets how fast weights turn",
-        statement=__doc__ or "",
-        measured={**_laws(), **_linted(), **_paths(), **_angles(), **_decays()},
-        axes=("scale of the gradients", "share of the weight that decay took"),
-    )
+    return chain(_laws(), _linted(), _paths(), _angles(), _decays())
 
 
-def _laws() -> dict[str, Measured]:
+def _laws() -> Numbers:
     """The identities at one weight."""
     x, y, weight = normal(64, 8), torch.randint(16, (64,)), 1.3 * normal(16, 8)
     a, eps = 0.01, 1e-5
@@ -91,28 +95,25 @@ def _laws() -> dict[str, Measured]:
     slope = relative(a * gradient(a * weight), g)
     exact = relative(out(a * weight, eps), out(weight, eps / a**2))
     naive, plain = (cross_entropy(out(w, eps), y) for w in (a * weight, weight))
-    what = "with ε: the loss at a = 0.01 is off by"
-    return {
-        "output": zero("f(aW) = f(W), a = 0.01", same, 1e-12),
-        "gradient": zero("a g(aW) = g(W)", slope, 1e-12),
-        "orthogonal": zero("cosine of W and g(W)", cosine, 1e-12),
-        "eps_law": zero("with ε: BN_ε(aW) = BN_{ε/a²}(W)", exact, 1e-12),
-        "eps_naive": reported(what, abs(naive - plain).item()),
-    }
+    off = abs(float(naive - plain))
+    yield "output", zero("f(aW) = f(W), a = 0.01", same, 1e-12)
+    yield "gradient", zero("a g(aW) = g(W)", slope, 1e-12)
+    yield "orthogonal", zero("cosine of W and g(W)", cosine, 1e-12)
+    yield "eps_law", zero("with ε: BN_ε(aW) = BN_{ε/a²}(W)", exact, 1e-12)
+    yield "eps_naive", reported("with ε: the loss at a = 0.01 is off by", off)
 
 
-def _linted() -> dict[str, Measured]:
+def _linted() -> Numbers:
     """What `lint` calls scale-invariant: two weights before BatchNorm, not the head."""
     layers: list[nn.Module] = [nn.Linear(8, 12, bias=False), nn.ReLU()]
     layers += [nn.Linear(12, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU()]
     net = nn.Sequential(*layers, nn.Linear(16, 4)).double()
     batch = normal(32, 8), torch.randint(4, (32,))
     right = {"0.weight", "2.weight"} == set(lint(net, batch, classify).scale_invariant)
-    what = "lint: scale-invariant, of 3 weights"
-    return {"lint_weights": Measured(what, 2.0 * right, 2)}
+    yield "lint_weights", Measured("lint: scale-invariant, of 3 weights", 2 * right, 2)
 
 
-def _paths() -> dict[str, Measured]:
+def _paths() -> Numbers:
     """How far SGD with decay and SGD with a growing rate go apart in 200 steps."""
     rate, decay = 0.1, 0.01
 
@@ -134,17 +135,14 @@ def _paths() -> dict[str, Measured]:
         off = path(norm, growing=False) - path(norm, growing=True)
         return float(off.flatten(1).norm(dim=1).max())
 
-    normed = apart(nn.BatchNorm1d(16, eps=NO_EPS, affine=False))
     what = "directions: decay against growing rate"
-    return {
-        "growing_rate": zero(what, normed, 1e-12),
-        "growing_rate_plain": reported("… without BatchNorm", apart(nn.Identity())),
-    }
+    normed = apart(nn.BatchNorm1d(16, eps=NO_EPS, affine=False))
+    yield "growing_rate", zero(what, normed, 1e-12)
+    yield "growing_rate_plain", reported("… without BatchNorm", apart(nn.Identity()))
 
 
-def _angles() -> dict[str, Measured]:
+def _angles() -> Numbers:
     """The angle of a step in balance over √(2 η λ (1 - β) / (1 + β)), and by rows."""
-    measured = {}
     for k, (kind, rate, decay, beta) in enumerate(SETTINGS, start=1):
         torch.default_generator.manual_seed(0)
         weight = nn.Parameter(normal(16, 64) / sqrt(64))
@@ -154,14 +152,12 @@ def _angles() -> dict[str, Measured]:
         optimizer = kind([weight], rate, weight_decay=decay, **how)
         angles = _turning(optimizer, weight, 350)[250:]
         balance = sqrt(2 * rate * decay * (1 - beta) / (1 + beta))
-        ratio = float(angles.square().mean().sqrt()) / balance
+        ratio = angles.square().mean().sqrt() / balance
         what = f"angle: {kind.__name__}, η {rate:g}, λ {decay:g}, β {beta:g}"
-        measured[f"angle_{k}"] = near(what, ratio, 1.0, 0.05)
-    adamw, adam = _row_rotation(optim.AdamW), _row_rotation(optim.Adam)
-    return measured | {
-        "rows_adamw": near("rows of 33× smaller gradients: AdamW", adamw, 1, 1e-4),
-        "rows_adam": reported("… Adam + L2", adam),
-    }
+        yield f"angle_{k}", near(what, ratio, 1, 0.05)
+    what, adamw = "rows of 33× smaller gradients: AdamW", _row_rotation(optim.AdamW)
+    yield "rows_adamw", near(what, adamw, 1, 1e-4)
+    yield "rows_adam", reported("… Adam + L2", _row_rotation(optim.Adam))
 
 
 def _turning(
@@ -193,7 +189,7 @@ def _row_rotation(kind: Any) -> float:
     return float(angles[:, 8:].mean() / angles[:, :8].mean())
 
 
-def _decays() -> dict[str, Measured]:
+def _decays() -> Numbers:
     """The share of a weight that decay took in 2000 steps, by the gradients' scale."""
     steps, rate, decay = 2000, 1e-3, 0.1
 
@@ -208,12 +204,12 @@ def _decays() -> dict[str, Measured]:
         return [1 - share for share in weight.detach().mean(dim=1).tolist()]
 
     adamw, adam = gone(optim.AdamW), gone(optim.Adam)
-    expected, differs = 1 - (1 - rate * decay) ** steps, max(adamw) - min(adamw)
-    measured = {"adamw_same": zero("AdamW: differs by the scale", differs, 1e-6)}
-    for scale, outside, inside in zip(SCALES, adamw, adam, strict=True):
-        what = f"gone by decay, gradients × {scale:g}"
-        number = near(f"AdamW: {what}", outside, expected, 0.03)
-        measured[f"adamw_{scale:g}"] = number.on("AdamW", scale)
-        number = reported(f"Adam + L2: {what}", inside)
-        measured[f"adam_{scale:g}"] = number.on("Adam + L2", scale)
-    return measured
+    expected = 1 - (1 - rate * decay) ** steps
+    same, what = max(adamw) - min(adamw), "AdamW: differs by the scale"
+    yield "adamw_same", zero(what, same, 1e-6)
+    for at, outside, inside in zip(SCALES, adamw, adam, strict=True):
+        what = f"gone by decay, gradients × {at:g}"
+        number = near(f"AdamW: {what}", outside, expected, 0.03, curve="AdamW", at=at)
+        yield f"adamw_{at:g}", number
+        number = reported(f"Adam + L2: {what}", inside, curve="Adam + L2", at=at)
+        yield f"adam_{at:g}", number

@@ -11,6 +11,7 @@ logs                      turn what multiplies a batch into what is added to it
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from math import log, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +22,8 @@ from torch.nn.functional import instance_norm
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
 from batchcorr.bridge._norms import correction_of
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Claim
-from batchcorr.bridge.claims._measured import Measured, near, reported, zero
-from batchcorr.bridge.claims._tensors import (
-    NO_EPS,
-    largest,
-    normal,
-    normalized,
-    seeded,
-)
+from batchcorr.bridge.claims._claim import Numbers, claim, near, reported, zero
+from batchcorr.bridge.claims._tensors import NO_EPS, largest, normal, normalized
 from batchcorr.bridge.nn import DomainBatchNorm1d
 from batchcorr.errors import InputError
 from batchcorr.methods.combat import ComBat
@@ -47,10 +41,14 @@ __all__ = ["unity"]
 SIZES = (3, 10, 30, 100, 1000, 10_000)
 
 
-@seeded
+@claim(
+    "One function: BatchNorm and batch correction agree to rounding",
+    __doc__,
+    axes=("samples in a batch", "rms change by shrinkage"),
+)
 def unity(
     matrix: ArrayLike | None = None, batch: Sequence[object] | None = None
-) -> Claim:
+) -> Numbers:
     """Measure that normalization layers and batch correction are the same functions.
 
     Parameters
@@ -79,20 +77,14 @@ def unity(
         raise InputError(msg)
     images, labels = _activations()
     rows = images.movedim(1, -1).reshape(-1, images.shape[1])
-    same = _identities(rows, labels, images)
+    same = dict(_identities(rows, labels, images))
     positive = {"simulated": torch.exp(normal(40, 100))}
     if batch is not None:
         rows = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
-        given = _identities(rows, [str(label) for label in batch], rows[:, None, :])
-        same = {key: max(same[key], given[key], key=lambda m: m.value) for key in same}
+        given = dict(_identities(rows, [*map(str, batch)], rows[:, None, :]))
+        same = {k: max(same[k], given[k], key=lambda n: n.value) for k in same}
         positive["arrays"] = torch.exp2(rows)
-    return Claim(
-        name="unity",
-        title="One function: BatchNorm and batch correction agree to rounding",
-        statement=__doc__ or "",
-        measured={**same, **_divisors(), **_logs(positive), **_shrinkage()},
-        axes=("samples in a batch", "rms change by shrinkage"),
-    )
+    return chain(same.items(), _divisors(), _logs(positive), _shrinkage())
 
 
 # -- the same function -----------------------------------------------------------------
@@ -118,7 +110,7 @@ def _standardized(x: Tensor, labels: Sequence[object], *, ddof: int = 1) -> Tens
     return out
 
 
-def _identities(x: Tensor, labels: list[str], samples: Tensor) -> dict[str, Measured]:
+def _identities(x: Tensor, labels: list[str], samples: Tensor) -> Numbers:
     """The largest difference of each layer of torch from the same act of this package.
 
     On rows x of these domains, and for InstanceNorm on samples (N, C, …).
@@ -163,28 +155,24 @@ def _identities(x: Tensor, labels: list[str], samples: Tensor) -> dict[str, Meas
         "combat": ("ComBat, no shrinkage = Standardize", scores, plain),
         "instance": ("InstanceNorm = batch is the sample", normed, by_sample),
     }
-    return {
-        key: zero(what, largest(torches - ours), 1e-12)
-        for key, (what, torches, ours) in pairs.items()
-    }
+    for key, (what, torches, ours) in pairs.items():
+        yield key, zero(what, largest(torches - ours), 1e-12)
 
 
-def _divisors() -> dict[str, Measured]:
+def _divisors() -> Numbers:
     """BN in training in float32, and against the divisor n - 1."""
     n = 144
     x = normal(n, 8)
     single = largest(normalized(x.float()) - _standardized(x, [0] * n, ddof=0))
     off = largest(normalized(x) - _standardized(x, [0] * n))
-    return {
-        "train_float32": zero("BN(train) in float32", single, 1e-5),
-        "train_ddof_1": reported("BN(train) against ddof 1", off),
-    }
+    yield "train_float32", zero("BN(train) in float32", single, 1e-5)
+    yield "train_ddof_1", reported("BN(train) against ddof 1", off)
 
 
 # -- shrinkage, and logs ---------------------------------------------------------------
 
 
-def _shrinkage() -> dict[str, Measured]:
+def _shrinkage() -> Numbers:
     """What shrinkage changes, by the size of a batch.
 
     Three batches × 100 features; γ ~ N(0, 0.1²), log δ ~ N(0, 0.3²), noise of sd 1.
@@ -200,34 +188,32 @@ def _shrinkage() -> dict[str, Measured]:
             for shrink in (True, False)
         )
         change[n] = float((shrunken - plain).square().mean().sqrt())
-    what, rate = "shrinkage at n = 1,000 over 10,000", change[1000] / change[10_000]
-    measured = {"shrinkage_rate": near(what, rate, 10, 0.2)}
+    rate = change[1000] / change[10_000]
+    what = "shrinkage at n = 1,000 over 10,000"
+    yield "shrinkage_rate", near(what, rate, 10, 0.2)
     for n, value in change.items():
-        number = reported(f"shrinkage at n = {n:,}", value)
-        measured[f"shrinkage_{n}"] = number.on("ComBat's shrinkage", n)
-    return measured
+        what, curve = f"shrinkage at n = {n:,}", "ComBat's shrinkage"
+        yield f"shrinkage_{n}", reported(what, value, curve=curve, at=n)
 
 
-def _logs(positive: dict[str, Tensor]) -> dict[str, Measured]:
+def _logs(positive: dict[str, Tensor]) -> Numbers:
     """What linear removal leaves of a multiplicative effect, on logs and without.
 
     A positive x is one batch, and x times an effect of each feature another: without
     the batch the two must be the same.
     """
-    measured = {}
     for name, x in positive.items():
         both = torch.log(torch.cat([x, x * torch.exp(0.7 * normal(1, x.shape[1]))]))
         out = RemoveBatchEffect().fit_transform(both, batch=np.repeat([0, 1], len(x)))
         off = largest(out[: len(x)] - out[len(x) :]) / largest(both)
-        measured[f"log, {name}"] = zero(f"left after logs; {name}", off, 1e-12)
+        yield f"log, {name}", zero(f"left after logs; {name}", off, 1e-12)
     mean = torch.linspace(1, 20, 200, dtype=torch.float64)
     off = largest(torch.log1p(4 * mean) - torch.log1p(mean) - log(4))
-    measured["log1p"] = near("log1p: off at a mean of 1, log 8/5", off, log(1.6), 1e-9)
+    what = "log1p: off at a mean of 1, log 8/5"
+    yield "log1p", near(what, off, log(1.6), 1e-9)
     x, codes = normal(1, 4000) + 0.3 * normal(40, 4000), np.repeat([0, 1], 20)
     x[20:] += log(2)
     for name, values in (("raw", torch.exp(x)), ("log", x)):
         squares = tensor_moments(values, codes, 2).squares  # which no shift changes
         ratio = (squares.max(dim=0).values / squares.min(dim=0).values).median()
-        what = f"batch-variance ratio left, {name}"
-        measured[f"variance_{name}"] = reported(what, float(ratio))
-    return measured
+        yield f"variance_{name}", reported(f"batch-variance ratio left, {name}", ratio)
