@@ -144,6 +144,8 @@ row("X: squares overflow where batches or categories differ", InputError,
     r"squares of some values.*1e308",
     lambda w: bc.RemoveBatchEffect().fit(w(values() + 1e160 * np.sign(NOISE[:, :1])),
         batch=BATCH, covariates=pd.DataFrame({"sign": NOISE[:, 0] > 0})))
+row("X: squares underflow", InputError, r"squares of all values.*1e-308.*Rescale",
+    lambda w: bc.RemoveBatchEffect().fit(w(values() * 1e-160), batch=BATCH))
 row("X: NaN, CSR", InputError, r"sparse matrix holds missing values \(NaN\).*dense",
     lambda w: bc.ComBat().fit(w(sp.csr_matrix(with_value(NAN))), batch=BATCH))
 row("X: NaN, CSC in an AnnData", InputError,
@@ -270,6 +272,9 @@ row("surrogate variables: a value is missing", InputError, r"1 features.*\(g3\)"
 row("surrogate variables: squares overflow", InputError, r"6 features.*huge.*\(g0",
     lambda w: bc.tl.surrogate_variables(w(annotated(1e160 * values())),
         covariates="sex"))
+row("surrogate variables: squares underflow", InputError, "too small to be squared",
+    lambda w: bc.tl.surrogate_variables(w(annotated(1e-160 * values())),
+        method="ruvg", controls=[True] * 6, n_variables=1))
 row("surrogate variables: no such method", InputError, "no method 'svd'",
     lambda w: bc.tl.surrogate_variables(w(annotated()), method="svd"))
 row("missing: no such way", InputError, "'error' or 'level'",

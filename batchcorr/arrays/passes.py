@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["apply", "by_cell", "moments"]
 
+TINY = 1e-290
+"""Squares below it lose digits, as float64 ends at 1e-308."""
+
 
 @operation
 def moments(
@@ -62,7 +65,7 @@ def moments(
     Raises
     ------
     InputError
-        For infinite values, or values whose squares overflow.
+        For infinite values, or values whose squares overflow or underflow.
 
     Notes
     -----
@@ -78,6 +81,7 @@ def moments(
         sizes = found.squares + found.n * found.mean**2
     if not (np.isfinite(sizes).all() and np.isfinite(found.cross).all()):
         return _by_feature(x, design, None)
+    _check_sizes(found, sizes)
     return found
 
 
@@ -94,13 +98,20 @@ def _by_feature(
     with np.errstate(over="ignore"):
         found: Moments = sums_by_feature(x, design, weights)
         sizes = found.squares + found.n * found.mean**2
-    if not np.isfinite(sizes).all():
-        msg = (
-            "The squares of some values exceed the range of float64 (1e308): are these "
-            "measurements? Rescale the data."
-        )
-        raise InputError(msg)
+    _check_sizes(found, sizes)
     return found
+
+
+def _check_sizes(found: Moments, sizes: NDArray[np.float64]) -> None:
+    """Refuse values whose squares are too large, or all too small, for float64."""
+    if not np.isfinite(sizes).all():
+        where = "some values exceed the range of float64 (1e308)"
+    elif sizes.max(initial=0.0) < TINY * found.n.max(initial=0.0) and found.mean.any():
+        where = "all values fall below the range of float64 (1e-308)"
+    else:
+        return
+    msg = f"The squares of {where}: are these measurements? Rescale the data."
+    raise InputError(msg)
 
 
 def _merge_cells(design: Design, cells: Cells, found: Sums) -> Moments:

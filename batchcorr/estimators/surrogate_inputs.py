@@ -28,7 +28,7 @@ FEWEST = 10
 """Features from which on a local false discovery rate can be estimated."""
 
 HUGE = 1e150
-"""Sums from which on squares exceed the range of float64."""
+"""Sums from which on squares exceed the range of float64; 1 / it: fall below."""
 
 
 def read_controls(method: str, controls: object, n_features: int) -> Floats:
@@ -118,5 +118,11 @@ def _require_finite(sums: Floats, names: Sequence[str] | None) -> None:
         msg = (
             f"{len(bad)} features have missing or infinite values, or huge ones "
             f"({some([names[k] for k in bad], 3)}): leave them out, or fill them in."
+        )
+        raise InputError(msg)
+    if 0 < np.abs(sums).max(initial=0.0) < 1 / HUGE:
+        msg = (
+            f"The values add up to {np.abs(sums).max():.0e} at most, too small to be "
+            "squared: are these measurements? Rescale the data."
         )
         raise InputError(msg)

@@ -33,8 +33,9 @@ __all__ = ["components"]
 FEW, SHORT = 4096, 600
 """Features or samples, and stored values in a row, up to which CᵀC or C Cᵀ is made."""
 
-NARROW = 1e-4
-"""Tolerances from this on are tried with products in float32."""
+NARROW, LARGE = 1e-4, 1e36
+"""Tolerances from the first on, and squares up to the second in all, are tried with
+products in float32."""
 
 
 def components(
@@ -59,7 +60,11 @@ def components(
         variances, left, _ = find(total.__matmul__, n, tolerance=tolerance / 10)
         loadings = (left.T @ centred).T
         loadings /= np.maximum(np.linalg.norm(loadings, axis=0), np.finfo(float).tiny)
-    elif centred.dtype == np.float32 and tolerance >= NARROW:
+    elif (
+        centred.dtype == np.float32
+        and tolerance >= NARROW
+        and centred.var().sum() * n < LARGE
+    ):
         variances, loadings, _ = find(
             lambda v: centred.gram_times(v.astype(np.float32)),
             size,

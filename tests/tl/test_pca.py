@@ -171,6 +171,18 @@ def test_float32_is_refined_in_float64(first, more, monkeypatch, searches):
     assert searches[1:] == [] if not more else searches[1] in more
 
 
+@pytest.mark.filterwarnings("ignore::batchcorr.errors.CountsWarning")
+@pytest.mark.parametrize("unit", [2.0**-80, 2.0**60])
+def test_units_of_float32_have_no_say(unit, monkeypatch):
+    monkeypatch.setattr(_components, "FEW", 0)
+    adata, other = make(np.asarray, n=60), make(np.asarray, n=60)
+    adata.X, other.X = adata.X.astype("f4"), (adata.X * unit).astype("f4")
+    for each in (adata, other):
+        bc.tl.pca(each, "batch", n_comps=3, tolerance=1e-4)
+    found, wanted = other.obsm["X_pca"] / unit, adata.obsm["X_pca"]
+    assert abs(found - wanted).max() < 1e-3 * abs(wanted).max()
+
+
 def test_float32_is_multiplied_in_float32():
     adata = make()
     adata.X = adata.X.astype(np.float32)
