@@ -42,12 +42,8 @@ from batchcorr.errors import InputError, MissingPackageError
 torch = pytest.importorskip("torch")
 
 from batchcorr.bridge import claims  # noqa: E402 - after torch
-from batchcorr.bridge.claims._claim import (  # noqa: E402
-    Claim,
-    Measured,
-    near,
-    zero,
-)
+from batchcorr.bridge.claims._claim import Claim  # noqa: E402
+from batchcorr.bridge.claims._measured import Measured, near, zero  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchcorr.bridge._torch import torch as _torch  # noqa: F401 - says what to install
-from batchcorr.bridge.claims._claim import Claim, Measured
+from batchcorr.bridge.claims._claim import Claim
+from batchcorr.bridge.claims._measured import Measured
 from batchcorr.bridge.claims.accumulation import accumulation
 from batchcorr.bridge.claims.bias import bias
 from batchcorr.bridge.claims.dropout import dropout

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from batchcorr.bridge.claims._claim import Measured
+    from batchcorr.bridge.claims._measured import Measured
 
 __all__ = ["draw"]
 

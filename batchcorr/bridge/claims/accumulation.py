@@ -11,7 +11,6 @@ batch, by 1 - (1 - momentum)^K of the way. `accumulate.exact` undoes it.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -21,7 +20,8 @@ from batchcorr.arrays.generic import tensor_moments
 from batchcorr.bridge._lint.rules import inflation
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check, exact
-from batchcorr.bridge.claims._claim import Numbers, claim, near, reported, zero
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Numbers, near, reported, zero
 from batchcorr.bridge.claims._tensors import classify, normal, relative
 
 if TYPE_CHECKING:
@@ -58,11 +58,6 @@ def accumulation(*, partitions: int = 200) -> Numbers:
     >>> accumulation(partitions=5).measured["remedy"].holds
     True
     """
-    return chain(_gradients(partitions), _statistics())
-
-
-def _gradients(partitions: int) -> Numbers:
-    """The errors of the gradient without BatchNorm, with it, and mended."""
     batch = normal(SAMPLES, 8), torch.randint(10, (SAMPLES,))
     net, sizes = _net(nn.BatchNorm1d(32)), list(SIZES)
     cost = check(net, batch, classify, micro_batch_sizes=sizes, partitions=partitions)
@@ -73,6 +68,7 @@ def _gradients(partitions: int) -> Numbers:
         yield f"without_{name}", zero(f"gradient error, norm: {name}", error, 1e-12)
     what = "exact accumulation, micro-batches of 4"
     yield "remedy", zero(what, _remedy(net, batch), 1e-12)
+    yield from _statistics()
     yield from _by_size(cost)
 
 

@@ -10,21 +10,14 @@ one drift on round-off.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 from torch import nn, optim
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import (
-    Measured,
-    Numbers,
-    claim,
-    near,
-    reported,
-    zero,
-)
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Measured, Numbers, near, reported, zero
 from batchcorr.bridge.claims._tensors import (
     classify,
     largest,
@@ -57,7 +50,9 @@ def bias() -> Numbers:
     >>> bias().measured["output"].holds
     True
     """
-    return chain(_changes(), _rounding(), _lag())
+    yield from _changes()
+    yield from _rounding()
+    yield from _lag()
 
 
 def _changes() -> Numbers:

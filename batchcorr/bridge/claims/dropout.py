@@ -11,7 +11,7 @@ one before it has not. Recalibration with dropout off mends it, an update with i
 
 from __future__ import annotations
 
-from itertools import chain, product
+from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from torch.optim.swa_utils import update_bn
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._recalibrate import recalibrate
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Measured, Numbers, claim, near, zero
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Measured, Numbers, near, zero
 from batchcorr.bridge.claims._tensors import classify, normal, normalized
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def dropout() -> Numbers:
     >>> dropout().measured["before"].holds
     True
     """
-    return chain(_networks(), _formulas())
+    yield from _networks()
+    yield from _formulas()
 
 
 def _networks() -> Numbers:

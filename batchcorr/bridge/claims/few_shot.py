@@ -13,14 +13,14 @@ the noise, empirical Bayes comes near the best mix at every n.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from batchcorr.bridge._profiling import profile
 from batchcorr.bridge._recalibrate import recalibrate
-from batchcorr.bridge.claims._claim import Numbers, claim, near
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Numbers, near
 from batchcorr.bridge.claims._tensors import normal
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def few_shot() -> Numbers:
     >>> few_shot().measured["mix_4"].holds
     True
     """
-    return chain(_empirical_bayes(), _shrunken())
-
-
-def _shrunken() -> Numbers:
-    """The error by method, and by the formulas."""
+    yield from _empirical_bayes()
     norm, truth = _norm(CHANNELS), GAMMA2**0.5 * normal(CHANNELS)
     for n in SIZES:
         support = truth + VARIANCE**0.5 * normal(n, CHANNELS)

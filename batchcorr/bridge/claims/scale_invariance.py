@@ -10,7 +10,6 @@ steps, whatever the gradients; decay inside Adam's gradient depends on their his
 
 from __future__ import annotations
 
-from itertools import chain
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,8 @@ from torch.nn.functional import cross_entropy, normalize
 
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import (
-    Measured,
-    Numbers,
-    claim,
-    near,
-    reported,
-    zero,
-)
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Measured, Numbers, near, reported, zero
 from batchcorr.bridge.claims._tensors import (
     NO_EPS,
     classify,
@@ -73,7 +66,8 @@ def scale_invariance() -> Numbers:
     >>> scale_invariance().measured["orthogonal"].holds
     True
     """
-    return chain(_laws(), _linted(), _paths(), _angles(), _decays())
+    for part in (_laws, _linted, _paths, _angles, _decays):
+        yield from part()
 
 
 def _laws() -> Numbers:

@@ -11,7 +11,6 @@ logs                      turn what multiplies a batch into what is added to it
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
 from math import log, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from torch.nn.functional import instance_norm
 from batchcorr.arrays.generic import tensor_affine, tensor_moments
 from batchcorr.bridge._norms import correction_of
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.claims._claim import Numbers, claim, near, reported, zero
+from batchcorr.bridge.claims._claim import claim
+from batchcorr.bridge.claims._measured import Numbers, near, reported, zero
 from batchcorr.bridge.claims._tensors import NO_EPS, largest, normal, normalized
 from batchcorr.bridge.nn import DomainBatchNorm1d
 from batchcorr.errors import InputError
@@ -84,7 +84,10 @@ def unity(
         given = dict(_identities(rows, [*map(str, batch)], rows[:, None, :]))
         same = {k: max(same[k], given[k], key=lambda n: n.value) for k in same}
         positive["arrays"] = torch.exp2(rows)
-    return chain(same.items(), _divisors(), _logs(positive), _shrinkage())
+    yield from same.items()
+    yield from _divisors()
+    yield from _logs(positive)
+    yield from _shrinkage()
 
 
 # -- the same function -----------------------------------------------------------------
