@@ -61,6 +61,12 @@ def named_twice(name: str) -> ad.AnnData:
     return adata
 
 
+def named_by_number(name: str) -> ad.AnnData:
+    adata = annotated()
+    adata.obs = adata.obs.rename(columns={name: 0})
+    return adata
+
+
 # fmt: off
 # Batch labels.
 MISSING = r"batch is missing for 1 of 24 samples \((row 3|s3)\).*(drop|label)"
@@ -109,6 +115,8 @@ row("batch: every sample its own", DesignError,
 row("batch_key: misspelt", MissingKeyError,
     "'bacth'.*adata.obs.*Did you mean 'batch'.*'age'",
     lambda w: bc.pp.combat(w(annotated()), "bacth"))
+row("batch_key: named by a number", MissingKeyError, r"'0' is not.*named 0, .*map\(str\)",
+    lambda w: bc.pp.combat(w(named_by_number("batch")), "0"))
 row("batch_key: misspelt, bc.fit", MissingKeyError, "'Batch'.*Did you mean 'batch'",
     lambda w: bc.fit(w(annotated()), "Batch"))
 row("batch_key: second factor misspelt", MissingKeyError, "'sx'.*Did you mean 'sex'",
