@@ -121,7 +121,8 @@ def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(index=first.index)
     for name in ("mean", "f", "t", "p_value", "p_adjusted", "log2_fold_change"):
         if name in first:
-            table[NAMES[name]] = first[name]
+            of_p = name.startswith("p_")
+            table[NAMES[name]] = first[name].map(_of_p) if of_p else first[name]
     effects = [name for name in map(str, first.columns) if "coefficient" in name]
     for name in effects[:LEVELS]:
         level = name.removeprefix("coefficient")
@@ -132,6 +133,11 @@ def top_of_test(test: pd.DataFrame) -> pd.DataFrame:
             for row in first[list(columns)].to_numpy(np.float64)
         ]
     return table
+
+
+def _of_p(value: float) -> object:
+    """A p-value, which may be less than a float can be."""
+    return "< 1e−300" if value == 0 else value
 
 
 def _three_digits(value: float) -> str:

@@ -230,6 +230,7 @@
   const features = () => {
     const { columns, rows } = data.features, PAGE = 20;
     const table = byId("feature-table"), head = table.tHead.rows[0], body = table.tBodies[0];
+    const ofP = (k) => columns[k] === "p" || columns[k] === "adjusted p";
     let sorted = -1, falling = false, first = 0, found = rows;
     const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
     const select = () => {
@@ -252,7 +253,8 @@
           const cell = document.createElement(k ? "td" : "th");
           if (k) cell.className = "number";
           else { cell.scope = "row"; cell.dir = "auto"; }
-          cell.textContent = k ? shown(value) : value;
+          if (k === 0) cell.textContent = value;
+          else cell.textContent = value === 0 && ofP(k) ? "< 1e−300" : shown(value);
           line.append(cell);
         });
         return line;
@@ -269,7 +271,7 @@
       button.type = "button";
       button.textContent = name;
       button.addEventListener("click", () => {
-        falling = sorted === k ? !falling : k > 0 && name !== "p" && name !== "adjusted p";
+        falling = sorted === k ? !falling : k > 0 && !ofP(k);
         sorted = k;
         [...head.cells].forEach((each) => each.removeAttribute("aria-sort"));
         cell.setAttribute("aria-sort", falling ? "descending" : "ascending");
