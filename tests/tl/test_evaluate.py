@@ -236,6 +236,11 @@ REFUSED = {
     "gaps in an embedding": ({"embeddings": "X_gaps"}, InputError, "missing or inf"),
     "words as embedding": ({"embeddings": "X_words"}, InputError, "matrix of numbers"),
     "negative seed": ({"random_state": -1}, InputError, "random_state must be"),
+    "large seed": (
+        {"random_state": 2**32},
+        InputError,
+        "of at most 4294967295, not 4294967296",
+    ),
     "no seed": ({"random_state": None}, InputError, "random_state must be"),
     "infinite values": ({"layers": "infinite"}, InputError, "infinite"),
     "nothing": ({"layers": [], "embeddings": []}, InputError, "nothing to evaluate"),
