@@ -175,13 +175,13 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
     >>> did_you_mean("bach", ["batch", "age"])
     "Did you mean 'batch'? Available: 'batch', 'age'."
     """
-    known = list(known)
-    names = [str(item) for item in known]
+    items = list(known)
+    names = list(map(str, items))
     close = get_close_matches(str(name), names, n=1)
     guess = f"Did you mean {close[0]!r}? " if close else ""
-    if close == [name] and name not in known:
+    if close == [name] and name not in items:
         guess = (
-            f"One is named {known[names.index(close[0])]!r}, which is no text: rename it, "
+            f"One is named {items[names.index(close[0])]!r}, which is no text: rename it, "
             "as by obs.columns = obs.columns.map(str). "
         )
     return f"{guess}Available: {some(map(repr, names), 20) or 'none'}."

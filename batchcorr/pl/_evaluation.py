@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchcorr.errors import InputError, MissingKeyError, did_you_mean
+import numpy as np
+
+from batchcorr.errors import InputError, MissingKeyError, did_you_mean, some
 from batchcorr.pl._looks import inches, shortened, small_letter
 from batchcorr.pl._matplotlib import BLUE, VERMILION
 from batchcorr.pl._panels import few_ticks, panels, thin_spines
@@ -39,7 +41,7 @@ def evaluation(
     scores
         Which of its scores; None: all that are known of some layer.
     ax
-        Axes, one a score; None: those of a new figure.
+        Axes, as many as scores or more; None: those of a new figure.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def evaluation(
     Raises
     ------
     InputError
-        If it is not an evaluation, or `ax` does not hold one axes a score.
+        If it is not an evaluation, or `ax` holds fewer axes than there are scores.
     MissingKeyError
         If it has no such score.
 
@@ -81,7 +83,17 @@ def evaluation(
         msg = "There are no scores to draw."
         raise InputError(msg)
     across = min(ACROSS, len(names))
-    shape = (-(-len(names) // across), across) if ax is None else (1, len(names))
+    shape = (-(-len(names) // across), across)
+    if ax is not None:
+        given = np.ravel(np.asarray(ax, dtype=object))
+        if given.size < len(names):
+            msg = (
+                f"There are {len(names)} scores to draw, a panel each ({some(names)}), and "
+                f"ax holds {given.size} axes: name fewer in scores=, or give "
+                f"`figure, ax = plt.subplots({shape[0]}, {shape[1]})`."
+            )
+            raise InputError(msg)
+        ax, shape = given, (1, given.size)
     grid = panels(ax, shape, (2.0, 0.22 * len(result.scores) + 0.75))
     drawn: list[Axes] = grid.ravel().tolist()
     for k, (panel, name) in enumerate(zip(drawn, names, strict=False)):

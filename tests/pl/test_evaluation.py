@@ -50,6 +50,9 @@ def test_scores_are_picked_and_axes_given(result):
     axes = bc.pl.evaluation(result, scores=["ari", "ilisi"], ax=two)
     assert [ax.get_title() for ax in axes.flat] == ["ari", "ilisi"]
     assert [len(ax.get_yticklabels()) for ax in two] == [2, 2]
+    _, more = plt.subplots(2, 3)
+    assert bc.pl.evaluation(result, ax=more).size == 6
+    assert [ax.axison for ax in more.flat] == [True] * 5 + [False]
 
 
 def test_a_long_score_is_written_on_two_lines_in_a_narrow_figure(result):
@@ -67,3 +70,7 @@ def test_what_cannot_be_drawn_is_said(result):
         bc.pl.evaluation(result.scores)
     with pytest.raises(InputError, match="no scores"):
         bc.pl.evaluation(result, scores=[])
+    with pytest.raises(
+        InputError, match=r"5 scores.*1 axes.*scores=.*subplots\(2, 4\)"
+    ):
+        bc.pl.evaluation(result, ax=plt.figure().add_subplot())
