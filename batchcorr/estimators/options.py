@@ -13,7 +13,7 @@ def check_whole(name: str, value: object, least: int, most: float = 2**32 - 1) -
     """Refuse what is not a whole number in a range; `name` is that of the option."""
     number = None if isinstance(value, bool) else value
     if not isinstance(number, Integral) or not least <= int(number) <= most:
-        large = isinstance(number, Integral) and number > most
+        large = isinstance(number, Integral) and int(number) > most
         bound = f"at most {most}" if large else f"at least {least}"
         msg = f"{name} must be a whole number of {bound}, not {value!r:.40}."
         raise InputError(msg)
