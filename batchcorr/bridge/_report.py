@@ -34,6 +34,9 @@ __all__ = ["Report", "report"]
 PARTITIONS = 5
 """Random partitions of the batch into micro-batches."""
 
+REASONS = 5
+"""Reasons that are printed of why BatchNorms are kept."""
+
 
 @dataclass(frozen=True, repr=False)
 class Report:
@@ -102,9 +105,12 @@ class Report:
         n, kept = len(self.folded.folded), self.folded.kept
         head = f"{n} of {n + len(kept)} fold into a neighbour, relative error"
         lines = [f"{head} {self.folded.error:.2g}"]
-        for reason in dict.fromkeys(kept.values()):
+        reasons = list(dict.fromkeys(kept.values()))
+        for reason in reasons[:REASONS]:
             names = some([name for name in kept if kept[name] == reason])
             lines += wrap(f"kept: {names}: {reason}", 86, subsequent_indent="  ")
+        if len(reasons) > REASONS:
+            lines.append(f"and {len(reasons) - REASONS} more reasons, in .folded.kept")
         return "\n".join(lines)
 
     def _shares(self) -> str:

@@ -87,6 +87,17 @@ def test_what_was_not_asked_for_is_left_out():
     assert "share of variance" not in page
 
 
+def test_a_long_account_of_folding_is_cut():
+    layers = [nn.Sequential(nn.ReLU(), nn.BatchNorm1d(6)) for _ in range(12)]
+    model, (x, y) = nn.Sequential(*layers), network()[1]
+    page = str(bridge.report(model, (x, y % 6), loss))
+    assert page.count("kept: ") == 5
+    assert "and 7 more reasons, in .folded.kept" in page
+    account = repr(bridge.fold(model.eval(), x))
+    assert account.count("kept: ") == 10
+    assert "and 2 more, in .kept" in account
+
+
 def test_a_part_that_cannot_be_measured_says_why():
     model, batch = network()
 

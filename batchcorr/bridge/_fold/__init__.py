@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Folded", "fold"]
 
+SHOWN = 10
+"""Layers folded, and layers kept, that are printed."""
+
 
 @dataclass(frozen=True, repr=False)
 class Folded:
@@ -75,8 +78,12 @@ class Folded:
         sizes = ", ".join(map(str, self.errors))
         head = f"{count} of {count + len(self.kept)} BatchNorm layers folded, relative"
         lines = [f"{head} error {self.error:.2g} for {sizes} samples"]
-        lines += [f"  {name} → {', '.join(into)}" for name, into in self.folded.items()]
-        lines += [f"  {name} kept: {reason}" for name, reason in self.kept.items()]
+        into = [f"  {name} → {', '.join(into)}" for name, into in self.folded.items()]
+        kept = [f"  {name} kept: {reason}" for name, reason in self.kept.items()]
+        for where, entries in (("folded", into), ("kept", kept)):
+            lines += entries[:SHOWN]
+            if len(entries) > SHOWN:
+                lines.append(f"  and {len(entries) - SHOWN} more, in .{where}")
         if self.reads and self.folded:
             lines.append(
                 f"  The model looks at values ({some(self.reads)}) and may branch on "
