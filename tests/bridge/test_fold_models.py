@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from batchcorr.bridge import fold
 from batchcorr.bridge._norms import batch_norms
+from batchcorr.errors import FoldError, MissingPackageError
 from tests.bridge.fold_cases import norms_in, sample, trained
 
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16, 24], "depths": [2, 2, 1]}
@@ -107,3 +111,33 @@ def test_every_batch_norm_of_timm_folds(name):
     result = fold(model, sample(2, 3, size, size))
     assert (len(result.folded), len(result.kept)) == (TIMM[name], 0)
     assert result.error < 1e-10
+
+
+@pytest.mark.slow
+def test_a_folded_model_is_the_same_compiled():
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    result = fold(model.float(), torch.randn(2, 3, 8, 8))
+    assert result.check()["compiled"] <= 1e-5
+    with torch.no_grad():
+        next(result.model.parameters()).add_(0.1)
+    with pytest.raises(FoldError, match="compiled, differs from the given one by"):
+        result.check()
+
+
+@pytest.mark.slow
+def test_a_folded_model_is_the_same_in_onnx():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = scaled(classifier("ResNet", {**RESNET, "layer_type": "basic"})).float()
+    result = fold(model, {"pixel_values": torch.randn(2, 3, 32, 32)})
+    assert result.check(compile=False, onnx=True)["exported to ONNX"] <= 1e-5
+
+
+def test_without_what_runs_onnx_it_says_what_to_install():
+    if find_spec("onnxruntime"):
+        pytest.skip("onnxruntime is installed")
+    result = fold(
+        nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).eval(), torch.ones(4, 2)
+    )
+    with pytest.raises(MissingPackageError, match="pip install onnx onnxscript"):
+        result.check(onnx=True, compile=False)

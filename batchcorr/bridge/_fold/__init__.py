@@ -19,6 +19,7 @@ from batchcorr.bridge._fold.compare import (
     outputs_of_given,
     require_equal,
 )
+from batchcorr.bridge._fold.deployed import compiled, exported, require_same
 from batchcorr.bridge._fold.plan import Plan
 from batchcorr.bridge._fold.trace import Trace
 from batchcorr.bridge._norms import batch_norms, require_model, unwrapped
@@ -27,7 +28,9 @@ from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError, some
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from batchcorr.bridge._fold.compare import Arguments
 
 __all__ = ["Folded", "fold"]
 
@@ -67,6 +70,7 @@ class Folded:
     kept: dict[str, str]
     errors: dict[int, float]
     reads: tuple[str, ...] = ()
+    _example: tuple[Arguments, list[Tensor]] = (((), {}), [])
 
     @property
     def error(self) -> float:
@@ -90,6 +94,45 @@ class Folded:
                 "them: compare the two on inputs of every kind."
             )
         return "\n".join(lines)
+
+    def check(self, *, compile: bool = True, onnx: bool = False) -> dict[str, float]:
+        """Compare the folded model, as it is deployed, with the given one.
+
+        Parameters
+        ----------
+        compile
+            Whether to compile it with `torch.compile`, which needs a C++ compiler.
+        onnx
+            Whether to export it to ONNX and run it there, which needs onnx, onnxscript
+            and onnxruntime, and mostly float32.
+
+        Returns
+        -------
+        dict of str to float
+            The largest difference of the outputs for the examples, relative to the largest
+            output, "compiled" and "exported to ONNX".
+
+        Raises
+        ------
+        FoldError
+            If either fails, or differs by more than `fold` allows.
+        MissingPackageError
+            If what runs ONNX is not installed.
+
+        Examples
+        --------
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+        >>> result = fold(model.eval(), torch.ones(2, 3))
+        >>> result.check(compile=False)  # compile=True: {'compiled': 1.2e-07}
+        {}
+        """
+        ways = {"compiled": compiled} if compile else {}
+        ways |= {"exported to ONNX": exported} if onnx else {}
+        return {
+            how: require_same(how, deploy, self.model, *self._example)
+            for how, deploy in ways.items()
+        }
 
 
 def fold(model: nn.Module, example_inputs: object) -> Folded:
@@ -171,11 +214,10 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
         errors = {
             size: error_of(folded, *pair) for size, pair in sorted(expected.items())
         }
-        outputs = next(iter(expected.values()))[1]
-        require_equal(errors, outputs, model)
-    return Folded(
-        folded, plan.folded, plan.kept, errors, tuple(dict.fromkeys(trace.reads))
-    )
+        example = next(iter(expected.values()))
+        require_equal(errors, example[1], model)
+    reads = tuple(dict.fromkeys(trace.reads))
+    return Folded(folded, plan.folded, plan.kept, errors, reads, example)
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-__all__ = ["error_of", "examples_of", "outputs_of", "outputs_of_given", "require_equal"]
+__all__ = [
+    "Arguments",
+    "difference",
+    "error_of",
+    "examples_of",
+    "outputs_of",
+    "outputs_of_given",
+    "require_equal",
+    "tolerance_of",
+]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -107,6 +116,11 @@ def error_of(folded: nn.Module, arguments: Arguments, expected: list[Tensor]) ->
             "it runs: fold a part of the model."
         )
         raise FoldError(msg) from error
+    return difference(outputs, expected)
+
+
+def difference(outputs: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference of outputs, relative to the largest value of each expected."""
     if [x.shape for x in outputs] != [x.shape for x in expected]:
         return float("inf")
     worst = 0.0
@@ -122,8 +136,7 @@ def require_equal(
     errors: dict[int, float], expected: list[Tensor], model: nn.Module
 ) -> None:
     """Refuse a folded model that computes something else than rounding explains."""
-    kinds = {x.dtype for x in [*expected, *model.parameters(), *model.buffers()]}
-    allowed, kind = max((TOLERANCES[kind], str(kind)) for kind in kinds & {*TOLERANCES})
+    allowed, kind = tolerance_of(expected, model)
     worst = max(errors, key=lambda size: errors[size])
     if errors[worst] > allowed:
         msg = (
@@ -134,3 +147,9 @@ def require_equal(
             "not show in one run, or not the same for any number of samples: fold a part."
         )
         raise FoldError(msg)
+
+
+def tolerance_of(expected: list[Tensor], model: nn.Module) -> tuple[float, str]:
+    """The difference that rounding explains, and the least precise numbers there are."""
+    kinds = {x.dtype for x in [*expected, *model.parameters(), *model.buffers()]}
+    return max((TOLERANCES[kind], str(kind)) for kind in kinds & {*TOLERANCES})
