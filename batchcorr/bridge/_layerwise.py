@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Estimator",
+    "ReachedError",
     "Statistics",
     "correct",
     "not_finite",
@@ -128,7 +129,7 @@ def received(
     return reduce(Moments.merge, parts)
 
 
-class _ReachedError(BaseException):
+class ReachedError(BaseException):
     """The rest of a run is not needed; no `Exception`, which a model might catch."""
 
 
@@ -167,12 +168,12 @@ def watch(
         except Exception as error:  # noqa: BLE001
             failed.append(error)
         if name == until and not whole:
-            raise _ReachedError
+            raise ReachedError
 
     with hooked(norms.values(), before=reach), evaluating(model):
         for number, minibatch in enumerate(read_batches(loader), start=1):
             calls.clear()
-            with suppress(_ReachedError):
+            with suppress(ReachedError):
                 run(model, minibatch.inputs)
             if failed:
                 raise failed[0]

@@ -152,6 +152,28 @@ def test_no_activation_has_more_rows_than_a_micro_batch(size):
     assert N not in kept or size == 1
 
 
+def test_statistics_are_looked_for_no_further_than_their_norm():
+    """But whoever watches by hooks sees the end of every call."""
+    model, (x, y) = built("mlp")
+    calls = []
+
+    class Counting(nn.Identity):
+        def forward(self, x):
+            calls.append(len(x))
+            return x
+
+    model.append(Counting())
+    exact(model, (x, y), mean_loss, N // 2)
+    few = len(calls)
+    depth = []
+    model.register_forward_pre_hook(lambda *_: depth.append(1))
+    model.register_forward_hook(lambda *_: depth.clear())
+    exact(model, (x, y), mean_loss, N // 2)
+    assert depth == []
+    # Of two parts: two passes of three for statistics, which stop, are left out.
+    assert len(calls) - few == few + 2 * 2
+
+
 def channels(model):
     """Sizes of vectors and of transposed weights that autograd may keep beside."""
     return {size for value in model.parameters() for size in value.shape}

@@ -16,18 +16,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._intercept import Quiet
 from batchcorr.bridge._running import seeded
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._sites import (
-    BySites,
-    require_additive,
-    require_size,
-    separable_step,
-    site_of,
-    weight_of,
-)
+from batchcorr.bridge.accumulate._sites import BySites, Site, Whole, require_size
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -180,19 +172,18 @@ def check(
     >>> check(model, torch.randn(32, 3), loss).ok
     True
     """
-    n = n_samples(batch)
-    step = separable_step(model, loss, reduction)
+    whole = Whole(model, batch, loss, reduction)
+    n, step, everything = whole.n, whole.step, torch.arange(whole.n)
     step.require_training()
     if partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
-    everything = torch.arange(n)
     with step.preserved() as reset:
         with seeded(step.devices), torch.no_grad(), BySites() as own:
             step(batch)
         if n > 1:
-            sites = [site_of([moments], k) for k, moments in enumerate(own.unknown)]
-            require_additive(step, batch, everything.tensor_split(2), sites, reduction)
+            sites = [Site([moments], k) for k, moments in enumerate(own.unknown)]
+            whole.require_additive(everything.tensor_split(2), sites)
         rows = min((float(moments.n) for moments in own.unknown), default=math.inf)
 
         def gradient(parts: Sequence[Tensor]) -> Tensor:
@@ -203,22 +194,21 @@ def check(
             for part in parts:
                 reset()
                 with Quiet():
-                    value = step(take(batch, part))
-                slopes = step.gradients(weight_of(len(part), n, reduction) * value)
-                for one, slope in zip(total, slopes, strict=True):
+                    value = whole.loss(part)
+                for one, slope in zip(total, step.gradients(value), strict=True):
                     if slope is not None:
                         one.add_(slope.cpu())
             return torch.cat([one.flatten() for one in total])
 
-        whole = gradient([everything])
-        if not bool(whole.any()):
+        aim = gradient([everything])
+        if not bool(aim.any()):
             msg = "The gradient of the whole batch is zero: there is no relative error."
             raise InputError(msg)
-        found = [
-            _cost_at(gradient, whole, n, size, partitions)
+        sizes = [
+            _cost_at(gradient, aim, n, size, partitions)
             for size in _sizes_to_try(micro_batch_sizes, n, rows / n)
         ]
-    return Cost(n, partitions, tuple(found))
+    return Cost(n, partitions, tuple(sizes))
 
 
 def _cost_at(

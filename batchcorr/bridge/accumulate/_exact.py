@@ -10,30 +10,22 @@ statistics are found site after site, and their adjoints s̄_l = ∂L/∂s_l bac
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from batchcorr.bridge._batches import n_samples, take
-from batchcorr.bridge._running import random_states, set_random_states
+from batchcorr.bridge._layerwise import ReachedError
+from batchcorr.bridge._running import has_hooks, random_states, set_random_states
 from batchcorr.bridge._torch import torch
-from batchcorr.bridge.accumulate._sites import (
-    BySites,
-    Site,
-    require_additive,
-    require_size,
-    separable_step,
-    site_of,
-    weight_of,
-)
+from batchcorr.bridge.accumulate._sites import BySites, Site, Whole, require_size
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
 
     from batchcorr.bridge._running import RandomStates
-    from batchcorr.bridge._step import LossFunction, Step
+    from batchcorr.bridge._step import LossFunction
 
 __all__ = ["exact"]
 
@@ -50,9 +42,9 @@ def exact(
 
     Gradients are added to `.grad`, running statistics are updated once and the loss is
     returned, but no activation of more than `micro_batch_size` samples is ever alive.
-    With K BatchNorm calls in a forward pass this takes K + 1 forward passes, and as many
-    forward and backward, where plain accumulation takes one: to verify, or for models
-    whose batch does not fit.
+    With K BatchNorm calls in a forward pass this takes K forward passes, half of them on
+    average, and K + 1 forward and backward, where plain accumulation takes one: to verify,
+    or for models whose batch does not fit.
 
     Parameters
     ----------
@@ -105,21 +97,18 @@ def exact(
     >>> torch.allclose(own, model[0].weight.grad, rtol=1e-12)
     True
     """
-    n = n_samples(batch)
-    step = separable_step(model, loss, reduction)
-    size = require_size(micro_batch_size, n)
-    parts = torch.split(torch.arange(n), size)
-    weights = [weight_of(len(part), n, reduction) for part in parts]
-    with step.preserved() as reset:
-        batches = zip((take(batch, part) for part in parts), weights, strict=True)
-        passes = _Passes(step, list(batches), reset)
+    whole = Whole(model, batch, loss, reduction)
+    size = require_size(micro_batch_size, whole.n)
+    parts = torch.split(torch.arange(whole.n), size)
+    with whole.step.preserved() as reset:
+        passes = _Passes(whole, parts, reset)
         passes.find_sites()
         if len(parts) > 1:
-            require_additive(step, batch, parts, passes.sites, reduction)
+            whole.require_additive(parts, passes.sites)
         passes.find_adjoints()
         value, gradients = passes.gradient()
     passes.update_buffers()
-    for parameter, gradient in zip(step.parameters.values(), gradients, strict=True):
+    for parameter, gradient in zip(passes.parameters, gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = gradient
         elif gradient is not None:
@@ -132,64 +121,65 @@ class _Passes:
     """Passes over a batch in parts, each with the same random draws, and what they tell."""
 
     def __init__(
-        self, step: Step, parts: list[tuple[Any, float]], reset: Callable[[], None]
+        self, whole: Whole, parts: Sequence[Tensor], reset: Callable[[], None]
     ) -> None:
-        self.step, self.parts, self.reset = step, parts, reset
+        self.whole, self.parts, self.reset = whole, parts, reset
+        self.step, self.parameters = whole.step, list(whole.step.parameters.values())
         self.sites: list[Site] = []  # whose statistics are known
         self.starts: list[RandomStates] = []  # the random numbers before each part
+        self.n_sites: int | None = None  # as the first forward pass has calls
 
-    def _losses(self) -> Iterator[Tensor]:
-        """Each part's share of the loss."""
-        for number, (part, weight) in enumerate(self.parts):
+    def _run(self, *, stop: bool = False) -> Iterator[BySites]:
+        """The forward pass of each part, to the end or to the first unknown site."""
+        for number, rows in enumerate(self.parts):
             if number == len(self.starts):
                 self.starts.append(random_states(self.step.devices))
             set_random_states(self.starts[number])
             self.reset()
-            with BySites(self.sites) as self.last:
-                loss = self.step(part)
-            yield weight * loss
-
-    def find_sites(self) -> None:
-        """Find the statistics site by site: those before one are known by then."""
-        while True:
-            with torch.no_grad():
-                found = [self.last.unknown for _ in self._losses()]
-            if not self.sites:
-                self.end = random_states(self.step.devices)
-            counts = {len(moments) for moments in found}
-            if len(counts) > 1:
+            with suppress(ReachedError), BySites(self.sites, stop=stop) as forward:
+                forward.loss = self.whole.loss(rows)
+            calls = len(forward.calls)
+            self.n_sites = calls if self.n_sites is None else self.n_sites
+            if calls != (len(self.sites) + 1 if stop else self.n_sites):
                 msg = (
                     "Micro-batches call BatchNorm a different number of times: the "
                     "model's flow depends on the data, and there are no statistics of "
                     "the whole batch to speak of."
                 )
                 raise InputError(msg)
-            if counts == {0}:
-                return
-            first = [moments[0] for moments in found]
-            self.sites.append(site_of(first, len(self.sites)))
+            yield forward
+
+    def find_sites(self) -> None:
+        """Find the statistics site by site: those before one are known by then."""
+        with torch.no_grad():
+            found = [forward.unknown for forward in self._run()]
+            self.end = random_states(self.step.devices)
+            stop = not has_hooks(self.step.model)  # who watches sees every call end
+            for number in range(self.n_sites or 0):
+                if number:
+                    found = [forward.unknown for forward in self._run(stop=stop)]
+                self.sites.append(Site([moments[0] for moments in found], number))
 
     def find_adjoints(self) -> None:
         """Find the adjoints, from the last site to the first."""
-        for k in reversed(range(len(self.sites))):
-            site = self.sites[k]
-            by = [x.clone().requires_grad_() for x in (site.mean, site.variance)]
-            self.sites[k] = replace(site, mean=by[0], variance=by[1])
-            adjoint = [torch.zeros_like(x) for x in by]
-            for loss in self._losses():
-                slopes = self.step.gradients(loss + self.last.contribution, by)
+        for site in reversed(self.sites):
+            by = [site.mean, site.variance]
+            adjoint = [torch.zeros_like(x.requires_grad_()) for x in by]
+            for forward in self._run():
+                slopes = self.step.gradients(forward.loss + forward.contribution, by)
                 for one, slope in zip(adjoint, slopes, strict=True):
                     one.add_(0.0 if slope is None else slope)
-            self.sites[k] = replace(self.sites[k], adjoint=adjoint)
+            site.mean, site.variance = site.mean.detach(), site.variance.detach()
+            site.adjoint = adjoint
 
     def gradient(self) -> tuple[Tensor, list[Tensor | None]]:
         """The loss and its gradient."""
         value: Tensor | float = 0.0
-        gradients: list[Tensor | None] = [None] * len(self.step.parameters)
+        gradients: list[Tensor | None] = [None] * len(self.parameters)
         self.after: dict[str, Tensor] = {}  # the buffers after each part
-        for loss in self._losses():
-            value = value + loss.detach()
-            slopes = self.step.gradients(loss + self.last.contribution)
+        for forward in self._run():
+            value = value + forward.loss.detach()
+            slopes = self.step.gradients(forward.loss + forward.contribution)
             for k, slope in enumerate(slopes):
                 if slope is not None:
                     before = gradients[k]
@@ -201,6 +191,7 @@ class _Passes:
                         "statistic of a BatchNorm: put that layer into evaluation mode."
                     )
                     raise InputError(msg)
+            self.calls = forward.calls
         return torch.as_tensor(value), gradients
 
     def update_buffers(self) -> None:
@@ -208,6 +199,6 @@ class _Passes:
         with torch.no_grad():
             for name, buffer in self.step.model.named_buffers():
                 buffer.copy_(self.after[name])
-        for call, site in zip(self.last.calls, self.sites, strict=True):
+        for call, site in zip(self.calls, self.sites, strict=True):
             call.update_running(site.moments)
         set_random_states(self.end)

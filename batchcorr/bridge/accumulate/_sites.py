@@ -11,14 +11,14 @@ is the same for every partition into groups m, if samples meet nowhere else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.arrays.generic import tensor_moments
-from batchcorr.bridge._batches import take
+from batchcorr.bridge._batches import n_samples, take
 from batchcorr.bridge._channels import to_rows
 from batchcorr.bridge._intercept import Call, Intercept, Quiet
+from batchcorr.bridge._layerwise import ReachedError
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._combat_norm import ComBatNorm
@@ -31,15 +31,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = [
-    "BySites",
-    "Site",
-    "require_additive",
-    "require_size",
-    "separable_step",
-    "site_of",
-    "weight_of",
-]
+    from batchcorr.bridge._step import LossFunction
+
+__all__ = ["BySites", "Site", "Whole", "require_size"]
 
 REDUCTIONS = ("mean", "sum")
 OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
@@ -48,14 +42,21 @@ OTHERS = (torch.nn.SyncBatchNorm, ComBatNorm, DomainBatchNorm)
 # -- sites -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Site:
     """One BatchNorm call: moments of the whole batch, μ and v, and ∂L/∂μ and ∂L/∂v."""
 
-    moments: Moments
-    mean: Tensor
-    variance: Tensor
-    adjoint: Sequence[Tensor] = ()
+    def __init__(self, parts: Sequence[Moments], number: int) -> None:
+        self.moments = reduce(Moments.merge, parts)
+        self.mean, self.variance = self.moments.mean, self.moments.variance()
+        self.adjoint: Sequence[Tensor] = ()
+        squares = self.moments.squares
+        if float(self.moments.n) < 2 or not bool(torch.isfinite(squares).all()):
+            msg = (
+                f"What comes into BatchNorm call {number + 1} of the forward pass is not "
+                "finite (NaN in the data or the weights), or one value per channel in the "
+                "whole batch, which has no variance."
+            )
+            raise InputError(msg)
 
     def contribution(self, x: Tensor) -> Tensor | float:
         """A term with the gradient that samples have through μ and v: of (N, C, …)."""
@@ -66,29 +67,19 @@ class Site:
         return torch.sum(mean * rows + variance * off) / float(self.moments.n)
 
 
-def site_of(parts: Sequence[Moments], number: int) -> Site:
-    """A site from the moments of each micro-batch."""
-    whole = reduce(Moments.merge, parts)
-    if float(whole.n) < 2 or not bool(torch.isfinite(whole.squares).all()):
-        msg = (
-            f"What comes into BatchNorm call {number + 1} of the forward pass is not finite"
-            " (NaN in the data or the weights), or one value per channel in the whole "
-            "batch, which has no variance."
-        )
-        raise InputError(msg)
-    return Site(whole, whole.mean, whole.variance())
-
-
 class BySites(Intercept):
     """Normalizes by the whole batch at sites that are known, further on by its own.
 
     `calls` are those so far, `unknown` the moments of what came into those after known
-    sites, and `contribution` is what known sites with an adjoint contribute.
+    sites, and `contribution` is what known sites with an adjoint contribute. It may `stop`
+    the forward pass at the first that is unknown.
     """
 
-    def __init__(self, sites: Sequence[Site] = ()) -> None:
+    loss: Tensor
+
+    def __init__(self, sites: Sequence[Site] = (), *, stop: bool = False) -> None:
         super().__init__()
-        self.sites = sites
+        self.sites, self.stop = sites, stop
         self.calls: list[Call] = []
         self.unknown: list[Moments] = []
         self.contribution: Tensor | float = 0.0
@@ -98,13 +89,15 @@ class BySites(Intercept):
         self.calls.append(call)
         if len(self.calls) > len(self.sites):
             self.unknown.append(tensor_moments(to_rows(call.input.detach())))
+            if self.stop:
+                raise ReachedError
             return super().answer(call)
         site = self.sites[len(self.calls) - 1]
         self.contribution = self.contribution + site.contribution(call.input)
         return call.normalized(site.mean, site.variance)
 
 
-# -- what is refused -------------------------------------------------------------------
+# -- the whole batch, and what is refused ------------------------------------------------
 
 
 def require_size(size: object, n: int) -> int:
@@ -115,74 +108,77 @@ def require_size(size: object, n: int) -> int:
     return min(size, n)
 
 
-def separable_step(model: object, loss: Any, reduction: str) -> Step:
-    """The step of a model that may be run on parts of a batch.
+class Whole:
+    """A batch, and the step of a model that may be run on parts of it.
 
-    It has no layers that normalize by the batch otherwise than BatchNorm.
+    The model has no layers that normalize by the batch otherwise than BatchNorm.
     """
-    step = Step.of(model, loss)
-    if reduction not in REDUCTIONS:
-        msg = f"reduction must be 'mean' or 'sum', not {reduction!r}."
-        raise InputError(msg)
-    for name, module in step.model.named_modules():
-        if module.training and isinstance(module, OTHERS):
-            msg = (
-                f"The layer {name or 'model'!r} is a {type(module).__name__}, which "
-                "mixes samples otherwise than BatchNorm: what it does with the whole "
-                "batch cannot be told from micro-batches. Put a torch.nn.BatchNorm in "
-                "its place, or freeze it with .eval()."
-            )
+
+    def __init__(
+        self, model: object, batch: Any, loss: LossFunction, reduction: str
+    ) -> None:
+        self.n, self.batch, self.reduction = n_samples(batch), batch, reduction
+        self.step = Step.of(model, loss)
+        if reduction not in REDUCTIONS:
+            msg = f"reduction must be 'mean' or 'sum', not {reduction!r}."
             raise InputError(msg)
-    return step
+        for name, module in self.step.model.named_modules():
+            if module.training and isinstance(module, OTHERS):
+                msg = (
+                    f"The layer {name or 'model'!r} is a {type(module).__name__}, which "
+                    "mixes samples otherwise than BatchNorm: what it does with the whole "
+                    "batch cannot be told from micro-batches. Put a torch.nn.BatchNorm in "
+                    "its place, or freeze it with .eval()."
+                )
+                raise InputError(msg)
 
+    def loss(self, rows: Tensor) -> Tensor:
+        """What the loss of some samples counts for in that of all."""
+        return self._weight(rows, self.reduction) * self.step(take(self.batch, rows))
 
-def weight_of(size: int, n: int, reduction: str) -> float:
-    """What the loss of `size` of n samples counts for in that of all."""
-    return size / n if reduction == "mean" else 1.0
+    def _weight(self, rows: Tensor, reduction: str) -> float:
+        return len(rows) / self.n if reduction == "mean" else 1.0
 
+    def require_additive(self, parts: Sequence[Tensor], sites: Sequence[Site]) -> None:
+        """Require that the losses of the parts of a batch add up to one of the whole.
 
-def require_additive(
-    step: Step,
-    batch: Any,
-    parts: Sequence[Tensor],
-    sites: Sequence[Site],
-    reduction: str,
-) -> None:
-    """Require that the losses of the parts of a batch add up to one of the whole.
+        It is compared for the parts, and for groups of half their size (pairs, where they
+        are single) whose rows lie far apart.
+        """
+        n = self.n
+        groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
+        strided = [torch.arange(start, n, groups) for start in range(groups)]
 
-    It is compared for the parts, and for groups of half their size (pairs, where they are
-    single) whose rows lie far apart.
-    """
-    n = sum(len(part) for part in parts)
-    groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
-    strided = [torch.arange(start, n, groups) for start in range(groups)]
+        def value(rows: Tensor) -> float:
+            with torch.no_grad(), BySites(sites), Quiet():
+                return float(self.step(take(self.batch, rows)))
 
-    def value(rows: Tensor) -> float:
-        with torch.no_grad(), BySites(sites), Quiet():
-            return float(step(take(batch, rows)))
-
-    one, other = ([(len(p), value(p)) for p in some] for some in (parts, strided))
-    allowed = torch.finfo(next(step.model.parameters()).dtype).eps ** 0.5
-
-    def adds_up(kind: str) -> bool:
-        first, second = (
-            [weight_of(size, n, kind) * loss for size, loss in some]
-            for some in (one, other)
+        one, other = (
+            [(rows, value(rows)) for rows in some] for some in (parts, strided)
         )
-        return bool(abs(sum(first) - sum(second)) <= allowed * sum(map(abs, first)))
+        allowed = torch.finfo(next(self.step.model.parameters()).dtype).eps ** 0.5
 
-    if adds_up(reduction):
-        return
-    msg = f"The loss is not the {reduction} over samples."
-    (alternative,) = set(REDUCTIONS) - {reduction}
-    if adds_up(alternative):
-        msg += f" It is the {alternative} over them: give reduction={alternative!r}."
-    else:
-        msg += (
-            " A mean over some of the samples only (ignore_index), weights that depend "
-            "on the labels, a term that compares samples, a layer other than BatchNorm "
-            "that mixes them, or random numbers of its own do that. Use a sum, or "
-            "normalize by a number that is the same for every micro-batch; put layers in "
-            "place that take every sample by itself."
-        )
-    raise InputError(msg)
+        def adds_up(kind: str) -> bool:
+            first, second = (
+                [self._weight(rows, kind) * loss for rows, loss in some]
+                for some in (one, other)
+            )
+            return bool(abs(sum(first) - sum(second)) <= allowed * sum(map(abs, first)))
+
+        if adds_up(self.reduction):
+            return
+        msg = f"The loss is not the {self.reduction} over samples."
+        (alternative,) = set(REDUCTIONS) - {self.reduction}
+        if adds_up(alternative):
+            msg += (
+                f" It is the {alternative} over them: give reduction={alternative!r}."
+            )
+        else:
+            msg += (
+                " A mean over some of the samples only (ignore_index), weights that depend "
+                "on the labels, a term that compares samples, a layer other than BatchNorm "
+                "that mixes them, or random numbers of its own do that. Use a sum, or "
+                "normalize by a number that is the same for every micro-batch; put layers "
+                "in place that take every sample by itself."
+            )
+        raise InputError(msg)
