@@ -6,11 +6,12 @@ A kind of matrix that is never whole: its moments are those of `models.voom.log_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchcorr.arrays.feature_parts import joined
 from batchcorr.arrays.passes import moments
-from batchcorr.models.voom import log_cpm
+from batchcorr.models.voom import log_cpm, log_library_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +44,11 @@ class LogCounts:
     counts: FeatureCounts
     sizes: Floats
 
+    @cached_property
+    def log_sizes(self) -> Floats:
+        """What the logarithms lack to be those of counts: (n,)."""
+        return log_library_sizes(self.sizes)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Samples × features, (n, G)."""
@@ -52,7 +58,7 @@ class LogCounts:
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """Yield which features are in each block, and their logarithms, (n, width)."""
         for part, block in self.counts.blocks():
-            yield part, log_cpm(block.T, self.sizes)
+            yield part, log_cpm(block.T, self.log_sizes)
 
 
 @moments.register(LogCounts)

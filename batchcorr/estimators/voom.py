@@ -132,15 +132,15 @@ class Voom:
         if np.count_nonzero(self.seen) < 2:
             msg = "voom learns from many features, and fewer than two have counts."
             raise DesignError(msg)
-        sizes = self.x.sizes
+        log_sizes = self.x.log_sizes
         mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)
-        used = sizes
+        used = log_sizes
         if given is not None:
-            used = sizes[(given.reshape(len(sizes), -1) > 0).any(axis=1)]
+            used = log_sizes[(given.reshape(len(log_sizes), -1) > 0).any(axis=1)]
         trend = precision_trend(mean[self.seen], sd[self.seen], used)
 
         def of_block(part: slice) -> Floats:
-            weights = trend.weights(fitted(part), sizes)
+            weights = trend.weights(fitted(part), log_sizes)
             if given is None:
                 return weights
             return weights * (given[:, None] if given.ndim == 1 else given[:, part])

@@ -22,29 +22,34 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["PrecisionTrend", "log_cpm", "precision_trend"]
+__all__ = ["PrecisionTrend", "log_cpm", "log_library_sizes", "precision_trend"]
 
 SPAN = 0.5
 """Share of the features that each point of the trend looks at."""
 
 
-def log_cpm(counts: Floats, sizes: Floats) -> Floats:
+def log_library_sizes(sizes: Floats) -> Floats:
+    """What log CPM lack to be logarithms of counts, by library size: (n,)."""
+    return np.asarray(np.log2(sizes + 1) - np.log2(1e6))
+
+
+def log_cpm(counts: Floats, log_sizes: Floats) -> Floats:
     """The logarithms of counts per million: (n, G).
 
     Parameters
     ----------
     counts
         (n, G).
-    sizes
-        Library size of each sample: (n,).
+    log_sizes
+        The `log_library_sizes` of the samples: (n,).
 
     Examples
     --------
-    >>> log_cpm(np.array([[1.5, 3.5]]), np.array([999_999.0]))
+    >>> log_cpm(np.array([[1.5, 3.5]]), log_library_sizes(np.array([999_999.0])))
     array([[1., 2.]])
     """
     logs = np.empty(counts.shape)
-    _log_cpm(counts, _log_size(sizes), logs)
+    _log_cpm(counts, log_sizes, logs)
     return logs
 
 
@@ -123,22 +128,22 @@ class PrecisionTrend:
     def _line(self) -> _Line:
         return _Line.through(self.log_count, self.root_sd)
 
-    def weights(self, fitted: Floats, sizes: Floats) -> Floats:
+    def weights(self, fitted: Floats, log_sizes: Floats) -> Floats:
         """The weight of every value: (n, G).
 
         Parameters
         ----------
         fitted
             Fitted logarithms of counts per million: (n, G).
-        sizes
-            Library size of each sample: (n,).
+        log_sizes
+            The `log_library_sizes` of the samples: (n,).
         """
         weights = np.empty_like(fitted)
-        _weights(fitted, _log_size(sizes), self._line, weights)
+        _weights(fitted, log_sizes, self._line, weights)
         return weights
 
 
-def precision_trend(mean: Floats, sd: Floats, sizes: Floats) -> PrecisionTrend:
+def precision_trend(mean: Floats, sd: Floats, log_sizes: Floats) -> PrecisionTrend:
     """The trend of one fit.
 
     Parameters
@@ -146,20 +151,15 @@ def precision_trend(mean: Floats, sd: Floats, sizes: Floats) -> PrecisionTrend:
     mean, sd
         Mean log CPM and residual standard deviation of the features that have counts:
         (G,).
-    sizes
-        Library size of each sample: (n,).
+    log_sizes
+        The `log_library_sizes` of the samples: (n,).
 
     Notes
     -----
     R: limma `voom`.
     """
-    log_count = mean + _log_size(sizes).mean()
+    log_count = mean + log_sizes.mean()
     reach = float(np.ptp(log_count))
     line = lowess(log_count, np.sqrt(sd), fraction=SPAN, delta=0.01 * reach)
     points, place = np.unique(log_count, return_inverse=True)
     return PrecisionTrend(points, np.bincount(place, line) / np.bincount(place))
-
-
-def _log_size(sizes: Floats) -> Floats:
-    """What log CPM lack to be logarithms of counts: (n,)."""
-    return np.asarray(np.log2(sizes + 1) - np.log2(1e6))

@@ -107,9 +107,9 @@ def correlation_of(x, case, weights):
 def voom_weights(voom, fitted, s2):
     logs = np.hstack([block for _, block in voom.x.blocks()])
     trend = precision_trend(
-        logs.mean(axis=0)[voom.seen], np.sqrt(s2)[voom.seen], voom.x.sizes
+        logs.mean(axis=0)[voom.seen], np.sqrt(s2)[voom.seen], voom.x.log_sizes
     )
-    return logs, trend.weights(fitted.T, voom.x.sizes)
+    return logs, trend.weights(fitted.T, voom.x.log_sizes)
 
 
 def check(found, expected, tolerance=1e-8):
