@@ -1,17 +1,7 @@
 r"""What a model does with the results of its layers: one call of it, followed.
 
 While the model runs, every function of torch that it calls is seen, and each tensor has
-a mark: it is the result of a layer's call, moved about, or it is not, and why. A step f
-only moves the values of channels if, for all x,
-
-    f(r ∘ x + s) = r' ∘ f(x) + s'
-
-with r', s' the same numbers, perhaps along another axis, repeated or picked out. Whether
-and how is found by trying: every value is given the number of its channel as a label,
-and the labels go through the step. If along one axis of the result each place has one
-label, and it is that of a channel, this is the axis of the channels: reshapes move
-labels about, an average of equal labels is the label, and an average in which there are
-zeros from the border is none. Maxima keep labels too, and corrections with r ≥ 0.
+a mark: it is the result of a layer's call, moved about (`moves`), or it is not, and why.
 """
 
 from __future__ import annotations
@@ -22,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from batchcorr.bridge._batches import leaves, map_tensors
+from batchcorr.bridge._batches import leaves
+from batchcorr.bridge._fold.moves import (
+    LIKE,
+    MAXIMA,
+    MOVES,
+    SHAPE_ONLY,
+    channels_after,
+    sees_border,
+)
 from batchcorr.bridge._norms import correction_of, is_batch_norm, is_frozen, rest_of
 from batchcorr.bridge._running import hooked, input_of, wide
 from batchcorr.bridge._torch import torch
@@ -51,27 +49,6 @@ LAYERS: dict[str, type[nn.Module]] = {
     "conv_transpose3d": nn.ConvTranspose3d,
 }
 """The function that each kind of layer calls."""
-
-MAXIMA = {f"{a}max_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
-MOVES = (
-    {"clone", "contiguous", "detach", "alpha_dropout", "feature_alpha_dropout"}
-    | {"dropout", "dropout1d", "dropout2d", "dropout3d"}
-    | {"__getitem__", "flatten", "ravel", "reshape", "reshape_as", "squeeze"}
-    | {"unflatten", "unsqueeze", "view", "view_as", "permute", "transpose", "movedim"}
-    | {f"{a}avg_pool{k}d" for a in ("", "adaptive_") for k in (1, 2, 3)}
-    | {"mean"}
-    | MAXIMA
-)
-SHAPE_ONLY = frozenset(
-    {"__len__", "dim", "element_size", "get_device", "is_complex", "is_contiguous"}
-    | {"is_floating_point", "ndimension", "nelement", "numel", "size", "stride"}
-    | {"new_empty", "new_full", "new_ones", "new_zeros"}
-    | {"empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"}
-)
-"""Functions that look at the shape of a tensor and not at its values."""
-
-LIKE = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
-"""Functions that look at the shape or type of their second tensor only."""
 
 NO_RESULT = "it corrects an input of the model, or a constant"
 COMPUTED = (
@@ -116,6 +93,16 @@ class Mark(NamedTuple):
     axis: int
     channels: Tensor
     maxima: str = ""
+
+    def moved(
+        self, places: tuple[int, Tensor] | None, step: str, *, maxima: bool
+    ) -> Mark | str:
+        """The mark of what a step makes of it, which has the channels at other places."""
+        if places is None:
+            return f"{step} leaves no axis of its own to the channels"
+        axis, channels = places
+        taken = step if maxima else self.maxima
+        return Mark(self.call, axis, self.channels[channels], taken)
 
 
 class Trace(TorchFunctionMode):
@@ -195,7 +182,8 @@ class Trace(TorchFunctionMode):
         mark: Mark | str = self._mark_of(used[0])
         if name in MOVES and len(used) == len(new) == 1:
             if not isinstance(mark, str):
-                mark = _moved(mark, step, func, (args, kwargs), used[0])
+                places = channels_after(func, (args, kwargs), used[0], mark.axis)
+                mark = mark.moved(places, step, maxima=name in MAXIMA)
         else:
             mark = f"{step} is no step that a correction of channels could pass"
             if name in LAYERS:
@@ -244,39 +232,9 @@ class Trace(TorchFunctionMode):
             self._add(call, x, list(leaves(output)))
 
 
-def _moved(mark: Mark, step: str, func: Any, given: Any, x: Tensor) -> Mark | str:
-    """The mark of what a step makes of x."""
-    count = x.shape[mark.axis]
-    labels = torch.arange(1.0, count + 1, dtype=torch.float64)
-    labels = labels.reshape([-1 if k == mark.axis else 1 for k in range(x.ndim)])
-    labels = labels.expand(x.shape).contiguous()
-    args, kwargs = map_tensors(
-        given, lambda t: labels if t is x else torch.empty(t.shape)
-    )
-    moved: Tensor = func(*args, **kwargs)
-    whole = moved.round()
-    if torch.allclose(moved, whole, rtol=0, atol=1e-9) and whole.min() >= 1:
-        for k in sorted(range(moved.ndim), key=lambda k: (k == 0, k)):
-            rows = whole.movedim(k, 0).reshape(moved.shape[k], -1)
-            if bool((rows == rows[:, :1]).all()):
-                channels = mark.channels[rows[:, 0].long() - 1]
-                maxima = step if func.__name__ in MAXIMA else mark.maxima
-                return Mark(mark.call, k, channels, maxima)
-    return f"{step} leaves no axis of its own to the channels"
-
-
 def _border(step: str, func: Any, args: Any, kwargs: Any) -> str:
-    """Why not all results of a convolution see its whole kernel; or ""."""
-
-    def ones(x: Tensor) -> Tensor:  # and a bias of zeros
-        return torch.full(x.shape, float(x.ndim > 1), dtype=torch.float64)
-
-    weight = ones(args[1] if len(args) > 1 else kwargs["weight"])
-    args, kwargs = map_tensors((args, kwargs), ones)
-    seen: Tensor = func(*args, **kwargs)
-    if func.__name__ == "linear" or bool(
-        (seen == weight.numel() / seen.shape[1 - weight.ndim]).all()
-    ):
+    """Why a layer cannot take up a correction before it; or ""."""
+    if func.__name__ == "linear" or not sees_border(func, args, kwargs):
         return ""
     if func.__name__.startswith("conv_transpose"):
         return f"{step} would need a bias for each position"
