@@ -159,11 +159,12 @@ class FittedState(Corrector, LocationScaleSteps):
     def _apply(
         self, x: object, labels: Labels, out: object, *, dense: bool | None
     ) -> Matrix:
-        return self._map(self.correction_, x, labels, out, dense=dense)
+        state, copy = self.correction_, self.copy
+        return self._map(state, x, labels, out, dense=dense, copy=copy)
 
     def _invert(self, x: object, labels: Labels) -> Matrix:
         inputs.check_order(x, nuisance=labels.nuisance)
-        return self._map(self.correction_.inverse(), x, labels)
+        return self._map(self.correction_.inverse(), x, labels, copy=self.copy)
 
     def _map(
         self,
@@ -173,6 +174,7 @@ class FittedState(Corrector, LocationScaleSteps):
         out: object = None,
         *,
         dense: bool | None = None,
+        copy: bool = True,
     ) -> Matrix:
         samples = self._samples(X, labels.batch, labels.covariates)
         x = matrix.as_matrix(samples.features)
@@ -185,7 +187,7 @@ class FittedState(Corrector, LocationScaleSteps):
         if sparse:
             device = matrix.on_device(x)
             allow_dense(x.shape, x.dtype.itemsize, dense=dense, device=device)
-        elif out is None and not self.copy and isinstance(X, type(x)):
+        elif out is None and not copy and isinstance(X, type(x)):
             out = x if matrix.is_writable(x) else None
         if x.shape[0] == 0:
             return x.toarray() if sparse else x

@@ -223,8 +223,12 @@ class CovBat(ComBat):
     def _apply(
         self, x: object, labels: Labels, out: object, *, dense: bool | None
     ) -> Matrix:
-        corrected = super()._map(self.correction_, x, labels, dense=dense)
-        return self._with_scores(self._fitted_low_rank(), corrected, x, labels)
+        corrected = super()._apply(x, labels, None, dense=dense)
+        moved = self._with_scores(self._fitted_low_rank(), corrected, x, labels)
+        if corrected is not x:
+            return moved
+        corrected[:] = moved
+        return corrected
 
     def _invert(self, x: object, labels: Labels) -> Matrix:
         features = self._samples(x, labels.batch, labels.covariates).features

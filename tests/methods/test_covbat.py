@@ -118,6 +118,16 @@ def test_every_kind_of_matrix_gives_the_same(known, make):
     np.testing.assert_allclose(np.asarray(found), expected, atol=tolerance)
 
 
+def test_copy_false_writes_into_the_input_once_it_is_fitted(known):
+    x, batch, _ = known
+    expected = bc.CovBat().fit_transform(x, batch=batch)
+    given = x.copy()
+    model = bc.CovBat(copy=False).fit(given, batch=batch)
+    np.testing.assert_array_equal(given, x)
+    assert model.transform(given, batch=batch) is given
+    np.testing.assert_array_equal(given, expected)
+
+
 def test_constant_features_stay(known):
     x, batch, _ = known
     more = np.insert(x, 3, 2.0, axis=1)
