@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchcorr.errors import InputError
+from batchcorr.estimators.options import check_whole
 from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ def batch_predicted(
     """
     points, codes = points_and_codes(embedding, labels)
     sizes = np.bincount(codes)
-    if len(sizes) < 2 or sizes.min() < 2 or n_folds < 2:
+    check_whole("n_folds", n_folds, 2)
+    check_whole("random_state", random_state, 0)
+    if len(sizes) < 2 or sizes.min() < 2:
         msg = (
-            "To predict batch there must be two batches of two samples each, and two "
-            f"folds; batches have {sizes.min()} to {sizes.max()} samples."
+            "To predict batch there must be two batches of two samples each: there "
+            f"are {len(sizes)}, of {sizes.min()} to {sizes.max()} samples."
         )
         raise InputError(msg)
     return share_told(predictions(points, codes, n_folds, random_state), codes)

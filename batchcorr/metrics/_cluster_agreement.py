@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from batchcorr.estimators.options import check_whole
 from batchcorr.metrics._points import points_and_codes
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def cluster_agreement(
     1.0
     """
     points, codes = points_and_codes(embedding, labels)
+    check_whole("random_state", random_state, 0)
     clusters = clusters_of(points, int(codes.max()) + 1, random_state)
     return agreement_of(clusters, codes)
 

@@ -8,6 +8,7 @@ weights have perplexity h. From 1, all of one batch, to the number of batches.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -89,15 +90,18 @@ def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats
     [1.9, 1.0]
     """
     points, codes = points_and_codes(embedding, labels)
+    if not isinstance(perplexity, Real) or not 1 <= float(perplexity) < np.inf:
+        msg = f"perplexity must be a number of at least 1, not {perplexity!r:.40}."
+        raise InputError(msg)
     return lisi_of(neighbours(points, perplexity=perplexity), codes)
 
 
-def neighbours(embedding: object, *, perplexity: float = 30) -> Neighbours:
+def neighbours(points: Floats, *, perplexity: float = 30) -> Neighbours:
     """The nearest neighbours of every sample, and what each counts.
 
     Parameters
     ----------
-    embedding
+    points
         Coordinates of the samples: (n, k).
     perplexity
         How many neighbours count, in effect; three times as many are looked at.
@@ -109,9 +113,8 @@ def neighbours(embedding: object, *, perplexity: float = 30) -> Neighbours:
     """
     from sklearn.neighbors import NearestNeighbors
 
-    points = np.asarray(embedding, dtype=np.float64)
     count = int(3 * perplexity)
-    if points.ndim != 2 or count < 3 or len(points) <= count:
+    if len(points) <= count:
         msg = (
             f"Neighbourhoods of perplexity {perplexity:g} need a matrix of more than "
             f"{count} samples, not one of shape {points.shape}."

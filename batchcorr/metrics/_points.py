@@ -27,11 +27,14 @@ def points_and_codes(
     DesignError
         If labels are missing.
     InputError
-        If there is not one label a sample, or coordinates are not finite numbers.
+        If there is not one label a sample, or coordinates are none or not finite.
     """
     check_order(embedding, labels=labels)
     given = as_matrix(embedding)
     points = np.asarray(given.toarray() if is_sparse(given) else given, np.float64)
+    if 0 in points.shape:
+        msg = f"There is nothing to score in a matrix of shape {points.shape}."
+        raise InputError(msg)
     if not np.isfinite(points).all():
         msg = (
             "The coordinates hold missing or infinite values: leave out these samples."

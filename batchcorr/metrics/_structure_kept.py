@@ -82,9 +82,8 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
     codes = BatchLabels.factorize(labels, name="labels", n_rows=before.shape[0])[1]
     if before.shape == after.shape:
         return values_kept(before, after, codes)
-    return products_kept(
-        np.asarray(before, np.float64), np.asarray(after, np.float64), codes
-    )
+    every = slice(None)
+    return products_kept(_dense(before, every), _dense(after, every), codes)
 
 
 def values_kept(before: Any, after: object, codes: NDArray[np.generic]) -> Floats:
@@ -135,7 +134,7 @@ def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
         yield rows[start : start + step]
 
 
-def _dense(matrix: Any, rows: NDArray[np.intp]) -> Floats:
+def _dense(matrix: Any, rows: NDArray[np.intp] | slice) -> Floats:
     part = matrix[rows]
     part = part.compute() if hasattr(part, "compute") else part
     part = part.toarray() if hasattr(part, "toarray") else part

@@ -115,7 +115,7 @@ def test_structure_of_other_coordinates_is_that_of_inner_products():
     turned = z @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
     wide = np.hstack([turned, np.zeros((20, 1))])
     np.testing.assert_allclose(bc.metrics.structure_kept(z, wide, batch), 1)
-    short = bc.metrics.structure_kept(z, z[:, :2], batch)
+    short = bc.metrics.structure_kept(sp.csr_matrix(z), z[:, :2], batch)
     for b in (0, 1):
         grams = [p[batch == b] - p[batch == b].mean(axis=0) for p in (z, z[:, :2])]
         k, l = (g @ g.T for g in grams)
@@ -167,6 +167,8 @@ def test_groups_are_spread_over_batches():
         ("batch_predicted", (np.ones((9, 2)), ["a"] * 8 + ["b"])),
         ("batch_predicted", (np.ones((9, 2)), ["a"] * 8)),
         ("cluster_agreement", (np.ones((9, 2)), ["a"] * 8)),
+        ("pc_regression", (np.ones((4, 0)), list("aabb"))),
+        ("batch_predicted", (np.ones((4, 0)), list("aabb"))),
         ("structure_kept", (np.ones((9, 2)), np.ones((8, 2)), ["a"] * 9)),
         ("structure_kept", (np.ones((9, 2)), np.ones((9, 2)), ["a"] * 8)),
     ],
@@ -174,6 +176,22 @@ def test_groups_are_spread_over_batches():
 def test_what_does_not_fit_is_refused(score, arguments):
     with pytest.raises(InputError):
         getattr(bc.metrics, score)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("score", "option", "value"),
+    [
+        ("lisi", "perplexity", float("nan")),
+        ("lisi", "perplexity", "30"),
+        ("batch_predicted", "n_folds", 2.5),
+        ("batch_predicted", "random_state", -1),
+        ("cluster_agreement", "random_state", "a"),
+    ],
+)
+def test_options_of_scores_are_numbers(score, option, value):
+    z, labels = points()
+    with pytest.raises(InputError, match=option):
+        getattr(bc.metrics, score)(z, labels, **{option: value})
 
 
 @pytest.mark.parametrize(
