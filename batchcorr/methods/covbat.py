@@ -225,7 +225,8 @@ class CovBat(ComBat):
     ) -> Matrix:
         corrected = super()._apply(x, labels, None, dense=dense)
         moved = self._with_scores(self._fitted_low_rank(), corrected, x, labels)
-        if corrected is not x:
+        in_place = corrected is x
+        if not in_place:
             return moved
         corrected[:] = moved
         return corrected
