@@ -104,9 +104,7 @@ def report(
     >>> import tempfile, warnings, batchcorr as bc
     >>> adata = bc.datasets.bladder()[:, :200].copy()
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with warnings.catch_warnings(
-    ...         action="ignore"
-    ...     ):  # cancer goes with batch here
+    ...     with warnings.catch_warnings(action="ignore"):  # cancer differs by batch
     ...         bc.pp.combat(adata, "batch", covariates="cancer", key_added="corrected")
     ...         written = bc.report(adata, f"{folder}/report.html", test="cancer")
     ...     written.name, written.stat().st_size < 500_000

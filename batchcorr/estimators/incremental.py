@@ -45,20 +45,20 @@ class Incremental(FittedState):
         levels: Mapping[str, Iterable[object]] | None = None,
         decay: float | None = None,
     ) -> Self:
-        """Learn from a block of samples; the blocks together are as one `fit`.
+        """Add a block of samples; all blocks together give the result of one `fit`.
 
         Parameters
         ----------
         X, y, batch, covariates
             As in `fit`.
         batches
-            All batches there will be: needed on the first call.
+            All batches, those of later blocks included: needed on the first call.
         levels
-            All levels of each categorical covariate, by name: needed on the first call
-            if a block may lack some.
+            All levels of each categorical covariate, by its name: needed on the first
+            call if a block may lack some of them.
         decay
-            What earlier samples of a batch count, once more for each call that brings
-            new ones: λ from 1 (as None: as much as these) down to 0 (nothing).
+            Each call with new samples of a batch multiplies the weight of its earlier
+            samples by this λ, from 0 (forget them) to 1 (equal weights, as None).
 
         Returns
         -------
@@ -66,13 +66,13 @@ class Incremental(FittedState):
 
         Notes
         -----
-        The state is the moments, O(B p G); nothing of a block is kept. A formula's
-        transforms (`center`, `poly`, …) take their state from the first block.
+        Only moments are kept, O(B p G), no samples. Transforms in the formula
+        (`center`, `poly`, …) take their state from the first block.
 
-        With blocks of m samples of a batch, its mean tends to batch normalization's
-        running mean with momentum 1 - λ, and its effective n, which empirical Bayes
-        uses, to m / (1 - λ). The variance is that around the running mean: it also holds
-        the drift between calls, unlike batch normalization's.
+        With `decay` and blocks of m samples of a batch, the mean of the batch tends to
+        the running mean of batch normalization with momentum 1 - λ, and its effective
+        n, which empirical Bayes uses, to m / (1 - λ). The variance is taken around the
+        running mean; unlike in batch normalization it includes the drift between calls.
         """
         self._require_streams("partial_fit")
         if not (decay is None or (isinstance(decay, Real) and 0 <= decay <= 1)):
@@ -133,19 +133,20 @@ class Incremental(FittedState):
         covariates: object = None,
         nuisance: object = None,
     ) -> Self:
-        """Return an estimator that also knows new batches, the rest unchanged.
+        """Return a correction with new batches added, all else unchanged.
 
-        The new batches are brought to the frozen aim with the frozen coefficients of
-        the covariates; priors, where there are any, come from their own features.
+        New batches are adjusted to the frozen target, with the frozen coefficients of
+        the covariates; empirical Bayes priors are estimated from the new batches' own
+        features.
 
         Parameters
         ----------
         X, batch, covariates, nuisance
-            As in `fit`; of batches none of which was seen before.
+            As in `fit`; only samples of new batches.
 
         Returns
         -------
-        A new estimator; this one stays as it is.
+        A new estimator; this one is unchanged.
         """
         from sklearn.base import clone
 

@@ -51,7 +51,7 @@ class LocationScaleMethod(Incremental):
         weights: object = None,
         subject: object = None,
     ) -> Self:
-        """Learn the correction from samples of all batches.
+        """Fit the correction to samples of all batches.
 
         Parameters
         ----------
@@ -61,20 +61,22 @@ class LocationScaleMethod(Incremental):
         y
             Ignored: a correction must not see the outcome.
         batch
-            Batch of each sample: (n,). For `RemoveBatchEffect` also several batch factors,
-            the columns of a DataFrame or 2-D array; or None, to remove nuisances alone.
+            Batch of each sample: (n,). For `RemoveBatchEffect` also several batch
+            factors, the columns of a DataFrame or 2-D array; None: remove only the
+            effects of `nuisance`.
         covariates
-            What is to be kept: a DataFrame, with `formula` or all its columns; a
-            Series; or a 2-D array of design columns. None: nothing but the mean.
+            Covariates to keep: a DataFrame (all columns, or those of `formula`), a
+            Series, or a 2-D array of design columns. None: only the mean.
         nuisance
-            What is to be removed with batch, as numbers or categories (`ComBat` and
+            Covariates to remove along with batch, numbers or categories (`ComBat` and
             `RemoveBatchEffect`).
         weights
-            Of each sample (n,) or each value (n, G); what has no positive weight takes no
-            part in the fit, but is corrected (`RemoveBatchEffect`).
+            Weights of samples, (n,), or of single values, (n, G). Without a positive
+            weight they are not used in the fit, but are corrected
+            (`RemoveBatchEffect`).
         subject
-            Who each sample is of, (n,), where some were measured more than once: an
-            intercept at random for each (not `CovBat`).
+            Subject of each sample, (n,), if subjects were measured more than once: adds
+            a random intercept for each (not `CovBat`).
 
         Returns
         -------
@@ -83,8 +85,8 @@ class LocationScaleMethod(Incremental):
         Raises
         ------
         DesignError, InputError
-            If covariates are confounded with batch, or labels are missing; if the data
-            are infinite, not numeric or of wrong shape.
+            If covariates are confounded with batch, or labels are missing; if values
+            are infinite or not numeric, or shapes do not match.
         """
         labels = Labels(batch, covariates, nuisance, subject=subject)
         self.fit_labels(X, labels, weights)
@@ -122,7 +124,7 @@ class LocationScaleMethod(Incremental):
         nuisance: object = None,
         subject: object = None,
     ) -> Matrix:
-        """Correct samples of known batches, each on its own: row by row.
+        """Correct samples of batches that `fit` has seen, each sample by itself.
 
         Parameters
         ----------
@@ -131,9 +133,9 @@ class LocationScaleMethod(Incremental):
         covariates
             As in `fit`; needed only where values are scaled.
         nuisance
-            As in `fit`, if some were removed.
+            As in `fit`; needed if nuisance effects were removed.
         subject
-            As in `fit`, of subjects that it saw; needed where covariates are.
+            As in `fit`, only subjects of `fit`; needed where covariates are.
 
         Returns
         -------
@@ -142,7 +144,7 @@ class LocationScaleMethod(Incremental):
         Raises
         ------
         UnknownBatchError, InputError
-            For a batch that `fit` has not seen; if needed covariates are missing.
+            If `fit` has not seen a batch; if needed covariates are missing.
         """
         return self.apply(X, Labels(batch, covariates, nuisance, subject=subject))
 
@@ -157,7 +159,7 @@ class LocationScaleMethod(Incremental):
         weights: object = None,
         subject: object = None,
     ) -> Matrix:
-        """Learn the correction and correct the same samples.
+        """Fit the correction and correct the same samples.
 
         Parameters
         ----------
@@ -179,7 +181,7 @@ class LocationScaleMethod(Incremental):
         covariates: object = None,
         nuisance: object = None,
     ) -> Matrix:
-        """Put the batch effects back: the inverse of `transform`.
+        """Add the batch effects back: the inverse of `transform`.
 
         Parameters
         ----------

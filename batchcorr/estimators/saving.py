@@ -41,12 +41,13 @@ class Saved(Features, Estimator):
     Attributes
     ----------
     obs_columns_ : dict or None
-        Columns of `obs` that labels were read from, where that is known.
+        Columns of `obs` that labels were read from, if it was fitted to an AnnData.
     warnings_ : tuple of str
-        Texts of what `batchcorr.fit` warned of; records hold them.
+        Texts of the warnings of `batchcorr.fit`; records contain them.
     normalized_by_ : tuple of estimators
-        Fitted normalizations of the values it was fitted to, first to last. They are
-        saved with it; `batchcorr apply` takes them first, `transform` does not.
+        Fitted normalizations of the values that it was fitted to, first to last. They
+        are saved with it; the command `batchcorr apply` applies them first, `transform`
+        does not.
     """
 
     obs_columns_: dict[str, Any] | None = None
@@ -69,7 +70,8 @@ class Saved(Features, Estimator):
         Parameters
         ----------
         path
-            The file, by custom ``*.npz``; written beside and renamed when complete.
+            The file, usually ``*.npz``; it is replaced only when the new file is
+            complete.
         """
         header, arrays = self._packed()
         steps = [step._packed() for step in self.normalized_by_]

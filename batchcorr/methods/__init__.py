@@ -1,7 +1,7 @@
-"""The methods, one file each; whoever asks for all of them finds them by looking.
+"""The correction and normalization methods, one per file.
 
-A new method is a file in this folder with a class that has a `record`. Faces,
-command line and contract tests read `registry`, so that nothing else needs to change.
+To add a method, add a file here with a class that has a `record`: `pp.correct`, `fit`,
+the command line and the contract tests find it through `registry`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Read corrections from disk: the header names the method whose state it is."""
+"""Read corrections from disk: the header of the file names the method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["load"]
 
 
 def load(path: str | PathLike[str]) -> Corrector:
-    """Read what `save` wrote.
+    """Load a fitted correction from a file that `save` wrote.
 
     Parameters
     ----------
@@ -26,14 +26,14 @@ def load(path: str | PathLike[str]) -> Corrector:
 
     Returns
     -------
-    The fitted estimator: it transforms, inverts, adds batches and saves, but cannot go
-    on with `partial_fit`, as the moments are not saved.
+    The fitted estimator. All its methods work except `partial_fit`, because moments are
+    not saved.
 
     Raises
     ------
     FileError
-        If the file cannot be read, is damaged, or is not a correction of this or an
-        earlier schema.
+        If the file cannot be read, is damaged, is not a correction, or was saved by a
+        newer version of batchcorr.
 
     Examples
     --------

@@ -35,51 +35,53 @@ __all__ = ["ComBat"]
 
 
 class ComBat(LocationScaleMethod):
-    r"""Empirical-Bayes correction of batch effects (ComBat).
+    r"""Empirical Bayes correction of batch effects on mean and variance (ComBat).
 
     For sample i of batch b and feature g, with protected covariates z,
 
     .. math:: x_{ig} = α_g + z_i β_g + γ_{bg} + δ_{bg} ε_{ig}
 
-    The batch's location γ and scale δ are estimated and shrunk towards what all
-    features of the batch have in common, then removed; z β stays. Agrees with
-    ``sva::ComBat`` to rounding.
+    The location γ (mean) and scale δ (standard deviation) of each batch are estimated,
+    shrunk towards priors fitted to all features of the batch, and removed; z β is kept.
+    Agrees with ``sva::ComBat`` to rounding.
 
     Parameters
     ----------
     parametric
-        Normal and inverse-gamma priors; False: the empirical distribution of all other
-        features, in O(B G²).
+        True: normal and inverse-gamma priors. False: non-parametric priors, the
+        empirical distribution of all other features, in O(B G²).
     mean_only
-        Correct the location only, not the scale.
+        Correct the location (mean) only, not the scale.
     shrink
-        False: take each batch's own location and scale, as neuroCombat does with
-        ``eb=False``. The common scale is then that of the residuals over n samples, where
-        `Standardize` has n - B - p.
+        False: use each batch's own location and scale, as neuroCombat does with
+        ``eb=False``. The pooled variance then has the divisor n, in `Standardize` n - B
+        - p.
     reference
-        A batch that stays as it is, and that the others are brought to.
+        Reference batch: it stays unchanged, and the other batches are adjusted to it.
     cross
-        Several batch factors: take their combinations as batches, two samples in each.
+        Use each combination of labels of several batch columns as a batch; each needs
+        two samples.
     formula
-        Which columns of the covariates to keep and how, such as
-        ``"~ cell_type + age"``; None: all of them, as main fit.
+        Formula over the columns of the covariates to keep, such as
+        ``"~ cell_type + age"``; None: all columns, as main effects.
     batch_column, covariate_columns
-        Columns of a DataFrame X that hold batch and covariates, taken from it and
-        dropped; for callers that pass X alone.
+        Columns of the DataFrame X with batch and covariates, which are then dropped
+        from X; for callers that can pass X only.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
     correction_ : LocationScale
         The frozen affine maps, (B, G).
     aim_ : Aim
-        α̂, σ̂ and which features were adjusted.
+        α̂ and σ̂, and the features that are corrected.
     details_ : dict
-        By batch: ``gamma_hat``, ``delta_hat``, ``gamma_star``, ``delta_star`` (B, G;
-        delta are variances; NaN for features not adjusted), ``gamma_bar``, ``t2``,
-        ``a_prior``, ``b_prior``, ``rounds``, ``mean_only`` (B,); without parametric
-        priors ``far`` (B, G): no other feature has such an effect.
+        Estimates by batch and feature, (B, G): ``gamma_hat``, ``delta_hat``,
+        ``gamma_star``, ``delta_star`` (delta are variances; NaN for features not
+        corrected); by batch, (B,): ``gamma_bar``, ``t2``, ``a_prior``, ``b_prior``,
+        ``rounds``, ``mean_only``. Without parametric priors also ``far``, (B, G):
+        whether no other feature has a similar effect.
     batches_ : tuple
         Labels of the batches.
 
@@ -87,31 +89,33 @@ class ComBat(LocationScaleMethod):
     ------
     DesignError
         Fewer than two batches, confounded covariates, missing labels, or fewer than two
-        features that can be adjusted.
+        features that can be corrected.
 
     Warns
     -----
     AssociationWarning, BatchSizeWarning, ConvergenceWarning, CountsWarning
     FeatureWarning
-        Features constant in a batch; with ``parametric=False`` those whose effect in a
-        batch is like no other feature's, and so is not wholly removed (`far`).
+        Features that are constant in a batch; with ``parametric=False`` features whose
+        batch effect resembles no other feature's, and is removed only in part
+        (``far``).
 
     Notes
     -----
-    Two passes over X and O(B p G) memory beside it. Features that are constant in a
-    batch of two samples or more take no part and come back unchanged. If any batch has
-    one sample, all are corrected by location only. A batch whose samples the covariates
-    fit exactly tells nothing of its variances: it alone is corrected by location only.
+    Two passes over X, with O(B p G) additional memory. Features that are constant in a
+    batch of two or more samples are left out and returned unchanged. If any batch has
+    only one sample, the location alone is corrected, in all batches. If the covariates
+    fit every sample of a batch exactly, its variances are unknown, and in this batch
+    the location alone is corrected.
 
-    With ``subject=`` in `fit` (longitudinal ComBat) residuals are those about each subject's
-    predicted intercept, and σ̂² is their mean square (longCombat's "MSR": its REML variance is
-    larger than they are, and would blow them up). A batch of persons seen once has smaller
-    ones: if such batches differ from others, `mean_only`.
+    With ``subject=`` in `fit` (longitudinal ComBat) residuals are deviations from each
+    subject's predicted intercept, and σ̂² is their mean square ("MSR" in longCombat;
+    its REML variance is larger and would inflate them). Residuals are smaller in
+    batches of subjects measured once; if only some batches are such, use `mean_only`.
 
-    Corrected values are for plots, clustering and prediction. Do not test on them for
-    differences between groups that are unevenly spread over batches: the test believes
-    it has more independent samples than there are. Test the uncorrected values with
-    batch in the model instead.
+    Corrected values are for plots, clustering and prediction. Do not test them for
+    differences between groups that are unbalanced over batches: p-values would be too
+    small, because the test ignores that batch effects were estimated. Test the
+    uncorrected values with batch in the model instead (`tl.differential`).
 
     References
     ----------

@@ -40,23 +40,26 @@ class ComBatSeq(FittedCounts):
     Parameters
     ----------
     shrink
-        Draw batch effects towards those of features with similar counts, in O(B G² n).
+        Shrink batch effects towards those of features with similar counts, in O(B G²
+        n).
     shrink_dispersion
-        With `shrink`: draw dispersions as well.
+        With `shrink`: shrink the dispersions as well.
     gene_subset
-        With `shrink`: look at this many random other features only; None: at all.
+        With `shrink`: use only this many randomly chosen other features; None: all.
     random_state
-        Seed of that choice.
+        Seed of this random choice.
     reference
-        A batch that stays as it is and that the others are brought to, or ``"auto"``: the
-        one of least dispersion (ComBat-ref). None: to the mean of all.
+        Reference batch: it stays unchanged, and the other batches are adjusted to it.
+        ``"auto"``: the batch with the smallest dispersion (ComBat-ref). None: adjust
+        all to their mean.
     cross
-        Several batch factors: take their combinations as batches.
+        Use each combination of labels of several batch columns as a batch.
     formula
-        Which columns of the covariates to keep and how; None: all of them.
+        Formula over the columns of the covariates to keep; None: all columns, as main
+        effects.
     batch_column, covariate_columns
-        Columns of a DataFrame X that hold batch and covariates, taken from it and
-        dropped; for callers that pass X alone.
+        Columns of the DataFrame X with batch and covariates, which are then dropped
+        from X; for callers that can pass X only.
 
     Attributes
     ----------
@@ -68,37 +71,40 @@ class ComBatSeq(FittedCounts):
     Raises
     ------
     DesignError
-        Fewer than two batches, a batch of one sample, confounded covariates, missing
-        labels.
+        Fewer than two batches, a batch with only one sample, confounded covariates, or
+        missing labels.
     InputError
-        Counts that are negative, fractional, missing or infinite; a sample without any.
+        Counts that are negative, fractional, missing or infinite; a sample without
+        counts.
 
     Warns
     -----
     CappedWarning
-        If corrected counts were held at their bound.
+        If corrected counts were limited to their upper bound.
 
     Notes
     -----
-    Integer counts in, integer counts out, of the same dtype or, where corrected counts do
-    not fit, of the next wider one; CSR stays CSR, dense a block of features at a time
-    (all those of a batch at once with `shrink`). Features
-    with only zeros in some batch come back unchanged and count towards no library.
-    Counts up to 1, and those whose upper tail is under 1e-4, stay as they are, and no
-    count exceeds ten times the highest rate at which its feature was seen in `fit`
-    (times the sample's library): without this bound a 4 can become 1e11.
+    Integer counts in, integer counts out, in the same dtype or, if corrected counts do
+    not fit into it, in the next wider one; CSR stays CSR, and only one block of
+    features at a time is dense (with `shrink`, all features of a batch). Features that
+    have only zeros in some batch are returned unchanged and are not part of library
+    sizes. Counts up to 1, and counts whose upper tail probability is under 1e-4, stay
+    unchanged. No corrected count exceeds ten times the highest rate of its feature in
+    `fit` (times the sample's library size): without this bound a 4 can become 1e11.
 
-    Give the biological group as a covariate: what is not given is removed as far as it
-    differs between batches. Corrected counts carry no trace of how uncertain the batch
-    effects were: a test of them is too sure, the more so the less balanced the design
-    (docs/counts.md). Test the counts as they were, with batch in the model. The fits are
-    solved fully where R's edgeR stops early: up to 0.3 % of counts differ from R's.
+    Give the biological group as a covariate: otherwise its differences between batches
+    are removed. Do not test corrected counts: they do not carry the uncertainty of the
+    batch effects, so p-values are too small, the more so the less balanced the design
+    is (docs/counts.md). Test the uncorrected counts with batch in the model. The fits
+    run to convergence where R's edgeR stops early: up to 0.3 % of counts differ from
+    R's.
 
-    With a reference (ComBat-ref) a batch has one dispersion for all features, and counts
-    are given that of the reference. Zeros may become counts, also of a sparse matrix. From
-    the samples of the reference nuisances are removed, and nothing else.
+    With a reference (ComBat-ref) each batch has one dispersion for all features, and
+    corrected counts get the dispersion of the reference batch. Zeros may become counts,
+    also in a sparse matrix. In the reference batch only nuisance effects are removed.
 
-    Dispersions take 25 fits a feature and batch: 20,000 × 200 counts take seconds.
+    Dispersions take 25 fits per feature and batch: seconds for 20,000 features × 200
+    samples.
 
     References
     ----------
@@ -169,9 +175,9 @@ class ComBatSeq(FittedCounts):
         batch
             Batch of each sample, at least two samples each.
         covariates
-            What is to be kept: a DataFrame, a Series or a 2-D array.
+            Covariates to keep: a DataFrame, a Series or a 2-D array.
         nuisance
-            What is to be removed with batch, such as RIN: of the same kinds.
+            Covariates to remove along with batch, such as RIN: of the same types.
 
         Returns
         -------
@@ -221,14 +227,14 @@ class ComBatSeq(FittedCounts):
         covariates: object = None,
         nuisance: object = None,
     ) -> Matrix:
-        """Map the counts of known batches, each sample on its own.
+        """Correct counts of batches that `fit` has seen, each sample by itself.
 
         Parameters
         ----------
         X
             Counts, samples × features, the features of `fit`.
         batch, covariates, nuisance
-            As in `fit`; all are needed, as they are part of the expected count.
+            As in `fit`; all are needed, because the expected count depends on them.
 
         Returns
         -------
@@ -245,7 +251,7 @@ class ComBatSeq(FittedCounts):
         covariates: object = None,
         nuisance: object = None,
     ) -> Matrix:
-        """Fit, and correct the same samples.
+        """Fit the regression and correct the same samples.
 
         Parameters
         ----------

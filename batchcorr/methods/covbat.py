@@ -1,4 +1,4 @@
-r"""CovBat: ComBat, and then how features vary together, by their principal components.
+r"""CovBat: ComBat, then a correction of covariances by principal components.
 
     A = (x - α̂ - z β̂ corrected by ComBat),      s = A / d  V
     y = α̂ + z β̂ + A + (r_b s + t_b - s) (V d)ᵀ
@@ -40,47 +40,49 @@ __all__ = ["CovBat"]
 
 
 class CovBat(ComBat):
-    r"""Empirical-Bayes correction of batches' means, variances and covariances (CovBat).
+    r"""Empirical Bayes correction of means, variances and covariances (CovBat).
 
     .. math:: y = y^{ComBat} + (r_b s + t_b - s)(V d)^\top, \qquad
         s = (y^{ComBat} - α̂ - z β̂) / d \; V
 
-    After `ComBat`, the scores of the first principal components are brought to one mean and
-    variance in all batches, so that features no longer go together by batch.
+    After `ComBat`, the scores of the first principal components are given the same mean
+    and variance in all batches, so that covariances of features are similar in all
+    batches.
 
     Parameters
     ----------
     n_components
-        How many components; None: as many as hold more than `explained`.
+        Number of components; None: as many as explain more than `explained`.
     explained
-        Share of the variance that the components are to hold.
+        Share of the variance that the components must explain.
     scale_features
-        Whether features have variance 1 before components are taken.
+        Scale features to variance 1 before computing components.
     parametric, mean_only, shrink
-        Of the first step: as in `ComBat`.
+        As in `ComBat`, which is the first step.
     formula
-        Which columns of the covariates to keep and how; None: all of them.
+        Formula over the columns of the covariates to keep; None: all columns, as main
+        effects.
     batch_column, covariate_columns
-        Columns of a DataFrame X that hold batch and covariates, taken from it and
-        dropped; for callers that pass X alone.
+        Columns of the DataFrame X with batch and covariates, which are then dropped
+        from X; for callers that can pass X only.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
     low_rank_ : LowRank
         V, a, d, and r and t by batch and score.
     correction_ : LocationScale
-        The affine maps of the first step, (B, G).
+        The affine maps of the ComBat step, (B, G).
     aim_, details_, batches_
-        Of the first step: as in `ComBat`.
+        As in `ComBat`, which is the first step.
 
     Raises
     ------
     DesignError
         As `ComBat`.
     InputError
-        Missing values, or more components than there are.
+        Missing values, or `n_components` larger than the number of components.
 
     Warns
     -----
@@ -88,11 +90,12 @@ class CovBat(ComBat):
 
     Notes
     -----
-    `fit` holds the corrected matrix in memory, with n² or G² products, whichever is less;
-    `transform` corrects samples one by one with all of it frozen, Dask arrays lazily.
-    There is no `partial_fit`, and no batch can be added. Scores are not shrunk over
-    components (R's ``score.eb``): the result would depend on their signs, which say nothing. With few samples in a batch the
-    variances of scores are little known: look at the number of components. Not for tests.
+    `fit` keeps the corrected matrix in memory, and n² or G² products, whichever is
+    fewer; `transform` corrects each sample by itself, Dask arrays lazily. There is no
+    `partial_fit` and no `add_batches`. Scores are not shrunk over components
+    (``score.eb`` in R): the result would depend on the signs of components, which are
+    arbitrary. In small batches variances of scores are imprecise: use few components.
+    Not for tests.
 
     References
     ----------
@@ -104,7 +107,7 @@ class CovBat(ComBat):
     >>> rng = np.random.default_rng(0)
     >>> batch = np.repeat(["a", "b"], 100)
     >>> x = rng.normal(size=(200, 10))
-    >>> x[:100] += rng.normal(size=(100, 1))  # in one batch, all go together
+    >>> x[:100] += rng.normal(size=(100, 1))  # features are correlated in one batch
     >>> y = CovBat().fit_transform(x, batch=batch)
     >>> before, after = (
     ...     abs(np.corrcoef(z[:100].T) - np.corrcoef(z[100:].T)).mean() for z in (x, y)

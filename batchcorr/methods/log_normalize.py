@@ -1,4 +1,4 @@
-r"""Logarithms of counts, relative to how deeply each sample was sequenced.
+r"""Logarithms of counts, relative to the library size of each sample.
 
     y = log(1 + T x / L_i)                            zeros stay zeros
     y = log2 (T (x + p_i) / (L_i + 2 p_i)),           p_i = prior · L_i / L̄
@@ -32,7 +32,7 @@ __all__ = ["LogNormalize"]
 
 
 class LogNormalize(LibrarySizes):
-    r"""Scale counts to a common library and take logarithms.
+    r"""Scale raw counts to a common library size and take logarithms.
 
     .. math:: y_{ij} = \log(1 + x_{ij} / s_i), \qquad s_i = L_i / T
 
@@ -45,60 +45,61 @@ class LogNormalize(LibrarySizes):
     Parameters
     ----------
     method
-        What the effective library L of a sample is: its total count (``"total"``);
-        total times the factor of ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or
-        ``"upperquartile"``; or in proportion to the size factor of
-        ``"median_of_ratios"`` or ``"poscounts"``. See `normalization_factors`.
+        How the effective library size L of a sample is computed. ``"total"``: its total
+        count; ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or ``"upperquartile"``: total count
+        times normalization factor; ``"median_of_ratios"`` or ``"poscounts"``:
+        proportional to the size factor. See `normalization_factors`.
     target_sum
-        T. None: the median of L over the samples of `fit` that have counts, so that
-        totals are treated as scanpy does; for ``"median_of_ratios"`` and
-        ``"poscounts"`` what makes s DESeq's size factors; a million with `prior_count`.
+        T. None: the median of L over the samples of `fit` that have counts, as in
+        scanpy; for ``"median_of_ratios"`` and ``"poscounts"`` the value that makes s
+        DESeq's size factors; with `prior_count` a million.
     base
         Base of the logarithm. None: natural, and 2 with `prior_count`.
     prior_count
-        None: 1 is added to the scaled counts, zeros stay zeros, sparse stays sparse.
-        A positive number: this is added to the counts of a sample with the mean library,
-        and in proportion to others'; the result is dense.
+        None: 1 is added to scaled counts, so that zeros stay zeros and sparse matrices
+        sparse. A positive number: p is added to the counts, equal to this number in a
+        sample of mean library size and proportional to the library size in others; the
+        result is dense.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
     size_factors_ : ndarray or None
-        s of the samples of `fit`: what their counts are divided by, (n,); 1 for samples
-        without counts. Not saved; None if `fit` read nothing (see Notes).
+        s of the samples of `fit`, the number that their counts are divided by, (n,); 1
+        for samples without counts. Not saved; None if `fit` read nothing (see Notes).
     target_sum_ : float
         T.
     mean_library_ : float or None
         Mean of L over the samples of `fit` that have counts; None if it read nothing.
     reference_ : Reference
-        What samples are measured against: the sample that TMM chose, the geometric means
-        of the features.
+        What samples are compared with: the reference sample of TMM, or the geometric
+        means of the features.
 
     Raises
     ------
     InputError
-        For values that are no counts, or counts too sparse for the method.
+        If values are not counts, or the counts are too sparse for the method.
 
     Warns
     -----
     EmptySampleWarning
-        Samples without counts: they stay zeros, or with `prior_count` take the value
-        that a zero has in every sample.
+        If samples have no counts. They stay zeros; with `prior_count` they get the
+        value that a zero count has in every sample.
     LogScaleWarning
-        The values look like logarithms already.
+        If the values look like logarithms already.
 
     Notes
     -----
     A step before batch-effect correction, alone or in a scikit-learn Pipeline; it needs
-    no batch. `fit` freezes T, L̄ and what factors are measured against, so that
-    `transform` treats a sample alike alone and beside others. One read for the totals,
-    and one pass in which blocks of rows are scaled and logged in cache.
+    no batch. `fit` freezes T, L̄ and the reference, so that `transform` gives the same
+    result for a sample whether it comes alone or with others. One pass computes the
+    totals, and one scales and log-transforms blocks of rows.
 
-    Of a Dask array `transform` computes nothing: counts are looked at, and refused, when
+    For a Dask array `transform` is lazy: values that are not counts raise an error when
     the blocks of the result are computed. `fit` reads every block once for ``"total"``,
-    three times for ``"tmm"`` and twice for the others; with ``"total"``, a `target_sum`
-    and no `prior_count` there is nothing to learn, and it reads nothing.
+    three times for ``"tmm"`` and twice for the other methods; with ``"total"``, a
+    `target_sum` and no `prior_count` it reads nothing.
 
     float64 gives float64; float32 and integers of any width give float32, with totals in
     float64. Features without counts stay zeros. Equal to scanpy's ``normalize_total``
@@ -149,7 +150,7 @@ class LogNormalize(LibrarySizes):
         return self.base or (math.e if self.prior_count is None else 2.0)
 
     def fit(self, X: object, y: object = None) -> Self:
-        """Learn from counts what new samples are to be measured against.
+        """Compute target library size and reference from the counts of these samples.
 
         Parameters
         ----------
@@ -167,22 +168,22 @@ class LogNormalize(LibrarySizes):
         return self
 
     def transform(self, X: object) -> Matrix:
-        """Scale samples and take logarithms, each sample on its own.
+        """Scale samples and take logarithms, each sample by itself.
 
         Parameters
         ----------
         X
-            Raw counts of the features of `fit`.
+            Raw counts, samples × features, the features of `fit`.
 
         Returns
         -------
-        Logarithms, (n, G): sparse if X is and there is no `prior_count`.
+        Logarithms, (n, G); sparse if X is sparse and `prior_count` is None.
         """
         x, found = self._measure(X)
         return self.logarithms(x, found, self._place(X, x))
 
     def fit_transform(self, X: object, y: object = None) -> Matrix:
-        """Learn from samples and transform the same samples.
+        """Fit to samples and transform the same samples.
 
         Parameters
         ----------
@@ -193,7 +194,7 @@ class LogNormalize(LibrarySizes):
 
         Returns
         -------
-        Logarithms, (n, G): sparse if X is and there is no `prior_count`.
+        Logarithms, (n, G); sparse if X is sparse and `prior_count` is None.
         """
         x, found = self.fit_counts(X)
         return self.logarithms(x, found, self._place(X, x))

@@ -44,14 +44,15 @@ class QuantileNormalize(Corrector):
     Parameters
     ----------
     ties
-        True: equal values of a sample get equal results, the target at their average
-        rank. False: they get neighbouring values, in the order of the features.
+        True: equal values in a sample get the same result, the target at their average
+        rank. False: they get consecutive target values, in the order of the features.
     reference
-        A batch whose samples alone make the target: w = 1/n_b in batch b, else 0.
+        Reference batch: the target is the mean of its samples only, w = 1/n_b there and
+        0 elsewhere.
     batch_column
-        Column of a DataFrame X that holds the batch, taken from it and dropped.
+        Column of the DataFrame X with the batch, which is then dropped from X.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
@@ -61,25 +62,26 @@ class QuantileNormalize(Corrector):
     Raises
     ------
     InputError
-        For infinite values, a sample without any value, or an unknown reference.
+        If values are infinite, a sample has no values, or the reference is not a batch.
 
     Notes
     -----
     Without batches the weights are w = 1/n, and the result is that of
     ``limma::normalizeQuantiles``. With B batches and no reference they are 1/(B n_b):
-    the target is the mean of the batches' mean distributions, however many samples
-    each has. In all cases a sample is mapped by its own ranks, so that afterwards
-    samples of all batches, the reference batch included, have the same distribution,
-    and new samples need no batch.
+    the target is the mean over batches of their mean distributions, however many
+    samples each has. In all cases a sample is mapped by its own ranks: afterwards all
+    samples, those of a reference batch included, have the same distribution, and new
+    samples need no batch.
 
-    The assumption is that samples would have the same distribution but for technical
-    causes. Where cell types or treatments shift many features in one direction, this
-    removes them; in sparse counts it moves zeros. Feature-wise batch effects remain:
-    see `ComBat`.
+    The assumption is that distributions of samples differ for technical reasons only.
+    If cell types or treatments shift many features in one direction, these differences
+    are removed as well; in sparse counts zeros are changed. Batch effects on single
+    features remain: see `ComBat`.
 
-    Missing values (NaN) stay missing; the others are spread evenly over the ranks, a
-    single one goes to the middle. float32 stays, and integers of up to 16 bits become it;
-    everything else is float64. The result is dense. A sort per sample, twice.
+    Missing values (NaN) stay missing; the other values of the sample are spaced evenly
+    over the ranks, a single one gets the median of the target. The result is float32
+    for float32 and integers of up to 16 bits, otherwise float64, and dense. Every
+    sample is sorted twice.
 
     References
     ----------
@@ -121,7 +123,7 @@ class QuantileNormalize(Corrector):
         self.copy = copy
 
     def fit(self, X: object, y: object = None, *, batch: object = None) -> Self:
-        """Learn the common distribution.
+        """Compute the common distribution.
 
         Parameters
         ----------
@@ -131,8 +133,8 @@ class QuantileNormalize(Corrector):
         y
             Ignored.
         batch
-            Batch of each sample, (n,): all batches count the same, or the reference
-            alone.
+            Batch of each sample, (n,). All batches get the same total weight, or the
+            reference batch all of it.
 
         Returns
         -------
@@ -147,7 +149,7 @@ class QuantileNormalize(Corrector):
         return self
 
     def transform(self, X: object) -> Matrix:
-        """Give samples the distribution learned by `fit`, each on its own.
+        """Give samples the distribution of `fit`, each sample by itself.
 
         Parameters
         ----------
@@ -156,14 +158,14 @@ class QuantileNormalize(Corrector):
 
         Returns
         -------
-        Values of the target, (n, G), in the dtype of X (integers become floats); dense.
+        Normalized values, (n, G), in the dtype of X (integers become floats); dense.
         """
         return self.apply(X, Labels())
 
     def fit_transform(
         self, X: object, y: object = None, *, batch: object = None
     ) -> Matrix:
-        """Learn the common distribution and give it to the same samples.
+        """Compute the common distribution and give it to the same samples.
 
         Parameters
         ----------
@@ -172,7 +174,7 @@ class QuantileNormalize(Corrector):
 
         Returns
         -------
-        Values of the target, (n, G), in the dtype of X (integers become floats); dense.
+        Normalized values, (n, G), in the dtype of X (integers become floats); dense.
         """
         return self.fit(X, y, batch=batch).transform(X)
 

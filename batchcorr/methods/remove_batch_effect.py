@@ -27,30 +27,32 @@ __all__ = ["RemoveBatchEffect"]
 
 
 class RemoveBatchEffect(LocationScaleMethod):
-    r"""Subtract the batch part of a linear model that also holds what is to be kept.
+    r"""Subtract the batch effects of a linear model that also has the covariates to keep.
 
     .. math:: y = x - c_b - (w - \bar w) η, \qquad x = μ + zβ + c_b + wη + ε, \quad Σ_b c_b = 0
 
     Parameters
     ----------
     formula
-        Which columns of the covariates to keep and how; None: all of them.
+        Formula over the columns of the covariates to keep; None: all columns, as main
+        effects.
     batch_column, covariate_columns
-        Columns of a DataFrame X that hold batch and covariates, taken from it and
-        dropped; for callers that pass X alone.
+        Columns of the DataFrame X with batch and covariates, which are then dropped
+        from X; for callers that can pass X only.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
     correction_ : LocationScale
-        The frozen map: scale 1, shift w̄ η - c (B, G), and η of the nuisances (q, G).
+        The frozen map: scale 1, shift w̄ η - c (B, G), and η of the nuisance variables
+        (q, G).
     aim_ : Aim
-        The unweighted mean of the batches, at the mean of the nuisances.
+        The unweighted mean of the batches, at the mean of the nuisance variables.
     details_ : dict
         ``effect``: c, (B, G).
     batches_ : tuple
-        Labels of the (first) batch factor.
+        Labels of the batches; of the first of several batch factors.
 
     Raises
     ------
@@ -60,15 +62,17 @@ class RemoveBatchEffect(LocationScaleMethod):
     Warns
     -----
     CovariateWarning
-        Nuisances that repeat each other or batch are dropped.
+        If nuisance variables are collinear with each other or with batch; these are
+        dropped.
 
     Notes
     -----
-    Agrees with ``limma::removeBatchEffect`` to rounding, but that limma 3.54 does not
-    measure nuisances from their mean, which moves each feature by a constant. Where limma silently drops a
-    batch column that a kept column determines, this refuses. Only locations are
-    corrected; if batches differ in spread, see `ComBat` or `Standardize`. For plots
-    and clustering, not before a test: put batch into the test's model instead.
+    Agrees with ``limma::removeBatchEffect`` to rounding, with one difference: limma
+    3.54 does not centre nuisance variables, which shifts each feature by a constant. If
+    covariates are confounded with batch, this raises an error, while limma silently
+    drops batch columns. Only means are corrected; if variances differ between batches,
+    see `ComBat` or `Standardize`. For plots and clustering, not before a test: put
+    batch into the model of the test instead.
 
     References
     ----------

@@ -1,4 +1,4 @@
-r"""Per-batch standardization: every batch to a common mean and standard deviation.
+r"""Per-batch standardization: all batches get the same mean and standard deviation.
 
     y = σ (x - α_b - z β) / σ_b + α + z β        r = σ / σ_b,   s = α - r α_b
 
@@ -38,29 +38,30 @@ NOTHING_KEPT = (
 
 
 class Standardize(LocationScaleMethod):
-    r"""Bring every batch to the same mean and standard deviation, feature by feature.
+    r"""Give all batches the same mean and standard deviation, feature by feature.
 
     .. math:: y = σ \frac{x - α_b - zβ}{σ_b} + α + zβ
 
     Parameters
     ----------
     target
-        ``"pooled"``: the mean of the batches, weighted by their samples, and the pooled
-        residual standard deviation. ``"unit"``: mean 0 and standard deviation 1
-        (divisor n - 1) in every batch.
+        ``"pooled"``: the mean of the batches, weighted by their numbers of samples, and
+        the pooled residual standard deviation. ``"unit"``: mean 0 and standard
+        deviation 1 (divisor n - 1) in every batch.
     center
         Correct the means.
     scale
         Correct the standard deviations.
     reference
-        A batch whose mean and standard deviation the others take.
+        Reference batch: the other batches get its mean and standard deviation.
     formula
-        Which columns of the covariates to keep and how; None: all of them.
+        Formula over the columns of the covariates to keep; None: all columns, as main
+        effects.
     batch_column, covariate_columns
-        Columns of a DataFrame X that hold batch and covariates, taken from it and
-        dropped; for callers that pass X alone.
+        Columns of the DataFrame X with batch and covariates, which are then dropped
+        from X; for callers that can pass X only.
     copy
-        False: `transform` may write into X.
+        False: `transform` may overwrite X.
 
     Attributes
     ----------
@@ -69,29 +70,28 @@ class Standardize(LocationScaleMethod):
     aim_ : Aim
         α and σ.
     details_ : dict
-        ``mean`` and ``sd`` of each batch, at covariates 0: (B, G).
+        ``mean`` (with all covariates 0) and ``sd`` of each batch: (B, G).
     batches_ : tuple
         Labels of the batches.
 
     Raises
     ------
     DesignError
-        Confounded covariates, missing labels, or no samples left to estimate variance.
+        Confounded covariates, missing labels, or too few samples to estimate variances.
     InputError
         Options that contradict each other.
 
     Notes
     -----
-    Every batch is trusted to tell its own mean and variance: with few samples a batch
-    that is a chance draw is "corrected" all the same; `ComBat` shrinks instead. It
-    also assumes that batches are alike in what is not given as covariates. Features
-    without variance in a batch are not scaled there, and no feature in a batch whose
-    samples the covariates fit exactly. One batch is the identity for the
-    pooled target.
+    There is no shrinkage: in small batches, random differences are removed as if they
+    were batch effects; `ComBat` shrinks instead. Batches are assumed to have the same
+    composition except for the covariates given. Features without variance in a batch
+    are not scaled there; if the covariates fit every sample of a batch exactly, none
+    is. With a single batch and the pooled target, values do not change.
 
-    With ``subject=`` in `fit` residuals are those about each subject's predicted
-    intercept. A batch of persons seen once has smaller ones: if such batches differ from
-    others, ``scale=False``.
+    With ``subject=`` in `fit` residuals are deviations from each subject's predicted
+    intercept. They are smaller in batches of subjects measured once; if only some
+    batches are such, use ``scale=False``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-r"""Batches nobody wrote down: columns found in the data, to give to a model as nuisances.
+r"""Surrogate variables: columns estimated from the data for unrecorded batches.
 
     x = μ + z β + v γ + ε
 
@@ -26,68 +26,74 @@ __all__ = ["SurrogateVariables"]
 
 
 class SurrogateVariables(FittedSurrogates):
-    r"""Find columns for batches that nobody wrote down (sva, RUV).
+    r"""Estimate surrogate variables for unrecorded batches (sva, RUV).
 
     .. math:: x_{ig} = μ_g + z_i β_g + v_i γ_g + ε_{ig}, \qquad v \text{ unknown}
 
     Parameters
     ----------
     n_variables
-        How many to find, k. None: as many as explain more of the residuals than they do
-        of shuffled ones (for the three of sva only).
+        Number of surrogate variables, k. None: as many as explain more variance of the
+        residuals than of permuted residuals (first three methods only).
     method
-        ``"sva"``: features weighed by how likely they follow v and not what is tested,
-        in rounds. ``"two_step"``: features marked by each component of the residuals.
-        ``"supervised"``: features weighed by `controls`. ``"ruvg"``: components of the
-        `controls`. ``"ruvs"``: of differences between `replicates` (with `controls` the
-        factors of RUV-III). ``"ruvr"``: of the residuals of the covariates.
+        ``"sva"``: features are weighted, iteratively, by the probability that they
+        depend on v and not on the covariates of interest. ``"two_step"``: features
+        associated with each component of the residuals. ``"supervised"``: features
+        weighted by `controls`. ``"ruvg"``: components of the `controls`; ``"ruvs"``: of
+        differences between `replicates` (with `controls` the factors of RUV-III);
+        ``"ruvr"``: of the residuals from the covariates.
     rounds
-        Of ``"sva"``.
+        Number of iterations of ``"sva"``.
     permutations
-        Shuffles by which the number is chosen.
+        Number of permutations used to choose `n_variables`.
     random_state
-        Seed of the shuffles.
+        Seed of the permutations.
     formula
-        Which columns of the covariates to use and how; None: all of them.
+        Formula over the columns of the covariates to use; None: all columns, as main
+        effects.
 
     Attributes
     ----------
     columns_ : ndarray
-        V of the samples of `fit`, (n, k); of unit length but for ``"ruvs"``. Signs say
-        nothing: the largest entry of each is positive.
+        V of the samples of `fit`, (n, k), with unit length except for ``"ruvs"``. Signs
+        are arbitrary: the largest entry of each column is made positive.
     weights_ : ndarray
-        How much each feature had to say, 0 to 1: (G,).
+        Weight of each feature, from 0 to 1: (G,).
     p_values_ : ndarray or None
-        Share of shuffles in which a component explains as much, by component; where the
-        number was chosen by it.
+        For each component the share of permutations in which it explains as much
+        variance; None if the number was not chosen by permutations.
 
     Raises
     ------
     DesignError
-        Covariates that repeat each other, or too few samples for so many columns.
+        Collinear covariates, or too few samples for this many columns.
     InputError
-        Missing values; `controls` or `replicates` that are missing or of wrong shape.
+        Missing values; `controls` or `replicates` that are missing or have the wrong
+        shape.
     TooLargeError
-        If values do not fit into memory (the three of sva).
+        If values do not fit into memory (first three methods).
 
     Warns
     -----
     CountsWarning
         If the values look like counts: take logarithms first (as svaseq does).
     CovariateWarning
-        If fewer variables are found than were asked for, or none: ``columns_`` is (n, 0).
+        If there are fewer variables than `n_variables`, or none: ``columns_`` is then
+        (n, 0).
 
     Notes
     -----
-    sva holds all values and n² products in memory and reads the matrix twice a round: for
-    hundreds to thousands of samples, not for cells. RUV reads products of samples, n²,
-    from matrices of any kind, sparse and Dask included.
+    sva keeps all values and n² products in memory and reads the matrix twice per
+    iteration: it is for hundreds to thousands of samples, not for single cells. RUV
+    keeps only n² products of samples and takes all matrix types, sparse and Dask
+    included.
 
-    The columns hold what is *not* explained by what you know. Give all that is of
-    interest as covariates, else it is found as a hidden batch and removed; known batches
-    are covariates and null both. Where the hidden batch goes with what is of interest, no
-    method can tell them apart, and tests after sva are then too sure. Correct by
-    `RemoveBatchEffect` with the columns as nuisance, or test with them as covariates.
+    Surrogate variables represent variation that is *not* explained by the covariates.
+    Give all variables of interest as covariates: otherwise they are taken for a hidden
+    batch and removed. Give known batches both as covariates and as null. If a hidden
+    batch is confounded with a variable of interest, no method can separate them, and
+    p-values after sva are too small. Use the columns as nuisance in
+    `RemoveBatchEffect`, or as covariates in a test.
 
     References
     ----------
@@ -149,7 +155,7 @@ class SurrogateVariables(FittedSurrogates):
         controls: object = None,
         replicates: object = None,
     ) -> Self:
-        """Find the columns.
+        """Estimate the surrogate variables.
 
         Parameters
         ----------
@@ -158,16 +164,16 @@ class SurrogateVariables(FittedSurrogates):
         y
             Ignored.
         covariates
-            All that is known: what is of interest, and known batches.
+            All known variables: those of interest, and known batches.
         null
-            Those of them that are not of interest, known batches among them.
+            The covariates that are not of interest, such as known batches.
         controls
-            Which features are known not to follow what is of interest: true or false, or
-            for ``"supervised"`` the probability of it, (G,). ``"ruvs"`` and ``"ruvr"``
-            take all features where it is None.
+            Negative controls, features known not to depend on the variables of
+            interest: true or false, or for ``"supervised"`` probabilities, (G,). None:
+            for ``"ruvs"`` and ``"ruvr"`` all features.
         replicates
-            For ``"ruvs"``: a label of each sample, (n,), those of one label should not
-            differ; missing: it tells nothing.
+            For ``"ruvs"``: labels, (n,): samples with the same label are replicates;
+            samples without a label are not used.
 
         Returns
         -------
@@ -208,26 +214,26 @@ class SurrogateVariables(FittedSurrogates):
         return self
 
     def transform(self, X: object, *, fast: bool = False) -> NDArray[np.float64]:
-        """Find the columns of new samples, with all that was learned frozen.
+        """Estimate the surrogate variables of new samples from the frozen fit.
 
         Parameters
         ----------
         X
             New samples × the features of `fit`.
         fast
-            For sva: project all new samples together, which is quick; but then the
-            columns of a sample depend on which others come with it. False: each sample
-            on its own beside those of `fit`, O(n G) and n³ for each.
+            For sva. True: project all new samples together, which is quick; but then
+            the result for a sample depends on the other new samples. False: add each
+            sample by itself to those of `fit`, O(n G) and n³ for each.
 
         Returns
         -------
-        The columns, (m, k).
+        Surrogate variables of the new samples, (m, k).
 
         Raises
         ------
         InputError
-            With ``"two_step"``, which defines none, and ``"ruvr"``, which would need the
-            covariates of new samples, and so what is to be predicted.
+            With ``"two_step"``, which does not define them, and with ``"ruvr"``, which
+            would need the covariates of new samples.
         """
         self._require_fitted()
         samples = self._samples(X)
@@ -249,7 +255,7 @@ class SurrogateVariables(FittedSurrogates):
         controls: object = None,
         replicates: object = None,
     ) -> NDArray[np.float64]:
-        """Find the columns, and give those of the same samples.
+        """Estimate the surrogate variables of samples and return them.
 
         Parameters
         ----------

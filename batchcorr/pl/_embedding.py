@@ -86,7 +86,7 @@ def embedding(
     >>> import warnings, scanpy as sc, batchcorr as bc
     >>> adata = bc.datasets.bladder()
     >>> sc.pp.pca(adata, n_comps=2, key_added="before")
-    >>> with warnings.catch_warnings(action="ignore"):  # cancer goes with batch here
+    >>> with warnings.catch_warnings(action="ignore"):  # cancer differs by batch
     ...     bc.tl.pca(adata, "batch", covariates="cancer", n_comps=2, key_added="after")
     >>> axes = bc.pl.embedding(adata, ["before", "after"], ["batch", "cancer"])
     >>> axes.shape

@@ -74,7 +74,7 @@ def volcano(
     --------
     >>> import warnings, batchcorr as bc
     >>> adata = bc.datasets.bladder()
-    >>> with warnings.catch_warnings(action="ignore"):  # cancer goes with batch here
+    >>> with warnings.catch_warnings(action="ignore"):  # cancer differs by batch
     ...     table = bc.tl.differential(adata, "batch", ("cancer", "Cancer", "Normal"))
     >>> ax = bc.pl.volcano(table)
     >>> ax.get_ylabel()

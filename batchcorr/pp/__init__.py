@@ -1,7 +1,8 @@
-"""Correct an AnnData in place, in scanpy's manner: a step of a pipeline.
+"""Preprocessing steps that change an AnnData in place, as in `scanpy.pp`.
 
-Every function reads X or a `layer`, writes back or into the layer `key_added`, and
-keeps a record in ``adata.uns["batchcorr"]``. Nothing is changed if anything fails.
+Every function reads X or a `layer`, overwrites it or writes the layer `key_added`, and
+records the step in ``adata.uns["batchcorr"]``. If a function fails, `adata` is
+unchanged.
 """
 
 from __future__ import annotations

@@ -30,27 +30,28 @@ def apply(
     dense: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    """Correct with a correction that was learned elsewhere and frozen.
+    """Correct an AnnData with a correction that was fitted before.
 
     Parameters
     ----------
     adata
-        Samples × features on the scale the correction was learned on. Features are
-        matched by `var_names`; the correction's must all be there.
+        Samples × features, on the scale that the correction was fitted on. Features are
+        matched by `var_names`; all features of the correction must be present.
     correction
         A fitted estimator: from `batchcorr.fit`, `batchcorr.load` or its own `fit`.
     batch_key, covariates, nuisance
-        Columns of `obs`; None: those the correction was learned from.
+        Columns of `obs`; None: the columns that the correction was fitted with.
     layer
         Layer to correct; None: X.
     obsm
-        Correct this matrix of `obsm`, with a correction that was fitted to such.
+        Matrix of `obsm` to correct; the correction must have been fitted to such a
+        matrix.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense; None: if it is small.
+        Let a sparse matrix become dense; None: if half of the free memory is enough.
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -60,14 +61,14 @@ def apply(
     Raises
     ------
     MissingKeyError
-        If features of the correction, or columns, are missing.
+        If a column or a feature of the correction is missing.
     UnknownBatchError
-        If a batch is not known to the correction: see `add_batches`.
+        If the correction was not fitted to one of the batches: see `add_batches`.
 
     Warns
     -----
     FeatureWarning
-        If `adata` has features that the correction does not know; they stay.
+        If `adata` has features that the correction does not have; they stay unchanged.
 
     Examples
     --------

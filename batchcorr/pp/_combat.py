@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["combat"]
 
 OF_SCANPY = {
-    "key": "batch_key= names the column here, as scanpy's key= does",
-    "inplace": "inplace=True is what it does anyway; for inplace=False, copy=True gives "
-    "a corrected AnnData, and key_added= a new layer",
+    "key": "use batch_key=, which names the batch column as scanpy's key= does",
+    "inplace": "it always works in place, as inplace=True does; instead of "
+    "inplace=False use copy=True (a corrected AnnData) or key_added= (a new layer)",
 }
-"""What stands here for the options of `scanpy.pp.combat`."""
+"""What replaces the options of `scanpy.pp.combat` here."""
 
 
 def combat(
@@ -42,7 +42,7 @@ def combat(
     copy: bool = False,
     **other: Never,
 ) -> AnnData | None:
-    r"""Remove batch effects in location and scale, shrunk by empirical Bayes (ComBat).
+    r"""Remove batch effects on mean and variance, shrunk by empirical Bayes (ComBat).
 
     .. math::
         y = (x - α̂ - z β̂ - σ̂ γ^*_b) / δ^*_b + α̂ + z β̂
@@ -52,42 +52,44 @@ def combat(
     adata
         Samples × features, on a log scale.
     batch_key
-        Column of `obs` with the batch; several with `cross`.
+        Column of `obs` with the batch; several columns with `cross`.
     covariates
-        What to keep: columns of `obs`, a formula such as ``"~ cell_type + age"``, a
-        DataFrame, or a 2-D array of design columns.
+        Covariates to keep: columns of `obs`, a formula such as ``"~ cell_type + age"``,
+        a DataFrame, or a 2-D array of design columns.
     nuisance
-        What to remove with batch, such as an age or surrogate variables: columns of
-        `obs`, a matrix of `obsm`, or a table.
+        Covariates to remove along with batch, such as surrogate variables: columns of
+        `obs`, a matrix of `obsm`, or a DataFrame.
     parametric
-        Normal and inverse-gamma priors; False: the other features are the prior.
+        True: normal and inverse-gamma priors. False: non-parametric priors, the
+        empirical distribution of all other features.
     mean_only
-        Correct locations only.
+        Correct the mean only, not the variance.
     shrink
-        False: each batch's own location and scale, without empirical Bayes.
+        False: use each batch's own mean and variance, without empirical Bayes.
     reference
-        A batch that stays as it is, and that the others are brought to.
+        Reference batch: it stays unchanged, and the other batches are adjusted to it.
     cross
-        With several batch columns: take their combinations as batches.
+        Use each combination of labels of several batch columns as a batch.
     layer
         Layer to correct; None: X.
     obsm
-        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
-        the result in `obsm`. Few components share no prior: ``mean_only`` is advised.
+        Matrix of `obsm` to correct, such as ``"X_pca"``; `key_added` is then a key of
+        `obsm`. Use ``mean_only`` there: a prior cannot be estimated from few
+        components.
     missing
-        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+        Missing labels raise an ``"error"`` or form a ``"level"`` of their own.
     subject
-        Column of `obs` that says who a sample is of: persons measured in several batches
-        keep their level, by an intercept at random for each.
+        Column of `obs` with the subject (person) of each sample: a random intercept for
+        each keeps the differences between subjects.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense. None: with a warning if the result
-        takes under half of the free memory, otherwise not.
+        Let a sparse matrix become dense; None: if half of the free memory is enough
+        (with a warning from 1 GiB on).
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
     **other
-        None: the error translates ``key`` and ``inplace`` of `scanpy.pp.combat`.
+        Refused: for options of `scanpy.pp.combat` the error names those to use here.
 
     Returns
     -------
@@ -100,26 +102,26 @@ def combat(
     MissingKeyError
         If a column or layer does not exist.
     DesignError
-        If covariates are confounded with batch, labels are missing, or there is one
-        batch only.
+        If covariates are confounded with batch, labels are missing, or there is only
+        one batch.
     InputError
-        If the data are infinite or not numbers.
+        If values are infinite or not numbers.
     TooLargeError
-        If the dense result would not fit.
+        If the dense result would not fit into memory.
 
     Warns
     -----
     AssociationWarning
         If a covariate is strongly associated with batch.
     BatchSizeWarning
-        If a batch has under three samples.
+        If a batch has fewer than three samples.
     CountsWarning
         If the values look like raw counts.
 
     Notes
     -----
-    Two passes over the matrix, in place, O(batches × features) memory beside it. Not
-    for differential testing afterwards: see `batchcorr.ComBat`.
+    Two passes over the matrix, in place, with O(batches × features) additional memory.
+    Do not test corrected values: see `batchcorr.ComBat`.
 
     References
     ----------
@@ -129,7 +131,7 @@ def combat(
     --------
     >>> import warnings, batchcorr as bc
     >>> adata = bc.datasets.bladder()
-    >>> with warnings.catch_warnings(action="ignore"):  # cancer goes with batch here
+    >>> with warnings.catch_warnings(action="ignore"):  # cancer differs by batch
     ...     bc.pp.combat(adata, "batch", covariates="cancer", key_added="combat")
     >>> adata.layers["combat"].shape
     (57, 22283)
@@ -154,7 +156,7 @@ def combat(
 
 
 def _refuse(name: str) -> Never:
-    """Say what stands for an option that there is not."""
+    """Refuse an unknown option, naming the one to use instead."""
     options = [option for option in signature(combat).parameters if option != "other"]
     meant = OF_SCANPY.get(name) or did_you_mean(name, options)
     msg = f"batchcorr.pp.combat has no option {name}=: {meant}"

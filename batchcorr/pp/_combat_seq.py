@@ -1,4 +1,4 @@
-"""ComBat-seq on AnnData: counts in, counts out."""
+"""ComBat-seq on AnnData: it takes counts and returns counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def combat_seq(
     key_added: str | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Remove batch effects from counts and give counts back (ComBat-seq).
+    r"""Remove batch effects from raw counts; the result are counts too (ComBat-seq).
 
     .. math:: \log μ = \log N + α + zβ + γ_b + wη, \quad
         y^* = F_{μ e^{-γ^* - (w - \bar w)η}, φ^*}^{-1}(F_{μ, φ_b}(y))
@@ -39,32 +39,32 @@ def combat_seq(
     adata
         Raw counts, samples × features, dense or sparse.
     batch_key
-        Column of `obs` with the batch; several with `cross`.
+        Column of `obs` with the batch; several columns with `cross`.
     covariates
-        What to keep, the biological group above all: columns of `obs`, a formula, a
-        DataFrame, or a 2-D array.
+        Covariates to keep, above all the biological group: columns of `obs`, a formula,
+        a DataFrame, or a 2-D array.
     nuisance
-        What to remove with batch, such as RIN or surrogate variables: columns of `obs`,
-        matrices of `obsm`, a DataFrame or a 2-D array.
+        Covariates to remove along with batch, such as RIN or surrogate variables:
+        columns of `obs`, matrices of `obsm`, a DataFrame or a 2-D array.
     shrink
-        Draw batch effects towards those of features with similar counts: slow.
+        Shrink batch effects towards those of features with similar counts (slow).
     shrink_dispersion
-        With `shrink`: draw dispersions as well.
+        With `shrink`: shrink the dispersions as well.
     gene_subset
-        With `shrink`: look at this many random other features only.
+        With `shrink`: use only this many randomly chosen other features.
     reference
-        A batch that stays and that the others are brought to, or ``"auto"``: that of least
-        dispersion (ComBat-ref).
+        Reference batch: it stays unchanged, and the other batches are adjusted to it.
+        ``"auto"``: the batch with the smallest dispersion (ComBat-ref).
     cross
-        With several batch columns: take their combinations as batches.
+        Use each combination of labels of several batch columns as a batch.
     layer
         Layer to correct; None: X.
     missing
-        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+        Missing labels raise an ``"error"`` or form a ``"level"`` of their own.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -77,19 +77,21 @@ def combat_seq(
     MissingKeyError
         If a column or layer does not exist.
     DesignError
-        If covariates are confounded with batch, labels are missing, or a batch has one
-        sample.
+        If covariates are confounded with batch, labels are missing, or a batch has only
+        one sample.
     InputError
-        If values are negative, fractional, missing or infinite, or a sample is empty.
+        If values are negative, fractional, missing or infinite, or a sample has no
+        counts.
 
     Warns
     -----
     CappedWarning
-        If corrected counts were held at their bound.
+        If corrected counts were limited to their upper bound.
 
     Notes
     -----
-    Features with only zeros in some batch stay as they are. See `batchcorr.ComBatSeq`.
+    Features that have only zeros in some batch stay unchanged. See
+    `batchcorr.ComBatSeq`.
 
     References
     ----------

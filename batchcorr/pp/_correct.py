@@ -1,4 +1,4 @@
-"""Any method on AnnData, by its name."""
+"""Any correction method on AnnData, chosen by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["correct"]
 def correct(
     adata: AnnData, batch_key: str | None, method: str = "combat", **parameters: Any
 ) -> AnnData | None:
-    """Correct with any method, by its name.
+    """Correct an AnnData with the method of this name.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ def correct(
     batch_key
         Column of `obs` with the batch.
     method
-        Name of the method: ``batchcorr methods`` lists them.
+        Name of the method; the command ``batchcorr methods`` lists all.
     **parameters
-        `covariates`, `layer`, `key_added`, `dense`, `copy`, and the parameters of the
+        `covariates`, `layer`, `key_added`, `dense`, `copy`, and parameters of the
         method.
 
     Returns
     -------
-    As the method's own function.
+    The same as the function of the method, such as `pp.combat`.
 
     Raises
     ------

@@ -26,7 +26,7 @@ def covbat(
     dense: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Remove batch effects in location, scale, and how features vary together (CovBat).
+    r"""Remove batch effects on means, variances and covariances (CovBat).
 
     .. math:: y = y^{ComBat} + (r_b s + t_b - s)(V d)^\top, \qquad
         s = (y^{ComBat} - α̂ - z β̂) / d \; V
@@ -38,21 +38,22 @@ def covbat(
     batch_key
         Column of `obs` with the batch.
     covariates
-        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+        Covariates to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
     n_components
-        Principal components whose scores are corrected; None: by `explained`.
+        Number of principal components whose scores are corrected; None: chosen by
+        `explained`.
     explained
-        Share of the variance that they hold.
+        Share of the variance that the corrected components must explain.
     layer
         Layer to correct; None: X.
     missing
-        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+        Missing labels raise an ``"error"`` or form a ``"level"`` of their own.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense; None: if it is small.
+        Let a sparse matrix become dense; None: if half of the free memory is enough.
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -74,8 +75,8 @@ def covbat(
 
     Notes
     -----
-    Holds the corrected matrix in memory, and n² or G² products. For prediction and for
-    what looks at correlations; not for tests.
+    Keeps the corrected matrix and n² or G² products in memory. For prediction and for
+    analyses of correlations between features; not for tests.
 
     References
     ----------

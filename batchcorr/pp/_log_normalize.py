@@ -1,4 +1,4 @@
-"""Logarithms of counts on AnnData."""
+"""Normalization and logarithms of counts on AnnData."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def log_normalize(
     dense: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Scale raw counts to a common library and take logarithms.
+    r"""Scale raw counts to a common library size and take logarithms.
 
     .. math:: y_{ij} = \log(1 + x_{ij} / s_i), \qquad s_i = L_i / T
 
@@ -38,68 +38,70 @@ def log_normalize(
     Parameters
     ----------
     adata
-        Samples × features, raw counts; in memory, or in a Dask array.
+        Raw counts, samples × features; in memory, or in a Dask array.
     method
-        What the effective library L of a sample is: ``"total"``, its total count;
-        ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or ``"upperquartile"``, total times factor;
-        ``"median_of_ratios"`` or ``"poscounts"``, in proportion to size factor. For
-        many zeros: ``"total"``, ``"tmmwsp"``, ``"poscounts"``.
+        How the effective library size L of a sample is computed. ``"total"``: its total
+        count; ``"tmm"``, ``"tmmwsp"``, ``"rle"`` or ``"upperquartile"``: total count
+        times normalization factor; ``"median_of_ratios"`` or ``"poscounts"``:
+        proportional to the size factor. With many zeros use ``"total"``, ``"tmmwsp"``
+        or ``"poscounts"``.
     target_sum
-        T. None: the median of L; what makes s DESeq's size factors with its two methods;
-        a million with `prior_count`.
+        T. None: the median of L; for ``"median_of_ratios"`` and ``"poscounts"`` the
+        value that makes s DESeq's size factors; with `prior_count` a million.
     base
         Base of the logarithm. None: natural, and 2 with `prior_count`.
     prior_count
-        None: 1 is added to scaled counts, and zeros stay zeros. A positive number: this
-        is added to the counts of a sample with the mean library, and in proportion to
-        others'; the result is dense.
+        None: 1 is added to scaled counts, so that zeros stay zeros. A positive number:
+        p is added to the counts, equal to this number in a sample of mean library size
+        and proportional to the library size in others; the result is dense.
     layer
         Layer with the counts; None: X.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense, with `prior_count`. None: with a
-        warning if the result takes under half of the free memory, otherwise not.
+        With `prior_count`: let a sparse matrix become dense; None: if half of the free
+        memory is enough (with a warning from 1 GiB on).
     copy
-        Return a normalized copy and leave `adata` as it is.
+        Return a normalized copy and leave `adata` unchanged.
 
     Returns
     -------
     `None` if ``copy=False``, else the normalized AnnData. Sets ``adata.X`` or
-    ``adata.layers[key_added]``, in float64 for float64 and else in float32;
-    ``adata.obs["size_factor"]``, what the counts of each sample were divided by (1 for
-    samples without counts; not where nothing was read, see Notes);
-    ``adata.uns["log1p"]`` as scanpy does where X was logged without `prior_count`; and
-    the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
+    ``adata.layers[key_added]``, float64 if the input is float64, otherwise float32;
+    ``adata.obs["size_factor"]``, the number s that the counts of each sample were
+    divided by (1 for samples without counts; not set if nothing was read, see Notes);
+    ``adata.uns["log1p"]`` as scanpy does, if X was transformed without `prior_count`;
+    and the record ``adata.uns["batchcorr"][key_added or layer or "X"]``.
 
     Raises
     ------
     MissingKeyError
         If the layer does not exist.
     InputError
-        If values are negative, missing or infinite; or counts too sparse for the method.
+        If values are negative, missing or infinite, or the counts are too sparse for
+        the method.
     TooLargeError
-        If the dense result would not fit.
+        If the dense result would not fit into memory.
 
     Warns
     -----
     EmptySampleWarning
-        If samples have no counts: they stay zeros, or with `prior_count` take the value
-        that a zero has in every sample.
+        If samples have no counts. They stay zeros; with `prior_count` they get the
+        value that a zero count has in every sample.
     LogScaleWarning
         If the values look like logarithms already.
 
     Notes
     -----
-    Equal to scanpy's ``normalize_total`` and ``log1p`` to rounding; keep the counts in a
-    layer, as tests and ComBat-seq need them. To freeze what was learned and apply it to
-    other samples see `batchcorr.LogNormalize`.
+    Equal to scanpy's ``normalize_total`` and ``log1p`` to rounding. Keep the counts in
+    a layer: tests and ComBat-seq need them. `batchcorr.LogNormalize` can be fitted to
+    some samples and applied to others.
 
-    Of a Dask array every block is read to learn, once for ``"total"``, three times for
-    ``"tmm"`` and twice for the others; the result is lazy. With ``"total"``, a
-    `target_sum` and no `prior_count` there is nothing to learn: nothing is read, no size
-    factors are set, and values that are no counts are refused when the result is
-    computed.
+    Library sizes of a Dask array are computed at once: every block is read once for
+    ``"total"``, three times for ``"tmm"`` and twice for the other methods. The result
+    is lazy. With ``"total"``, a `target_sum` and no `prior_count` nothing is read and
+    no size factors are set; values that are not counts raise an error when the result
+    is computed.
 
     References
     ----------

@@ -34,22 +34,23 @@ def quantile_normalize(
     adata
         Samples × features, on a log scale.
     batch_key
-        Column of `obs` with the batch. None: all samples count the same in the target
-        q, w = 1/n, as in limma. Given: all B batches do, w = 1/(B n_b).
+        Column of `obs` with the batch; the target q is then the mean of the B batches,
+        w = 1/(B n_b). None: q is the mean of all samples, w = 1/n, as in limma.
     ties
-        True: equal values of a sample get equal results, the target at their average
-        rank. False: they get neighbouring values, in the order of the features.
+        True: equal values in a sample get the same result, the target at their average
+        rank. False: they get consecutive target values, in the order of the features.
     reference
-        A batch whose samples alone make the target: w = 1/n_b there, and 0 elsewhere.
+        Reference batch: the target is the mean of its samples only, w = 1/n_b there and
+        0 elsewhere.
     layer
         Layer to normalize; None: X.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense. None: with a warning if the result
-        takes under half of the free memory, otherwise not.
+        Let a sparse matrix become dense; None: if half of the free memory is enough
+        (with a warning from 1 GiB on).
     copy
-        Return a normalized copy and leave `adata` as it is.
+        Return a normalized copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -64,16 +65,16 @@ def quantile_normalize(
     DesignError
         If batch labels are missing.
     InputError
-        If values are infinite, a sample has none, or the reference is no batch.
+        If values are infinite, a sample has no values, or the reference is not a batch.
     TooLargeError
-        If the dense result would not fit.
+        If the dense result would not fit into memory.
 
     Notes
     -----
-    Every sample is mapped by its own ranks: afterwards the samples of all batches, the
-    reference batch included, have the same distribution. Where cell types or treatments
-    shift many features in one direction, this removes them. Batch effects on single
-    features remain: see `combat`. Missing values stay missing.
+    Every sample is mapped by its own ranks; afterwards all samples, those of a
+    reference batch included, have the same distribution. If cell types or treatments
+    shift many features in one direction, these differences are removed as well. Batch
+    effects on single features remain: see `combat`. Missing values stay missing.
 
     References
     ----------

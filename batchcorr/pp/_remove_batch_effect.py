@@ -1,4 +1,4 @@
-"""Linear removal on AnnData."""
+"""Linear removal of batch effects on AnnData."""
 
 from __future__ import annotations
 
@@ -30,40 +30,41 @@ def remove_batch_effect(
     dense: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Subtract batch and nuisance effects of a linear model (limma's way).
+    r"""Subtract batch and nuisance effects of a linear model, as limma does.
 
-    .. math:: y = x - c_b - w η, \qquad Σ_b c_b = 0
+    .. math:: y = x - c_b - (w - \bar w) η, \qquad Σ_b c_b = 0
 
     Parameters
     ----------
     adata
         Samples × features, on a log scale.
     batch_key
-        Column of `obs` with the batch, or several batch factors, or None to remove
-        nuisances alone.
+        Column of `obs` with the batch, or several such columns; None: remove only the
+        effects of `nuisance`.
     covariates
-        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+        Covariates to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
     nuisance
-        What to remove with batch: columns of `obs`, a DataFrame, or a 2-D array.
+        Covariates to remove along with batch: columns of `obs`, matrices of `obsm`, a
+        DataFrame, or a 2-D array.
     weights
-        Of each sample (n,) or each value (n, G), or the column of `obs` or the layer that
-        holds them.
+        Weights of samples, (n,), or of single values, (n, G); or the column of `obs` or
+        the layer with them.
     layer
         Layer to correct; None: X.
     obsm
-        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
-        the result in `obsm`.
+        Matrix of `obsm` to correct, such as ``"X_pca"``; `key_added` is then a key of
+        `obsm`.
     missing
-        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+        Missing labels raise an ``"error"`` or form a ``"level"`` of their own.
     subject
-        Column of `obs` that says who a sample is of: persons measured in several batches
-        keep their level, by an intercept at random for each.
+        Column of `obs` with the subject (person) of each sample: a random intercept for
+        each keeps the differences between subjects.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense; None: if it is small.
+        Let a sparse matrix become dense; None: if half of the free memory is enough.
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -81,11 +82,12 @@ def remove_batch_effect(
     -----
     AssociationWarning, BatchSizeWarning, CountsWarning
     CovariateWarning
-        If nuisances repeat each other or batch.
+        If nuisance variables are collinear with each other or with batch.
 
     Notes
     -----
-    Scale effects stay; see `combat` and `standardize` for those.
+    Differences in variance between batches remain; `combat` and `standardize` remove
+    them.
 
     References
     ----------

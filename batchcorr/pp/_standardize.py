@@ -30,7 +30,7 @@ def standardize(
     dense: bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Bring every batch to a common mean and standard deviation, feature by feature.
+    r"""Give all batches the same mean and standard deviation, feature by feature.
 
     .. math:: y = σ (x - α_b - z β) / σ_b + α + z β
 
@@ -41,30 +41,30 @@ def standardize(
     batch_key
         Column of `obs` with the batch.
     covariates
-        What to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
+        Covariates to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
     reference
-        A batch whose mean and standard deviation the others take.
+        Reference batch: the other batches get its mean and standard deviation.
     target
-        ``"pooled"``: the mean and pooled standard deviation of the batches.
+        ``"pooled"``: the overall mean and the pooled standard deviation of the batches.
         ``"unit"``: mean 0 and standard deviation 1 in every batch.
     center, scale
         Whether to correct means and standard deviations.
     layer
         Layer to correct; None: X.
     obsm
-        Correct this matrix of `obsm` instead, such as ``"X_pca"``; `key_added` then names
-        the result in `obsm`.
+        Matrix of `obsm` to correct, such as ``"X_pca"``; `key_added` is then a key of
+        `obsm`.
     missing
-        ``"level"``: missing labels are a level of their own; ``"error"``: refused.
+        Missing labels raise an ``"error"`` or form a ``"level"`` of their own.
     subject
-        Column of `obs` that says who a sample is of: persons measured in several batches
-        keep their level, by an intercept at random for each.
+        Column of `obs` with the subject (person) of each sample: a random intercept for
+        each keeps the differences between subjects.
     key_added
-        Layer for the result; None: overwrite what was read.
+        Layer for the result; None: overwrite the input.
     dense
-        Whether a sparse matrix may become dense; None: if it is small.
+        Let a sparse matrix become dense; None: if half of the free memory is enough.
     copy
-        Return a corrected copy and leave `adata` as it is.
+        Return a corrected copy and leave `adata` unchanged.
 
     Returns
     -------
@@ -84,7 +84,8 @@ def standardize(
 
     Notes
     -----
-    No shrinkage: in batches of few samples chance is "corrected" too; see `combat`.
+    There is no shrinkage: in small batches, random differences are removed as if they
+    were batch effects; `combat` shrinks instead.
 
     Examples
     --------

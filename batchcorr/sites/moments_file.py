@@ -66,7 +66,8 @@ class SiteMoments:
         Parameters
         ----------
         path
-            The file, by custom ``*.npz``; written beside and renamed when complete.
+            The file, usually ``*.npz``; it is replaced only when the new file is
+            complete.
         """
         header = {
             "batchcorr_moments": VERSION,

@@ -237,7 +237,8 @@ class Schema:
         Parameters
         ----------
         path
-            The file, by custom ``*.json``; written beside and renamed when complete.
+            The file, usually ``*.json``; it is replaced only when the new file is
+            complete.
         """
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=1)
         with replacing(path) as part:

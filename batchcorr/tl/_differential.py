@@ -168,7 +168,7 @@ def differential(
     --------
     >>> import warnings, batchcorr as bc
     >>> adata = bc.datasets.bladder()
-    >>> with warnings.catch_warnings(action="ignore"):  # cancer goes with batch here
+    >>> with warnings.catch_warnings(action="ignore"):  # cancer differs by batch
     ...     table = bc.tl.differential(adata, "batch", ("cancer", "Cancer", "Normal"))
     >>> int((table["p_adjusted"] < 0.05).sum()) > 500
     True

@@ -1,4 +1,4 @@
-"""Columns for batches that nobody wrote down, on AnnData."""
+"""Surrogate variables on AnnData."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def surrogate_variables(
     obs: bool = False,
     random_state: int = 0,
 ) -> SurrogateVariables:
-    r"""Find columns for batches that nobody wrote down (sva, RUV).
+    r"""Estimate surrogate variables for unrecorded batches (sva, RUV).
 
     .. math:: x_{ig} = μ_g + z_i β_g + v_i γ_g + ε_{ig}, \qquad v \text{ unknown}
 
@@ -75,7 +75,7 @@ def surrogate_variables(
     obs
         Also write the columns to `obs`, as ``X_sv[1]``, ….
     random_state
-        Seed of the shuffles.
+        Seed of the permutations.
 
     Returns
     -------

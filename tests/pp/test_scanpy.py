@@ -59,7 +59,7 @@ def test_as_scanpy_s_combat():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": "batch"}, "no option key=: batch_key= names the column"),
+        ({"key": "batch"}, "no option key=: use batch_key="),
         ({"batch_key": "batch", "inplace": False}, "inplace=.*copy=True.*key_added="),
         ({"batch_key": "batch", "covariate": "sex"}, "Did you mean 'covariates'"),
         ({}, "batch_key must name the column"),
