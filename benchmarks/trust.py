@@ -190,7 +190,7 @@ def accuracy(n_designs: int, n_features: int) -> pd.DataFrame:
     found["one_step"] = found["one_step pooled"]
     heads = ["rate within .05", "median error", "largest"]
     heads += ["kept within .05, equal variances", "largest", "… unequal", "largest"]
-    print(f"\n{n_designs} random designs:\n\n| road | {' | '.join(heads)} |")
+    print(f"\n{n_designs} random designs:\n\n| method | {' | '.join(heads)} |")
     print("|---|" + "---|" * len(heads))
     for road in ROADS:
         error = (found[road] - found[f"predicted {road}"]).abs()
