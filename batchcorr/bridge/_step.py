@@ -125,6 +125,17 @@ class Step:
                 "checkpointing off, if it is on: here BatchNorm must not run again."
             )
             raise InputError(msg) from error
+        if (
+            not by
+            and any(gradient is None for gradient in found)
+            and _hides_layers(value)
+        ):
+            msg = (
+                "The model has activation checkpoints with use_reentrant=True, whose "
+                "gradients can only be had by loss.backward(): give use_reentrant=False "
+                "or switch them off."
+            )
+            raise InputError(msg)
         if not by and all(gradient is None for gradient in found):
             raise InputError(_OTHER_MODEL)
         return found
@@ -152,3 +163,17 @@ class Step:
                 yield reset
             finally:
                 reset()
+
+
+def _hides_layers(value: Tensor) -> bool:
+    """Whether layers are outside of a graph, under a reentrant checkpoint."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if "CheckpointFunction" in node.name():
+            return True
+        seen.add(node)
+        nodes += [behind for behind, _ in node.next_functions]
+    return False

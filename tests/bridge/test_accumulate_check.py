@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,15 @@ from torch.utils.checkpoint import checkpoint
 from batchcorr.bridge.accumulate import Cost, CostAt, check, exact
 from batchcorr.bridge.nn import ComBatNorm1d, DomainBatchNorm1d, domains
 from batchcorr.errors import InputError
-from tests.bridge.accumulate_models import N, built, gradients, mean_loss, mlp, sum_loss
+from tests.bridge.accumulate_models import (
+    N,
+    built,
+    difference,
+    gradients,
+    mean_loss,
+    mlp,
+    sum_loss,
+)
 
 # -- what is refused, and leaves no trace ------------------------------------------------
 
@@ -160,6 +169,54 @@ def test_checkpointing_is_refused():
 
     model, batch = built("mlp")
     assert "checkpointing" in refused(Checkpointed(model), batch)
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["before the norm", "with it"])
+def test_reentrant_checkpointing_is_refused(place):
+    """Its layers are in no graph: their gradients would be none at all."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self, layers):
+            super().__init__()
+            self.inner, self.outer = layers[: place + 1], layers[place + 1 :]
+
+        def forward(self, x):
+            x = x.clone().requires_grad_()
+            return self.outer(checkpoint(self.inner, x, use_reentrant=True))
+
+    model, batch = built("mlp")
+    model = Checkpointed(model)
+    assert "use_reentrant=False" in refused(model, batch)
+    with pytest.raises(InputError, match="use_reentrant=False"):
+        check(model, batch, mean_loss)
+
+
+def test_a_gradient_of_several_processes_is_refused(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
+    try:
+        model, batch = built("mlp")
+        parallel = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+        exact(parallel, batch, mean_loss, 4)
+        mean_loss(model, batch).backward()
+        assert difference(parallel.module, model) < 1e-12
+        parallel.process_group = SimpleNamespace(size=lambda: 2)
+        with pytest.raises(InputError, match=r"give model\.module"):
+            exact(parallel, batch, mean_loss, 4)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("around", [torch.no_grad(), torch.device("meta")], ids=str)
+def test_what_is_set_around_does_not_matter(around):
+    model, batch = built("mlp")
+    whole = copy.deepcopy(model)
+    mean_loss(whole, batch).backward()
+    with around:
+        exact(model, batch, mean_loss, 4)
+        check(model, batch, mean_loss, micro_batch_sizes=4, partitions=2)
+    assert difference(model, whole) < 1e-12
 
 
 def test_flow_that_depends_on_data_is_refused():

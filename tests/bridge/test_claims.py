@@ -277,11 +277,15 @@ def test_a_claim_repeats_itself_and_leaves_random_numbers_alone(found):
     torch.manual_seed(5)
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
+    torch.set_default_dtype(torch.float64)
     try:
-        again = claims.dropout()
+        with torch.inference_mode(), torch.device("meta"):
+            again = claims.dropout()
         assert torch.get_num_threads() == threads + 1
+        assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(torch.float32)
     assert torch.equal(torch.rand(1), wanted)
     assert again.measured == found["dropout"].measured
 

@@ -273,6 +273,26 @@ def test_what_is_deployed_is_a_model_of_one_domain(deploy):
         assert relative(deploy(combat.eval(), x)(x), combat(x)) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+@pytest.mark.parametrize("deploy", [torch.export.export, torch.jit.trace])
+def test_one_batch_s_domains_are_not_deployed(deploy):
+    model = nn.Sequential(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
+    x = sample((12, 5))
+    with domains(DAYS):
+        model(x)
+        model.eval()(x)
+        with pytest.raises(InputError, match="at_domain"):
+            deploy(model, (x,))
+
+
+def test_the_default_device_does_not_matter():
+    layer = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    x = sample((12, 5))
+    with torch.device("meta"):  # as torch.set_default_device
+        y = layer(x, DAYS)
+    assert torch.equal(y, layer(x, DAYS))
+
+
 def test_a_model_at_one_domain_is_ordinary():
     norm = randomised(DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE))
     model = nn.Sequential(nn.Linear(5, 5, dtype=DOUBLE), norm, nn.ReLU(), norm)

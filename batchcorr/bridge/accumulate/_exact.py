@@ -13,6 +13,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from batchcorr.bridge._layerwise import ReachedError
 from batchcorr.bridge._running import has_hooks, random_states, set_random_states
 from batchcorr.bridge._torch import torch
@@ -22,7 +24,7 @@ from batchcorr.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from batchcorr.bridge._running import RandomStates
     from batchcorr.bridge._step import LossFunction
@@ -69,7 +71,8 @@ def exact(
     Raises
     ------
     InputError
-        If BatchNorm is under activation checkpointing; if the loss, or a layer that is
+        If the model is a DistributedDataParallel of several processes; if BatchNorm is
+        under activation checkpointing, or anything under a reentrant one; if the loss, or a layer that is
         no BatchNorm, mixes samples, so that no sum over micro-batches gives the
         gradient; if values are not finite. The model is then as it was.
 
@@ -98,8 +101,9 @@ def exact(
     True
     """
     whole = Whole(model, batch, loss, reduction)
+    _require_one_process(model)
     size = require_size(micro_batch_size, whole.n)
-    parts = torch.split(torch.arange(whole.n), size)
+    parts = torch.split(torch.arange(whole.n, device="cpu"), size)
     with whole.step.preserved() as reset:
         passes = _Passes(whole, parts, reset)
         passes.find_sites()
@@ -115,6 +119,20 @@ def exact(
             with torch.no_grad():
                 parameter.grad += gradient
     return value
+
+
+def _require_one_process(model: nn.Module) -> None:
+    """Refuse a model whose gradient is averaged over processes as backward finds it."""
+    if (
+        isinstance(model, nn.parallel.DistributedDataParallel)
+        and model.process_group.size() > 1
+    ):
+        msg = (
+            "The model is a DistributedDataParallel, which averages gradients in "
+            "loss.backward(), and not here: give model.module, and average each "
+            "parameter.grad over the processes before the optimizer steps."
+        )
+        raise InputError(msg)
 
 
 class _Passes:

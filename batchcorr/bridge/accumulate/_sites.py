@@ -147,7 +147,9 @@ class Whole:
         """
         n = self.n
         groups = min(2 * len(parts), n) if len(parts) < n else (n + 1) // 2
-        strided = [torch.arange(start, n, groups) for start in range(groups)]
+        strided = [
+            torch.arange(start, n, groups, device="cpu") for start in range(groups)
+        ]
 
         def value(rows: Tensor) -> float:
             with torch.no_grad(), BySites(sites), Quiet():

@@ -98,19 +98,22 @@ def claim(
 ) -> Callable[[Callable[P, Numbers]], Callable[P, Claim]]:
     """Make a claim of a function that measures numbers.
 
-    It runs on one thread and its own random numbers, and both are restored.
+    It runs on one thread of the CPU, in float32 unless it says so, with gradients and its
+    own random numbers, whatever is set around it, and all is restored.
     """
 
     def claiming(measure: Callable[P, Numbers]) -> Callable[P, Claim]:
         @wraps(measure)
         def run(*args: P.args, **kwargs: P.kwargs) -> Claim:
-            threads = torch.get_num_threads()
+            threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
             torch.set_num_threads(1)
+            torch.set_default_dtype(torch.float32)
             try:
-                with seeded():
+                with seeded(), torch.inference_mode(mode=False), torch.device("cpu"):
                     measured = dict(measure(*args, **kwargs))
             finally:
                 torch.set_num_threads(threads)
+                torch.set_default_dtype(dtype)
             return Claim(measure.__name__, title, statement or "", measured, axes)
 
         shown = signature(measure).replace(return_annotation=Claim)

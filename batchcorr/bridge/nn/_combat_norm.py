@@ -139,7 +139,8 @@ class ComBatNorm1d(ComBatNorm):
     networks it gained nothing at batches of 1 to 8 images: use BatchNorm there.
 
     `convert_sync_batchnorm` leaves the layer as it is: every process then shrinks its own
-    minibatch. Activation checkpointing calls a layer twice in a step, as torch's.
+    minibatch. `swa_utils.update_bn` leaves it, too: use `bridge.recalibrate` with "adabn".
+    Activation checkpointing calls a layer twice in a step, as torch's.
     torch.export takes it in evaluation, torch.jit.script only what `bridge.fold` leaves.
 
     References

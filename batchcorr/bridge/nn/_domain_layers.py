@@ -41,12 +41,16 @@ class DomainBatchNorm1d(DomainBatchNorm):
     Labels match as texts where that is unambiguous: 1 and "1". Give them on the CPU:
     those on another device are waited for. `from_batch_norm`, and loading a plain
     BatchNorm's state_dict, start all domains from its statistics;
-    `convert_domain_batchnorm` does it for a model. `convert_sync_batchnorm` leaves the
-    layer as it is. Activation checkpointing calls a layer twice in a step, as torch's,
-    and its running statistics then move twice.
+    `convert_domain_batchnorm` does it for a model. Activation checkpointing calls a layer
+    twice in a step, as torch's, and its running statistics then move twice.
 
-    Domains are read in Python: the layer cannot be scripted or exported, and tracing
-    freezes the labels it is shown. Deploy `at_domain(model, domain)`.
+    torch's `convert_sync_batchnorm` leaves the layer as it is: under
+    DistributedDataParallel every process needs all domains, since the statistics of the
+    first are kept. Its `update_bn` leaves it, too: average buffers as well,
+    ``AveragedModel(model, use_buffers=True)``.
+
+    Domains are read in Python: the layer cannot be scripted, traced or exported. Deploy
+    `at_domain(model, domain)`.
 
     References
     ----------

@@ -133,6 +133,15 @@ class DomainBatchNorm(nn.Module):
         -------
         Corrected activations of the same shape and dtype.
         """
+        exporting = getattr(torch.compiler, "is_exporting", bool)  # since torch 2.7
+        tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
+        if exporting() or tracing():
+            msg = (
+                "An exported or traced DomainBatchNorm would take the domains that it is "
+                "shown for those of all samples to come: export the model of one domain, "
+                "batchcorr.bridge.nn.at_domain(model, domain)."
+            )
+            raise InputError(msg)
         require_shape(x, self.num_features, self.dimensions)
         labels = read_labels(domain, len(x))
         codes = {label: self._code(label, self.unseen) for label in set(labels)}
@@ -298,5 +307,5 @@ class DomainBatchNorm(nn.Module):
 
 def _indices(rows: list[int], x: Tensor) -> Tensor:
     """Rows as indices on the device of x, without waiting for it."""
-    places = torch.tensor(rows, pin_memory=x.is_cuda)
+    places = torch.tensor(rows, device="cpu", pin_memory=x.is_cuda)
     return places.to(x.device, non_blocking=True)
