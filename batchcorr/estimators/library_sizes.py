@@ -13,7 +13,7 @@ import numpy as np
 
 from batchcorr._files.expected import Expected, number
 from batchcorr._files.npz import shape_of, take
-from batchcorr.arrays.counts import count_rows, effective_library_sizes
+from batchcorr.arrays.counts import CountRows, count_rows, effective_library_sizes
 from batchcorr.errors import InputError
 from batchcorr.estimators.base import Corrector
 from batchcorr.estimators.raw_counts import is_dask, raw_counts, warn_of_empty
@@ -155,6 +155,7 @@ class LibrarySizes(Corrector):
         found = effective_library_sizes(x, self.reference_)
         if not is_dask(x):
             warn_of_empty(found, LEAVE_OUT)
+            warn_of_logs(CountRows(x, found).logged, type(self).__name__)
         return x, found
 
     def _divisors(self, found: Matrix) -> Matrix:

@@ -349,6 +349,9 @@ def test_logarithms_are_not_counts(of):
     logs = of(np.log1p(make_counts()))
     with pytest.warns(LogScaleWarning, match="look like logarithms"):
         bc.LogNormalize().fit(logs)
+    of_counts = bc.LogNormalize().fit(make_counts())
+    with pytest.warns(LogScaleWarning, match="look like logarithms"):
+        of_counts.transform(logs)
 
 
 @pytest.mark.parametrize(
