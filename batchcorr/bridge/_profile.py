@@ -231,7 +231,9 @@ def fingerprints(model: nn.Module) -> dict[str, Floats]:
             flat = parameter.detach().cpu().flatten()
             real = torch.view_as_real(flat).flatten() if flat.is_complex() else flat
             real, norm = wide(real), float(wide(real).norm())
-            turning = torch.cos(torch.arange(len(real), dtype=torch.float64))
+            turning = torch.cos(
+                torch.arange(len(real), dtype=torch.float64, device="cpu")
+            )
             inner = float((turning * real).sum())
             numbers[name] = np.array([norm, inner / (norm or 1.0)])
         if module is last:

@@ -130,7 +130,7 @@ def _first(loader: Iterable[Any], samples: int) -> list[Minibatch]:
     left = max(samples, 0)
     for batch in read_batches(loader):
         if batch.size > left:
-            few = take((batch.inputs, *batch.others), torch.arange(left))
+            few = take((batch.inputs, *batch.others), torch.arange(left, device="cpu"))
             batch = Minibatch(few[0], few[1:], left)  # noqa: PLW2901
         batches.append(batch)
         left -= batch.size

@@ -87,6 +87,19 @@ def test_what_was_not_asked_for_is_left_out():
     assert "share of variance" not in page
 
 
+def test_the_default_device_does_not_matter():
+    """With torch.set_default_device, what a tool makes for itself is on the CPU still."""
+    model, batch = network()
+    pages = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            found = bridge.report(model, batch, loss, micro_batch_size=8)
+            bridge.profile(copy.deepcopy(model).eval(), [batch])
+        pages.append(str(found))
+    assert pages[0] == pages[1]
+    assert "kept: " in pages[0]
+
+
 def test_a_long_account_of_folding_is_cut():
     layers = [nn.Sequential(nn.ReLU(), nn.BatchNorm1d(6)) for _ in range(12)]
     model, (x, y) = nn.Sequential(*layers), network()[1]

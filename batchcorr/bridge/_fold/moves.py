@@ -56,11 +56,11 @@ def channels_after(
     The axis of the result, and the channel of each place along it; None if there is none.
     """
     count = x.shape[axis]
-    labels = torch.arange(1.0, count + 1, dtype=torch.float64)
+    labels = torch.arange(1.0, count + 1, dtype=torch.float64, device="cpu")
     labels = labels.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
     labels = labels.expand(x.shape).contiguous()
     args, kwargs = map_tensors(
-        arguments, lambda t: labels if t is x else torch.empty(t.shape)
+        arguments, lambda t: labels if t is x else torch.empty(t.shape, device="cpu")
     )
     moved: Tensor = func(*args, **kwargs)
     whole = moved.round()
@@ -76,7 +76,7 @@ def sees_border(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether some results of a convolution see less than its whole kernel."""
 
     def ones(x: Tensor) -> Tensor:  # and a bias of zeros
-        return torch.full(x.shape, float(x.ndim > 1), dtype=torch.float64)
+        return torch.full(x.shape, float(x.ndim > 1), dtype=torch.float64, device="cpu")
 
     weight = ones(args[1] if len(args) > 1 else kwargs["weight"])
     args, kwargs = map_tensors((args, kwargs), ones)

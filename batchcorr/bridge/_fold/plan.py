@@ -132,7 +132,9 @@ class Plan:
         if others:
             _keep(f"the result of {mark.call} is also used by {others[0]}")
         _require_same_channels(mark, call.axis, mark.call, change)
-        if not torch.equal(mark.channels, torch.arange(change.scale.shape[1])):
+        if not torch.equal(
+            mark.channels, torch.arange(change.scale.shape[1], device="cpu")
+        ):
             _keep(f"the channels of {mark.call} do not come one by one")
         if self._passes(mark.call):
             return self._producer(mark.call, change)

@@ -157,7 +157,7 @@ class Trace(TorchFunctionMode):
         self._use(x, call)
         self.calls.setdefault(call.layer, []).append(call)
         for tensor in results:
-            channels = torch.arange(tensor.shape[call.axis])
+            channels = torch.arange(tensor.shape[call.axis], device="cpu")
             self._set_mark(tensor, Mark(call, call.axis, channels))
 
     def __torch_function__(

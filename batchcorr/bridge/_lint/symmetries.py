@@ -98,8 +98,8 @@ def _stepped(value: Tensor, size: float, seed: int) -> tuple[Tensor, Tensor]:
     Steps are two to four times what the layer gives, so that a dead unit wakes up.
     """
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(value.shape, generator=generator).to(value)
-    signs = torch.randn(value.shape, generator=generator).to(value).sign()
+    draw = torch.rand(value.shape, generator=generator, device="cpu").to(value)
+    signs = torch.randn(value.shape, generator=generator, device="cpu").to(value).sign()
     step = max(size, float(value.abs().max())) * (2 + 2 * draw) * signs
     return value + step, value - step
 
@@ -114,7 +114,9 @@ def scale_invariant(trial: Trial) -> dict[str, Invariance]:
         cosine = float((weight * gradient).sum() / (weight.norm() * gradient.norm()))
         if abs(cosine) <= trial.tolerance:
             generator = torch.Generator().manual_seed(seed)
-            factor = 2 + 2 * float(torch.rand(1, generator=generator))  # each its own
+            factor = 2 + 2 * float(
+                torch.rand(1, generator=generator, device="cpu")
+            )  # each its own
             values[name] = weight * factor, weight / factor
             cosines[name] = abs(cosine)
     unchanging = _unchanging(trial, values)

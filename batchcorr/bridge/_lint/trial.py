@@ -61,7 +61,7 @@ def general_trial(step: Step, batch: Any) -> Trial:
     """A trial on eight samples in float64; where model or loss insist, as they want it."""
     whole = enlarged(batch)
     try:
-        return Trial(step, take(whole, torch.arange(FEW)), torch.float64)
+        return Trial(step, take(whole, torch.arange(FEW, device="cpu")), torch.float64)
     except InputError:  # written for float32, or a size of batch
         return Trial(step, whole, torch.float32)
 
@@ -150,7 +150,9 @@ def _move_constants(model: nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
-                noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                noise = torch.randn(
+                    parameter.shape, generator=generator, device="cpu"
+                ).to(parameter)
                 value = float(parameter.flatten()[0])
                 width = 1.0 if parameter.ndim < 2 else parameter[0].numel() ** -0.5
                 tiny = abs(value) < 0.01
@@ -167,7 +169,9 @@ def enlarged(batch: Any) -> Any:
         value = value.repeat(-(-FEW // n), *[1] * (value.ndim - 1))
         if value.is_floating_point():
             generator = torch.Generator().manual_seed(0)
-            noise = torch.randn(value[n:].shape, generator=generator).to(value)
+            noise = torch.randn(value[n:].shape, generator=generator, device="cpu").to(
+                value
+            )
             value[n:] += 0.3 * (float(value.std()) or 1.0) * noise
         return value
 

@@ -157,7 +157,8 @@ def _converted(
             setattr(alone, key, getattr(norm, key))
         alone.train(norm.training)
         shape = (2, norm.num_features, *[2] * by_domain.dimensions)
-        x = torch.linspace(-2, 2, math.prod(shape)).reshape(shape).to(norm.running_mean)
+        x = torch.linspace(-2, 2, math.prod(shape), device="cpu")
+        x = x.reshape(shape).to(norm.running_mean)
         with evaluating(nn.ModuleList([norm, alone, rest])):
             same = torch.equal(rest(alone(x)), norm(x))
         if same:

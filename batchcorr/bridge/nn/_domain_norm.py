@@ -8,6 +8,7 @@ its running statistics: one frozen correction with a batch for each domain.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -111,12 +112,11 @@ class DomainBatchNorm(nn.Module):
             raise InputError(msg)
         how = {"affine": old.affine, "unseen": unseen}
         layer = cls(old.num_features, domains, old.eps, old.momentum, **how)
-        layer = layer.to(old.running_mean)
-        layer.load_state_dict(old.state_dict())
+        layer._parameters.update(deepcopy(old._parameters))
+        for name, value in old.named_buffers():
+            setattr(layer, name, value.repeat(len(domains), *[1] * value.ndim))
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
-        layer.rows_seen.fill_(MANY)
-        for new, given in zip(layer.parameters(), norm.parameters(), strict=True):
-            new.requires_grad_(given.requires_grad)
+        layer.rows_seen = torch.full_like(layer.num_batches_tracked, MANY)
         return layer.train(old.training)
 
     def forward(self, x: Tensor, domain: Domains | None = None) -> Tensor:
@@ -235,18 +235,17 @@ class DomainBatchNorm(nn.Module):
         A `torch.nn.BatchNorm` layer of the same dimensions, γ and β.
         """
         code = self._code(domain)
-        plain: Any = getattr(nn, f"BatchNorm{self.dimensions}d")(
-            self.num_features, self.eps, self.momentum, affine=self.weight is not None
-        ).to(self.running_mean)
-        state = self.state_dict()
-        affine = {"weight", "bias"}
-        plain.load_state_dict(
-            {k: state[k] if k in affine else state[k][code] for k in plain.state_dict()}
+        kind, affine = (
+            getattr(nn, f"BatchNorm{self.dimensions}d"),
+            self.weight is not None,
         )
-        for new, given in zip(plain.parameters(), self.parameters(), strict=True):
-            new.requires_grad_(given.requires_grad)
-        layer: nn.Module = plain.train(self.training)
-        return layer
+        layer: nn.Module = kind(
+            self.num_features, self.eps, self.momentum, affine=affine
+        )
+        layer._parameters.update(deepcopy(self._parameters))
+        for name in layer._buffers:
+            setattr(layer, name, getattr(self, name)[code].clone())
+        return layer.train(self.training)
 
     # -- state ---------------------------------------------------------------------------
 
