@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from batchcorr._anndata.features import warn_of_order
 from batchcorr._anndata.fit import fit_matrix, make_estimator, require_correction
 from batchcorr._anndata.labels import labels_for, read_labels
-from batchcorr._anndata.step import Place, begin
+from batchcorr._anndata.step import Place, Step, begin
 from batchcorr._anndata.weights import weights_of
-from batchcorr.errors import collected
+from batchcorr.errors import CountsWarning, collected, warn
 from batchcorr.estimators.scale import warn_if_unlogged
 
 if TYPE_CHECKING:
@@ -76,7 +76,15 @@ def apply(
         step.allow_dense(correction)
         if place.obsm is None:
             warn_of_order(adata, correction)
-        if correction.record.scale == "log":
+        if not _normalized_alike(step, correction):
+            names = " and ".join(by.record.name for by in correction.normalized_by_)
+            msg = (
+                f"The correction was fitted to counts after {names}, and these values have "
+                "no record of it: give the counts to the transform of each of "
+                "correction.normalized_by_ first, as the command batchcorr apply does."
+            )
+            warn(msg, CountsWarning)
+        elif correction.record.scale == "log":
             warn_if_unlogged(step.x, type(correction).__name__)
         labels = labels_for(step.adata, correction, batch_key, covariates, nuisance)
         step.finish(
@@ -86,3 +94,9 @@ def apply(
             partial(correction.apply, labels=labels.given, dense=True),
         )
     return step.adata if place.copy else None
+
+
+def _normalized_alike(step: Step, correction: Corrector) -> bool:
+    """Whether the last steps are those that came before the fit."""
+    names = [by.record.name for by in correction.normalized_by_]
+    return not names or names == [s["method"] for s in step.earlier[-len(names) :]]

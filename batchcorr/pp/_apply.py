@@ -67,6 +67,8 @@ def apply(
 
     Warns
     -----
+    CountsWarning
+        If values look like counts, or were not normalized as those of the fit were.
     FeatureWarning
         If `adata` has features that the correction does not have; they stay unchanged.
 

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import batchcorr as bc
 from batchcorr._anndata import records
 from batchcorr.cli.normalizing import METHODS
+from batchcorr.errors import CountsWarning
 from batchcorr.methods import registry
 from batchcorr.models.counts import size_factors
 from tests.cli.commands import (
@@ -223,6 +224,9 @@ def test_fit_and_apply_normalize_as_correct_does(tmp_path, monkeypatch, steps):
     few.write_h5ad("few.h5ad")
     said = done("apply", "c.npz", "few.h5ad", "out.h5ad", "--key-added", "new")
     assert "1 of 31 features is not known" in said.stderr
+    assert "no record of it" not in said.stderr
+    with pytest.warns(CountsWarning, match="log_normalize.* have no record of it"):
+        bc.pp.apply(data, bc.load("c.npz"), copy=True)
     found = read(tmp_path / "out.h5ad")
     assert list(found.var_names) == list(data.var_names)
     np.testing.assert_allclose(found.layers["new"], whole[5:8], rtol=2e-5)
