@@ -21,7 +21,7 @@ import pytest
 
 import batchcorr as bc
 from batchcorr.arrays.feature_counts import FeatureCounts
-from batchcorr.errors import BatchCorrError, FeatureWarning
+from batchcorr.errors import BatchCorrError, FeatureWarning, InputError
 from batchcorr.estimators.metadata import Labels
 from batchcorr.models.counts import dispersion, distribution
 from batchcorr.models.counts.regression import fit_features
@@ -697,13 +697,18 @@ def test_without_any_gene_to_correct_all_comes_back_and_this_is_said(method):
     )
 
 
-def test_squares_of_tiny_values_are_lost():
-    """Then standardize aligns means alone; 1e-150 is still well."""
-    usual, small, tiny = (
+def test_features_whose_squares_underflow_look_constant():
+    """standardize aligns their means alone, and data of such features are refused."""
+    usual, small = (
         bc.Standardize().fit_transform(X * unit, batch=B) / unit
-        for unit in (1.0, 1e-150, 1e-200)
+        for unit in (1.0, 1e-140)
     )
-    centred = bc.Standardize(scale=False).fit_transform(X, batch=B)
     np.testing.assert_allclose(small, usual, rtol=1e-10)
-    np.testing.assert_allclose(tiny, centred, rtol=1e-10)
-    assert np.abs(centred - usual).max() > 0.1
+    units = np.where(np.arange(X.shape[1]) == 0, 1e-200, 1.0)
+    one_tiny = bc.Standardize().fit_transform(X * units, batch=B) / units
+    centred = bc.Standardize(scale=False).fit_transform(X, batch=B)
+    np.testing.assert_allclose(one_tiny[:, 0], centred[:, 0], rtol=1e-10)
+    assert np.abs(centred[:, 0] - usual[:, 0]).max() > 0.1
+    for method in (bc.ComBat, bc.Standardize):
+        with pytest.raises(InputError, match="below the range of float64"):
+            method().fit(X * 1e-200, batch=B)
