@@ -258,6 +258,19 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 
 
 @pytest.fixture
+def threads():
+    """What sets the number of threads of kernels; as many as there are to begin with."""
+    import numba
+
+    most, before = numba.config.NUMBA_NUM_THREADS, numba.get_num_threads()
+    if most < 2:
+        pytest.skip("one thread is all there is")
+    numba.set_num_threads(most)
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
+
+
+@pytest.fixture
 def tiny_is_large(monkeypatch):
     """Every sparse matrix that becomes dense is worth a warning."""
     monkeypatch.setattr("batchcorr.estimators.densify.SMALL", 0)

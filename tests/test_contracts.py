@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
-import numba
 import numpy as np
 import pandas as pd
 import pytest
@@ -351,15 +350,6 @@ def test_fit_forgets_what_was_fitted_before(case, small):
     model = case.fit(small.take(slice(30)), small.x[:30, :9])
     model.fit(small.x, **case.beside(small))
     same_bits(model.transform(small.x, **case.beside(small)), case.run(small))
-
-
-@pytest.fixture
-def threads():
-    if numba.config.NUMBA_NUM_THREADS < 2:
-        pytest.skip("one thread is all there is")
-    before = numba.get_num_threads()
-    yield numba.set_num_threads
-    numba.set_num_threads(before)
 
 
 @every_option

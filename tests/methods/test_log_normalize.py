@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import anndata as ad
-import numba
 import numpy as np
 import pandas as pd
 import pytest
@@ -284,18 +283,15 @@ def test_in_place_only_where_it_can_be():
 
 @each_prior
 @quiet_dense
-def test_threads_and_blocks_do_not_matter(prior_count):
+def test_threads_and_blocks_do_not_matter(prior_count, threads):
     rng = np.random.default_rng(0)
     counts = rng.poisson(1.5, (300, 1800)).astype(np.float32)
     step = bc.LogNormalize(prior_count=prior_count)
-    usual = [numba.get_num_threads(), *map(step.fit_transform, _as_kinds(counts))]
-    numba.set_num_threads(1)
-    try:
-        single = list(map(step.fit_transform, _as_kinds(counts)))
-    finally:
-        numba.set_num_threads(usual[0])
+    several = list(map(step.fit_transform, _as_kinds(counts)))
+    threads(1)
+    single = list(map(step.fit_transform, _as_kinds(counts)))
     rows = [values(step.transform(counts[[i]]))[0] for i in range(300)]
-    for a, b in zip(usual[1:], single, strict=True):
+    for a, b in zip(several, single, strict=True):
         np.testing.assert_array_equal(values(a), values(b))
         np.testing.assert_array_equal(values(a), rows)
 

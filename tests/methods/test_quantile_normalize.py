@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import anndata as ad
-import numba
 import numpy as np
 import pandas as pd
 import pytest
@@ -195,15 +194,11 @@ def test_a_sample_is_mapped_alike_alone_and_beside_others(make, ties):
     assert step.transform(x[:0]).shape == (0, 60)
 
 
-def test_threads_do_not_matter():
+def test_threads_do_not_matter(threads):
     x = np.random.default_rng(0).normal(size=(400, 9000)).astype(np.float32)
-    usual = numba.get_num_threads()
     expected = bc.QuantileNormalize().fit_transform(x)
-    numba.set_num_threads(1)
-    try:
-        found = bc.QuantileNormalize().fit_transform(x)
-    finally:
-        numba.set_num_threads(usual)
+    threads(1)
+    found = bc.QuantileNormalize().fit_transform(x)
     np.testing.assert_array_equal(found, expected)
 
 

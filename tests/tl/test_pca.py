@@ -323,15 +323,12 @@ def test_too_few_products_are_said(monkeypatch):
         )
 
 
-def test_threads_do_not_change_components():
-    import numba
-
+def test_threads_do_not_change_components(threads):
     adata = make(n=3000)
     both = []
-    for count in (1, numba.config.NUMBA_NUM_THREADS):
-        numba.set_num_threads(count)
+    for count in (1, 2):
+        threads(count)
         both.append(bc.corrected(adata, "batch").gram_times(np.eye(90)[:, :6]))
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     np.testing.assert_array_equal(*both)
 
 
