@@ -1,13 +1,15 @@
 """Batches of samples: nestings of tensors, samples on axis 0, and loaders of them.
 
-A batch is any nesting of tuples, lists and mappings. Every tensor with an axis has the
-samples on its first; numbers, strings and tensors without axes belong to no sample.
+A batch is any nesting of tuples, lists, mappings and dataclasses. Every tensor with an
+axis has the samples on its first; numbers, strings and tensors without axes belong to no
+sample.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from batchcorr.bridge._torch import torch
@@ -31,6 +33,11 @@ def map_tensors(tree: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, list | tuple):
         parts = [map_tensors(value, function) for value in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+    if is_dataclass(tree) and not isinstance(tree, type):
+        tree = copy(tree)
+        for field in fields(tree):
+            value = map_tensors(getattr(tree, field.name), function)
+            object.__setattr__(tree, field.name, value)  # frozen ones, too
     return tree
 
 
@@ -45,7 +52,8 @@ def leaves(tree: Any) -> Iterator[Tensor]:
         for value in tree:
             yield from leaves(value)
     elif is_dataclass(tree) and not isinstance(tree, type):
-        yield from leaves(vars(tree))
+        for field in fields(tree):
+            yield from leaves(getattr(tree, field.name))
 
 
 def n_samples(batch: Any) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from batchcorr.bridge.accumulate import exact
+from batchcorr.bridge.accumulate import check, exact
 from tests.bridge.accumulate_models import (
     MODELS,
     N,
@@ -123,8 +125,26 @@ def test_any_nesting_of_tensors():
 
     batch = {"inputs": [x], "label": y, "temperature": 2.0, "scale": torch.tensor(1.0)}
     loss(whole, batch).backward()
-    exact(model, batch, loss, 4)
+    exact(model, batch, loss, np.int64(4))
     assert difference(model, whole) < 1e-12
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Labelled:
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+def test_a_dataclass_is_taken_apart_like_a_tuple():
+    model, batch = built("mlp")
+
+    def loss(model, batch):
+        return mean_loss(model, (batch.x, batch.y))
+
+    sizes = {"micro_batch_sizes": np.array([4]), "partitions": 2}
+    cost = check(model, Labelled(*batch), loss, **sizes)
+    assert cost == check(model, batch, mean_loss, **sizes)
+    assert not cost.ok
 
 
 # -- memory ------------------------------------------------------------------------------

@@ -478,9 +478,14 @@ def test_a_plain_batch_norm_starts_all_domains():
     loaded.load_state_dict(norm.state_dict())
     assert torch.equal(loaded.eval()(x, DAYS), norm(x))
     assert relative(loaded(x, "wed"), norm(x)) < 1e-6
-    layer.train()(x, "tue")
-    assert torch.equal(layer.running_mean[0], norm.running_mean)
-    assert not torch.equal(layer.running_mean[1], norm.running_mean)
+    assigned = DomainBatchNorm1d(5, ["mon", "tue"], dtype=DOUBLE)
+    assigned.load_state_dict(norm.state_dict(), assign=True)
+    before = norm.running_mean.clone()
+    for one in (layer, assigned):
+        one.train()(x, "tue")
+        assert torch.equal(norm.running_mean, before)
+        assert torch.equal(one.running_mean[0], before)
+        assert not torch.equal(one.running_mean[1], before)
 
 
 def test_a_state_dict_holds_tensors_only():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.bridge._intercept import Quiet
@@ -128,8 +129,8 @@ def check(
     model
         The model, in training mode; a BatchNorm in evaluation mode costs nothing.
     batch
-        The whole batch: tensors, or tuples, lists and mappings of them, samples on
-        axis 0. It is run as one, with gradients.
+        The whole batch: tensors, or tuples, lists, mappings and dataclasses of them,
+        samples on axis 0. It is run as one, with gradients.
     loss
         `loss(model, batch)`: runs the model on a batch and returns a scalar.
     micro_batch_sizes
@@ -246,7 +247,7 @@ def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
         return size <= n and n // -(-n // size) * positions >= 2
 
     powers = [2**k for k in range(1, n.bit_length()) if 2**k < n]
-    given = [sizes] if isinstance(sizes, int) else sizes
+    given = [sizes] if isinstance(sizes, Integral) else sizes
     tried = list(filter(fits, powers) if sizes is None else given)
     wrong = [size for size in tried if require_size(size, n) and not fits(size)]
     if wrong or not tried:
@@ -256,4 +257,4 @@ def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
             "has no variance. Give other sizes, or more samples."
         )
         raise InputError(msg)
-    return tried
+    return [int(size) for size in tried]

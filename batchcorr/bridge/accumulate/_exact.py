@@ -54,8 +54,8 @@ def exact(
         The model, with the training flags it is trained with: a BatchNorm in evaluation
         mode is frozen, and stays so.
     batch
-        The whole batch: tensors, or tuples, lists and mappings of them, samples on
-        axis 0. Anything else in it goes to every micro-batch unchanged.
+        The whole batch: tensors, or tuples, lists, mappings and dataclasses of them,
+        samples on axis 0. Anything else in it goes to every micro-batch unchanged.
     loss
         `loss(model, batch)`: runs the model on a batch and returns a scalar.
     micro_batch_size

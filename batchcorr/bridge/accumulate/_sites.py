@@ -12,6 +12,7 @@ is the same for every partition into groups m, if samples meet nowhere else.
 from __future__ import annotations
 
 from functools import reduce
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from batchcorr.arrays.generic import tensor_moments
@@ -102,10 +103,10 @@ class BySites(Intercept):
 
 def require_size(size: object, n: int) -> int:
     """A micro-batch size, at most that of the batch."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         msg = f"A micro-batch has a whole number of samples, at least 1, not {size!r}."
         raise InputError(msg)
-    return min(size, n)
+    return min(int(size), n)
 
 
 class Whole:

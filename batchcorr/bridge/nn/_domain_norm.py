@@ -283,8 +283,8 @@ class DomainBatchNorm(nn.Module):
         if mean is not None and mean.ndim == 1:
             for name in ("running_mean", "running_var", "num_batches_tracked"):
                 value = state_dict.get(prefix + name, torch.tensor(1))
-                rows = value.expand(len(self.domains), *value.shape)
-                state_dict[prefix + name] = rows
+                rows = value.repeat(len(self.domains), *[1] * value.ndim)
+                state_dict[prefix + name] = rows  # not one memory, if it is assigned
             tracked = state_dict[f"{prefix}num_batches_tracked"]
             state_dict[f"{prefix}rows_seen"] = MANY * (tracked > 0).long()
             state_dict[f"{prefix}_extra_state"] = self.get_extra_state()
