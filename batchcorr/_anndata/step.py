@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from batchcorr._anndata import matrices, records
 from batchcorr._anndata.columns import obsm_columns
@@ -18,7 +19,6 @@ from batchcorr.estimators.matrix import as_matrix, is_sparse, on_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import pandas as pd
     from anndata import AnnData
 
     from batchcorr._anndata.records import Record
@@ -112,19 +112,28 @@ class Step:
         """
         adata, x, layer = self.adata, self.x, self.place.layer
         embedded = self.place.obsm is not None
+        table = adata.obsm[self.place.obsm] if embedded else None
+        table = table if isinstance(table, pd.DataFrame) else None
         positions = None if embedded else matched_features(adata, estimator)
         record = records.make(adata, estimator, columns, layer, self.earlier, x=x)
         if embedded:
             record |= {"source": f"obsm {self.place.obsm}", "n_vars": x.shape[1]}
         with uninterrupted():
-            if positions is None:
+            if table is not None:  # whose names the estimator compares with its own
+                result = change(table.set_axis(self.names, axis=1), out=None)
+            elif positions is None:
                 result = change(x, out=x if self._in_place(estimator) else None)
             else:
                 corrected = change(matrices.take_features(x, positions), out=None)
                 result = matrices.replace_features(x, positions, corrected)
             matrices.make_actual(adata)
             if self.place.obsm is not None:
-                adata.obsm[self.place.key_added or self.place.obsm] = result
+                target = self.place.key_added or self.place.obsm
+                adata.obsm[target] = result
+                if table is not None:
+                    adata.obsm[target] = pd.DataFrame(
+                        result, table.index, table.columns
+                    )
             else:
                 matrices.set_matrix(adata, result, layer, self.place.key_added)
             records.write(adata, self.key, record, warned, result)

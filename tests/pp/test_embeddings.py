@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import batchcorr as bc
@@ -44,6 +45,23 @@ def test_it_is_what_the_estimator_makes_of_it(adata, name, method, options):
     np.testing.assert_array_equal(adata.obsm["X_pca"], expected)
     with pytest.warns(RepeatWarning, match="obsm 'X_pca' was corrected before"):
         face(adata, "batch", obsm="X_pca", **options)
+
+
+def test_a_table_keeps_its_names_which_are_those_of_the_fit(adata):
+    table = pd.DataFrame(adata.obsm["X_pca"][:, :3], adata.obs_names, ["CD3", "CD4", 8])
+    labels = adata.obs["batch"]
+    correction = bc.Standardize().fit(table, batch=labels)
+    expected = correction.transform(table, batch=labels)
+    adata.obsm["protein"] = table
+    bc.pp.apply(adata, correction, batch_key="batch", obsm="protein", key_added="done")
+    pd.testing.assert_frame_equal(
+        adata.obsm["done"], pd.DataFrame(expected, table.index, table.columns)
+    )
+    bc.pp.standardize(adata, "batch", obsm="protein")
+    np.testing.assert_allclose(adata.obsm["protein"], expected, atol=1e-12)
+    adata.obsm["other"] = table[["CD4", "CD3", 8]]
+    with pytest.raises(InputError, match="in another order"):
+        bc.pp.apply(adata, correction, batch_key="batch", obsm="other")
 
 
 def test_refusals(adata):
