@@ -163,7 +163,7 @@ class FittedState(Corrector, LocationScaleSteps):
         return self._map(state, x, labels, out, dense=dense, copy=copy)
 
     def _invert(self, x: object, labels: Labels) -> Matrix:
-        inputs.check_order(x, nuisance=labels.nuisance)
+        inputs.check_order(x, batch=labels.batch, nuisance=labels.nuisance)
         return self._map(self.correction_.inverse(), x, labels, copy=self.copy)
 
     def _map(

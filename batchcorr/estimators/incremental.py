@@ -152,7 +152,7 @@ class Incremental(FittedState):
 
         self._require_streams("add_batches")
         fitted = self._ready()
-        inputs.check_order(X, nuisance=nuisance)
+        inputs.check_order(X, batch=batch, nuisance=nuisance)
         samples, x, labels = self._read(X, Labels(batch, covariates, nuisance))
         self._check_features(samples, x.shape[1])
         given = labels.batch

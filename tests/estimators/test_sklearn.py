@@ -493,6 +493,22 @@ def test_labels_of_other_rows_are_refused(name, change, match):
     assert_same_fit(bc.ComBat().fit(TABLE.reset_index(drop=True), **given), fitted)
 
 
+def test_nuisances_of_other_rows_are_refused_beside_an_array_too():
+    batch = pd.Series(BATCH, TABLE.index)
+    age = pd.Series(np.arange(N) % 7.0, TABLE.index, name="age")
+    model = bc.RemoveBatchEffect().fit(X, batch=batch, nuisance=age)
+    new = batch.map(lambda label: f"new {label}")
+    for call, labels in (
+        (bc.RemoveBatchEffect().fit, batch),
+        (model.transform, batch),
+        (model.inverse_transform, batch),
+        (model.add_batches, new),
+    ):
+        call(X, batch=labels, nuisance=age)
+        with pytest.raises(InputError, match="rows of batch in another order"):
+            call(X, batch=labels, nuisance=age[::-1])
+
+
 @each_estimator
 def test_x_is_only_written_to_with_copy_false(kind):
     x = X.copy()
