@@ -8,6 +8,7 @@ its running statistics: one frozen correction with a batch for each domain.
 
 from __future__ import annotations
 
+import reprlib
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Self
 
@@ -270,8 +271,8 @@ class DomainBatchNorm(nn.Module):
         given = bytes(state.round().to(torch.uint8).tolist()).decode()
         if given != repr(self.domains):
             msg = (
-                f"The state_dict is of the domains {given}, and this layer of "
-                f"{self.domains}: make it with the same domains in the same order."
+                f"The state_dict is of the domains {given:.300}, and this layer of "
+                f"{self.domains!r:.300}: make it with the same domains in the same order."
             )
             raise InputError(msg)
 
@@ -298,7 +299,7 @@ class DomainBatchNorm(nn.Module):
         Channels, domains and options.
         """
         return (
-            f"{self.num_features}, domains={self.domains}, eps={self.eps}, "
+            f"{self.num_features}, domains={reprlib.repr(self.domains)}, eps={self.eps}, "
             f"momentum={self.momentum}, affine={self.weight is not None}, "
             f"unseen={self.unseen!r}"
         )
