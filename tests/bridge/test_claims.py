@@ -298,6 +298,29 @@ def test_unity_without_a_matrix(found):
         claims.unity(np.ones((3, 2)))
 
 
+@pytest.mark.parametrize(
+    ("matrix", "batch", "words"),
+    [
+        (np.eye(4), "aabbb", "shape is .4, 4.*a .2., b .3."),
+        (np.eye(4), "aaab", "two samples in every batch"),
+        (np.ones(4), "aabb", "samples × genes"),
+        (np.full((4, 2), np.nan), "aabb", "leave out these genes"),
+    ],
+)
+def test_expression_that_cannot_be_compared_is_refused(matrix, batch, words):
+    with pytest.raises(InputError, match=words):
+        claims.unity(matrix, list(batch))
+
+
+def test_genes_that_are_constant_in_a_batch_are_left_out():
+    matrix = np.random.default_rng(0).normal(size=(12, 6))
+    matrix[:4, 2] = 1.0
+    unity, batch = module_of("unity"), ["a"] * 4 + ["b"] * 8
+    rows, labels = unity._expression(matrix, batch)
+    assert rows.shape == (12, 5)
+    assert all_hold(unity._identities(rows, labels, rows[:, None, :]))
+
+
 def test_a_result_is_frozen(found):
     with pytest.raises(dataclasses.FrozenInstanceError):
         found["bias"].name = "another"

@@ -25,7 +25,7 @@ from batchcorr.bridge.claims._claim import claim
 from batchcorr.bridge.claims._measured import Numbers, near, reported, zero
 from batchcorr.bridge.claims._tensors import NO_EPS, largest, normal, normalized
 from batchcorr.bridge.nn import DomainBatchNorm1d
-from batchcorr.errors import InputError
+from batchcorr.errors import InputError, some
 from batchcorr.methods.combat import ComBat
 from batchcorr.methods.remove_batch_effect import RemoveBatchEffect
 from batchcorr.methods.standardize import Standardize
@@ -55,7 +55,7 @@ def unity(
     ----------
     matrix, batch
         Expression beside activations: samples × genes on a log2 scale, and the batch of
-        each sample; None: the activations alone.
+        each sample; None: the activations alone. Genes constant in a batch are left out.
 
     Returns
     -------
@@ -65,7 +65,8 @@ def unity(
     Raises
     ------
     InputError
-        If only one of matrix and batch is given.
+        If only one of matrix and batch is given; if they do not fit each other, or a
+        batch has a single sample; if values are not finite.
 
     Examples
     --------
@@ -79,15 +80,34 @@ def unity(
     rows = images.movedim(1, -1).reshape(-1, images.shape[1])
     same = dict(_identities(rows, labels, images))
     positive = {"simulated": torch.exp(normal(40, 100))}
-    if batch is not None:
-        rows = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
-        given = dict(_identities(rows, [*map(str, batch)], rows[:, None, :]))
+    if matrix is not None and batch is not None:
+        rows, labels = _expression(matrix, batch)
+        given = dict(_identities(rows, labels, rows[:, None, :]))
         same = {k: max(same[k], given[k], key=lambda n: n.value) for k in same}
         positive["arrays"] = torch.exp2(rows)
     yield from same.items()
     yield from _divisors()
     yield from _logs(positive)
     yield from _shrinkage()
+
+
+def _expression(matrix: ArrayLike, batch: Sequence[object]) -> tuple[Tensor, list[str]]:
+    """Genes that vary in every batch, and the batch of each sample."""
+    x, labels = np.asarray(matrix, dtype=np.float64), [str(label) for label in batch]
+    sizes = Counter(labels)
+    if x.ndim != 2 or len(x) != len(labels) or min(sizes.values()) < 2:
+        msg = (
+            "The matrix must be samples × genes, with a batch for each sample and two "
+            f"samples in every batch: its shape is {x.shape}, and the batches are "
+            f"{some(f'{label} ({size})' for label, size in sizes.items())}."
+        )
+        raise InputError(msg)
+    if not np.isfinite(x).all():
+        msg = "The matrix holds NaN or infinite values: leave out these genes."
+        raise InputError(msg)
+    by_batch = (x[np.asarray(labels) == label] for label in sizes)
+    varies = np.all([np.ptp(rows, axis=0) > 0 for rows in by_batch], axis=0)
+    return torch.as_tensor(x[:, varies]), labels
 
 
 # -- the same function -----------------------------------------------------------------
