@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 from rich.text import Text
 
+from batchcorr._files.damage import reading_or
 from batchcorr.cli import options
 from batchcorr.cli.arguments import kept
 from batchcorr.cli.console import new_table, print_table, say
@@ -16,6 +17,7 @@ from batchcorr.cli.normalizing import Normalization, normalize
 from batchcorr.cli.samples import Source, save
 from batchcorr.cli.working import working
 from batchcorr.cli.writing import writing
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,9 +74,9 @@ def surrogate(
     controls: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY",
-            help="Column of var: features that do not follow what is of interest "
-            "(ruvg, supervised).",
+            metavar="KEY|FILE",
+            help="Column of var, or a file with a name a line: features that do not "
+            "follow what is of interest (ruvg, supervised).",
         ),
     ] = None,
     replicates: Annotated[
@@ -118,7 +120,7 @@ def surrogate(
             null=null,
             n_variables=number,
             method=method,
-            controls=controls,
+            controls=_controls(controls, logs),
             replicates=replicates,
             layer=read,
             key_added=KEY,
@@ -144,6 +146,20 @@ def surrogate(
     if names:
         _show(names, record["explained_by"])
         say(remark=f"Remove them with {use}; in a test adjust for them with the same.")
+
+
+def _controls(given: str | None, adata: AnnData) -> object:
+    """A column of var by its name, or the names of features that a file holds."""
+    if given is None or given in adata.var.columns:
+        return given
+    if not Path(given).is_file():
+        columns = some(map(repr, adata.var.columns)) or "none"
+        msg = f"{given!r} is no column of var (these are: {columns}), and no such file "
+        msg += "with a name of a feature in each line is there."
+        raise typer.BadParameter(msg, param_hint="--controls")
+    with reading_or(f"{given} cannot be read: it is no text in UTF-8"):
+        lines = Path(given).read_text("utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _record(logs: AnnData, adata: AnnData) -> dict[str, Any]:

@@ -78,6 +78,22 @@ def test_an_anndata_keeps_its_values(hidden):
     done("correct", "out.h5ad", "c.h5ad", *options)
 
 
+def test_controls_of_a_table_are_names_in_a_file(hidden):
+    names = list(hidden.var_names[::3])
+    Path("genes.txt").write_text("\ufeff" + "\r\n".join(names) + "\r\n")
+    way = ["--method", "ruvg", "--controls"]
+    done("surrogate", "in.csv", "new.csv", *SHEET, *KNOWN, *way, "genes.txt")
+    found = pd.read_csv("new.csv", index_col=0)["sv1"]
+    model = bc.SurrogateVariables(1, method="ruvg")
+    expected = model.fit_transform(hidden.X, controls=hidden.var_names.isin(names))
+    assert_allclose(found, expected[:, 0], rtol=1e-6)
+    given = ["surrogate", "in.csv", "more.csv", *SHEET, *KNOWN, *way]
+    text = refused(*given, "genes", code=2)
+    assert "--controls: 'genes' is no column of var (these are: none)" in text
+    Path("genes.txt").write_text("TP35")
+    assert "1 of 1 controls are no features" in refused(*given, "genes.txt")
+
+
 @pytest.mark.usefixtures("hidden")
 def test_mistakes_are_told_in_options():
     wanted = ["surrogate", "in.h5ad", "out.h5ad"]
