@@ -276,5 +276,9 @@ def _levels(given: Iterable[object] | str, name: str) -> Any:
     """Levels as plain values, each once, in the order given."""
     if isinstance(given, str) and given == NUMERIC and name != "batch":
         return NUMERIC
-    levels = given if isinstance(given, str) else list(given)
+    if isinstance(given, str):
+        known = "" if name == "batch" else f", or {NUMERIC!r}"
+        msg = f"{name} must be a list of its levels{known}, not the text {given!r:.40}."
+        raise InputError(msg)
+    levels = list(given)
     return BatchLabels.fit(levels, name=name, levels=levels).levels
