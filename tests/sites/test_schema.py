@@ -60,7 +60,10 @@ def replace_schema(site, schema):
         ({"batches": []}, "at least one"),
         ({"units": " "}, "units must be a text"),
         ({"covariates": {"batch": ["a"]}}, "cannot be a covariate"),
-        ({"covariates": {"sex": "m"}}, "list of its levels, or .numeric., not the text"),
+        (
+            {"covariates": {"sex": "m"}},
+            "list of its levels, or .numeric., not the text",
+        ),
         ({"covariates": ["sex"]}, "levels or 'numeric'"),
     ],
 )
