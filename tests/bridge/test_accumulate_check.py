@@ -202,8 +202,9 @@ def test_a_gradient_of_several_processes_is_refused(tmp_path):
         mean_loss(model, batch).backward()
         assert difference(parallel.module, model) < 1e-12
         parallel.process_group = SimpleNamespace(size=lambda: 2)
-        with pytest.raises(InputError, match=r"give model\.module"):
-            exact(parallel, batch, mean_loss, 4)
+        for one in (parallel, torch.compile(parallel, backend="eager")):
+            with pytest.raises(InputError, match=r"give model\.module"):
+                exact(one, batch, mean_loss, 4)
     finally:
         torch.distributed.destroy_process_group()
 

@@ -123,10 +123,9 @@ def exact(
 
 def _require_one_process(model: nn.Module) -> None:
     """Refuse a model whose gradient is averaged over processes as backward finds it."""
-    if (
-        isinstance(model, nn.parallel.DistributedDataParallel)
-        and model.process_group.size() > 1
-    ):
+    inner = getattr(model, "_orig_mod", model)  # of torch.compile
+    parallel = nn.parallel.DistributedDataParallel
+    if isinstance(inner, parallel) and inner.process_group.size() > 1:
         msg = (
             "The model is a DistributedDataParallel, which averages gradients in "
             "loss.backward(), and not here: give model.module, and average each "
