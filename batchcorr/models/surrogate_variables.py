@@ -36,8 +36,8 @@ __all__ = [
     "residuals",
 ]
 
-ROUNDING = 1e-25
-"""Squares under this share of all are rounding errors."""
+ROUNDING = 1e-18
+"""Squares under this share of all say nothing: rounding errors are a part of them."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def residuals(x: Floats, model: Floats) -> Floats:
 def nested_p(x: Floats, model: Floats, smaller: Floats) -> Floats:
     """The p-values of F tests of a model against a smaller one: (G,).
 
-    1 where the smaller one leaves nothing but rounding.
+    1 where the smaller one leaves nothing, or so little that rounding errors weigh in it.
 
     Parameters
     ----------

@@ -156,3 +156,12 @@ def test_what_the_smaller_model_explains_is_not_explained_better():
     p = nested_p(x, np.column_stack([smaller, rng.normal(size=12)]), smaller)
     assert p[0] == 1
     assert 0 < p[1] < 1
+
+
+def test_what_is_left_beside_rounding_errors_is_no_evidence():
+    rng = np.random.default_rng(0)
+    model = np.hstack([np.ones((9, 1)), rng.normal(size=(9, 2))])
+    x = 1e6 * model[:, [1]] + np.outer(model[:, 2], [1e-4, 1.0])
+    p_value = nested_p(x, model, model[:, :2])
+    assert p_value[0] == 1.0
+    assert p_value[1] < 1e-9
