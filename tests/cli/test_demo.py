@@ -43,6 +43,7 @@ def test_demo_from_the_shell(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_demo_writes_what_combat_gives(folder):
     (folder / "bladder_corrected.h5ad").write_text("an earlier one")
     said = done("demo").stdout

@@ -128,7 +128,8 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, begin):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.csv", slow("out.tsv.gz")])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["out.csv", "out.tsv.gz"])
 def test_a_full_disk_leaves_the_old_table(tables, target):
     (tables / target).write_text("old")
     x = np.random.default_rng(0).normal(size=(24, 200))
@@ -146,7 +147,8 @@ def test_a_full_disk_leaves_the_old_table(tables, target):
 
 
 @needs_posix
-@pytest.mark.parametrize("target", ["out.csv", slow("out.csv.gz")])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["out.csv", "out.csv.gz"])
 def test_ctrl_c_in_the_midst_of_a_table(tables, target):
     x = np.random.default_rng(0).normal(size=(4500, 800))
     large = anndata.AnnData(x)
