@@ -101,6 +101,7 @@ def moments(
         bool,
         typer.Option(
             "--exact",
+            metavar="",
             help="Give all digits, to sites you trust: values can be computed from them.",
         ),
     ] = False,

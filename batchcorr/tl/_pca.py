@@ -64,7 +64,8 @@ def pca(
         Number of components; None: 50, or as many as there can be.
     mask_var
         Features to take components of: a column of `var` or a boolean array. None: the
-        column ``highly_variable`` if there is one, else all.
+        column ``highly_variable`` if there is one, else all; for all of them in any case
+        (scanpy's None), give ``np.ones(adata.n_vars, bool)``.
     layer
         Layer to use; None: X.
     key_added

@@ -72,6 +72,11 @@ def test_a_console_without_our_letters_is_served(tmp_path):
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.parametrize("command", ["correct", "moments", "test", "surrogate"])
+def test_help_names_values_in_words(command):
+    assert not re.search(r"<(bool|str|int|float|Path)>", done(command, "-h").stdout)
+
+
 def test_help_shows_how_a_table_is_given():
     for command in ("correct", "fit", "apply", "moments"):
         assert re.search(r"\.csv .*--samples sheet\.csv", done(command, "-h").stdout)
