@@ -185,9 +185,9 @@ def test_units_of_float32_have_no_say(unit, monkeypatch):
 
 def test_a_matrix_that_is_not_formed_is_no_array_unasked():
     lazy = bc.corrected(make(), "batch")
-    with pytest.raises(InputError, match=r"90 × 700 is not formed: index it, C\[:\]"):
+    with pytest.raises(InputError, match=r"700 × 90 is not formed: index it, C\[:\]"):
         np.asarray(lazy)
-    assert lazy[:].shape == (90, 700)
+    assert lazy[:].shape == (700, 90)
 
 
 def test_float32_is_multiplied_in_float32():
