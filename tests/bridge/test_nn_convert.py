@@ -58,6 +58,17 @@ def test_a_whole_model_is_converted_and_led_back(norm):
     assert torch.equal(at_domain(converted(norm)[1], "mon")(x), converted(norm)[0](x))
 
 
+def test_weights_that_are_shared_stay_so():
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4), nn.LayerNorm(4))
+    model[1].weight = model[2].bias = model[0].weight
+    ours = convert_domain_batchnorm(model, ["mon"])
+    more = convert_domain_batchnorm(ours, ["mon", "tue"])
+    for one in (ours, more, at_domain(more, "mon")):
+        assert one[0].weight is one[1].weight is one[2].bias
+        assert one[0].weight is not model[0].weight
+        assert one[0].bias is not one[1].bias
+
+
 def test_what_is_frozen_stays_frozen():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
     for one in (

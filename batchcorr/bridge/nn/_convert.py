@@ -62,15 +62,15 @@ def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
     ['Linear', 'BatchNorm1d']
     """
     model = require_model(model)
-    plain: dict[int, Any] = {
-        id(layer): layer.as_batch_norm(domain)
-        for layer in model.modules()
-        if isinstance(layer, DomainBatchNorm)
-    }
-    if not plain:
+    copies: dict[int, Any] = {}
+    for layer in model.modules():
+        if isinstance(layer, DomainBatchNorm):
+            copies[id(layer)] = plain = layer.as_batch_norm(domain)
+            plain._parameters.update(deepcopy(layer._parameters, copies))
+    if not copies:
         msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
         raise InputError(msg)
-    return deepcopy(model, plain)  # which takes these where the model has the others
+    return deepcopy(model, copies)  # which takes these where the model has the others
 
 
 def convert_domain_batchnorm(
@@ -111,22 +111,24 @@ def convert_domain_batchnorm(
     ['mon', 'tue', 'wed']
     """
     model = require_model(model)
-    new: dict[int, Any] = {}
+    copies: dict[int, Any] = {}  # of modules, and of parameters, which may be shared
     for name, norm in model.named_modules():
         if isinstance(norm, DomainBatchNorm):
-            new[id(norm)] = _extended(norm, domains)
+            copies[id(norm)] = _extended(norm, domains, copies)
         elif isinstance(norm, _BatchNorm):
-            new[id(norm)] = _converted(name, norm, domains, unseen)
-    if not new:
+            copies[id(norm)] = _converted(name, norm, domains, unseen, copies)
+    if not copies:
         msg = "The model has no BatchNorm layer, so there is nothing to convert."
         raise InputError(msg)
-    return deepcopy(model, new)
+    return deepcopy(model, copies)
 
 
-def _extended(layer: DomainBatchNorm, domains: Sequence[Hashable]) -> DomainBatchNorm:
+def _extended(
+    layer: DomainBatchNorm, domains: Sequence[Hashable], copies: dict[int, Any]
+) -> DomainBatchNorm:
     """The layer with more domains, which start from all of its own together."""
     more = [label for label in read_domains(domains) if label not in layer.domains]
-    new = deepcopy(layer)
+    new = deepcopy(layer, copies)
     new.domains = layer.domains + more
     mean, variance = layer.running_mean[0], layer.running_var[0]
     if bool(layer.rows_seen.any()):
@@ -145,10 +147,14 @@ def _extended(layer: DomainBatchNorm, domains: Sequence[Hashable]) -> DomainBatc
 
 
 def _converted(
-    name: str, norm: _BatchNorm, domains: Sequence[Hashable], unseen: str
+    name: str,
+    norm: _BatchNorm,
+    domains: Sequence[Hashable],
+    unseen: str,
+    copies: dict[int, Any],
 ) -> nn.Module:
     """The layer of a BatchNorm, and behind it what else the module does, which is tried."""
-    rest = deepcopy(rest_of(norm))
+    rest = deepcopy(rest_of(norm), copies)
     for kind, by_domain in KINDS.items():
         if not isinstance(norm, kind) or norm.running_mean is None:
             continue
@@ -163,6 +169,7 @@ def _converted(
             same = torch.equal(rest(alone(x)), norm(x))
         if same:
             layer = by_domain.from_batch_norm(alone, domains, unseen=unseen)
+            layer._parameters.update(deepcopy(norm._parameters, copies))
             parts = list(rest.children())
             return nn.Sequential(layer, *parts).train(norm.training) if parts else layer
     msg = (
