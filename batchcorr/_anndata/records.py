@@ -39,6 +39,7 @@ __all__ = [
     "key_of",
     "make",
     "read",
+    "require_name",
     "steps_of",
     "warn_if_repeated",
     "write",
@@ -69,6 +70,18 @@ def key_of(layer: str | None = None, *, obsm: str | None = None) -> str:
         return "X"
     taken = re.fullmatch("(layer )*X|obsm .*", layer) or layer.startswith("layer obsm ")
     return f"layer {layer}" if taken else layer
+
+
+def require_name(key_added: object, *, in_uns: bool = False) -> None:
+    """Refuse, for a result, what is no name, or in `uns` the name of the records."""
+    if key_added is None:
+        return
+    if not isinstance(key_added, str) or not key_added:
+        msg = f"key_added must be the name that the result gets, not {key_added!r:.40}."
+        raise InputError(msg)
+    if in_uns and key_added == RECORDS:
+        msg = f"adata.uns[{RECORDS!r}] holds the records of corrections: choose another key_added."
+        raise InputError(msg)
 
 
 def make(

@@ -148,6 +148,7 @@ class Step:
 
 def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
     """Read a matrix of an AnnData, or of a copy of it; warn if it `corrects` once more."""
+    records.require_name(place.key_added)
     if place.copy:
         adata = matrices.copied(adata)
     layer, obsm, key_added = place.layer, place.obsm, place.key_added

@@ -172,6 +172,7 @@ def fit_file(
         stack.callback(close_file, file)
         adata = read_small(source, file)
         layer, key_added, dense, *_ = place
+        records.require_name(key_added)
         x = find_matrix(source, file, layer, resources)
         earlier = records.steps_of(adata, layer, x)
         records.warn_if_repeated(earlier, layer, kept=bool(key_added))

@@ -174,6 +174,7 @@ def differential(
     True
     """
     matrices.require_adata(adata)
+    records.require_name(key_added, in_uns=True)
     contrast = read_contrast(test, adata.obs)
     given = matrices.get_matrix(adata, layer)
     if 0 in given.shape:

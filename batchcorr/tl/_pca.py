@@ -120,6 +120,7 @@ def pca(
     >>> adata.obsm["X_pca"].shape
     (57, 5)
     """
+    records.require_name(key_added, in_uns=True)
     adata = matrices.copied(adata) if copy else adata
     with collected() as texts:
         matrix, estimator, columns, earlier = lazily(

@@ -155,6 +155,7 @@ def surrogate_variables(
     key = records.key_of(obsm=key_added)
     adata.obsm[key_added] = estimator.columns_
     if obs:
+        adata.obs = adata.obs[others]  # without columns of an earlier call
         for k, column in enumerate(estimator.columns_.T):
             adata.obs[f"{key_added}[{k + 1}]"] = column
     records.write(adata, key, record, texts)

@@ -371,6 +371,21 @@ def test_records_of_0_1_0_are_read_and_replaced():
     assert [step["testable"] for step in steps] == [True, False]
 
 
+def test_results_have_names_that_are_free():
+    adata = bc.datasets.bladder()[:, :30].copy()
+    before = adata.X.copy()
+    for name in ("", 5):
+        with pytest.raises(InputError, match="key_added must be the name"):
+            bc.pp.standardize(adata, "batch", key_added=name)
+    np.testing.assert_array_equal(adata.X, before)
+    for call in (
+        lambda: bc.tl.pca(adata, "batch", n_comps=2, key_added="batchcorr"),
+        lambda: bc.tl.differential(adata, None, "cancer", key_added="batchcorr"),
+    ):
+        with pytest.raises(InputError, match="holds the records"):
+            call()
+
+
 def test_normalized_by_0_1_0_is_not_corrected():
     adata = annotated()
     old = {"method": "log_normalize", "for_testing": True}

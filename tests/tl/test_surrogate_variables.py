@@ -52,6 +52,9 @@ def test_columns_and_record(adata):
     assert record["covariates"] == ["group"]
     assert record["variables"] == 1
     assert found.transform(adata[:3].X).shape == (3, 1)
+    bc.tl.surrogate_variables(adata, covariates="group", n_variables=2, obs=True)
+    bc.tl.surrogate_variables(adata, covariates="group", n_variables=1, obs=True)
+    assert [name for name in adata.obs if name.startswith("X_sv")] == ["X_sv[1]"]
 
 
 def test_they_are_nuisances_and_covariates_by_name(adata, tmp_path):
