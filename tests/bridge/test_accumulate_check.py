@@ -209,7 +209,9 @@ def test_a_gradient_of_several_processes_is_refused(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("around", [torch.no_grad(), torch.device("meta")], ids=str)
+@pytest.mark.parametrize(
+    "around", [torch.no_grad(), torch.device("meta")], ids=["no_grad", "meta"]
+)
 def test_what_is_set_around_does_not_matter(around):
     model, batch = built("mlp")
     whole = copy.deepcopy(model)
