@@ -77,7 +77,7 @@ def require_name(key_added: object, *, in_uns: bool = False) -> None:
     if key_added is None:
         return
     if not isinstance(key_added, str) or not key_added:
-        msg = f"key_added must be the name that the result gets, not {key_added!r:.40}."
+        msg = f"{key_added!r:.40} is no name for a result: give key_added= another, or leave it out."
         raise InputError(msg)
     if in_uns and key_added == RECORDS:
         msg = f"adata.uns[{RECORDS!r}] holds the records of corrections: choose another key_added."

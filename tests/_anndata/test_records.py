@@ -375,7 +375,7 @@ def test_results_have_names_that_are_free():
     adata = bc.datasets.bladder()[:, :30].copy()
     before = adata.X.copy()
     for name in ("", 5):
-        with pytest.raises(InputError, match="key_added must be the name"):
+        with pytest.raises(InputError, match="is no name for a result"):
             bc.pp.standardize(adata, "batch", key_added=name)
     np.testing.assert_array_equal(adata.X, before)
     for call in (
