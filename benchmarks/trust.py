@@ -34,7 +34,7 @@ METHODS = {
     "standardize": bc.Standardize,
     "remove_batch_effect": bc.RemoveBatchEffect,
 }
-ROADS = (*METHODS, "one_step")
+ANALYSES = (*METHODS, "one_step")
 ALPHA, EFFECT = 0.05, 0.2
 
 
@@ -102,7 +102,7 @@ def annotated(study: Study, x: NDArray[np.float64]) -> ad.AnnData:
 
 
 def rates(study: Study, n_features: int, rng: np.random.Generator) -> dict[str, float]:
-    """Simulated rates of every road; predicted ones; and shares of an effect, both ways.
+    """Simulated rates of every analysis; predicted ones; and shares of an effect, both ways.
 
     The one step takes variances for unequal where they are; what is predicted of it is for
     one variance, "one_step pooled".
@@ -135,8 +135,10 @@ def rates(study: Study, n_features: int, rng: np.random.Generator) -> dict[str, 
         for name, equal in (("one_step", study.equal), ("one_step pooled", True)):
             table = bc.tl.differential(adata, "batch", "group", equal_variances=equal)
             found[name] = float((table["p_value"] < ALPHA).mean())
-    for road in ROADS:
-        found[f"predicted {road}"] = float(predicted.loc[road, "false_positive_rate"])
+    for analysis in ANALYSES:
+        found[f"predicted {analysis}"] = float(
+            predicted.loc[analysis, "false_positive_rate"]
+        )
     return found
 
 
@@ -157,8 +159,8 @@ def _effect(fitted: Any, problem: Problem) -> NDArray[np.float64]:
 
 def table_of_designs(n_features: int) -> None:
     rng = np.random.default_rng(1)
-    print(f"\n| batches | groups | variances | {' | '.join(ROADS)} |")
-    print("|---|---|---|" + "---|" * len(ROADS))
+    print(f"\n| batches | groups | variances | {' | '.join(ANALYSES)} |")
+    print("|---|---|---|" + "---|" * len(ANALYSES))
     worst = 0.0
     for n_batches in (2, 3, 4, 6):
         for balanced in (True, False):
@@ -166,8 +168,8 @@ def table_of_designs(n_features: int) -> None:
                 study = made_study(n_batches, balanced=balanced, equal=equal)
                 found = rates(study, n_features, rng)
                 cells = [
-                    f"{found[road]:.1%} ({found[f'predicted {road}']:.1%})"
-                    for road in ROADS
+                    f"{found[analysis]:.1%} ({found[f'predicted {analysis}']:.1%})"
+                    for analysis in ANALYSES
                 ]
                 kind = "even" if balanced else "uneven"
                 like = "equal" if equal else "unequal"
@@ -192,15 +194,17 @@ def accuracy(n_designs: int, n_features: int) -> pd.DataFrame:
     heads += ["kept within .05, equal variances", "largest", "… unequal", "largest"]
     print(f"\n{n_designs} random designs:\n\n| method | {' | '.join(heads)} |")
     print("|---|" + "---|" * len(heads))
-    for road in ROADS:
-        error = (found[road] - found[f"predicted {road}"]).abs()
+    for analysis in ANALYSES:
+        error = (found[analysis] - found[f"predicted {analysis}"]).abs()
         cells = [_within(error), f"{error.median():.3f}", f"{error.max():.3f}"]
-        for equal in (True, False) if road in METHODS else ():
+        for equal in (True, False) if analysis in METHODS else ():
             part = found[found["equal"] == equal]
-            error = (part[f"kept {road}"] - part[f"predicted kept {road}"]).abs()
+            error = (
+                part[f"kept {analysis}"] - part[f"predicted kept {analysis}"]
+            ).abs()
             cells += [_within(error), f"{error.max():.3f}"]
         cells += ["–"] * (len(heads) - len(cells))
-        print(f"| {road} | {' | '.join(cells)} |")
+        print(f"| {analysis} | {' | '.join(cells)} |")
     print(
         f"\nOne step, variances true to the data: within .01 of {ALPHA:.0%} in "
         f"{(off <= 0.01).mean():.1%}, at most {off.max():.1%} from it."
@@ -246,13 +250,13 @@ def draw(found: pd.DataFrame, path: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), sharex=True, sharey=True)
-    for axis, road in zip(axes, ROADS, strict=True):
+    for axis, analysis in zip(axes, ANALYSES, strict=True):
         axis.axhline(ALPHA, color="0.8", lw=0.8)
         axis.plot([0, 0.42], [0, 0.42], color="0.6", lw=0.8)
         axis.scatter(
-            found[f"predicted {road}"], found[road], s=7, color="#0072b2", lw=0
+            found[f"predicted {analysis}"], found[analysis], s=7, color="#0072b2", lw=0
         )
-        axis.set(title=road.replace("_", " "), xlabel="predicted", aspect="equal")
+        axis.set(title=analysis.replace("_", " "), xlabel="predicted", aspect="equal")
     axes[0].set_ylabel("simulated rate of false positives")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

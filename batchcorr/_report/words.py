@@ -129,8 +129,8 @@ def _rate(audit: Audit, found: BeforeAfter) -> float | None:
     if not len(audit.predicted):
         return None
     method = (found.correction or {}).get("method", "combat")
-    road = method if method in audit.predicted.index else "combat"
-    return float(audit.predicted["false_positive_rate"][road])
+    analysis = method if method in audit.predicted.index else "combat"
+    return float(audit.predicted["false_positive_rate"][analysis])
 
 
 def cautions(

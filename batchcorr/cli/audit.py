@@ -124,9 +124,11 @@ def _show_rates(found: Audit, test: str | None) -> None:
     levels = found.predicted.get("level")
     worst = "" if levels is None else f", worst for {levels.iloc[0]}"
     table = new_table("values that are tested", "false positives", "effect if not kept")
-    for road, row in found.predicted.iterrows():
-        one_step = road == "one_step"
-        values = "as they are: batchcorr test" if one_step else f"corrected by {road}"
+    for analysis, row in found.predicted.iterrows():
+        one_step = analysis == "one_step"
+        values = (
+            "as they are: batchcorr test" if one_step else f"corrected by {analysis}"
+        )
         rates = (row["false_positive_rate"], row["effect_kept"])
         table.add_row(Text(values), *(f"{rate:.1%}" for rate in rates))
     print_table(table, f"A test of {test} at {100 * found.alpha:g}%{worst}")

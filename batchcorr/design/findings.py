@@ -168,12 +168,12 @@ def no_batch_effect(share: float, called: int) -> Finding:
     )
 
 
-def inflated(test: str, road: str, rate: float, alpha: float) -> Finding:
+def inflated(test: str, analysis: str, rate: float, alpha: float) -> Finding:
     """A way of testing that finds what is not there."""
     return Finding(
         "warns",
         "inflated",
-        f"Kept, corrected by {road} and then tested, {test!r} would be found in "
+        f"Kept, corrected by {analysis} and then tested, {test!r} would be found in "
         f"{rate:.0%} of features in which there is nothing, where {alpha:.0%} are "
         "wanted.",
         f"Test it in one step: batchcorr.tl.differential(adata, batch_key, {test!r}).",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "ROADS",
+    "ANALYSES",
     "Prediction",
     "design_findings",
     "design_sums",
@@ -50,7 +50,7 @@ __all__ = [
     "prediction_findings",
 ]
 
-ROADS = ("combat", "standardize", "remove_batch_effect", "one_step")
+ANALYSES = ("combat", "standardize", "remove_batch_effect", "one_step")
 """Ways to a test: three correct first, the last has batch in the model."""
 
 INFLATED = 1.6
@@ -62,14 +62,14 @@ KEPT = 0.8
 
 @dataclass(frozen=True)
 class Prediction:
-    """What becomes of a test on one road.
+    """The error rates of a test in one analysis.
 
     Attributes
     ----------
     level
         The level that is compared with the first, the column of numbers, or the contrast.
-    road
-        One of `ROADS`.
+    analysis
+        One of `ANALYSES`.
     false_positive_rate
         At α, when the tested column is kept, corrected and then tested.
     effect_kept
@@ -77,7 +77,7 @@ class Prediction:
     """
 
     level: str
-    road: str
+    analysis: str
     false_positive_rate: float
     effect_kept: float
 
@@ -137,7 +137,7 @@ def predict(
     variance: Floats | None = None,
     alpha: float = 0.05,
 ) -> list[Prediction]:
-    """What becomes of a test on every road, level by level.
+    """The error rates of a test in every analysis, level by level.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def predict(
 
     Returns
     -------
-    A prediction for every level and road; none where the test cannot be made.
+    A prediction for every level and analysis; none where the test cannot be made.
     """
     variance = np.ones(len(sums.n)) if variance is None else variance
     if _degrees(sums)[0] < 1:
@@ -160,10 +160,10 @@ def predict(
     for level, contrast in zip(*weights_of(metadata, test), strict=True):
         along = sums.measured_along(contrast)
         not_kept = _scales(along.without(0), variance)
-        for road, scale in scales.items():
-            kept = effect_kept(along, 0, not_kept[road])
+        for analysis, scale in scales.items():
+            kept = effect_kept(along, 0, not_kept[analysis])
             rate = corrected_rate(along, 0, scale, variance, alpha)
-            found.append(Prediction(level, road, rate, kept))
+            found.append(Prediction(level, analysis, rate, kept))
         rate = one_step_rate(along, 0, variance, alpha)
         found.append(Prediction(level, "one_step", rate, 1.0))
     return found
@@ -174,15 +174,17 @@ def prediction_findings(
 ) -> list[Finding]:
     """The findings that predictions give: the worst of all levels."""
     notable = []
-    before = [p for p in predictions if p.road != "one_step"]
+    before = [p for p in predictions if p.analysis != "one_step"]
     if not before:
         return []
     worst = max(before, key=lambda p: p.false_positive_rate)
     if worst.false_positive_rate > INFLATED * alpha:
         notable.append(
-            findings.inflated(test, worst.road, worst.false_positive_rate, alpha)
+            findings.inflated(test, worst.analysis, worst.false_positive_rate, alpha)
         )
-    linear = [p for p in before if p.road == "remove_batch_effect"]  # nothing is scaled
+    linear = [
+        p for p in before if p.analysis == "remove_batch_effect"
+    ]  # nothing is scaled
     least = min(linear, key=lambda p: p.effect_kept)
     if least.effect_kept < KEPT:
         notable.append(findings.lost(test, least.effect_kept))
@@ -190,7 +192,7 @@ def prediction_findings(
 
 
 def _scales(sums: DesignSums, variance: Floats) -> dict[str, Floats]:
-    """δ_b by road, as the columns that are kept leave variances to batches."""
+    """δ_b by analysis, as the columns that are kept leave variances to batches."""
     residual, df = _degrees(sums)
     squares = variance * df  # E RSS_b
     with np.errstate(divide="ignore", invalid="ignore"):

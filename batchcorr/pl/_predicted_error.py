@@ -1,4 +1,4 @@
-"""How often a test would be wrong, by road, as an audit predicts it."""
+"""How often a test would be wrong, by analysis, as an audit predicts it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
 
     Returns
     -------
-    The axes: a bar a road from the data to a test, and a line at the rate that is
-    wanted. Roads that exceed it by more than a little are marked by their colour.
+    The axes: one bar per analysis, and a line at the nominal rate. Analyses that
+    clearly exceed it have another colour.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
             f"{value:.1%}", (max(value, audit.alpha), at), (4, 0),
             textcoords="offset points", va="center", fontsize="small",
         )  # fmt: skip
-    names = [NAMES.get(str(road), str(road)) for road in rates.index]
+    names = [NAMES.get(str(analysis), str(analysis)) for analysis in rates.index]
     ax.set_yticks(row, names, fontsize="small")
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, max(values.max() * 1.2, audit.alpha * 2))

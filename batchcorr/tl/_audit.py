@@ -13,7 +13,7 @@ from batchcorr.design.confounding import associations
 from batchcorr.design.findings import LEVELS, Finding, apart
 from batchcorr.errors import InputError
 from batchcorr.estimators.audit import (
-    ROADS,
+    ANALYSES,
     Prediction,
     design_findings,
     design_sums,
@@ -191,10 +191,10 @@ def _apart(ranges: pd.DataFrame) -> list[str]:
 
 
 def _worst(predicted: list[Prediction]) -> pd.DataFrame:
-    """A row a road: of several levels the one with the highest rates."""
+    """One row per analysis: of several levels the one with the highest rates."""
     columns = ["false_positive_rate", "effect_kept"]
     if not predicted:
-        return pd.DataFrame(columns=columns, index=pd.Index([], name="road"))
+        return pd.DataFrame(columns=columns, index=pd.Index([], name="analysis"))
     levels = list(dict.fromkeys(p.level for p in predicted))
     worst = max(
         levels,
@@ -202,10 +202,13 @@ def _worst(predicted: list[Prediction]) -> pd.DataFrame:
             p.false_positive_rate for p in predicted if p.level == level
         ),
     )
-    rows = {p.road: p for p in predicted if p.level == worst}
+    rows = {p.analysis: p for p in predicted if p.level == worst}
     found = pd.DataFrame(
-        {name: [getattr(rows[road], name) for road in ROADS] for name in columns},
-        index=pd.Index(ROADS, name="road"),
+        {
+            name: [getattr(rows[analysis], name) for analysis in ANALYSES]
+            for name in columns
+        },
+        index=pd.Index(ANALYSES, name="analysis"),
     )
     if len(levels) > 1:
         found["level"] = worst

@@ -29,10 +29,10 @@ class Audit:
     association
         How strongly batch predicts each covariate: 0 not at all, 1 wholly.
     predicted
-        A row a road from the data to a test: the rate of false positives when the
-        tested column is kept, corrected and then tested, and the share of a small effect
-        that is left when it is not kept. Of several levels the worst; empty without a
-        test.
+        One row per analysis (a correction and then a test, or one step): the rate of
+        false positives if the correction keeps the tested column, and the share of a
+        small effect that is left if it does not. The worst of several levels; empty
+        without a test.
     batches
         A row a batch: samples, and what was read of its values.
     alpha
@@ -83,7 +83,11 @@ class Audit:
             shown = self.predicted.copy()
             for name in ("false_positive_rate", "effect_kept"):
                 shown[name] = [f"{value:.1%}" for value in shown[name]]
-            lines += ["", f"A test at {self.alpha:.0%}, by road:", shown.to_string()]
+            lines += [
+                "",
+                f"A test at {self.alpha:.0%}, by analysis:",
+                shown.to_string(),
+            ]
         for name, table in self.tables.items():
             lines += [
                 "",
@@ -100,7 +104,7 @@ class Audit:
         parts = [f"<ul>{items or '<li>Nothing speaks against a correction.</li>'}</ul>"]
         if len(self.predicted):
             rates = self.predicted.to_html(float_format="{:.3f}".format, escape=True)
-            parts += [f"<p>A test at {self.alpha:.0%}, by road</p>", rates]
+            parts += [f"<p>A test at {self.alpha:.0%}, by analysis</p>", rates]
         for name, table in self.tables.items():
             shown = table.to_html(max_rows=20, max_cols=10, escape=True)
             parts.append(f"<p>{escape(name)}, by batch</p>{shown}")

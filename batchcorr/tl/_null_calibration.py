@@ -197,7 +197,7 @@ def null_calibration(
     found = pd.DataFrame(
         [_interval(values) for values in each.values()],
         columns=["false_positive_rate", "low", "high"],
-        index=pd.Index(each, name="road"),
+        index=pd.Index(each, name="analysis"),
     )
     found["predicted"] = predicted["false_positive_rate"].reindex(found.index)
     levels = pd.DataFrame(

@@ -224,12 +224,14 @@ def test_predicted_rates_are_those_of_simulated_data(seed):
     adata.X -= adata.X.mean(axis=0)
     adata.X[:] = rng.normal(size=adata.shape) * sd[:, None]
     audit = bc.tl.audit(adata, "batch", test="group")
-    for road in ("combat", "standardize", "remove_batch_effect"):
+    for analysis in ("combat", "standardize", "remove_batch_effect"):
         with warnings.catch_warnings(action="ignore"):
-            bc.pp.correct(adata, "batch", road, covariates="group", key_added=road)
-        y = adata.layers[road]
+            bc.pp.correct(
+                adata, "batch", analysis, covariates="group", key_added=analysis
+            )
+        y = adata.layers[analysis]
         found = (stats.ttest_ind(y[group], y[~group]).pvalue < 0.05).mean()
-        expected = audit.predicted.loc[road, "false_positive_rate"]
+        expected = audit.predicted.loc[analysis, "false_positive_rate"]
         assert found == pytest.approx(expected, abs=0.04)
 
 

@@ -56,6 +56,9 @@ class Folded:
     reads
         Where the model's own code looks at numbers of a tensor: it may branch on them,
         and go another way for other inputs than the examples. Empty for most models.
+    example
+        Positional and named arguments of a call, and the tensors that the given model
+        returned: what `check` compares with.
 
     Examples
     --------
@@ -70,7 +73,7 @@ class Folded:
     kept: dict[str, str]
     errors: dict[int, float]
     reads: tuple[str, ...] = ()
-    _example: tuple[Arguments, list[Tensor]] = (((), {}), [])
+    example: tuple[Arguments, list[Tensor]] = (((), {}), [])
 
     @property
     def error(self) -> float:
@@ -130,7 +133,7 @@ class Folded:
         ways = {"compiled": compiled} if compile else {}
         ways |= {"exported to ONNX": exported} if onnx else {}
         return {
-            how: require_same(how, deploy, self.model, *self._example)
+            how: require_same(how, deploy, self.model, *self.example)
             for how, deploy in ways.items()
         }
 
