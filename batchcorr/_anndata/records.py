@@ -80,7 +80,7 @@ def require_name(key_added: object, *, in_uns: bool = False) -> None:
         msg = f"{key_added!r:.40} is no name for a result: give key_added= another, or leave it out."
         raise InputError(msg)
     if in_uns and key_added == RECORDS:
-        msg = f"adata.uns[{RECORDS!r}] holds the records of corrections: choose another key_added."
+        msg = f"adata.uns[{RECORDS!r}] holds the records of corrections: give key_added= another name."
         raise InputError(msg)
 
 
