@@ -36,7 +36,7 @@ ROWS, COLUMNS = 200, 50
 
 SECTIONS = {
     "verdict": "Verdict",
-    "pictures": "Pictures",
+    "pictures": "Figures",
     "audit": "Design",
     "done": "What was done",
     "evaluation": "What is left",
@@ -157,9 +157,7 @@ def _scores(
 ) -> Scores:
     """The evaluation, or why there is none."""
     if blocked:
-        why = (
-            "Nothing can be said of what is left of batch: see what the design allows."
-        )
+        why = "What is left of batch cannot be measured: see the section on the design."
     elif found.before is None and not found.is_corrected:
         why = "There are no values to look at."
     else:

@@ -298,6 +298,6 @@
   });
   features();
   pictures().catch((error) => {
-    byId("shown").textContent = `The pictures need a newer browser (${error.message}).`;
+    byId("shown").textContent = `The figures need a newer browser (${error.message}).`;
   });
 })();

@@ -30,12 +30,12 @@ WORDS = {
     "batch_variance": "variance that batch explains (adjusted R²)",
     "batch_beyond_covariates": "variance that batch explains beyond {beyond}",
     "pc_regression": "principal components that batch explains (R²)",
-    "ilisi": "batches among neighbours (iLISI; 1: one alone)",
-    "batch_predicted": "batch told from components (balanced accuracy)",
+    "ilisi": "batches among neighbours (iLISI; 1: a single one)",
+    "batch_predicted": "batch predicted from components (balanced accuracy)",
     "clisi": "{labels} among neighbours (cLISI; 1 is best)",
-    "ari": "clusters that are {labels} (ARI; 1 is best)",
-    "nmi": "clusters that are {labels} (NMI; 1 is best)",
-    "structure_kept": "correlation with values before, within batches",
+    "ari": "clusters against {labels} (ARI; 1 is best)",
+    "nmi": "clusters against {labels} (NMI; 1 is best)",
+    "structure_kept": "correlation with the values before, within batches",
 }
 """What each score is called; those of the covariates are ``variance[column]``."""
 

@@ -59,7 +59,7 @@ def _of_design(audit: Audit) -> str:
     if warned:
         many = "a warning" if len(warned) == 1 else f"{len(warned)} warnings"
         return f"The {batches} can be corrected, with care: the audit gives {many}."
-    return f"The {batches} can be corrected: nothing in the design speaks against it."
+    return f"The {batches} can be corrected: the audit found no problem."
 
 
 def _of_correction(audit: Audit, found: BeforeAfter, shares: Shares) -> str:
@@ -77,20 +77,20 @@ def _of_correction(audit: Audit, found: BeforeAfter, shares: Shares) -> str:
         return (
             "Nothing was corrected yet: batch explains "
             f"{share(before.batch_beyond_covariates)} of the variance of a feature"
-            f"{beyond}, and by chance it would be about 0%."
+            f"{beyond} (about 0% is expected by chance)."
         )
     by = f" by {method_name(record)}" if record else ""
     if before is None or after is None:
-        return f"They were corrected{by}, which the pictures below show."
+        return f"They were corrected{by}; the figures below show before and after."
     text = (
-        f"Corrected{by}, batch explains {share(after.batch_beyond_covariates)} of the "
-        f"variance of a feature{beyond}, where it explained "
-        f"{share(before.batch_beyond_covariates)} (by chance it would be about 0%)"
+        f"After correction{by}, batch explains {share(after.batch_beyond_covariates)} of "
+        f"the variance of a feature{beyond} (before: "
+        f"{share(before.batch_beyond_covariates)}; about 0% is expected by chance)"
     )
     if shares.beyond:
         text += (
-            f", and {share(after.covariates)} of what varies within batches goes with "
-            f"{shares.beyond}, where it was {share(before.covariates)}"
+            f", and {shares.beyond} {share(after.covariates)} of the variance within batches "
+            f"(before: {share(before.covariates)})"
         )
     return f"{text}."
 
@@ -100,27 +100,26 @@ def _of_use(audit: Audit, found: BeforeAfter, test: str | None) -> str:
         return "Check that this is the column with the batch."
     if audit.blocks:
         return (
-            "No method can mend this: only other samples, or a question that does not "
-            "need them, can."
+            "No method can solve this: other samples are needed, or a question that "
+            "these samples can answer."
         )
     rate = _rate(audit, found)
     if rate is not None and test is not None and rate < INFLATED * audit.alpha:
         return (
-            f"A test of {test!r} on corrected values would hardly find too much here "
-            f"({rate:.1%} of features in which there is nothing, at a level of "
-            f"{audit.alpha:.0%}); the uncorrected ones with batch in the model are the "
-            "values to test all the same."
+            f"A test of {test!r} on corrected values would have nearly the nominal false "
+            f"positive rate here ({rate:.1%} at a level of {audit.alpha:.0%}); even so, "
+            "test the uncorrected values, with batch in the model."
         )
     if rate is not None and test is not None:
         return (
-            f"Tested on corrected values, {test!r} would be found in {rate:.0%} of "
-            f"features in which there is nothing, at a level of {audit.alpha:.0%}: use "
-            "corrected values for pictures, clustering and prediction, and test the "
-            "uncorrected ones with batch in the model."
+            f"A test of {test!r} on corrected values would have a false positive rate of "
+            f"{rate:.0%} at a level of {audit.alpha:.0%}: use corrected values for figures, "
+            "clustering and prediction, and test the uncorrected values, with batch in the "
+            "model."
         )
     return (
-        "Use corrected values for pictures, clustering and prediction, and test the "
-        "uncorrected ones with batch in the model."
+        "Use corrected values for figures, clustering and prediction, and test the "
+        "uncorrected values, with batch in the model."
     )
 
 
@@ -140,24 +139,24 @@ def cautions(
     told = []
     if audit.blocks and len(audit.batches) > 1:
         told.append(
-            "Do not correct these data for this batch: what is confounded cannot be "
-            "told apart by any method, and a result would be made up."
+            "Do not correct these data for this batch: no method can separate what is "
+            "confounded, and its result would be an artefact."
         )
     rate, record = _rate(audit, found), found.correction
     if record is None or not record["testable"]:
         how_often = ""
         if rate is not None and test is not None:
             how_often = (
-                f" The test of {test!r} at {audit.alpha:.0%} would find {rate:.0%} of "
-                "features in which there is nothing."
+                f" The test of {test!r} would have a false positive rate of {rate:.0%} at "
+                f"a level of {audit.alpha:.0%}."
             )
         told.append(
             "Do not test corrected values for differences between groups, neither by t "
-            f"tests nor by rank_genes_groups: test uncorrected ones, with batch in the "
-            f"model.{how_often}"
+            "tests nor by rank_genes_groups: test the uncorrected values, with batch in "
+            f"the model.{how_often}"
         )
     told.append(
-        "Do not correct corrected values once more: biology is lost with each round."
+        "Do not correct corrected values again: each correction removes some biology."
     )
     if record is None or record.get("scale") != "counts":
         told.append(
@@ -167,15 +166,15 @@ def cautions(
     if test is not None and record is not None and test not in kept:
         told.append(
             f"Do not look for differences by {test!r} in the corrected values: it was "
-            "not kept when batch was removed, so that part of it went with the batches."
+            "not kept when batch was removed, so part of its effect was removed too."
         )
     small = [f for f in audit.findings if f.code in {"small_batch", "explained_batch"}]
-    told += [f"Do not lean on single batches: {f.sentence}" for f in small]
+    told += [f"Do not rely on single batches: {f.sentence}" for f in small]
     unchanged = (record or {}).get("features_unchanged") or 0
     if unchanged:
         names = some((record or {}).get("features_unchanged_names") or [], 5)
         told.append(
-            f"Do not take all features for corrected: {unchanged:,} could not be and "
-            f"are as they were ({names})."
+            f"Do not assume that all features are corrected: {unchanged:,} could not be, "
+            f"and are unchanged ({names})."
         )
     return told

@@ -91,7 +91,7 @@ def _show_design(adata: AnnData) -> None:
         f"in {len(counts)} batches.",
         style="bold",
     )
-    _say("The batches do not hold the same tissues, so that the two are entangled:")
+    _say("Batch and tissue are partly confounded: batches hold different tissues.")
     table = new_table("batch", *map(str, counts.columns), "")
     for batch, row in counts.iterrows():
         kinds = counts.columns[row > 0]
@@ -104,7 +104,7 @@ def _show_design(adata: AnnData) -> None:
 
 def _show_result(record: Record, before: VarianceShare, after: VarianceShare) -> None:
     _say(
-        "ComBat removed each batch's shift and scale, and kept what goes with cancer.",
+        "ComBat removed each batch's shift and scale, and kept the differences between tissues.",
         style="bold",
     )
     table = new_table("variance of a probe explained by", "before", "after")

@@ -97,7 +97,9 @@ def test_numbers_are_those_of_the_analyses(adata, report):
         adata, "batch", covariates="group", layer="corrected"
     )
     assert share.batch_beyond_covariates < 0
-    assert "Corrected by ComBat, batch explains none of the variance" in page.text
+    assert (
+        "After correction by ComBat, batch explains none of the variance" in page.text
+    )
     assert "removed by ComBat [1] with parametric priors, keeping group." in page.text
     assert "bc.tl.differential(adata, 'batch', 'group')" in page.text
 
@@ -169,9 +171,8 @@ def test_counts_are_normalized_as_they_were_and_tested_by_voom(counted, report, 
     share = bc.metrics.variance_explained(logs, "run", covariates="kind")
     layer = make(counted)
     page = report(counted, test="kind")
-    assert (
-        f"where it explained {share.batch_beyond_covariates:.0%}"
-        in page.text.replace("none", "0%")
+    assert f"(before: {share.batch_beyond_covariates:.0%}" in page.text.replace(
+        "none", "0%"
     )
     assert "divided by TMM factors" in page.text
     where = f", layer={layer!r}" if layer else ""
