@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
+import pytest
+
 NAMES = ("batchcorr/bridge", "tests/bridge")
 
 collect_ignore = [] if find_spec("torch") else list(NAMES)
@@ -26,6 +28,14 @@ def pytest_sessionstart() -> None:
             os.environ.setdefault(f"{name}_NUM_THREADS", "1")
         threadpool_limits(1)
         numba.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Examples of claims are slow ones: they measure what tests of claims measure."""
+    for item in items:
+        if item.nodeid.startswith("batchcorr/bridge/claims/"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_report_header() -> list[str]:
