@@ -30,7 +30,7 @@ def test_files_and_tables_before_and_after_a_correction():
         "report", "in.csv", "out.html", *SHEET, *given, "--force", "--corrected=out.csv"
     )
     page = Path("out.html").read_text("utf-8")
-    assert "Corrected by ComBat, batch explains" in page
+    assert "After correction by ComBat, batch explains" in page
     done("correct", "in.h5ad", "x.h5ad", "--batch", "day")
     done("report", "in.h5ad", "out.html", "--force", "--corrected", "x.h5ad")
     assert "removed by ComBat" in Path("out.html").read_text("utf-8")
