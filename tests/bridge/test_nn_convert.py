@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.prune import random_unstructured
 
 from batchcorr.bridge.nn import (
     DomainBatchNorm1d,
@@ -69,6 +70,17 @@ def test_weights_that_are_shared_stay_so():
         assert one[0].bias is not one[1].bias
 
 
+def test_a_pruned_weight_is_not_lost():
+    layer = DomainBatchNorm1d(4, ["mon"])
+    layer(torch.ones(2, 4), "mon")
+    with pytest.raises(InputError, match="The 'weight' of a DomainBatchNorm1d is"):
+        at_domain(random_unstructured(layer, "weight", 1), "mon")
+    with pytest.raises(InputError, match="The 'weight' of a BatchNorm1d is computed"):
+        DomainBatchNorm1d.from_batch_norm(
+            random_unstructured(nn.BatchNorm1d(4), "weight", 1), ["mon"]
+        )
+
+
 def test_what_is_frozen_stays_frozen():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).requires_grad_(False)
     for one in (
@@ -103,6 +115,7 @@ def test_a_domain_is_added_to_layers_that_have_been_trained():
         (nn.Sequential(nn.SyncBatchNorm(3)), "Convert before convert_sync_batchnorm"),
         (nn.Sequential(NormAct(3)), r"'0' \(NormAct\) cannot be converted"),
         (nn.BatchNorm2d(3, track_running_stats=False), "with running statistics"),
+        (random_unstructured(nn.BatchNorm2d(3), "bias", 1), "The 'bias' of .*prune"),
     ],
 )
 def test_what_cannot_be_converted(model, match):

@@ -17,7 +17,7 @@ from batchcorr.bridge.nn._domain_layers import (
     DomainBatchNorm2d,
     DomainBatchNorm3d,
 )
-from batchcorr.bridge.nn._domain_norm import DomainBatchNorm
+from batchcorr.bridge.nn._domain_norm import DomainBatchNorm, affine_of
 from batchcorr.bridge.nn._labels import read_domains
 from batchcorr.errors import InputError
 
@@ -66,7 +66,7 @@ def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
     for layer in model.modules():
         if isinstance(layer, DomainBatchNorm):
             copies[id(layer)] = plain = layer.as_batch_norm(domain)
-            plain._parameters.update(deepcopy(layer._parameters, copies))
+            plain._parameters.update(deepcopy(affine_of(layer), copies))
     if not copies:
         msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
         raise InputError(msg)
@@ -159,7 +159,8 @@ def _converted(
         if not isinstance(norm, kind) or norm.running_mean is None:
             continue
         alone = kind(norm.num_features, norm.eps, norm.momentum, affine=norm.affine)
-        for key in [*alone._parameters, *alone._buffers]:
+        alone._parameters.update(affine_of(norm))
+        for key in alone._buffers:
             setattr(alone, key, getattr(norm, key))
         alone.train(norm.training)
         shape = (2, norm.num_features, *[2] * by_domain.dimensions)
@@ -169,7 +170,7 @@ def _converted(
             same = torch.equal(rest(alone(x)), norm(x))
         if same:
             layer = by_domain.from_batch_norm(alone, domains, unseen=unseen)
-            layer._parameters.update(deepcopy(norm._parameters, copies))
+            layer._parameters.update(deepcopy(affine_of(norm), copies))
             parts = list(rest.children())
             return nn.Sequential(layer, *parts).train(norm.training) if parts else layer
     msg = (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from batchcorr.bridge.nn._labels import Domains
 
-__all__ = ["DomainBatchNorm"]
+__all__ = ["DomainBatchNorm", "affine_of"]
 
 UNSEEN = ("error", "global", "shrink")
 MANY = 2**20
@@ -99,8 +99,9 @@ class DomainBatchNorm(nn.Module):
         Raises
         ------
         InputError
-            If `norm` is no BatchNorm, or does more than normalize (timm's
-            BatchNormAct2d): `convert_domain_batchnorm` keeps its activation.
+            If `norm` is no BatchNorm, has a weight that is computed (pruning), or does
+            more than normalize (timm's BatchNormAct2d): `convert_domain_batchnorm` keeps
+            its activation.
         """
         old: Any = norm
         plain = type(norm).forward in {_BatchNorm.forward, nn.SyncBatchNorm.forward}
@@ -113,7 +114,7 @@ class DomainBatchNorm(nn.Module):
             raise InputError(msg)
         how = {"affine": old.affine, "unseen": unseen}
         layer = cls(old.num_features, domains, old.eps, old.momentum, **how)
-        layer._parameters.update(deepcopy(old._parameters))
+        layer._parameters.update(deepcopy(affine_of(old)))
         for name, value in old.named_buffers():
             setattr(layer, name, value.repeat(len(domains), *[1] * value.ndim))
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
@@ -243,7 +244,7 @@ class DomainBatchNorm(nn.Module):
         layer: nn.Module = kind(
             self.num_features, self.eps, self.momentum, affine=affine
         )
-        layer._parameters.update(deepcopy(self._parameters))
+        layer._parameters.update(deepcopy(affine_of(self)))
         for name in layer._buffers:
             setattr(layer, name, getattr(self, name)[code].clone())
         return layer.train(self.training)
@@ -303,6 +304,19 @@ class DomainBatchNorm(nn.Module):
             f"momentum={self.momentum}, affine={self.weight is not None}, "
             f"unseen={self.unseen!r}"
         )
+
+
+def affine_of(layer: nn.Module) -> dict[str, nn.Parameter | None]:
+    """γ and β of a layer, which must be parameters, or None."""
+    try:
+        return {name: layer._parameters[name] for name in ("weight", "bias")}
+    except KeyError as error:
+        msg = (
+            f"The {error} of a {type(layer).__name__} is computed from others, and would be "
+            "lost: make it a parameter first, by torch.nn.utils.prune.remove or "
+            "torch.nn.utils.parametrize.remove_parametrizations."
+        )
+        raise InputError(msg) from error
 
 
 def _indices(rows: list[int], x: Tensor) -> Tensor:
