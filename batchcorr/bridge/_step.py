@@ -125,11 +125,7 @@ class Step:
                 "checkpointing off, if it is on: here BatchNorm must not run again."
             )
             raise InputError(msg) from error
-        if (
-            not by
-            and any(gradient is None for gradient in found)
-            and _hides_layers(value)
-        ):
+        if not by and _hides_layers(value):
             msg = (
                 "The model has activation checkpoints with use_reentrant=True, whose "
                 "gradients can only be had by loss.backward(): give use_reentrant=False "

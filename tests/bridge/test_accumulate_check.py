@@ -171,9 +171,10 @@ def test_checkpointing_is_refused():
     assert "checkpointing" in refused(Checkpointed(model), batch)
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["", "used again"])
 @pytest.mark.parametrize("place", [0, 1], ids=["before the norm", "with it"])
-def test_reentrant_checkpointing_is_refused(place):
-    """Its layers are in no graph: their gradients would be none at all."""
+def test_reentrant_checkpointing_is_refused(place, again):
+    """Its layers are in no graph: their gradients would be none, or a part."""
 
     class Checkpointed(nn.Module):
         def __init__(self, layers):
@@ -181,8 +182,10 @@ def test_reentrant_checkpointing_is_refused(place):
             self.inner, self.outer = layers[: place + 1], layers[place + 1 :]
 
         def forward(self, x):
+            hidden = self.inner(x) if again else 0.0
             x = x.clone().requires_grad_()
-            return self.outer(checkpoint(self.inner, x, use_reentrant=True))
+            hidden = hidden + checkpoint(self.inner, x, use_reentrant=True)
+            return self.outer(hidden)
 
     model, batch = built("mlp")
     model = Checkpointed(model)

@@ -44,8 +44,8 @@ def exact(
 
     Gradients are added to `.grad`, running statistics are updated once and the loss is
     returned, but no activation of more than `micro_batch_size` samples is ever alive.
-    With K BatchNorm calls in a forward pass this takes K forward passes, half of them on
-    average, and K + 1 forward and backward, where plain accumulation takes one: to verify,
+    With K BatchNorm calls in a forward pass this takes K forward passes, which stop halfway
+    on average, and K + 1 forward and backward, where plain accumulation takes one: to verify,
     or for models whose batch does not fit.
 
     Parameters
@@ -72,9 +72,9 @@ def exact(
     ------
     InputError
         If the model is a DistributedDataParallel of several processes; if BatchNorm is
-        under activation checkpointing, or anything under a reentrant one; if the loss, or a layer that is
-        no BatchNorm, mixes samples, so that no sum over micro-batches gives the
-        gradient; if values are not finite. The model is then as it was.
+        under an activation checkpoint, or anything under a reentrant one; if the loss,
+        or a layer that is no BatchNorm, mixes samples, so that no sum over micro-batches
+        gives the gradient; if values are not finite. The model is then as it was.
 
     Notes
     -----
