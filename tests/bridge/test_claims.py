@@ -305,6 +305,8 @@ def test_unity_without_a_matrix(found):
         (np.eye(4), "aaab", "two samples in every batch"),
         (np.ones(4), "aabb", "samples × genes"),
         (np.full((4, 2), np.nan), "aabb", "leave out these genes"),
+        (np.ones((4, 2)), "aabb", "Every gene is constant in a batch"),
+        (np.empty((0, 2)), "", "with a batch for each sample"),
     ],
 )
 def test_expression_that_cannot_be_compared_is_refused(matrix, batch, words):

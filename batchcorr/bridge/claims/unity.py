@@ -66,7 +66,7 @@ def unity(
     ------
     InputError
         If only one of matrix and batch is given; if they do not fit each other, or a
-        batch has a single sample; if values are not finite.
+        batch has a single sample; if values are not finite, or no gene varies.
 
     Examples
     --------
@@ -83,7 +83,10 @@ def unity(
     if matrix is not None and batch is not None:
         rows, labels = _expression(matrix, batch)
         given = dict(_identities(rows, labels, rows[:, None, :]))
-        same = {k: max(same[k], given[k], key=lambda n: n.value) for k in same}
+        same = {  # the worse, and NaN is
+            k: max(same[k], given[k], key=lambda n: (not n.holds, n.value))
+            for k in same
+        }
         positive["arrays"] = torch.exp2(rows)
     yield from same.items()
     yield from _divisors()
@@ -95,7 +98,7 @@ def _expression(matrix: ArrayLike, batch: Sequence[object]) -> tuple[Tensor, lis
     """Genes that vary in every batch, and the batch of each sample."""
     x, labels = np.asarray(matrix, dtype=np.float64), [str(label) for label in batch]
     sizes = Counter(labels)
-    if x.ndim != 2 or len(x) != len(labels) or min(sizes.values()) < 2:
+    if x.ndim != 2 or len(x) != len(labels) or min(sizes.values(), default=0) < 2:
         msg = (
             "The matrix must be samples × genes, with a batch for each sample and two "
             f"samples in every batch: its shape is {x.shape}, and the batches are "
@@ -107,6 +110,9 @@ def _expression(matrix: ArrayLike, batch: Sequence[object]) -> tuple[Tensor, lis
         raise InputError(msg)
     by_batch = (x[np.asarray(labels) == label] for label in sizes)
     varies = np.all([np.ptp(rows, axis=0) > 0 for rows in by_batch], axis=0)
+    if not varies.any():
+        msg = "Every gene is constant in a batch, so there is nothing to standardize."
+        raise InputError(msg)
     return torch.as_tensor(x[:, varies]), labels
 
 
