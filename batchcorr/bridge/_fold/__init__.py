@@ -107,7 +107,7 @@ class Folded:
             Whether to compile it with `torch.compile`, which needs a C++ compiler.
         onnx
             Whether to export it to ONNX and run it there, which needs onnx, onnxscript
-            and onnxruntime, and mostly float32.
+            and onnxruntime. Many of its operators take float32 only.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""A model as it is deployed, compiled by torch or run by ONNX Runtime, beside itself."""
+"""A folded model compiled by torch, or exported to ONNX, compared with the given one."""
 
 from __future__ import annotations
 
