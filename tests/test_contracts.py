@@ -31,7 +31,7 @@ from tests.conftest import KINDS, LAZY, strict, tensor, values
 # constant, as it should.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::batchcorr.errors.DensifyWarning"),
-    pytest.mark.filterwarnings("ignore:.* constant in a batch, and stay as they are"),
+    pytest.mark.filterwarnings("ignore:.* constant in a batch and stay unchanged"),
     pytest.mark.filterwarnings("ignore:.* keep part of their batch effects"),
 ]
 

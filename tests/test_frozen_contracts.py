@@ -19,7 +19,7 @@ from tests.test_contracts import close, same_bits, snapshot
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::batchcorr.errors.DensifyWarning"),
-    pytest.mark.filterwarnings("ignore:.* constant in a batch, and stay as they are"),
+    pytest.mark.filterwarnings("ignore:.* constant in a batch and stay unchanged"),
 ]
 
 METHODS = {

@@ -79,7 +79,7 @@ def _columns_of_all(
         elif np.shape(adata.obsm[key])[-1]:
             parts.append(obsm_columns(adata, key))
         else:
-            msg = f"The {what} adata.obsm[{key!r}] has no columns, and is left out."
+            msg = f"The {what} adata.obsm[{key!r}] has no columns and is ignored."
             warn(msg, CovariateWarning)
     return pd.concat(parts, axis=1) if parts else None
 
@@ -150,8 +150,9 @@ def _refuse_obsm(adata: AnnData, formula: str, what: str) -> None:
     wide = [name for name in columns if name in adata.obsm and name not in adata.obs]
     if wide:
         msg = (
-            f"{wide[0]!r} is a matrix of adata.obsm, and formulas are over columns of "
-            f"adata.obs: give all {what}s as a list of names, such as {columns!r}."
+            f"{wide[0]!r} is a matrix of adata.obsm, but a formula can only use "
+            f"columns of adata.obs: give all {what}s as a list of names, such as "
+            f"{columns!r}."
         )
         raise InputError(msg)
 
@@ -168,7 +169,7 @@ def aligned(adata: AnnData, table: Any, what: str) -> Any:
         return table.loc[adata.obs_names]
     msg = (
         f"The {what} table has an index that does not match adata.obs_names: give one "
-        "row per sample under the same names, or reset_index(drop=True) to match rows "
-        "by position."
+        "row per sample with the same names, or use reset_index(drop=True) to match "
+        "rows by position."
     )
     raise InputError(msg)

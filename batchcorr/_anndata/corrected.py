@@ -41,20 +41,21 @@ def corrected(
     layer: str | None = None,
     **parameters: object,
 ) -> CorrectedMatrix:
-    """The corrected matrix without making it: parts, products and moments of it.
+    """Return the corrected matrix in lazy form: its parts, products and moments.
 
     Parameters
     ----------
     adata
-        Samples × features, on a log scale; sparse stays sparse.
+        Samples × features, on a log scale, dense or sparse.
     batch_key
         Column of `obs` with the batch.
     method
-        Name of a location-scale method; None: combat, or that of the `correction`.
+        Name of a location-scale method; None: combat, or the method of `correction`.
     covariates, nuisance
-        What to keep and what to remove: as in the method's own function.
+        Covariates to keep and to remove, as in the function of the method.
     correction
-        A fitted estimator to use, features matched by name; None: fit one here.
+        A fitted estimator, whose features are matched by name; None: fit one to
+        `adata`.
     layer
         Layer to correct; None: X.
     **parameters
@@ -68,22 +69,22 @@ def corrected(
     Raises
     ------
     InputError
-        If the method is not a location-scale one.
+        If the method is not a location-scale method.
     MissingKeyError
-        If a column, or a feature of the correction, is missing.
+        If a column or a feature of the correction is missing.
 
     Warns
     -----
     FeatureWarning
-        Features that the correction does not know stay as they are.
+        If `adata` has features that the correction does not have; they stay unchanged.
     RepeatWarning
-        The matrix was corrected before.
+        If the matrix was corrected before.
 
     Notes
     -----
-    Use it for highly variable genes, a few genes, or any solver that needs products
-    only. Each row that is asked for costs O(features). Missing values stay missing: in
-    products they make NaN.
+    Use it to find highly variable genes, to read a few genes, or in any solver that
+    needs only products. Each row that is read costs O(features). Missing values stay
+    missing: products with them are NaN.
 
     Examples
     --------
@@ -139,8 +140,8 @@ def lazily(
         return Lazy(matrix, estimator, labels.keys, earlier)
     if method is not None or parameters:
         msg = (
-            f"{next(iter(parameters), 'method')!r} is of a method that is fitted "
-            "here: a correction has its own. Leave one of them out."
+            f"{next(iter(parameters), 'method')!r} cannot be given together with a "
+            "fitted correction: leave one of them out."
         )
         raise InputError(msg)
     estimator = _location_scale(require_correction(correction))
@@ -178,7 +179,7 @@ def _location_scale(estimator: Corrector) -> LocationScaleMethod:
     if fits_moments(estimator):
         return estimator
     msg = (
-        f"{estimator.record.name} is not a location-scale method: its result cannot be "
-        "had without making it. Use batchcorr.pp."
+        f"{estimator.record.name} is not a location-scale method, so that its result "
+        "cannot be lazy: use a function of batchcorr.pp."
     )
     raise InputError(msg)

@@ -86,7 +86,7 @@ def positions_of(
     if missing:
         msg = (
             f"{len(missing)} of {len(names)} features of {owner} {are(len(missing))} "
-            f"missing from adata.var_names: {some(missing)}. All are needed."
+            f"missing from adata.var_names: {some(missing)}. All of them are needed."
         )
         raise MissingKeyError(msg)
     extra = adata.n_vars - len(names)
@@ -104,8 +104,8 @@ def warn_of_order(adata: AnnData, correction: Corrector) -> None:
     if correction.feature_names_ is None and not adata.var_names.is_unique:
         msg = (
             "var_names are not unique, so features are matched to those of the "
-            "correction by their places: are they in the same order? Call "
-            "adata.var_names_make_unique() before it is fitted."
+            "correction by position: check that they are in the same order. Call "
+            "adata.var_names_make_unique() before fitting a correction."
         )
         warn(msg, FeatureWarning)
 

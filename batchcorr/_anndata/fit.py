@@ -49,7 +49,7 @@ def fit(
     subject: str | None = None,
     **parameters: object,
 ) -> Corrector:
-    """Fit a correction to an AnnData and leave the AnnData as it is.
+    """Fit a correction to an AnnData without changing the AnnData.
 
     Parameters
     ----------
@@ -60,26 +60,28 @@ def fit(
     method
         Name of the method: see ``batchcorr methods``.
     covariates
-        What to keep: columns of `obs`, a formula over them, or a table.
+        Covariates to keep: columns of `obs`, a formula, a DataFrame, or a 2-D array.
     nuisance
-        What to remove with batch, as in `pp.combat`, `pp.combat_seq`, `pp.remove_batch_effect`.
+        Covariates to remove along with batch, as in `pp.combat`, `pp.combat_seq` and
+        `pp.remove_batch_effect`.
     weights
-        For `remove_batch_effect` only.
+        Weights, for `remove_batch_effect` only.
     layer
         Layer to fit to; None: X.
     missing
-        ``"level"``: missing labels of batch and covariates are a level of their own, in
-        new samples too; ``"error"``: they are refused.
+        Missing labels of batch and covariates raise an ``"error"`` or form a
+        ``"level"`` of their own, in new samples too.
     subject
-        Column of `obs` that says who a sample is of, where some were measured more than
-        once (combat, standardize, remove_batch_effect).
+        Column of `obs` with the subject (person) of each sample (combat, standardize,
+        remove_batch_effect).
     **parameters
         Parameters of the method's estimator.
 
     Returns
     -------
-    A fitted estimator: `pp.apply` corrects an AnnData with it, `save` writes it. Its
-    `warnings_` are the texts of what `fit` warned of; records hold them.
+    A fitted estimator: `pp.apply` corrects an AnnData with it, and its `save` writes it
+    to a file. Its `warnings_` are the texts of the warnings of `fit`, which records
+    contain too.
 
     Raises
     ------
@@ -91,7 +93,7 @@ def fit(
     Warns
     -----
     RepeatWarning
-        If the values were corrected before, as their record says.
+        If the values were corrected before, according to their record.
 
     Examples
     --------
@@ -151,7 +153,10 @@ def with_new_batches(
         return correction, []
     if not hasattr(correction, "add_batches"):
         name = correction.record.name
-        msg = f"{name} cannot add batches to a frozen correction: fit again with all."
+        msg = (
+            f"{name} cannot add batches to a frozen correction: fit again with all "
+            "batches."
+        )
         raise InputError(msg)
     rows, names = np.isin(codes, new), matched_features(adata, correction)
     x = get_matrix(adata, layer)
@@ -171,12 +176,15 @@ def make_estimator(
     kind = get(method)
     if kind.record.normalizes:
         msg = (
-            f"{method} normalizes and knows no batches to correct: use "
+            f"{method} is a normalization and does not correct batches: use "
             f"batchcorr.pp.{method}."
         )
         raise InputError(msg)
     if kind.record.returns != "matrix":
-        msg = f"{method} finds columns and corrects nothing: use batchcorr.tl.{method}."
+        msg = (
+            f"{method} estimates columns for nuisance= and does not correct values: "
+            f"use batchcorr.tl.{method}."
+        )
         raise InputError(msg)
     known = kind._get_param_names()
     for name in parameters:
@@ -193,14 +201,14 @@ def require_correction(correction: object) -> Corrector:
     if isinstance(correction, Corrector):
         if correction.record.returns != "matrix":
             msg = (
-                f"{type(correction).__name__} finds columns and corrects nothing: its "
-                "transform gives those of new samples, to give as nuisance=."
+                f"{type(correction).__name__} estimates columns for nuisance= and does "
+                "not correct values: call its transform to get the columns of new "
+                "samples."
             )
             raise InputError(msg)
         return correction
     msg = (
-        f"The correction must be a fitted estimator, as batchcorr.fit or load "
-        f"returns it, not {correction!r:.60} of "
-        f"type {type(correction).__name__}."
+        "correction must be a fitted estimator, as returned by batchcorr.fit or "
+        f"batchcorr.load, not {correction!r:.60} of type {type(correction).__name__}."
     )
     raise InputError(msg)

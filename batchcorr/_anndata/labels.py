@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["UNKNOWN", "ObsLabels", "check_batch_key", "labels_for", "read_labels"]
 
-UNKNOWN = "Where no batch is known, look for it: batchcorr.tl.surrogate_variables."
+UNKNOWN = (
+    "If batches were not recorded, estimate surrogate variables: "
+    "batchcorr.tl.surrogate_variables."
+)
 
 
 class ObsLabels(NamedTuple):
@@ -52,8 +55,9 @@ def read_labels(
     """
     if missing not in {"error", "level"}:
         msg = (
-            f"missing must be 'error' or 'level', not {missing!r:.40}. An AnnData keeps its "
-            "samples; leave some out before, as by adata[adata.obs['batch'].notna()].copy()."
+            f"missing must be 'error' or 'level', not {missing!r:.40}. To leave out "
+            "samples with missing labels, subset first, for example "
+            "adata[adata.obs['batch'].notna()].copy()."
         )
         raise InputError(msg)
     batch: Any = None
@@ -61,7 +65,7 @@ def read_labels(
     if isinstance(batch_key, list | tuple) and not batch_key:
         batch_key = None
     if isinstance(nuisance, str) and nuisance.lstrip().startswith("~"):
-        msg = "nuisance takes columns of adata.obs or a table, not a formula."
+        msg = "nuisance must be columns of adata.obs or a table, not a formula."
         raise InputError(msg)
     if batch_key is not None:
         keys = [batch_key] if isinstance(batch_key, str) else batch_key
@@ -79,11 +83,11 @@ def read_labels(
     removed, removed_names = columns_or_table(adata, nuisance, "nuisance")
     if batch_key is None and removed is None and needed:
         if nuisance is not None:
-            msg = "There is nothing to remove: no batch is given, and no nuisance is there."
+            msg = "There is nothing to remove: neither a batch nor a nuisance is given."
             raise InputError(msg)
         msg = (
-            "batch_key must name the column of adata.obs that holds the batch; only "
-            "remove_batch_effect can do without, with nuisance=. "
+            "batch_key must name the column of adata.obs with the batch; only "
+            "remove_batch_effect works without it, given nuisance=. "
             f"{did_you_mean('', adata.obs.columns)} {UNKNOWN}"
         )
         raise InputError(msg)
@@ -117,8 +121,8 @@ def _check_subject(subject: str, names: Mapping[str, object]) -> None:
     for what, used in names.items():
         if isinstance(used, list | tuple) and subject in used:
             msg = (
-                f"{subject!r} is a {what} and cannot be the subject as well: subjects "
-                "are persons with several samples."
+                f"{subject!r} is a {what} and cannot be the subject as well: subject= "
+                "names the person of each sample."
             )
             raise DesignError(msg)
 
@@ -137,8 +141,8 @@ def labels_for(
         batch_key = columns.get("batch")
         if batch_key is None and needed and not columns:
             msg = (
-                "The correction was not fitted to an AnnData, so that it is not "
-                "known which column holds the batch: give batch_key=."
+                "The correction was not fitted to an AnnData and does not name the "
+                "batch column: give batch_key=."
             )
             raise InputError(msg)
     if keeps and covariates is None:
@@ -160,8 +164,9 @@ def labels_for(
         if not str(error).startswith("The covariate "):
             raise
         msg = (
-            f"{error} The correction keeps it, and scales values around what it leads to "
-            "expect: new samples need it too. Where it cannot be known, as in prediction, "
-            "fit with mean_only=True, or without this covariate."
+            f"{error} The correction keeps this covariate and scales residuals around "
+            "its fitted values, so that new samples need it too. If it is unknown for "
+            "new samples, as in prediction, fit with mean_only=True or without this "
+            "covariate."
         )
         raise MissingKeyError(msg) from error

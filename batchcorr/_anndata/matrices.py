@@ -52,15 +52,16 @@ def require_adata(adata: object) -> AnnData:
     if not isinstance(adata, anndata.AnnData):
         msg = (
             f"The first argument must be an AnnData, not a {type(adata).__name__}. For "
-            "arrays and tables use the estimators, for example batchcorr.ComBat()."
+            "arrays and DataFrames use the estimators, for example batchcorr.ComBat()."
         )
         raise InputError(msg)
     if adata.isbacked:
         msg = (
-            "This AnnData is backed by a file, and its values are not in memory: load "
-            "it with adata.to_memory() first. Where they do not fit, correct the file "
-            "itself (batchcorr correct in.h5ad out.h5ad --batch COLUMN --memory 4GB), or "
-            "read X as a Dask array (anndata.experimental.read_elem_lazy)."
+            "This AnnData is in backed mode, so that its values are not in memory: "
+            "load it with adata.to_memory() first. If it does not fit into memory, "
+            "correct the file itself (batchcorr correct in.h5ad out.h5ad --batch "
+            "COLUMN --memory 4GB), or read X as a Dask array "
+            "(anndata.experimental.read_elem_lazy)."
         )
         raise InputError(msg)
     return adata
@@ -154,9 +155,9 @@ def make_actual(adata: AnnData) -> None:
     """Make a view an AnnData of its own, with a warning; its parent is not touched."""
     if adata.is_view:
         msg = (
-            "This AnnData is a view of another: the result is kept by the view, which "
-            "becomes an AnnData of its own, and the other stays as it is. The result of "
-            "a view without a name, as in combat(adata[:, genes], …), is lost: take "
+            "adata is a view of another AnnData: the result is written to the view, "
+            "which becomes a copy, and the other AnnData is unchanged. With a "
+            "temporary view, as in combat(adata[:, genes], …), the result is lost: use "
             "part = adata[:, genes].copy() first, and correct part."
         )
         warn(msg, ViewWarning)

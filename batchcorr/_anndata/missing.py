@@ -56,8 +56,8 @@ def _column(column: pd.Series, name: str, counts: dict[str, int]) -> pd.Series:
     known = column[~where].astype(object)
     if (known.astype(str) == LEVEL).any():
         msg = (
-            f"{name!r} has missing labels and the label {LEVEL!r} as well: rename that "
-            "one, so that the two stay apart."
+            f"{name!r} has missing labels and also the label {LEVEL!r}, which missing "
+            "labels would get: rename that label."
         )
         raise DesignError(msg)
     counts[name] = int(where.sum())

@@ -158,8 +158,8 @@ def read(adata: AnnData, key: str) -> Record | None:
         record = None
     if not isinstance(record, dict):
         msg = (
-            f"adata.uns[{RECORDS!r}] is kept by batchcorr for its records, and holds "
-            "something else: rename or delete it."
+            f"adata.uns[{RECORDS!r}] is where batchcorr stores its records, but "
+            "contains something else: rename or delete it."
         )
         raise InputError(msg)
     of_counts = record.get("method") in {"combat_seq", "log_normalize"}
@@ -231,9 +231,9 @@ def warn_if_repeated(
     what = f"layer {layer!r}" if layer else "X"
     what = what if obsm is None else f"obsm {obsm!r}"
     msg = (
-        f"{what} was corrected before, by {by[-1]}: correcting twice removes biology "
-        "with each round. Start from the uncorrected values"
-        + ("." if kept else ", and keep them with key_added=.")
+        f"{what} was corrected before, by {by[-1]}: each further correction removes "
+        "more biology. Start from the uncorrected values"
+        + ("." if kept else ", and keep them by giving key_added=.")
         + f" {if_made_anew(what, key_of(layer, obsm=obsm))}"
     )
     warn(msg, RepeatWarning)
@@ -242,8 +242,8 @@ def warn_if_repeated(
 def if_made_anew(what: str, key: str) -> str:
     """What to do where a matrix is no longer what its record is of."""
     return (
-        f"If {what} was made anew since, delete its record: "
-        f"del adata.uns[{RECORDS!r}][{key!r}]."
+        f"If {what} has been replaced by new values since then, delete its record: del "
+        f"adata.uns[{RECORDS!r}][{key!r}]."
     )
 
 

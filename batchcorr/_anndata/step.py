@@ -170,7 +170,7 @@ def begin(adata: AnnData, place: Place, *, corrects: bool = False) -> Step:
 def _embedding(adata: AnnData, obsm: str, layer: str | None) -> pd.DataFrame:
     """A matrix of `obsm`, whose columns are features."""
     if layer is not None:
-        msg = "Give layer= or obsm=, not both: one matrix is corrected."
+        msg = "Give layer= or obsm=, not both: only one matrix is corrected."
         raise InputError(msg)
     if obsm not in adata.obsm:
         msg = (

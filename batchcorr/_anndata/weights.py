@@ -32,8 +32,8 @@ def weights_of(adata: AnnData, features: pd.Index[str], weights: object) -> Any:
             weights = adata.layers[weights]
         else:
             msg = (
-                f"The weights {weights!r} are not a column of adata.obs, nor a layer. "
-                f"{did_you_mean(weights, [*adata.obs.columns, *adata.layers])}"
+                f"The weights {weights!r} are neither a column of adata.obs nor a "
+                f"layer. {did_you_mean(weights, [*adata.obs.columns, *adata.layers])}"
             )
             raise MissingKeyError(msg)
     if isinstance(weights, pd.DataFrame | pd.Series):
@@ -44,8 +44,9 @@ def weights_of(adata: AnnData, features: pd.Index[str], weights: object) -> Any:
             weights = weights.loc[:, features]
         elif not numbered:
             msg = (
-                "The columns of the weights are not the features: give one column per "
-                "feature under the same names, or weights.to_numpy()."
+                "The columns of weights do not match the features: give one column per "
+                "feature with the same names, or weights.to_numpy() to match by "
+                "position."
             )
             raise InputError(msg)
     return weights.toarray() if hasattr(weights, "toarray") else weights

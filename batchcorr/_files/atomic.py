@@ -91,7 +91,9 @@ def _refusing(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        msg = f"{target} cannot be written: {why}. Choose a folder you may write to."
+        msg = (
+            f"{target} cannot be written: {why}. Choose a folder with write permission."
+        )
         raise FileError(msg) from error
 
 

@@ -88,9 +88,9 @@ def _require_sparse(path: Path, group: Node) -> None:
             _refuse(path, indices, f"the chunk {chunk} is missing")
     for chunk, start, stop in _missing(path, data):
         msg = (
-            f"{path} has no chunk {chunk} of {data.path}, so that {stop - start:,} values "
-            "are read as 0. If they were not stored as zeros, the file is incomplete: "
-            "take it from where it came from again."
+            f"{path} has no chunk {chunk} of {data.path}, so that {stop - start:,} "
+            "values are read as 0. Unless they are zeros, the file is incomplete: copy "
+            "it again from its source."
         )
         warn(msg, FileWarning)
 

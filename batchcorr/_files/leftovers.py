@@ -59,9 +59,9 @@ def clean(target: Path) -> str:
             kept.append(left.name)
     if kept:
         msg = (
-            f"{target.parent} holds what others write in place of {target.name}, or "
-            f"left there when they were killed: {some(kept)}. Delete it if none of them "
-            "is at work."
+            f"{target.parent} contains temporary files of {target.name}, from runs "
+            f"that are still writing or were killed: {some(kept)}. Delete them if no "
+            "such run is active."
         )
         warn(msg, FileWarning)
     return prefix

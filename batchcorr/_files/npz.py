@@ -100,10 +100,10 @@ class Arrays(Mapping[str, "NDArray[Any]"]):
                 expected.check_head(name, shape, dtype)
             size = prod(shape) * dtype.itemsize
             if size > self._largest:
-                msg = f"{name} takes {size / 2**30:.1f} GiB, too much to be read."
+                msg = f"{name} takes {size / 2**30:.1f} GiB, which is too much to read."
                 raise InputError(msg)
             if stream.tell() + size != member.file_size:
-                msg = f"{name} is cut short or longer than it says."
+                msg = f"{name} is shorter or longer than its header says."
                 raise InputError(msg)
         with self._file.open(member) as stream:
             values = npy.read_array(stream, allow_pickle=False)
@@ -182,7 +182,7 @@ def reading(
     except FileError:
         raise
     except InputError as error:
-        msg = f"{otherwise} What is wrong: {error}"
+        msg = f"{otherwise} Cause: {error}"
         raise FileError(msg) from error
     except DAMAGE as error:
         raise FileError(otherwise) from error
@@ -220,13 +220,13 @@ def _header(file: zipfile.ZipFile) -> dict[str, Any]:
     with file.open(member) as stream:
         shape, dtype = _head(stream)
         if shape != () or dtype.kind != "U" or dtype.itemsize > member.file_size:
-            msg = "its header is no text."
+            msg = "its header is not text."
             raise InputError(msg)
     with file.open(member) as stream:
         text = str(npy.read_array(stream, allow_pickle=False))
     header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     if not isinstance(header, dict):
-        msg = "its header holds no values by name."
+        msg = "its header is not a JSON object."
         raise InputError(msg)
     return header
 

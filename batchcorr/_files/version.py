@@ -40,8 +40,8 @@ class Version(NamedTuple):
         """Refuse a file that was written to, replaced or deleted since."""
         if not self.path.exists() or _digest(self.path) != self.digest:
             msg = (
-                f"{self.path} changed while it was read, so that what was learned from it"
-                " need not fit its values: run this again when nothing writes to it."
+                f"{self.path} changed while it was read, so that the correction may "
+                "not fit its values: run this again when nothing writes to the file."
             )
             raise FileError(msg)
 

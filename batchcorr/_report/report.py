@@ -1,4 +1,4 @@
-"""One page to show: `batchcorr.report`."""
+"""The report page: `batchcorr.report`."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def report(
     title: str | None = None,
     min_count: float | None = None,
 ) -> Path:
-    """Write one page of all that matters: design, correction, result and test.
+    """Write an HTML report of design, correction, evaluation and test.
 
-    What was corrected, from what and how is read from the records that corrections
-    leave; so after one of them ``bc.report(adata, "report.html")`` is enough. Before
-    any, the page says what the design allows.
+    Which values were corrected, and how, is read from the records in `adata`: after a
+    correction ``bc.report(adata, "report.html")`` is enough. For uncorrected data the
+    page shows what the design allows.
 
     Parameters
     ----------
@@ -58,24 +58,24 @@ def report(
     batch_key
         Column of `obs` with the batch; None: that of the correction.
     covariates
-        What is to be kept: columns of `obs`, a formula, or a table; None: what the
-        correction kept.
+        Covariates to keep: columns of `obs`, a formula, or a DataFrame; None: those
+        that the correction kept.
     test
-        What is tested, as in `tl.differential`: a column of `obs`, or ``(column, level,
-        reference)``. Uncorrected values are tested, batch in the model.
+        What is tested, as in `tl.differential`: a column of `obs`, or
+        ``(column, level, reference)``. Uncorrected values are tested, with batch in the
+        model.
     labels
-        Column of `obs` with what should stay apart, such as cell types, for the
-        evaluation.
+        Column of `obs` with groups that should stay separate, such as cell types.
     layer
-        Layer with the uncorrected values; None: where the correction found them, or a
-        layer in which they were kept.
+        Layer with the uncorrected values; None: the one named in the record of the
+        correction, or another layer that has them.
     corrected
-        Layer or key of `obsm` with the corrected values, or ``"X"``; None: what has a
-        record of a correction.
+        Layer or key of `obsm` with the corrected values, or ``"X"``; None: the one with
+        a record of a correction.
     title
         Heading of the page.
     min_count
-        Counts that a feature needs to be tested, as in `tl.differential`.
+        Minimum count of features to be tested, as in `tl.differential`.
 
     Returns
     -------
@@ -86,18 +86,17 @@ def report(
     MissingKeyError
         If a column, layer or embedding does not exist.
     InputError
-        If it is not known which column holds the batch, or which of several corrections
-        is meant.
+        If no record names the batch column, or there are several corrections and
+        `corrected` is not given.
     FileError
-        If the file cannot be written; nothing is then left behind.
+        If the file cannot be written; no partial file is left.
 
     Notes
     -----
-    The page holds everything it needs, asks for nothing from the network and lets no
-    other script run. Pictures are of two principal components of the 2,000 features that
-    vary most, and of counts logarithms are taken for them; labels and names of samples
-    are in the page: think of it before you send it to someone. Some
-    fifty reads of the matrix.
+    The page is a single file that loads nothing from the network and runs no other
+    script. Figures show two principal components of the 2,000 most variable features
+    (of counts, after logarithms). The page contains sample names and labels: check this
+    before you share it. The matrix is read about fifty times.
 
     Examples
     --------

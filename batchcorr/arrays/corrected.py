@@ -210,14 +210,15 @@ def _columns(
     length = matrix.shape[0] if product is transposed_times else matrix.shape[1]
     if right.ndim not in (1, 2) or right.dtype.kind not in "buif":
         msg = (
-            "The corrected matrix is multiplied by vectors and matrices of real numbers,"
-            f" not by {right.dtype} of shape {right.shape}."
+            "The corrected matrix can be multiplied by vectors and matrices of real "
+            f"numbers, not by {right.dtype} of shape {right.shape}."
         )
         raise InputError(msg)
     if right.shape[0] != length:
         msg = (
             f"The corrected matrix is {matrix.shape[0]} × {matrix.shape[1]}: the other "
-            f"factor must be of length {length} beside it, not {right.shape[0]}."
+            f"factor must have length {length} on the shared axis, not "
+            f"{right.shape[0]}."
         )
         raise InputError(msg)
     right = right.astype(dtype, copy=False)
@@ -252,7 +253,8 @@ def _listed(key: Any, length: int) -> Any:
         return np.arange(length)[key]
     except IndexError as error:
         msg = (
-            f"{key!r:.60} is no index of {length} rows or features: give positions, a "
-            "slice or a boolean mask; names are found by adata.var_names.get_indexer."
+            f"{key!r:.60} is not an index of {length} rows or features: give "
+            "positions, a slice or a boolean mask; for names use "
+            "adata.var_names.get_indexer(names)."
         )
         raise InputError(msg) from error

@@ -133,15 +133,16 @@ def checked_totals(x: Matrix, first: int = 0) -> NDArray[np.float64]:
         rows = np.flatnonzero(~np.isfinite(found))
         msg = (
             f"The counts of {len(rows)} of {len(found)} samples (first: row "
-            f"{first + rows[0]}) hold missing or infinite values: a count is known, or it "
-            "is 0. Leave out those samples or features, or fill in what is missing."
+            f"{first + rows[0]}) contain missing or infinite values, but every count "
+            "must be known. Leave out these samples or features, or fill in the "
+            "missing counts."
         )
         raise InputError(msg)
     if smallest < 0:
         msg = (
-            f"The counts hold negative values, down to {smallest:g}. Values that were "
-            "logged, scaled or corrected are not counts: give the raw ones, which many "
-            "AnnData keep in layers['counts'] or raw."
+            f"The counts contain negative values, down to {smallest:g}. "
+            "Log-transformed, scaled or corrected values are not counts: give the raw "
+            "counts, which are often in layers['counts'] or raw."
         )
         raise InputError(msg)
     return found

@@ -105,7 +105,7 @@ def merge_tree(parts: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
 def require_no_place(out: Matrix) -> None:
     """Refuse to write into a Dask array, or any other place."""
     if out is not None:
-        msg = "A Dask array cannot be written in place: leave out= at None."
+        msg = "A Dask array cannot be changed in place: leave out=None."
         raise InputError(msg)
 
 

@@ -85,15 +85,15 @@ def unknown_kind(x: Matrix) -> InputError:
     name = f"{type(x).__module__}.{type(x).__qualname__}"
     if is_foreign(x) or any(map(modules_of, packages_of(type(x)))):
         msg = (
-            f"This is not done for a matrix of type {name}: convert it to a NumPy array "
-            "or a SciPy CSR or CSC matrix."
+            f"This is not possible for a matrix of type {name}: convert it to a NumPy "
+            "array or a SciPy CSR or CSC matrix."
         )
         return InputError(msg)
     msg = (
-        f"A matrix of type {name} is not a kind "
-        "that can be corrected. Known are numpy.ndarray, SciPy CSR and CSC matrices, "
-        "Dask arrays of these, CuPy arrays and CSR matrices, torch tensors and other "
-        "arrays that follow the array API standard; convert to one of them."
+        f"A matrix of type {name} cannot be corrected. Possible are numpy.ndarray, "
+        "SciPy CSR and CSC matrices, Dask arrays of these, CuPy arrays and CSR "
+        "matrices, torch tensors and other arrays that follow the array API standard; "
+        "convert to one of them."
     )
     return InputError(msg)
 

@@ -90,9 +90,9 @@ def _by_feature(
 ) -> Moments:
     if has_infinite(x):
         msg = (
-            "The data hold infinite values, which have no mean. Replace them, or mark "
-            "them as missing (NaN). They often come from the logarithm of 0: add a "
-            "prior count before taking logs."
+            "The data contain infinite values, which have no mean. Replace them, or "
+            "mark them as missing (NaN). They often come from the logarithm of 0: add "
+            "a prior count before taking logs."
         )
         raise InputError(msg)
     with np.errstate(over="ignore"):

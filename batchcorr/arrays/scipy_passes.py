@@ -134,10 +134,10 @@ def refuse_missing(values: Array) -> None:
     """Refuse stored values that are missing."""
     if namespace(values).isnan(values).any():
         msg = (
-            "A sparse matrix holds missing values (NaN). What is not stored in a sparse "
-            "matrix is zero, so a missing value beside it is probably a mistake of the "
-            "step before: drop those features or samples, or give a dense matrix if "
-            "the values are truly missing."
+            "The sparse matrix contains missing values (NaN). Values that are not "
+            "stored are zeros, so NaN is probably a mistake of an earlier step: drop "
+            "these features or samples, or give a dense matrix if the values are truly "
+            "missing."
         )
         raise InputError(msg)
 

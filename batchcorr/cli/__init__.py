@@ -158,7 +158,7 @@ def main(
         typer.Option(
             "--debug",
             metavar="",
-            help="Show where an error comes from. Also after a command.",
+            help="Show the traceback of errors. Also accepted after the command.",
         ),
     ] = False,
 ) -> None:

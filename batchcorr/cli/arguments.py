@@ -39,7 +39,7 @@ def memory_bytes(text: str) -> int:
     except ValueError:
         value = 0.0
     if match is None or value <= 0:
-        msg = f"{text!r} is no size of memory, such as 2GiB or 500MB."
+        msg = f"{text!r} is not a memory size, such as 2GiB or 500MB."
         raise typer.BadParameter(msg, param_hint="--memory")
     power = " kmgt".index(match[2] or " ")
     return int(value * (1024 if match[3] else 1000) ** power)
@@ -54,7 +54,9 @@ def parameters(kind: type[Corrector]) -> dict[str, Parameter]:
 def kept(covariates: list[str] | None, formula: str | None) -> dict[str, Any]:
     """What --covariate or --formula names, as an argument; empty where nothing is."""
     if formula is not None and covariates:
-        msg = "give either a formula or covariates: + joins them in a formula."
+        msg = (
+            "give either --formula or --covariate: in a formula, join covariates by +."
+        )
         raise typer.BadParameter(msg, param_hint="--formula")
     if formula is not None and not formula.lstrip().startswith("~"):
         formula = f"~ {formula}"
@@ -88,16 +90,22 @@ def arguments(
         raise typer.BadParameter(str(error), param_hint="--method") from error
     if kind.record.normalizes:
         option = f"--{method.replace('_', '-')}"
-        msg = f"{method} is a step before correction: give {option} and a method."
+        msg = (
+            f"{method} is a normalization before correction: give {option}, and a "
+            "correction method."
+        )
         raise typer.BadParameter(msg, param_hint="--method")
     if kind.record.returns != "matrix":
-        msg = f"{method} finds columns and corrects nothing: see `batchcorr methods`."
+        msg = (
+            f"{method} estimates columns for --nuisance and does not correct values: "
+            "use `batchcorr surrogate`."
+        )
         raise typer.BadParameter(msg, param_hint="--method")
     if not batch and not (nuisances and method == "remove_batch_effect"):
         msg = (
-            f"{method} needs the column that holds the batch. Where nobody wrote it down, "
-            "remove_batch_effect can do with --nuisance, such as what `batchcorr "
-            "surrogate` finds."
+            f"{method} needs the column with the batch. If batches were not recorded, "
+            "use remove_batch_effect with --nuisance, such as surrogate variables of "
+            "`batchcorr surrogate`."
         )
         raise typer.BadParameter(msg, param_hint="--batch")
     if reference is not None:

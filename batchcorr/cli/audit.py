@@ -1,4 +1,4 @@
-"""`audit`: what a design allows, before anything is corrected."""
+"""`audit`: check what a design allows before a correction."""
 
 from __future__ import annotations
 
@@ -47,11 +47,15 @@ def audit(
         str | None,
         typer.Option(
             metavar="KEY[:A-B]",
-            help="Column of obs whose effect will be tested, or two of its levels.",
+            help="Column of obs (or SHEET) that will be tested, or two of its levels.",
         ),
     ] = None,
     alpha: Annotated[
-        float, typer.Option(metavar="RATE", help="False positives that are wanted.")
+        float,
+        typer.Option(
+            metavar="RATE",
+            help=("Significance level: the nominal false positive rate."),
+        ),
     ] = 0.05,
     missing: options.Missing = "error",
     log_normalize: options.LogNormalize = None,
@@ -63,10 +67,10 @@ def audit(
     decimal: options.Decimal = None,
     force: options.Force = False,
 ) -> None:
-    """Say what a design allows, before anything is corrected.
+    """Check what the design allows before correcting anything.
 
-    With --test also how often a test of corrected values will find what is not
-    there. The exit code is 3 if a correction is impossible.
+    With --test, also predict the false positive rate of tests of corrected values.
+    The exit code is 3 if a correction is impossible.
 
     \b
     batchcorr audit in.h5ad --batch day --covariate age --test group
@@ -79,7 +83,7 @@ def audit(
     if json_file is not None:
         check_target(json_file, (".json",), [source, samples], force=force)
     if not 0 < alpha < 1:
-        msg = f"a rate lies between 0 and 1, and {alpha:g} does not."
+        msg = f"the significance level must lie between 0 and 1, not {alpha:g}."
         raise typer.BadParameter(msg, param_hint="--alpha")
     given = kept(covariates, formula)
     adata, _ = files.open()
@@ -90,7 +94,7 @@ def audit(
     _, layer = normalize(adata, normalization, layer)
     import batchcorr as bc
 
-    with working("Looking at the design"):
+    with working("Checking the design"):
         found = bc.tl.audit(
             adata, batch, test=contrast, alpha=alpha, layer=layer, **given
         )
@@ -110,7 +114,7 @@ def _show(found: Audit, test: str | None) -> None:
         text = as_typed(finding.text)
         findings.add_row(Text(finding.level, STYLES[finding.level]), Text(text))
     if not found.findings:
-        findings.add_row(Text("Nothing speaks against a correction.", "green"))
+        findings.add_row(Text("No problems were found.", "green"))
     out.print(findings, width=min(out.width, WIDTH))
     if len(found.predicted):
         _show_rates(found, test)
@@ -123,11 +127,11 @@ def _show(found: Audit, test: str | None) -> None:
 def _show_rates(found: Audit, test: str | None) -> None:
     levels = found.predicted.get("level")
     worst = "" if levels is None else f", worst for {levels.iloc[0]}"
-    table = new_table("values that are tested", "false positives", "effect if not kept")
+    table = new_table("tested values", "false positives", "effect left if not kept")
     for analysis, row in found.predicted.iterrows():
         one_step = analysis == "one_step"
         values = (
-            "as they are: batchcorr test" if one_step else f"corrected by {analysis}"
+            "uncorrected: batchcorr test" if one_step else f"corrected by {analysis}"
         )
         rates = (row["false_positive_rate"], row["effect_kept"])
         table.add_row(Text(values), *(f"{rate:.1%}" for rate in rates))

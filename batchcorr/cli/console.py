@@ -90,7 +90,7 @@ def reporting() -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
-            complain("Stopped", "no file is half written.")
+            complain("Stopped", "no file was partly written.")
             raise typer.Exit(130) from None
         except (BatchCorrError, MemoryError, OSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:

@@ -1,4 +1,4 @@
-"""`correct`: learn from a file and write it corrected."""
+"""`correct`: fit a correction to a file and write the corrected file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def correct(
     compress: options.Compress = False,
     force: options.Force = False,
 ) -> None:
-    """Remove batch effects from a file and write another.
+    """Remove batch effects from a file and write the corrected file.
 
     \b
     batchcorr correct in.h5ad out.h5ad --batch day --covariate cell_type
@@ -120,15 +120,21 @@ def correct(
 def _check_streams(normalization: Normalization, missing: str) -> None:
     """Refuse, as wrong usage, what is not done in blocks."""
     if normalization.quantile:
-        msg = "this needs the whole matrix in memory: leave out --memory, --scheduler."
+        msg = (
+            "this needs the whole matrix in memory: leave out --memory and --scheduler."
+        )
         raise typer.BadParameter(msg, param_hint="--quantile-normalize")
     if normalization.log not in {None, "total"}:
         msg = (
-            "in blocks, samples are scaled by their total: give --log-normalize alone."
+            "with --memory or --scheduler samples can only be scaled by their total: "
+            "give --log-normalize without a method."
         )
         raise typer.BadParameter(msg, param_hint="--log-normalize")
     if missing == "drop":
-        msg = "samples of files are not left out in blocks: error or level."
+        msg = (
+            "with --memory or --scheduler samples cannot be dropped: use error or "
+            "level."
+        )
         raise typer.BadParameter(msg, param_hint="--missing")
 
 

@@ -33,17 +33,17 @@ FEW = 6
 def demo(
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"File to write, if not {DEFAULT}."),
+        typer.Option(metavar="FILE", help=f"File to write. Default: {DEFAULT}."),
     ] = None,
     *,
     force: Annotated[
         bool, typer.Option("--force", metavar="", help="Replace FILE if it exists.")
     ] = False,
 ) -> None:
-    """Correct real data and show what changed.
+    """Correct example data and show what changed.
 
-    57 bladder-cancer arrays that were processed in five batches, corrected by
-    ComBat, and a page that shows it.
+    Corrects 57 bladder-cancer arrays, processed in five batches, with ComBat, and
+    writes an HTML report.
     """
     target = output or DEFAULT
     page = target.with_suffix(".html")
@@ -115,7 +115,7 @@ def _show_result(record: Record, before: VarianceShare, after: VarianceShare) ->
         shares = [f"{getattr(share, name):.0%}" for share in (before, after)]
         table.add_row(label, *shares)
     out.print(Padding(table, (1, 2), expand=False))
-    _say("Adjusted R²: 0% is what chance explains, and under 0% is less than chance.")
+    _say("Adjusted R²: 0% is expected by chance; negative means less than by chance.")
     for warning in record["warnings"]:
         out.print()
         _say(warning.partition(": ")[2], label="Warning: ")
@@ -123,17 +123,22 @@ def _show_result(record: Record, before: VarianceShare, after: VarianceShare) ->
 
 
 def _show_next(target: Path, page: Path) -> None:
-    wrote = Text.assemble(("Wrote ", "bold green"), f"{target}: X corrected,")
+    wrote = Text.assemble(("Wrote ", "bold green"), f"{target}: corrected values in X,")
     out.print(wrote, soft_wrap=True)
-    _say("layers['uncorrected'] as it was, uns['batchcorr'] what was done.")
-    wrote = Text.assemble(("Wrote ", "bold green"), f"{page}: all of this as one page.")
+    _say(
+        "uncorrected values in layers['uncorrected'], record of the correction in "
+        "uns['batchcorr']."
+    )
+    wrote = Text.assemble(
+        ("Wrote ", "bold green"), f"{page}: the same as an HTML report."
+    )
     out.print(wrote, soft_wrap=True)
     out.print()
     _say("Next", style="bold")
     for line in (
         "batchcorr correct IN.h5ad OUT.h5ad --batch KEY --covariate KEY",
         "batchcorr report OUT.h5ad OUT.html --test KEY",
-        "batchcorr methods               what else there is, and its parameters",
+        "batchcorr methods               all methods and their parameters",
         "import batchcorr as bc          the same in Python: bc.pp.combat(adata, …)",
     ):
         out.print(f"  {line}", soft_wrap=True)

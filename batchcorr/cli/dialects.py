@@ -130,7 +130,7 @@ def read_start(path: Path, given: str | None) -> Start:
     ):
         lines = [skipped.pop(), *lines]
     if not any(line.strip() for line in lines):
-        msg = f"{path} holds no row after its header."
+        msg = f"{path} has no row after its header."
         raise FileError(msg)
     separator = given or _separator(path, lines)
     header = [name.strip() for name in split(lines[0], separator)]
@@ -149,8 +149,8 @@ def _before(path: Path, file: TextIO) -> tuple[list[str], list[str]]:
         skipped.append(line)
     if any(line.startswith("!") for line in skipped):
         msg = (
-            f"{path} is a GEO file without a table of values: take the series matrix "
-            "of arrays, or for sequencing the counts among the supplementary files."
+            f"{path} is a GEO file without a table of values: use the series matrix "
+            "file of arrays, or for sequencing the counts in the supplementary files."
         )
         raise FileError(msg)
     return skipped[:-1], skipped[-1:]
@@ -165,8 +165,8 @@ def _separator(path: Path, lines: list[str]) -> str:
         if len(even) != 1:
             marks = " and by ".join(SEPARATORS[mark] for mark in found)
             msg = (
-                f"{path} could be separated by {marks}: say which with --sep, and with "
-                "--decimal if numbers have a decimal comma."
+                f"{path} could be separated by {marks}: give the separator with --sep, "
+                "and --decimal , if numbers have a decimal comma."
             )
             raise FileError(msg)
         found = even

@@ -30,7 +30,10 @@ Batch = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs (or SHEET) with the batch. Repeat for several. Not for sites.",
+        help=(
+            "Column of obs (or SHEET) with the batch. Repeatable. Not for moments of "
+            "sites."
+        ),
     ),
 ]
 Tested = Annotated[
@@ -38,23 +41,30 @@ Tested = Annotated[
     typer.Option(
         "--test",
         metavar="KEY[:A-B]",
-        help="Column of obs that is tested; of its levels all against the first, or A "
+        help="Column of obs (or SHEET) to test: all levels against the first, or A "
         "against B.",
     ),
 ]
 Covariates = Annotated[
     list[str] | None,
     typer.Option(
-        "--covariate", metavar="KEY", help="Column of obs to adjust for. Repeat."
+        "--covariate",
+        metavar="KEY",
+        help=("Column of obs (or SHEET) with a covariate of the model. Repeatable."),
     ),
 ]
 Formula = Annotated[
     str | None,
-    typer.Option(metavar="F", help='What to adjust for, such as "~ sex + age".'),
+    typer.Option(
+        metavar="F",
+        help=('Formula of the covariates of the model, such as "~ sex + age".'),
+    ),
 ]
 Nuisances = Annotated[
     list[str] | None,
-    typer.Option("--nuisance", metavar="KEY", help="The same as --covariate. Repeat."),
+    typer.Option(
+        "--nuisance", metavar="KEY", help=("The same as --covariate. Repeatable.")
+    ),
 ]
 
 
@@ -62,14 +72,20 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs with a weight of each sample, or layer with one of each value.",
+        help=(
+            "Column of obs with weights of samples, or layer with weights of single "
+            "values."
+        ),
     ),
 ]
 Subject = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs that says who a sample is of, where several are of one.",
+        help=(
+            "Column of obs (or SHEET) with the subject of each sample, if subjects "
+            "have several."
+        ),
     ),
 ]
 Voom = Annotated[
@@ -77,8 +93,9 @@ Voom = Annotated[
     typer.Option(
         "--voom",
         metavar="[=METHOD]",
-        help="IN holds counts of bulk samples: weigh their logarithms by how precise they "
-        "are. Libraries by their total, or by tmm, rle, …",
+        help="IN contains counts of bulk samples: test their logarithms, weighted by "
+        "precision. Library sizes are total counts, or multiplied by factors of "
+        "tmm, rle, …",
     ),
 ]
 
@@ -89,8 +106,8 @@ def differential(
         list[Path],
         typer.Argument(
             metavar="IN… OUT",
-            help=f"To read: one {options.SOURCES}, or the moments of all sites (.npz). "
-            "Then the table to write: .csv, .tsv, .txt; also .gz.",
+            help=f"File to read: {options.SOURCES}; or the moments of all sites (.npz). "
+            "Last the table to write: .csv, .tsv, .txt; also .gz.",
         ),
     ],
     *,
@@ -104,19 +121,26 @@ def differential(
         typer.Option(
             "--trend",
             metavar="",
-            help="Variance follows the mean, as in logarithms of counts.",
+            help=(
+                "Prior variance depends on the mean (limma-trend), for logarithms of "
+                "counts."
+            ),
         ),
     ] = False,
     robust: Annotated[
         bool,
         typer.Option(
-            "--robust", metavar="", help="Features of outlying variance do not decide."
+            "--robust",
+            metavar="",
+            help=("Limit the influence of features with outlying variances."),
         ),
     ] = False,
     unequal_variances: Annotated[
         bool,
         typer.Option(
-            "--unequal-variances", metavar="", help="Each batch has its own variance."
+            "--unequal-variances",
+            metavar="",
+            help="Estimate a variance for each batch.",
         ),
     ] = False,
     weights: Weights = None,
@@ -133,10 +157,10 @@ def differential(
     decimal: options.Decimal = None,
     force: options.Force = False,
 ) -> None:
-    """Test uncorrected values for differences, batch in the model.
+    """Test uncorrected values for differences, with batch in the model.
 
-    A table of moderated t tests, a row a feature: in one step what testing
-    corrected values gets wrong.
+    Writes a table of moderated t tests (as in limma), one row per feature. Unlike
+    tests of corrected values, it accounts for the uncertainty of batch effects.
 
     \b
     batchcorr test in.h5ad results.csv --batch day --test group:treated-control
@@ -169,8 +193,8 @@ def differential(
     check_target(target, TABLES, [*sources, samples], force=force)
     if not batch and not nuisances:
         msg = (
-            "samples need it: the column that holds the batch. Where nobody wrote it "
-            "down, --nuisance takes what `batchcorr surrogate` finds."
+            "give the column with the batch. If batches were not recorded, give "
+            "surrogate variables of `batchcorr surrogate` with --nuisance."
         )
         raise typer.BadParameter(msg, param_hint="--batch")
     settings |= {"weights": weights, "subject": subject, "voom": voom or False}
@@ -228,13 +252,17 @@ def _files(paths: list[Path]) -> tuple[list[Path], Path]:
     """The files to read and the table to write; others are wrong usage."""
     sources, target = paths[:-1], paths[-1]
     if not sources:
-        msg = f"{target} is the only file: name the table to write after it."
+        msg = (
+            f"{target} is the only file given: name the table to write after the file "
+            "to read."
+        )
         raise typer.BadParameter(msg, param_hint="OUT")
     kinds = {kind_of(path, (*SOURCES, MOMENTS)) for path in sources}
     if len(sources) > 1 and kinds != {MOMENTS}:
         msg = (
-            f"{some(sources)} are {len(sources)} files, and samples of one are tested: "
-            "join them before; or make moments of each, with batchcorr moments."
+            f"{some(sources)} are {len(sources)} files, but only one file of samples "
+            "can be tested: join them first, or compute moments of each with batchcorr "
+            "moments."
         )
         raise typer.BadParameter(msg, param_hint="IN")
     return sources, target

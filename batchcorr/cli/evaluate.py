@@ -27,7 +27,11 @@ WIDTH = 88
 Labels = Annotated[
     str | None,
     typer.Option(
-        metavar="KEY", help="Column of obs that should stay apart: cell types."
+        metavar="KEY",
+        help=(
+            "Column of obs (or SHEET) with groups that should stay separate, such as "
+            "cell types."
+        ),
     ),
 ]
 Layers = Annotated[
@@ -35,13 +39,15 @@ Layers = Annotated[
     typer.Option(
         "--layer",
         metavar="NAME",
-        help="Layer to look at, X for X, if not X and what was corrected. Repeat. "
-        "Corrected ones are compared with what they were made from.",
+        help="Layer to score (X for X). Repeatable. Default: X and corrected layers. "
+        "Corrected layers are compared with their uncorrected values.",
     ),
 ]
 Embeddings = Annotated[
     list[str] | None,
-    typer.Option("--embedding", metavar="NAME", help="Key of obsm. Repeat."),
+    typer.Option(
+        "--embedding", metavar="NAME", help=("Key of obsm to score. Repeatable.")
+    ),
 ]
 
 
@@ -62,9 +68,9 @@ def evaluate(
     decimal: options.Decimal = None,
     force: options.Force = False,
 ) -> None:
-    """Say how much of batch is left, and how much biology is kept.
+    """Score how much batch effect remains and how much biology is kept.
 
-    Each score stands beside half of its 95 % interval, and beside what chance gives.
+    Each score is shown with half of its 95 % interval and the value expected by chance.
 
     \b
     batchcorr evaluate out.h5ad --batch day --labels cell_type

@@ -76,7 +76,7 @@ def kind_of(
     given = [option for option, value in of_anndata.items() if value]
     if given and kind not in ANNDATA:
         msg = (
-            f"{path} is one matrix in memory and no more: this needs an AnnData, "
+            f"{path} has only one matrix: this option needs an AnnData, "
             f"{' or '.join(ANNDATA)}."
         )
         raise typer.BadParameter(msg, param_hint=given[0])
@@ -104,7 +104,10 @@ def check_target(
     """
     kind = kind_of(target, kinds, of_anndata)
     if compress and kind in TABLES:
-        msg = f"a table is packed if its name ends in .gz, such as {target.name}.gz."
+        msg = (
+            "tables are compressed if their name ends in .gz, such as "
+            f"{target.name}.gz."
+        )
         raise typer.BadParameter(msg, param_hint="--compress")
     check_place(target, sources, force=force)
 
@@ -115,26 +118,29 @@ def check_place(target: Path, sources: Iterable[Path | None], *, force: bool) ->
         one, other = source.resolve(), target.resolve()
         if one == other or (target.exists() and source.exists() and _same(one, other)):
             msg = (
-                f"{target} is the input itself: the uncorrected values would be lost. "
-                "Write to another file; with --key-added it holds both."
+                f"{target} is also the input: the uncorrected values would be lost. "
+                "Write to another file; with --key-added it contains both."
             )
             raise FileError(msg)
         if one in other.parents or other in one.parents:
-            msg = f"{target} and {source} lie within each other: choose another place."
+            msg = f"{target} and {source} are inside each other: choose another folder."
             raise FileError(msg)
     if os.path.lexists(target):
         if not force:
             msg = f"{target} exists already: choose another name, or add --force."
             raise FileError(msg)
         if target.is_dir() and not (_is_zarr(target) and target.suffix == ".zarr"):
-            msg = f"{target} is a folder and no zarr store: --force does not delete it."
+            msg = (
+                f"{target} is a folder that is not a zarr store: --force does not "
+                "delete it."
+            )
             raise FileError(msg)
     folder = target.resolve().parent
     if not folder.is_dir():
         msg = f"{target} cannot be written: there is no folder {folder}."
         raise FileError(msg)
     if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"{target} cannot be written: you may not write to {folder}."
+        msg = f"{target} cannot be written: there is no write permission for {folder}."
         raise FileError(msg)
 
 

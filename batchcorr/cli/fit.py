@@ -26,7 +26,7 @@ __all__ = ["apply", "fit"]
 MOMENTS = ".npz"
 
 Correction = Annotated[
-    Path, typer.Argument(metavar="CORRECTION", help="The correction: .npz.")
+    Path, typer.Argument(metavar="CORRECTION", help="Correction to apply (.npz).")
 ]
 
 
@@ -36,14 +36,16 @@ def fit(
         list[Path],
         typer.Argument(
             metavar="IN… CORRECTION",
-            help=f"To learn from: one {options.SOURCES}, or the moments of all sites "
-            "(.npz). Then the correction to write (.npz), if not with -o.",
+            help=f"File to fit to: {options.SOURCES}; or the moments of all sites "
+            "(.npz). Last the correction to write (.npz), unless given with -o.",
         ),
     ],
     *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="CORRECTION", help="To write: .npz."),
+        typer.Option(
+            "--output", "-o", metavar="CORRECTION", help=("Correction to write (.npz).")
+        ),
     ] = None,
     samples: options.Samples = None,
     sample_column: options.SampleColumn = None,
@@ -63,7 +65,7 @@ def fit(
     settings: options.Settings = None,
     force: options.Force = False,
 ) -> None:
-    """Learn a correction and freeze it.
+    """Fit a correction and save it, to apply it to other files.
 
     \b
     batchcorr fit in.h5ad correction.npz --batch day --method standardize
@@ -80,11 +82,12 @@ def fit(
         only_options(
             ctx,
             {"paths", "output", "method", "reference", "settings", "force"},
-            "moments are learned from as they are: their schema holds the labels.",
+            "moments are used as they are: their schema defines batch and covariates.",
         )
         if force and output is None:
             msg = (
-                "with --force name the correction with -o: a site could be overwritten."
+                "with --force give the correction with -o: otherwise moments of a site "
+                "could be overwritten."
             )
             raise typer.BadParameter(msg, param_hint="CORRECTION")
     check_target(target, (MOMENTS,), [*sources, samples], force=force)
@@ -119,12 +122,12 @@ def fit(
         learned = f"{adata.n_obs:,} samples × {adata.n_vars:,} features"
     with writing(target) as part:
         fitted.save(part)
-    text = f"Wrote {target}: {method}, learned from {learned}{_left(fitted)}"
+    text = f"Wrote {target}: {method}, fitted to {learned}{_left(fitted)}"
     say(f"{text}{columns_used(fitted.summary())}.")
 
 
 def _fit_sites(sites: list[Path], given: dict[str, Any]) -> tuple[Corrector, str]:
-    """Learn from the moments of sites, and say from how many samples."""
+    """Fit to the moments of sites, and say to how many samples."""
     import batchcorr as bc
 
     fitted = bc.fit_moments(sites, **given)
@@ -141,23 +144,27 @@ def _left(fitted: Corrector) -> str:
 
 
 def _check_sources(sources: list[Path], target: Path) -> None:
-    """Refuse, as wrong usage, files that no correction can be learned from at once."""
+    """Refuse, as wrong usage, files that no correction can be fitted to at once."""
     if not sources:
-        msg = f"{target} is the only file: name the correction to write after it."
+        msg = (
+            f"{target} is the only file given: name the correction to write after the "
+            "file to read."
+        )
         raise typer.BadParameter(msg, param_hint="CORRECTION")
     kinds = [kind_of(path, (*SOURCES, MOMENTS)) for path in sources]
     files = [path for path, kind in zip(sources, kinds, strict=True) if kind != MOMENTS]
     if files and len(files) < len(sources):
         msg = (
-            f"{files[0]} holds samples and {MOMENTS} files moments of sites, which do "
-            "not mix: make its moments too, with batchcorr moments."
+            f"{files[0]} contains samples, but {MOMENTS} files contain moments of "
+            "sites, which cannot be combined: compute its moments too, with batchcorr "
+            "moments."
         )
         raise typer.BadParameter(msg, param_hint="IN")
     if len(files) > 1:
         msg = (
-            f"{some(files)} are {len(files)} files of samples, and one is "
-            "learned from: join them before, with anndata.concat in Python; or make "
-            "moments of each, with batchcorr moments, and learn from these."
+            f"{some(files)} are {len(files)} files of samples, but a correction is "
+            "fitted to only one: join them first with anndata.concat in Python, or "
+            "compute moments of each with batchcorr moments and fit to these."
         )
         raise typer.BadParameter(msg, param_hint="IN")
 
@@ -177,8 +184,8 @@ def apply(
         typer.Option(
             "--add-batches",
             metavar="",
-            help="Batches that the correction does not know are learned beside it from "
-            "IN; the rest stays frozen.",
+            help="Estimate the effects of batches that are new in IN; everything else "
+            "stays frozen.",
         ),
     ] = False,
     layer: options.Layer = None,
@@ -187,10 +194,10 @@ def apply(
     compress: options.Compress = False,
     force: options.Force = False,
 ) -> None:
-    """Correct a file with a frozen correction.
+    """Correct a file with a saved correction.
 
-    Batch and covariates are read from the columns that it was learned from.
-    What was normalized first is normalized here too, against the same samples.
+    Batch and covariates are read from the same columns as in batchcorr fit. If values
+    were normalized first there, they are here too, with the same reference.
 
     \b
     batchcorr apply correction.npz new.h5ad out.h5ad

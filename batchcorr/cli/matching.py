@@ -62,16 +62,16 @@ def samples_in_columns(
             for side in sides
         )
         msg = (
-            f"{both} of {source} have names of samples in {sheet}, so that either could "
-            "be the samples: give other names to the features."
+            f"{both} of {source} have names that are samples in {sheet}, so that "
+            "either could be the samples: rename the features."
         )
     else:
         msg = (
-            f"Neither columns nor rows of {source} have names of samples in {sheet}. "
+            f"Neither columns nor rows of {source} match the sample names in {sheet}. "
             f"Columns: {some(map(repr, sides['columns']), 3)}; rows: "
             f"{some(map(repr, sides['rows']), 3)}; samples of the sheet: "
-            f"{some(map(repr, known), 3)}. Write the names alike, or say with "
-            "--sample-column which column of the sheet has them."
+            f"{some(map(repr, known), 3)}. Use the same names in both, or give the "
+            "column of the sheet that has them with --sample-column."
         )
     raise InputError(msg)
 
@@ -84,15 +84,18 @@ def labels_of(
     missing = [name for name in names if name not in rest]
     if missing:
         msg = (
-            f"{len(missing)} of {len(names)} samples of {source} {are(len(missing))} not "
-            f"in {sheet}: "
-            f"{some(map(repr, missing), 3)}. It has {some(map(repr, known.index), 3)}. "
-            "Add a row for each, or leave their values out of the table."
+            f"{len(missing)} of {len(names)} samples of {source} {are(len(missing))} "
+            f"not in {sheet}: {some(map(repr, missing), 3)}. It has "
+            f"{some(map(repr, known.index), 3)}. Add a row for each, or leave them out "
+            "of the table."
         )
         raise MissingKeyError(msg)
     rest -= set(names)
     if rest:
         more = [repr(name) for name in known.index if name in rest]
         msg = f"{len(more)} of {len(known)} samples of {sheet} {are(len(more))} left out, "
-        warn(f"{msg}not being in {source}: {some(more, 3)}.", BatchCorrWarning)
+        warn(
+            f"{msg}because {source} does not have them: {some(more, 3)}.",
+            BatchCorrWarning,
+        )
     return known.loc[names]

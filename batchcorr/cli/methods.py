@@ -28,9 +28,9 @@ def methods() -> None:
             if parameter not in ELSEWHERE
         )
         if said.record.normalizes:
-            settings = f"a step before correction: --{name.replace('_', '-')}"
+            settings = f"a normalization before correction: --{name.replace('_', '-')}"
         if said.record.returns != "matrix":
-            settings = "columns for --nuisance: batchcorr surrogate"
+            settings = "columns for --nuisance: see batchcorr surrogate"
         table.add_row(name, said.class_name, said.summary)
         if settings:
             table.add_row("", "", settings, style="dim")

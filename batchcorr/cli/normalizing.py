@@ -59,7 +59,7 @@ class Normalization(NamedTuple):
         """
         for option, chosen in (("--log-normalize", log), ("--voom", voom)):
             if chosen is not None and chosen not in METHODS:
-                msg = f"there is no {chosen!r}. Available: {', '.join(METHODS)}."
+                msg = f"there is no method {chosen!r}. Available: {', '.join(METHODS)}."
                 raise typer.BadParameter(msg, param_hint=option)
         if voom is not None and (log is not None or quantile):
             msg = "voom normalizes counts itself: leave out --log-normalize and "
@@ -67,7 +67,7 @@ class Normalization(NamedTuple):
             raise typer.BadParameter(msg, param_hint="--voom")
         if method == "combat_seq" and (log is not None or quantile):
             hint = "--log-normalize" if log is not None else "--quantile-normalize"
-            msg = "combat_seq corrects counts as they are: leave it out."
+            msg = "combat_seq corrects raw counts: leave this option out."
             raise typer.BadParameter(msg, param_hint=hint)
         return cls(log, quantile)
 

@@ -10,21 +10,21 @@ import typer
 from batchcorr.cli.normalizing import METHODS
 
 TABLES = "Tables"
-NORMALIZATION = "Normalization before"
+NORMALIZATION = "Normalization first"
 SIZE = "Sparse and large data"
 
 KINDS = "AnnData (.h5ad, .zarr) or table (.csv, .tsv, .txt; also .gz)"
-SOURCES = f"{KINDS}, 10x (.h5, or folder with matrix.mtx)"
+SOURCES = f"{KINDS}, 10x (.h5, or a folder with matrix.mtx)"
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help=f"To read: {SOURCES}.")]
-Target = Annotated[Path, typer.Argument(metavar="OUT", help=f"To write: {KINDS}.")]
+Source = Annotated[Path, typer.Argument(metavar="IN", help=f"File to read: {SOURCES}.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help=f"File to write: {KINDS}.")]
 Samples = Annotated[
     Path | None,
     typer.Option(
         "--samples",
         metavar="SHEET",
-        help="Where IN is a table or 10x: a table with a row for each sample: its name, "
-        "batch and covariates.",
+        help="Sample sheet, if IN is a table or 10x: a table with one row per sample, "
+        "with its name, batch and covariates.",
         rich_help_panel=TABLES,
     ),
 ]
@@ -32,7 +32,7 @@ SampleColumn = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Column of SHEET with the samples' names, if not the first.",
+        help="Column of SHEET with the sample names, if not the first one.",
         rich_help_panel=TABLES,
     ),
 ]
@@ -41,8 +41,8 @@ Separator = Annotated[
     typer.Option(
         "--sep",
         metavar="CHAR",
-        help="What separates fields of tables, if it is not found: comma, semicolon, "
-        "tab, space.",
+        help="Field separator of tables, if it is not detected: comma, semicolon, tab, "
+        "space.",
         rich_help_panel=TABLES,
     ),
 ]
@@ -50,7 +50,7 @@ Decimal = Annotated[
     str | None,
     typer.Option(
         metavar="CHAR",
-        help="Decimal mark of tables, if it is not found: . or ,",
+        help="Decimal mark of tables, if it is not detected: . or ,",
         rich_help_panel=TABLES,
     ),
 ]
@@ -58,8 +58,8 @@ Batch = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs (or SHEET) with the batch. Repeat for several batch factors "
-        "(remove_batch_effect).",
+        help="Column of obs (or SHEET) with the batch. Repeatable for several batch "
+        "factors (remove_batch_effect).",
     ),
 ]
 OneBatch = Annotated[
@@ -69,22 +69,35 @@ OneBatch = Annotated[
     ),
 ]
 Method = Annotated[
-    str, typer.Option(metavar="NAME", help="See: [bold]batchcorr methods[/bold].")
+    str,
+    typer.Option(
+        metavar="NAME", help=("Correction method, see [bold]batchcorr methods[/bold].")
+    ),
 ]
 Covariates = Annotated[
     list[str] | None,
-    typer.Option("--covariate", metavar="KEY", help="Column of obs to keep. Repeat."),
+    typer.Option(
+        "--covariate",
+        metavar="KEY",
+        help=("Column of obs (or SHEET) with a covariate to keep. Repeatable."),
+    ),
 ]
 Formula = Annotated[
     str | None,
-    typer.Option(metavar="F", help='What to keep, such as "~ cell_type + age".'),
+    typer.Option(
+        metavar="F",
+        help=('Formula of the covariates to keep, such as "~ cell_type + age".'),
+    ),
 ]
 Nuisances = Annotated[
     list[str] | None,
     typer.Option(
         "--nuisance",
         metavar="KEY",
-        help="Column of obs to remove with batch (not standardize, covbat). Repeat.",
+        help=(
+            "Column of obs (or SHEET) to remove along with batch (not standardize, "
+            "covbat). Repeatable."
+        ),
     ),
 ]
 Missing = Annotated[
@@ -92,36 +105,49 @@ Missing = Annotated[
     typer.Option(
         "--missing",
         metavar="HOW",
-        help="Missing labels: error, level (of their own) or drop (the samples).",
+        help=(
+            "What to do with missing labels: error, level (make them a level) or drop "
+            "(the samples)."
+        ),
     ),
 ]
 Subject = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Column of obs: who a sample is of (combat, standardize, "
-        "remove_batch_effect).",
+        help="Column of obs (or SHEET) with the subject of each sample (combat, "
+        "standardize, remove_batch_effect).",
     ),
 ]
 Reference = Annotated[
-    str | None, typer.Option(metavar="BATCH", help="Batch that stays as it is.")
+    str | None,
+    typer.Option(
+        metavar="BATCH",
+        help=(
+            "Reference batch: it stays unchanged, and the others are adjusted to it."
+        ),
+    ),
 ]
 Layer = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Layer to correct, not X.")
+    str | None, typer.Option(metavar="NAME", help="Layer to correct instead of X.")
 ]
 LayerRead = Annotated[
-    str | None, typer.Option("--layer", metavar="NAME", help="Layer to read, not X.")
+    str | None,
+    typer.Option("--layer", metavar="NAME", help=("Layer to read instead of X.")),
 ]
 KeyAdded = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Layer for the result; else it is overwritten."),
+    typer.Option(
+        metavar="NAME",
+        help=("Layer for the result. Default: overwrite the input matrix."),
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any parameter of the method, such as mean_only=true. Repeat.",
+        help="Parameter of the method, such as mean_only=true. Repeatable.",
     ),
 ]
 LogNormalize = Annotated[
@@ -129,8 +155,8 @@ LogNormalize = Annotated[
     typer.Option(
         "--log-normalize",
         metavar="[=METHOD]",
-        help="IN holds counts: scale samples and take log1p first. By their total, or "
-        f"by {', '.join(METHODS[1:])}.",
+        help="IN contains counts: scale samples by their total (or by "
+        f"{', '.join(METHODS[1:])}) and take log1p first.",
         rich_help_panel=NORMALIZATION,
     ),
 ]
@@ -139,7 +165,7 @@ QuantileNormalize = Annotated[
     typer.Option(
         "--quantile-normalize",
         metavar="",
-        help="Give all samples one distribution first (after --log-normalize).",
+        help="Give all samples the same distribution first (after --log-normalize).",
         rich_help_panel=NORMALIZATION,
     ),
 ]
@@ -148,8 +174,8 @@ MinCount = Annotated[
     typer.Option(
         "--min-count",
         metavar="N",
-        help="Test only features with so many counts in as many samples as the smallest "
-        "group has, as edgeR's filterByExpr (10).",
+        help="Test only features with this many counts in as many samples as the "
+        "smallest group has, as edgeR's filterByExpr does (with 10).",
     ),
 ]
 Dense = Annotated[
@@ -157,7 +183,10 @@ Dense = Annotated[
     typer.Option(
         "--dense/--no-dense",
         metavar="",
-        help="Whether a sparse matrix may become dense. Else it may if it is small.",
+        help=(
+            "Whether a sparse matrix may become dense. Default: if half of the free "
+            "memory is enough."
+        ),
         rich_help_panel=SIZE,
     ),
 ]
@@ -165,8 +194,8 @@ Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Correct a file larger than memory, block by block, with no more memory "
-        "than this: 2GiB, 500MB.",
+        help="Correct a file larger than memory block by block, with at most this much "
+        "memory: 2GiB, 500MB.",
         rich_help_panel=SIZE,
     ),
 ]
@@ -174,8 +203,9 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Correct block by block on a Dask scheduler (tcp://…), or on [bold]"
-        "threads[/bold] or [bold]processes[/bold] here; --memory is then each worker's.",
+        help="Correct block by block with a Dask scheduler (tcp://…), or with local "
+        "[bold]threads[/bold] or [bold]processes[/bold]; --memory is then per "
+        "worker.",
         rich_help_panel=SIZE,
     ),
 ]
@@ -184,15 +214,18 @@ Compress = Annotated[
     typer.Option(
         "--compress",
         metavar="",
-        help="Pack .h5ad with gzip: smaller, and much slower. For a table: OUT.csv.gz.",
+        help=(
+            "Compress .h5ad with gzip: smaller, but much slower. For tables name OUT "
+            ".csv.gz."
+        ),
     ),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", metavar="", help="Replace OUT if it exists.")
+    bool, typer.Option("--force", metavar="", help="Replace output files that exist.")
 ]
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", help="Write all that was found for programs: .json."
+        "--json", metavar="FILE", help="Also write all results to this .json file."
     ),
 ]

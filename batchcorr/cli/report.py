@@ -30,14 +30,14 @@ __all__ = ["report"]
 def report(
     source: options.Source,
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Page to write: .html.")
+        Path, typer.Argument(metavar="OUT", help="Report to write (.html).")
     ],
     *,
     batch: Annotated[
         str | None,
         typer.Option(
             metavar="KEY",
-            help="Column of obs (or SHEET) with the batch, if not that of the "
+            help="Column of obs (or SHEET) with the batch. Default: that of the "
             "correction in IN.",
         ),
     ] = None,
@@ -48,33 +48,40 @@ def report(
         typer.Option(
             "--test",
             metavar="KEY[:A-B]",
-            help="Column of obs that is tested, or two of its levels, on uncorrected "
-            "values.",
+            help="Column of obs (or SHEET) to test on uncorrected values, or two of its "
+            "levels.",
         ),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Column of obs with what should stay apart: cell types."
+            metavar="KEY",
+            help=(
+                "Column of obs (or SHEET) with groups that should stay separate, such "
+                "as cell types."
+            ),
         ),
     ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Layer with the uncorrected values, if it is not known.",
+            help="Layer with the uncorrected values, if no record names it.",
         ),
     ] = None,
     corrected: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Layer or embedding with the corrected values, or X, or the file they "
-            "are in; else what has a record of a correction.",
+            help="Layer or embedding with the corrected values, X, or a file with them. "
+            "Default: the one with a record of a correction.",
         ),
     ] = None,
     title: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Heading, if not the name of IN.")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help=("Title of the report. Default: the name of IN.")
+        ),
     ] = None,
     min_count: options.MinCount = None,
     missing: options.Missing = "error",
@@ -86,10 +93,11 @@ def report(
     decimal: options.Decimal = None,
     force: options.Force = False,
 ) -> None:
-    """Write one page to show: what the data allow, what was done, what came of it.
+    """Write an HTML report of design, correction, evaluation and test.
 
-    For files that `correct` wrote, with --key-added or from another file, and for
-    files that are not corrected yet. The page needs no network.
+    IN is a file written by batchcorr correct (with --key-added, or with its input as
+    IN and the file itself as --corrected), or a file that is not corrected yet. The
+    report is one file that loads nothing from the network.
 
     \b
     batchcorr report corrected.h5ad report.html --test group
@@ -167,8 +175,9 @@ def _beside(adata: AnnData, other: AnnData, path: Path) -> str:
         if len(lacking) or len(here) != len(there):
             msg = (
                 f"{path} has {len(there):,} {what} and IN {len(here):,}, of which "
-                f"{len(lacking):,} are not there ({some(map(repr, lacking))}): --corrected "
-                "names a file with the same samples and features."
+                f"{len(lacking):,} are not in {path.name} "
+                f"({some(map(repr, lacking))}): --corrected needs a file with the same "
+                "samples and features."
             )
             raise InputError(msg)
     name = path.name

@@ -44,7 +44,7 @@ def say_untested(
     """Say how many features have no p-value, and why."""
     untested = int(table["p_value"].isna().sum())
     if untested:
-        why = "vary in no batch, or have values of too few samples"
+        why = "do not vary within batches, or have values in too few samples"
         if counts:
             why = "have no counts"
         if min_count is not None:

@@ -87,17 +87,18 @@ class Source(NamedTuple):
         if sheet is None and bare:
             what = "table" if kind in TABLES else "10x matrix"
             msg = (
-                f"{path} is a {what}, which holds no batches: name a table with a row "
-                "for each sample, its name first."
+                f"{path} is a {what}, which has no batches: give a table with one row "
+                "per sample, with its name in the first column."
             )
             raise typer.BadParameter(msg, param_hint="--samples")
         if sheet is not None and not bare:
             msg = (
-                f"{path} is an AnnData, and holds what is known of its samples in obs."
+                f"{path} is an AnnData, which has batch and covariates in obs: leave "
+                "out --samples."
             )
             raise typer.BadParameter(msg, param_hint="--samples")
         if sheet is None and (column is not None or given != Given()):
-            msg = f"{path} is an AnnData: this is said of tables."
+            msg = f"{path} is an AnnData: this option is for tables."
             hint = "--sample-column" if column is not None else "--sep, --decimal"
             raise typer.BadParameter(msg, param_hint=hint)
         if sheet is not None:

@@ -88,8 +88,9 @@ def _column_of_names(
     if len(fitting) > 1:
         shown = some(map(repr, fitting))
         msg = (
-            f"The first column of {path} has no name of a sample, and several others "
-            f"have: {shown}. Say with --sample-column which one names the samples."
+            f"The first column of {path} has no sample names, but several other "
+            f"columns do: {shown}. Give the column of sample names with "
+            "--sample-column."
         )
         raise InputError(msg)
     if fitting:
@@ -155,8 +156,8 @@ def _warn_of_merged(column: str, texts: Iterable[str]) -> None:
         same = known.setdefault(float(text), text)
         if same != text:
             msg = (
-                f"{column!r} holds numbers, so that {same} and {text} are the same: if "
-                "they are labels, put a letter before them."
+                f"{column!r} contains numbers, so that {same} and {text} are the same: "
+                "if they are labels, put a letter before them."
             )
             warn(msg, BatchCorrWarning)
             return

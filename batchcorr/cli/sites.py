@@ -21,15 +21,17 @@ __all__ = ["moments", "schema"]
 
 SchemaFile = Annotated[
     Path,
-    typer.Option("--schema", metavar="FILE", help="What the sites agreed on: .json."),
+    typer.Option("--schema", metavar="FILE", help="Schema of all sites (.json)."),
 ]
 
 
 SchemaOut = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .json.")
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help=("Schema to write (.json).")),
 ]
 MomentsOut = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="File to write: .npz.")
+    Path,
+    typer.Option("--output", "-o", metavar="FILE", help=("Moments to write (.npz).")),
 ]
 
 
@@ -43,7 +45,8 @@ def schema(
     decimal: options.Decimal = None,
     batch: options.OneBatch,
     units: Annotated[
-        str, typer.Option(metavar="TEXT", help='Of the values, such as "log2 CPM".')
+        str,
+        typer.Option(metavar="TEXT", help=('Units of the values, such as "log2 CPM".')),
     ],
     covariates: options.Covariates = None,
     levels: Annotated[
@@ -51,13 +54,13 @@ def schema(
         typer.Option(
             "--level",
             metavar="KEY=LABEL",
-            help="A batch or level of a covariate that IN lacks and other sites have. "
-            "Repeat.",
+            help="Batch, or level of a covariate, that other sites have and IN does "
+            "not. Repeatable.",
         ),
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Write down what sites that cannot share rows must agree on.
+    """Make the schema for sites that cannot share their samples.
 
     \b
     batchcorr schema in.h5ad -o schema.json --batch run --covariate sex \\
@@ -94,7 +97,12 @@ def moments(
     decimal: options.Decimal = None,
     batch: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Column of obs, if not that of the schema."),
+        typer.Option(
+            metavar="KEY",
+            help=(
+                "Column of obs (or SHEET) with the batch. Default: that of the schema."
+            ),
+        ),
     ] = None,
     layer: options.LayerRead = None,
     exact: Annotated[
@@ -102,16 +110,16 @@ def moments(
         typer.Option(
             "--exact",
             metavar="",
-            help="Give all digits, to sites you trust: values can be computed from them.",
+            help="Do not round sums. Only for sites you trust: values can be computed "
+            "from exact sums.",
         ),
     ] = False,
     force: options.Force = False,
 ) -> None:
-    """Gather the sums of one site, which may leave it.
+    """Compute the moments of one site, rounded sums that it can share.
 
-    No row does; refused where fewer than 5 samples share a batch and levels.
-    Features that fewer samples have are left out, with a warning. Sums are
-    rounded.
+    No sample leaves the site. It is an error if fewer than 5 samples share a batch and
+    all levels. Features that could disclose samples are left out, with a warning.
 
     \b
     batchcorr moments in.h5ad --schema schema.json -o oslo.npz
@@ -143,11 +151,14 @@ def _with_levels(schema: Schema, given: list[str]) -> Schema:
     for text in given:
         key, equals, label = (part.strip() for part in text.partition("="))
         if not equals or not label or key not in {schema.batch_key, *covariates}:
-            msg = f"{text!r} must be KEY=LABEL, KEY the batch or a covariate."
+            msg = (
+                f"{text!r} must be KEY=LABEL, where KEY is the column of the batch or "
+                "of a covariate."
+            )
             raise typer.BadParameter(msg, param_hint="--level")
         known = batches if key == schema.batch_key else covariates[key]
         if known == NUMERIC:
-            msg = f"{key!r} holds numbers, which have no levels."
+            msg = f"{key!r} contains numbers, which have no levels."
             raise typer.BadParameter(msg, param_hint="--level")
         level = _like(label, list(known))
         if level in known:

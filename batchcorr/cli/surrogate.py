@@ -1,4 +1,4 @@
-"""`surrogate`: columns for batches that nobody wrote down."""
+"""`surrogate`: surrogate variables for unrecorded batches."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def surrogate(
         Path,
         typer.Argument(
             metavar="OUT",
-            help="To write: a sheet with the columns sv1, sv2, … (.csv, .tsv, .txt; also "
-            ".gz), or an AnnData with obsm X_sv (.h5ad, .zarr).",
+            help="File to write: a sample sheet with the columns sv1, sv2, … (.csv, "
+            ".tsv, .txt; also .gz), or an AnnData with obsm X_sv (.h5ad, .zarr).",
         ),
     ],
     *,
@@ -47,17 +47,27 @@ def surrogate(
         typer.Option(
             "--covariate",
             metavar="KEY",
-            help="Column of obs (or SHEET) that is known: of interest, or a batch. Repeat.",
+            help=(
+                "Column of obs (or SHEET) with a known variable: of interest, or a "
+                "batch. Repeatable."
+            ),
         ),
     ] = None,
     formula: Annotated[
         str | None,
-        typer.Option(metavar="F", help='What is known, such as "~ group + age".'),
+        typer.Option(
+            metavar="F",
+            help=('Formula of the known variables, such as "~ group + age".'),
+        ),
     ] = None,
     null: Annotated[
         list[str] | None,
         typer.Option(
-            "--null", metavar="KEY", help="Of it what is of no interest. Repeat."
+            "--null",
+            metavar="KEY",
+            help=(
+                "Known variable that is not of interest, such as a batch. Repeatable."
+            ),
         ),
     ] = None,
     number: Annotated[
@@ -65,7 +75,7 @@ def surrogate(
         typer.Option(
             "--number",
             metavar="K",
-            help="How many to find; else as many as shuffling tells (sva).",
+            help="Number of surrogate variables. Default: chosen by permutation (sva).",
         ),
     ] = None,
     method: Annotated[
@@ -75,17 +85,23 @@ def surrogate(
         str | None,
         typer.Option(
             metavar="KEY|FILE",
-            help="Column of var, or a file with a name a line: features that do not "
-            "follow what is of interest (ruvg, supervised).",
+            help="Negative controls, features that do not depend on the variables of "
+            "interest (ruvg, supervised): column of var, or a file with one name per line.",
         ),
     ] = None,
     replicates: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Column of obs: which samples should not differ (ruvs)."
+            metavar="KEY",
+            help=(
+                "Column of obs (or SHEET): samples with the same label are replicates "
+                "(ruvs)."
+            ),
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the shuffles.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help=("Seed of the permutations."))
+    ] = 0,
     layer: options.LayerRead = None,
     log_normalize: options.LogNormalize = None,
     samples: options.Samples = None,
@@ -94,9 +110,9 @@ def surrogate(
     decimal: options.Decimal = None,
     force: options.Force = False,
 ) -> None:
-    """Find columns for batches that nobody wrote down (sva, RUV).
+    """Estimate surrogate variables for unrecorded batches (sva, RUV).
 
-    They are given to the other commands with --nuisance or --covariate.
+    Give them to other commands with --nuisance or --covariate.
 
     \b
     batchcorr surrogate in.h5ad out.h5ad --covariate group

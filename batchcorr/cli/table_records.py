@@ -64,9 +64,9 @@ def read_record(
         return record
     by = record.get("method")
     msg = (
-        f"{path} says how other values were made (by {by}) than {table} holds now, and is "
-        "not used. If the table was made anew, delete this file; if it is a part of what "
-        f"{by} made, its values are corrected, and are not for testing."
+        f"{path} records how other values (by {by}) than those now in {table} were "
+        "made, and is ignored. If the table was replaced, delete this file; if it is "
+        f"part of the result of {by}, its values are corrected and must not be tested."
     )
     warn(msg, RepeatWarning)
     return None

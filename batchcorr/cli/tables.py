@@ -67,9 +67,9 @@ def read_table(path: Path, given: Given = Given()) -> Table:
         if texts and all(map(COMMA.fullmatch, texts)):
             if all(map(THOUSANDS.fullmatch, texts)):
                 msg = (
-                    f"{path} holds {texts[0]!r}, which may be a decimal or a thousand: "
-                    "say with --decimal , that commas are decimal marks, or write "
-                    "numbers without them."
+                    f"{path} contains {texts[0]!r}, in which the comma may be a "
+                    "decimal mark or a thousands separator: give --decimal , if it is "
+                    "a decimal mark, otherwise write numbers without commas."
                 )
                 raise InputError(msg)
             return _read(path, given.separator, numbers=True, decimal=",")
@@ -131,7 +131,7 @@ def _read(path: Path, separator: str | None, *, numbers: bool, decimal: str) -> 
             names, frame = names[: len(frame)], frame[~empty[: len(frame)]]
             names = names[~empty[: len(names)]]
         if not len(frame):
-            msg = f"{path} holds no row after its header."
+            msg = f"{path} has no row after its header."
             raise FileError(msg)
     return _named(path, start, names.str.strip().tolist(), frame, decimal)
 
@@ -149,7 +149,7 @@ def _frame(path: Path, start: Start, **kinds: Any) -> pd.DataFrame:
             )
             return frame
         except pd.errors.EmptyDataError as error:
-            msg = f"{path} holds no row after its header."
+            msg = f"{path} has no row after its header."
             raise FileError(msg) from error
         except pd.errors.ParserError:
             _require_even(path, start)
@@ -176,10 +176,10 @@ def _named(
     if len(columns) != frame.shape[1] - 1 or (not columns):
         how = SEPARATORS.get(start.separator, repr(start.separator))
         msg = (
-            f"{path} has {len(header)} fields in its header and {frame.shape[1]} in its "
-            f"next line, if {how} separate them: a table has a header and a first column "
-            "of names, as R's write.csv and write.table write it. Another separator is "
-            "named with --sep, a decimal comma with --decimal."
+            f"{path} has {len(header)} fields in its header and {frame.shape[1]} in "
+            f"its next line, if {how} separate them: a table must have a header and a "
+            "first column of names, as written by R's write.csv and write.table. Give "
+            "another separator with --sep, or a decimal comma with --decimal ,."
         )
         raise FileError(msg)
     cells = frame.iloc[:, 1:]
@@ -239,9 +239,10 @@ def _as_numbers(path: Path, table: Table, place: int) -> list[float]:
         missing = text.strip() in MISSING
         if not missing and not is_number(text, decimal):
             msg = (
-                f"{path} holds {text!r} in row {row!r}, column {table.columns[place]!r}, "
-                "which is no number. Cells of a table are numbers, or NA or nothing "
-                "where a value is missing; leave out rows and columns of other things"
+                f"{path} contains {text!r} in row {row!r}, column "
+                f"{table.columns[place]!r}, which is not a number. Cells must be "
+                "numbers, or NA or empty if a value is missing; leave out rows and "
+                "columns with other content"
             )
             comma = "," in text or decimal == ","
             raise InputError(msg + (" (and see --decimal)." if comma else "."))

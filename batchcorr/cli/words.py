@@ -40,9 +40,9 @@ PHRASES = (
         "Label these samples, or say with --missing what becomes of them.",
     ),
     (r"\(first: row (\d+)\)", lambda found: f"(first: number {int(found[1]) + 1})"),
-    (r"^X was corrected", "What IN holds (X) was corrected"),
+    (r"^X was corrected", "X of IN was corrected"),
     (
-        r"(was made anew since, delete its record): del adata\.uns\S+",
+        r"(new values since then, delete its record): del adata\.uns\S+",
         r"\1 (of a table the .json file beside it).",
     ),
     (
@@ -55,8 +55,8 @@ PHRASES = (
     (r"\badata\.var_names\b", "the file"),
     (r"\badata\.(uns|var|layers|obsm)\b", r"\1"),
     (
-        r"Refit with these samples, or learn the new batches .*add_batches\(.*\)`",
-        "Add --add-batches to place them, or fit again with these samples",
+        r"Fit again with these samples, or estimate the new batches .*add_batches\(.*\)`",
+        "Add --add-batches to estimate them, or fit again with these samples",
     ),
     (
         r"with batchcorr\.pp\.log_normalize or scanpy's normalize_total and log1p",

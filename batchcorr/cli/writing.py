@@ -57,7 +57,7 @@ def writing(path: Path) -> Iterator[Path]:
     except (BatchCorrError, MemoryError):
         raise
     except Exception as error:
-        msg = f"{path} could not be written, and is as it was before: {reason(error)}."
+        msg = f"{path} could not be written and is unchanged: {reason(error)}."
         raise FileError(msg) from error
 
 

@@ -1,7 +1,7 @@
-"""Data for examples, tests and the demo: real ones, and batch effects that are known.
+"""Data for examples and tests: real data, and simulated batch effects.
 
-`bladder` comes with the package, `pbmc` with scanpy, and `add_batch_effect` gives any
-counts a batch effect whose truth is at hand.
+`bladder` comes with the package, `pbmc` with scanpy, and `add_batch_effect` adds a
+known batch effect to any counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deal samples out to batches, each group in the shares asked for.
+"""Assign samples to batches, each group with the given shares.
 
 Within a group of n samples in random order, batch b gets those from round(n C[b-1]) to
 round(n C[b]), with C the cumulated shares: as near to its share as whole samples allow.
@@ -40,7 +40,7 @@ def assigned_batches(
     """
     groups, names = _groups(obs, by)
     if shares is not None and by is None:
-        msg = "shares= are of the groups of a column of obs: name it with by=."
+        msg = "shares= needs by=, the column of obs with the groups."
         raise InputError(msg)
     for name in shares or {}:
         if name not in names:
@@ -56,8 +56,8 @@ def assigned_batches(
     if empty.size:
         lost = some(repr(levels[batch]) for batch in empty)
         msg = (
-            f"There would be no sample in batch {lost}: {len(obs)} samples in "
-            f"{len(levels)} batches. Take fewer batches, or other shares."
+            f"Batch {lost} would have no sample: there are {len(obs)} samples for "
+            f"{len(levels)} batches. Use fewer batches, or other shares."
         )
         raise InputError(msg)
     return codes
@@ -74,8 +74,8 @@ def _groups(obs: pd.DataFrame, by: str | None) -> tuple[NDArray[np.int64], list[
     missing = int(labels.isna().sum())
     if missing:
         msg = (
-            f"obs[{by!r}] has no label in {missing} of {len(obs)} samples: name their "
-            "group, or drop them."
+            f"obs[{by!r}] is missing in {missing} of {len(obs)} samples: label these "
+            "samples, or drop them."
         )
         raise InputError(msg)
     return np.asarray(labels.cat.codes, np.int64), list(labels.cat.categories)
@@ -87,8 +87,9 @@ def _share(share: Sequence[float], name: str, levels: list[str]) -> NDArray[np.f
     usable = numbers.dtype.kind in "iuf" and numbers.shape == (len(levels),)
     if not usable or not (numbers >= 0).all() or not 0 < numbers.sum() < np.inf:
         msg = (
-            f"shares of {name!r} are {share!r:.60}: needed are {len(levels)} numbers, "
-            f"for {some(map(repr, levels))}, none negative and not all 0."
+            f"shares[{name!r}] must be {len(levels)} numbers, one for each of the "
+            f"batches {some(map(repr, levels))}, none negative and not all 0; it is "
+            f"{share!r:.60}."
         )
         raise InputError(msg)
     return np.asarray(numbers / numbers.sum(), np.float64)

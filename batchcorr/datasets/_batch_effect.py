@@ -1,4 +1,4 @@
-r"""A known batch effect for real counts: molecules are lost, and none is made up.
+r"""A known batch effect for real counts: molecules are removed, none are added.
 
 Each of the x[i, g] molecules of a gene in a cell of batch b is kept with probability
 
@@ -47,7 +47,7 @@ def add_batch_effect(
     batch_key: str = "batch",
     random_state: int = 0,
 ) -> AnnData:
-    r"""Deal samples out to batches and give each batch an effect that is known.
+    r"""Assign samples to batches and add a known batch effect to their counts.
 
     A count x of gene g in a sample of batch b becomes
 
@@ -57,42 +57,42 @@ def add_batch_effect(
         p_{bg} = d_b \, e^{l_{bg} - \max_c l_{cg}}, \qquad
         l_{bg} \sim \mathrm{Normal}(0, σ^2)
 
-    with P = p where ρ is 0. Between batches b and c a gene differs by the log fold
-    :math:`l_{bg} - l_{cg}`, and by the depths.
+    with P = p where ρ is 0. The log fold change of a gene between batches b and c is
+    :math:`l_{bg} - l_{cg}`, plus the difference in depth.
 
     Parameters
     ----------
     adata
-        Samples × features, raw counts; sparse stays sparse. It is not changed.
+        Raw counts, samples × features, dense or sparse. It is not changed.
     batches
-        How many (then named ``"a"``, ``"b"``, …, at most 26), or their names.
+        Number of batches (named ``"a"``, ``"b"``, …, at most 26), or their names.
     log_fold_sd
-        Spread σ of natural logarithms of folds: with 0.5 half of the genes differ between
-        two batches by a factor of 1.6 or more.
+        Standard deviation σ of natural log fold changes: with 0.5, half of the genes
+        differ between two batches by a factor of 1.6 or more.
     depth
-        Share d of the molecules that is kept of a gene in the batch that is best at it,
-        over 0 and up to 1: one for all, or one a batch.
+        Share d of molecules of a gene that are kept in its best batch, over 0 and up to
+        1: one number for all batches, or one per batch.
     dispersion
-        Correlation ρ of the fates of two molecules of one gene in one sample, from 0 to
-        under 1: one for all, or one a batch. Given x, the variance is
-        :math:`x p (1 - p) (1 + (x - 1) ρ)`.
+        Overdispersion: correlation ρ of the loss of two molecules of one gene in one
+        sample, from 0 to under 1: one number, or one per batch. Given x, the variance
+        is :math:`x p (1 - p) (1 + (x - 1) ρ)`.
     by
-        Column of `obs` with groups, such as cell types, of which every batch gets the
-        same share. None: samples are dealt out regardless of what they are.
+        Column of `obs` with groups, such as cell types; every batch gets the same share
+        of each. None: samples are assigned regardless of groups.
     shares
-        For groups that are to be unevenly spread: group → share of its samples in each
-        batch, in proportion. Groups not named are spread evenly.
+        For groups that are to be unbalanced over batches: the relative shares of their
+        samples in each batch, by group. Other groups are balanced.
     layer
         Layer with the counts; None: X.
     batch_key
-        Column of `obs` for the batch.
+        Column of `obs` that the batch is written to.
     random_state
-        Seed: the same one makes the same counts, however they are stored.
+        Seed: the same seed gives the same counts, whether dense or sparse.
 
     Returns
     -------
     AnnData
-        A new one, with the same columns and layers, and
+        A new AnnData, with the same columns and layers, and
 
         `X` or the `layer`
             The counts with the batch effect, in the same dtype and storage.
@@ -107,17 +107,17 @@ def add_batch_effect(
     Raises
     ------
     InputError
-        If the matrix does not hold counts, a parameter is out of its range, a batch
-        would get no sample, or a name that is to be written is taken.
+        If values are not counts, a parameter is out of range, a batch would get no
+        sample, or a column or layer to be written already exists.
     MissingKeyError
         If a column, layer or group does not exist.
 
     Notes
     -----
-    Molecules are lost and never made up. So a gene has at most the counts it had, in
-    the batch with its largest fold; of three batches with σ = 0.5 two thirds remain.
-    For counts that are Poisson, or Poisson about a varying rate, the result is exactly
-    what a machine would have counted that catches a share p of the molecules.
+    Molecules are removed and never added, so counts never increase; with three batches
+    and σ = 0.5 about two thirds of the molecules remain. If counts are Poisson, or
+    Poisson with a varying rate, the result has exactly the distribution of counts from
+    a protocol that captures a share p of the molecules.
 
     Examples
     --------
@@ -141,11 +141,17 @@ def add_batch_effect(
     columns = [f"log_fold_{level}" for level in levels]
     _require_free(adata, batch_key, columns)
     if not 0 <= log_fold_sd < np.inf:
-        msg = f"log_fold_sd={log_fold_sd!r} must be 0 (no effect on genes) or more."
+        msg = (
+            f"log_fold_sd={log_fold_sd!r} must be 0 (no differences between genes) or "
+            "more."
+        )
         raise InputError(msg)
     kept = _for_each(depth, "depth", levels)
     if not ((kept > 0) & (kept <= 1)).all():
-        msg = f"depth={depth!r} must be over 0 and up to 1: the share that is kept."
+        msg = (
+            f"depth={depth!r} must be over 0 and at most 1: the share of molecules "
+            "that is kept."
+        )
         raise InputError(msg)
     correlation = _for_each(dispersion, "dispersion", levels)
     if not ((correlation >= 0) & (correlation < 1)).all():
@@ -199,8 +205,8 @@ def _names(batches: int | Sequence[str]) -> list[str]:
         isinstance(name, str) for name in names
     ):
         msg = (
-            f"batches={batches!r:.60} must be how many (2 to 26), or a list of at least "
-            "two names, all different."
+            f"batches={batches!r:.60} must be a number of batches (2 to 26), or a list "
+            "of at least two different names."
         )
         raise InputError(msg)
     return names
@@ -225,7 +231,7 @@ def _require_free(adata: AnnData, batch_key: str, columns: list[str]) -> None:
     taken += [f"layers[{TRUTH!r}]"] if TRUTH in adata.layers else []
     if taken:
         msg = (
-            f"{', '.join(taken)} would be overwritten. Delete or rename what is there, or "
+            f"{', '.join(taken)} would be overwritten. Delete or rename it first, or "
             "choose another batch_key and other names of batches."
         )
         raise InputError(msg)

@@ -20,9 +20,9 @@ __all__ = ["bladder"]
 def bladder() -> AnnData:
     """Load 57 bladder-cancer arrays that were processed in five batches.
 
-    A classic of batch-effect correction: batches are days of processing, and they are
-    entangled with the biology. Batches 1 and 3 hold one kind of tissue each, so a method
-    that is not told about `cancer` removes some of it together with the batch.
+    A standard example of batch-effect correction: batches are days of processing, and
+    are associated with `cancer`. Batches 1 and 3 have only one kind of tissue each: a
+    correction that does not keep `cancer` removes part of its effect.
 
     Returns
     -------
@@ -30,8 +30,8 @@ def bladder() -> AnnData:
         57 samples x 22283 probes in float64, read anew on every call:
 
         `X`
-            log2 expression (Affymetrix HG-U133A, normalized with RMA), exactly R's
-            values.
+            log2 expression (Affymetrix HG-U133A, normalized with RMA), as in the R
+            package bladderbatch.
         `obs["batch"]`
             Day of processing, ``"1"`` to ``"5"``.
         `obs["cancer"]`
@@ -77,7 +77,7 @@ def _find(name: str) -> Path:
             return path
     looked = " or ".join(str(path) for path in places)
     msg = (
-        f"The data file {name!r} was looked for at {looked} and is not there. It comes "
-        "with the package: reinstall batchcorr, or restore the file in your checkout."
+        f"The data file {name!r} is missing (looked for at {looked}). It comes with "
+        "the package: reinstall batchcorr, or restore the file in your checkout."
     )
     raise FileError(msg)

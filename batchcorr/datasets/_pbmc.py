@@ -26,8 +26,8 @@ LIBRARY = 1e4
 def pbmc() -> AnnData:
     r"""Load 700 blood cells of ten types, as raw counts.
 
-    The file is `scanpy.datasets.pbmc68k_reduced`, which holds logarithms rounded to
-    three decimals; the integers come back as
+    The file is `scanpy.datasets.pbmc68k_reduced`, which has logarithms rounded to three
+    decimals; the counts are restored as
 
     .. math:: x_{ig} = L_i (e^{y_{ig}} - 1) / 10^4
 
@@ -37,17 +37,17 @@ def pbmc() -> AnnData:
         700 cells × 765 genes, read anew on every call, without network:
 
         `X`
-            Counts of molecules (UMI), CSR, float32; a third is not zero.
+            Counts of molecules (UMI), CSR, float32; a third of the values are not zero.
         `obs["cell_type"]`
-            Type of the cell, by its likeness to purified populations [1]_.
+            Type of the cell, by similarity to purified populations [1]_.
         `obs["total_count"]`
             Molecules of the cell over all genes, of which `X` has a fifth.
 
     Notes
     -----
-    The genes are a selection, highly variable ones above all, and many cells are of
-    rare types: good for examples, not for biology. All cells are from one donor and one
-    run, so there is no batch effect in them; see `add_batch_effect`.
+    The genes are a selection, mostly highly variable ones, and many cells are of rare
+    types: use the data for examples, not for biology. All cells are from one donor and
+    one run, so that there is no batch effect; `add_batch_effect` adds one.
 
     References
     ----------

@@ -125,11 +125,12 @@ def unestimable(
         "blocks",
         "confounded",
         f"{_listed(blamed)} {verb} confounded with batch{joint}: "
-        f"{_listed([names[k] for k in guilty])} {vary} inside any batch beyond what the "
-        "other columns say, so no data can tell its effect from the batch effect.",
-        "Measure some of each of its values in one batch, or drop the batches that hold "
-        "only one; leaving it out of a correction removes its effect wherever it differs "
-        "between batches.",
+        f"{_listed([names[k] for k in guilty])} {vary} within any batch beyond what "
+        "the other columns explain, so its effect cannot be separated from the batch "
+        "effect.",
+        "Measure several of its values in one batch, or drop batches that have only "
+        "one of them; if it is left out of a correction, its effect is removed "
+        "wherever it differs between batches.",
     )
 
 

@@ -124,8 +124,8 @@ class CovariateEncoding:
         parsed = None if formula is None else Formula.parse(formula)
         if parsed is not None and not isinstance(covariates, pd.DataFrame | pd.Series):
             msg = (
-                f"The formula {formula!r} names columns of a table: give the {role}s "
-                f"as a DataFrame, not as {type(covariates).__name__}."
+                f"The formula {formula!r} needs the columns of a DataFrame: give "
+                f"{role}s as a DataFrame, not as {type(covariates).__name__}."
             )
             raise InputError(msg)
         if covariates is None:
@@ -202,8 +202,8 @@ class CovariateEncoding:
             design = read_array(covariates, n_rows, self.role)
             if design.shape[1] != self.width:
                 msg = (
-                    f"{self.role}s have {design.shape[1]} design columns; they had "
-                    f"{self.width} when they were learned."
+                    f"{self.role}s have {design.shape[1]} design columns, but had "
+                    f"{self.width} in fit."
                 )
                 raise InputError(msg)
         elif self.required:
@@ -211,7 +211,10 @@ class CovariateEncoding:
             design = self._design(table, n_rows)
         else:
             if covariates is not None and not isinstance(covariates, pd.DataFrame):
-                msg = f"No {self.role}s were learned, so that none can be given."
+                msg = (
+                    f"The correction was fitted without {self.role}s, so that none can "
+                    "be given."
+                )
                 raise InputError(msg)
             design = np.empty((n_rows, 0))
         return self._kept(design)
@@ -271,13 +274,13 @@ class CovariateEncoding:
         for place in np.flatnonzero(bad)[:1].tolist():
             msg = (
                 f"{self.role} {self.names[place]!r} has values of about "
-                f"{size[place]:.0e}, too large or too small to be squared: give it in "
-                f"other units, or mark what stands for missing values as missing."
+                f"{size[place]:.0e}, too large or too small to be squared: use other "
+                "units, or replace codes for missing values by NaN."
             )
             raise DesignError(msg)
 
 
 def _warn_constant(name: str) -> None:
     """Warn of a covariate that never varies."""
-    msg = f"{name} does not vary and is left out: it cannot tell samples apart."
+    msg = f"{name} has the same value in all samples and is left out."
     warn(msg, CovariateWarning)

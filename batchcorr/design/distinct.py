@@ -131,7 +131,7 @@ def declared(levels: Iterable[object], name: str) -> tuple[Level, ...]:
     given = [_plain(level, name) for level in series.tolist() if not pd.isna(level)]
     if not given or len(given) < len(series) or len({*keys(given)}) < len(given):
         msg = (
-            f"The levels of {name} must be at least one label, each once and none "
+            f"The levels of {name} must be at least one label, all different and none "
             f"missing, not {some(map(repr, series.tolist()), 20)}."
         )
         raise InputError(msg)
@@ -190,7 +190,7 @@ def _refuse_booleans_among_numbers(series: pd.Series, name: str) -> None:
     )
     if any(booleans) and any(numbers):
         msg = (
-            f"{name} holds true and false among numbers, and True may mean 1: write "
-            "them alike."
+            f"{name} contains both numbers and true or false, which may mean 1 and 0: "
+            "use only one of them."
         )
         raise DesignError(msg)

@@ -74,8 +74,7 @@ def one_batch(level: object) -> Finding:
     return Finding(
         "blocks",
         "one_batch",
-        f"There is one batch only, {level!r}: nothing differs between batches, so there "
-        "is nothing to correct.",
+        f"There is only one batch, {level!r}, so there is nothing to correct.",
         "Check that this is the right column.",
     )
 
@@ -93,7 +92,8 @@ def small_batches(levels: Sequence[object], rows: Iterable[float]) -> Finding | 
         "warns",
         "small_batch",
         f"Batches with fewer than {SMALL} samples: {some(small)}. Their means and "
-        "variances are hardly known, so that their correction is mostly noise or prior;",
+        "variances cannot be estimated well, so that their correction is mostly noise "
+        "or prior:",
         "consider leaving them out or merging them.",
     )
 
@@ -103,10 +103,9 @@ def explained(names: Sequence[str]) -> Finding:
     return Finding(
         "warns",
         "explained_batch",
-        f"The covariates fit every sample of batch {some(names)} exactly, so that "
-        "nothing is known of the variance there: such a batch is moved to the level of "
-        "the others and not scaled.",
-        "Keep fewer covariates, or leave it out.",
+        f"The covariates fit every sample of batch {some(names)} exactly, so that the "
+        "variance of this batch is unknown: its mean is corrected, but not its scale.",
+        "Keep fewer covariates, or leave this batch out.",
     )
 
 
@@ -116,9 +115,9 @@ def associated(strengths: Mapping[str, float]) -> list[Finding]:
         Finding(
             "warns",
             "associated",
-            f"{term!r} is strongly associated with batch ({strength:.2f} on a scale from "
-            "0, balanced, to 1, confounded). Its effect is kept, but testing it on "
-            "corrected values overstates significance:",
+            f"{term!r} is strongly associated with batch ({strength:.2f} on a scale "
+            "from 0, balanced, to 1, confounded). Its effect is kept, but a test of it "
+            "on corrected values gives p-values that are too small:",
             "test on the uncorrected values, with batch in the model.",
         )
         for term, strength in strengths.items()
@@ -131,28 +130,33 @@ def apart(term: str, batches: Sequence[str]) -> Finding:
     return Finding(
         "warns",
         "ranges_apart",
-        f"The values of {term!r} in batch {some(batches)} lie outside those of all "
-        "other batches: its effect there is told from batch by extrapolation alone.",
-        f"Look at {term!r} by batch, and see whether it can be left out.",
+        f"The values of {term!r} in batch {some(batches)} do not overlap with those of "
+        "other batches: there, its effect can be separated from batch only by "
+        "extrapolation.",
+        f"Check {term!r} by batch, and whether it can be left out.",
     )
 
 
 def already_corrected(*, equal: bool) -> Finding:
     """Values in which batch explains less than chance would let it."""
     seen = (
-        "The batches have equal means in nearly every feature, to rounding, as no "
-        "measured values have"
+        "In nearly every feature the batch means are equal to rounding, which does not "
+        "happen in measured values"
         if equal
-        else "Batch explains less than chance would in nearly every feature"
+        else (
+            "In nearly every feature batch explains less variance than expected by "
+            "chance"
+        )
     )
     return Finding(
         "warns",
         "already_corrected",
-        f"{seen}: the values look corrected for batch already. A test of corrected "
-        "values takes batch effects that were estimated for known.",
-        "Go back to the values before the correction. If these are they, something that "
-        "varies strongly is even over batches: name it as a covariate, or by subject= "
-        "where several samples are of one person.",
+        f"{seen}: the values look as if batch was already corrected. A test of "
+        "corrected values ignores that batch effects were estimated, and its p-values "
+        "are too small.",
+        "Use the uncorrected values. If these are the uncorrected values, some strong "
+        "source of variation is balanced over batches: give it as a covariate, or as "
+        "subject= if several samples are of one person.",
     )
 
 
@@ -161,10 +165,10 @@ def no_batch_effect(share: float, called: int) -> Finding:
     return Finding(
         "notes",
         "no_batch_effect",
-        f"No batch effect is seen: means of batches differ (p ≤ 0.05) in {share:.0%} of "
-        f"features, where chance gives 5%, and in {called or 'none'} at 5% false "
-        "discoveries.",
-        "Leave the values as they are; in a test, batch can stay in the model.",
+        f"No batch effect was detected: batch means differ (p ≤ 0.05) in {share:.0%} "
+        f"of features (5% are expected by chance), and in {called or 'none'} at a "
+        "false discovery rate of 5%.",
+        "No correction is needed; in a test, batch can stay in the model.",
     )
 
 
@@ -173,9 +177,8 @@ def inflated(test: str, analysis: str, rate: float, alpha: float) -> Finding:
     return Finding(
         "warns",
         "inflated",
-        f"Kept, corrected by {analysis} and then tested, {test!r} would be found in "
-        f"{rate:.0%} of features in which there is nothing, where {alpha:.0%} are "
-        "wanted.",
+        f"After a correction by {analysis} that keeps {test!r}, a test of {test!r} would "
+        f"have a false positive rate of {rate:.0%} instead of {alpha:.0%}.",
         f"Test it in one step: batchcorr.tl.differential(adata, batch_key, {test!r}).",
     )
 
@@ -185,7 +188,7 @@ def lost(test: str, kept: float) -> Finding:
     return Finding(
         "notes",
         "effect_lost",
-        f"{test!r} is uneven over batches: corrected without keeping it, only {kept:.0%} "
-        "of a small effect of it are left.",
+        f"{test!r} is unbalanced over batches: a correction that does not keep it "
+        f"leaves only {kept:.0%} of a small effect of it.",
         f"Keep it: covariates=[{test!r}]; and test it in one step.",
     )

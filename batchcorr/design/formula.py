@@ -89,7 +89,8 @@ class Formula:
         """Read a formula."""
         if not isinstance(text, str) or not text.strip(" ~\n"):
             msg = (
-                f"A formula is text such as '~ sex + age', not {text!r:.60}. {ALLOWED}"
+                f"A formula must be text such as '~ sex + age', not {text!r:.60}. "
+                f"{ALLOWED}"
             )
             raise InputError(msg)
         parser = _Parser(text)

@@ -97,7 +97,7 @@ class FormulaEncoding:
         for factor in formula.factors.values():
             column = formula.inputs[factor.source].column
             if factor.function and levels[factor.source] is not None:
-                msg = f"{factor.written} needs numbers, but {column!r} holds labels."
+                msg = f"{factor.written} needs numbers, but {column!r} contains labels."
                 raise InputError(msg)
             distinct = len(pd.unique(values[factor.source])) if factor.degree else 1
             if distinct <= factor.degree:
@@ -113,7 +113,8 @@ class FormulaEncoding:
         total = sum(prod(width.get(f, 1) for f in term) for term in formula.terms)
         if total > MAX_COLUMNS:
             msg = (
-                f"The formula {formula.text!r} gives {total} columns or more: too many."
+                f"The formula {formula.text!r} gives {total} or more design columns, "
+                "which is too many."
             )
             raise DesignError(msg)
         empty = cls(formula, tuple(levels))

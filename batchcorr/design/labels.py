@@ -103,15 +103,15 @@ class BatchLabels:
         known = declared(levels, name)
         if len(one_each(list(known), f"levels of {name}")) < len(known):
             msg = (
-                f"The levels of {name} hold a label in two ways, such as 1 and '1': "
-                f"{some(map(repr, known), 20)}. Give each once."
+                f"The levels of {name} contain the same label in two forms, such as 1 "
+                f"and '1': {some(map(repr, known), 20)}. Give each label once."
             )
             raise InputError(msg)
         codes, values, _ = distinct(labels, name, n_rows, known)
         table, unseen = matched(values, known)
         if unseen:
             msg = (
-                f"{name} has labels outside the declared levels: "
+                f"{name} has labels that are not among the declared levels: "
                 f"{some(map(repr, unseen))}. Declared: {some(map(repr, known), 20)}. "
                 "Declare every label that will occur."
             )
@@ -150,16 +150,16 @@ class BatchLabels:
         if not unseen:
             return table[codes]
         msg = (
-            f"{self.name} has labels never seen by fit: {some(map(repr, unseen))}. "
-            f"Known: {some(map(repr, self.levels), 20)}. "
+            f"{self.name} has labels that fit has not seen: {some(map(repr, unseen))}. "
+            f"Known labels: {some(map(repr, self.levels), 20)}. "
         )
         if issubclass(unknown, UnknownBatchError):
             msg += (
-                "Refit with these samples, or learn the new batches against the "
+                "Fit again with these samples, or estimate the new batches against the "
                 "frozen model with `est.add_batches(X, batch=…)`."
             )
         else:
-            msg += "Refit with samples of every level, or leave these samples out."
+            msg += "Fit again with samples of every level, or leave these samples out."
         raise unknown(msg)
 
     def to_json(self) -> dict[str, object]:

@@ -71,8 +71,8 @@ def one_each(found: list[Level], name: str) -> list[Level]:
         same = seen.setdefault(text, level)
         if same is not level:
             msg = (
-                f"{name} holds both {same!r} and {level!r}: write them alike if they are "
-                "the same label, and otherwise give one another name."
+                f"{name} contains both {same!r} and {level!r}: write them the same way "
+                "if they are one label, otherwise rename one of them."
             )
             raise DesignError(msg)
     return kept

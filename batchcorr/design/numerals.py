@@ -82,17 +82,17 @@ def refuse_measurements(levels: Sequence[Level], n_rows: int, name: str) -> None
     ):
         msg = (
             f"{name} has {n_levels} different numbers in {n_rows} samples, like a "
-            "measurement: as batches they would make the samples alike. Give it as "
-            "nuisance= of remove_batch_effect, which removes its slope, or make groups "
-            f"of it with pandas.cut. {n_rows} samples in {n_levels} batches leave "
-            "nothing to compare."
+            "measurement: with one batch per value all differences between samples "
+            "would be removed. Give it as nuisance= of remove_batch_effect, which "
+            f"removes its slope, or make groups of it with pandas.cut. {n_rows} "
+            f"samples in {n_levels} batches leave nothing to compare."
         )
         raise DesignError(msg)
     if n_levels == n_rows:
         msg = (
-            f"{name} has a label of its own for each of {n_rows} samples, which would "
-            f"make them alike: {n_rows} samples in {n_levels} batches leave nothing to "
-            "compare. Check that this is the right column."
+            f"{name} has a different label for each of {n_rows} samples: {n_rows} "
+            f"samples in {n_levels} batches leave nothing to compare. Check that this "
+            "is the right column."
         )
         raise DesignError(msg)
 

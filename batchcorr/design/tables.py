@@ -31,19 +31,19 @@ def is_array(covariates: object, role: str) -> bool:
     try:
         return np.ndim(covariates) != 1  # type: ignore[arg-type]
     except ValueError as error:
-        msg = f"{role}s given as lists must have rows of the same length."
+        msg = f"{role}s given as lists must have rows of equal length."
         raise InputError(msg) from error
 
 
 def read_array(covariates: object, n_rows: int, role: str) -> Floats:
     """Return design columns given as numbers."""
     if covariates is None or not is_array(covariates, role):
-        msg = f"{role}s were learned from a 2-D array: give one with the same columns."
+        msg = f"{role}s were a 2-D array in fit: give an array with the same columns."
         raise InputError(msg)
     design = np.asarray(covariates)
     if design.ndim != 2 or design.dtype.kind not in "biuf":
         msg = (
-            f"{role}s given as an array must be numbers, rows by columns, not "
+            f"{role}s given as an array must be a 2-D array of numbers, not "
             f"{design.dtype} of shape {design.shape}. Give labels in a DataFrame."
         )
         raise InputError(msg)
@@ -68,7 +68,7 @@ def read_table(
     """
     if covariates is None or is_array(covariates, role):
         msg = (
-            f"{role}s were learned from a table: give a DataFrame with the columns "
+            f"{role}s were a DataFrame in fit: give a DataFrame with the columns "
             f"{some(map(repr, required))}."
         )
         raise InputError(msg)
@@ -81,7 +81,10 @@ def read_table(
     names = [str(name) for name in covariates.columns]
     if len({*names}) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        msg = f"The table of {role}s has columns of the same name, {some(map(repr, twice))}: rename them."
+        msg = (
+            f"The table of {role}s has several columns named {some(map(repr, twice))}: "
+            "rename them."
+        )
         raise InputError(msg)
     columns = (covariates.iloc[:, place] for place in range(len(names)))
     table = dict(zip(names, columns, strict=True))

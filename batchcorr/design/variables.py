@@ -110,8 +110,7 @@ class Variable:
         if _holds_labels(values, name):
             labels = BatchLabels.fit(values, name=name).levels
             msg = (
-                f"{name} held numbers when it was learned and now holds labels, such as "
-                f"{labels[0]!r}."
+                f"{name} had numbers in fit but now has labels, such as {labels[0]!r}."
             )
             raise DesignError(msg)
         return _numbers(values, name)
@@ -144,8 +143,8 @@ def _holds_labels(values: pd.Series, name: str) -> bool:
     elif types.is_numeric_dtype(dtype) and not types.is_complex_dtype(dtype):
         return False
     msg = (
-        f"{name} holds {kind} values; text, categories, booleans and numbers are "
-        "possible. Turn dates into numbers of days, or make categories of them."
+        f"{name} contains {kind} values; only text, categories, booleans and numbers "
+        "are possible. Convert dates to numbers of days or to categories."
     )
     raise InputError(msg)
 
@@ -176,9 +175,9 @@ def _check_labels(
         raise DesignError(msg)
     if number is not None:
         msg = (
-            f"{labels.name} holds numbers stored as text {where} and is read as "
-            f"{n_levels} categories. If numbers are meant, convert it with "
-            "pandas.to_numeric; if labels are, C(column) in a formula says so."
+            f"{labels.name} contains numbers stored as text {where} and is read as "
+            f"{n_levels} categories. If they are numbers, convert it with "
+            "pandas.to_numeric; if they are labels, write C(column) in a formula."
         )
         warn(msg, CovariateWarning)
 

@@ -173,8 +173,8 @@ class Corrector(Saved):
         )
         if not isinstance(self.cross, bool):
             msg = (
-                f"cross must be True or False, not {self.cross!r:.60}: it is the batch "
-                "columns whose combinations are taken."
+                f"cross must be True or False, not {self.cross!r:.60}: give the batch "
+                "columns themselves as the batch."
             )
             raise InputError(msg)
         factors = _factor_count(samples.batch)

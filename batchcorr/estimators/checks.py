@@ -70,8 +70,8 @@ def check_batches(moments: Moments, metadata: Metadata, *, at_least: int) -> Non
     ]
     if empty:
         msg = (
-            f"No samples were given of the declared batches {some(empty)}: give "
-            "them with partial_fit before the correction is used."
+            f"The declared batches {some(empty)} have no samples yet: add samples with "
+            "partial_fit before using the correction."
         )
         raise DesignError(msg)
     small = findings.small_batches(metadata.levels, rows)
@@ -84,8 +84,8 @@ def check_spare(moments: Moments, n_columns: int) -> None:
     rows, n_batches = int(moments.rows.sum()), len(moments.rows)
     if rows - n_batches < n_columns:
         msg = (
-            f"{n_columns} covariate columns and {n_batches} batches are more "
-            f"than {rows} samples can tell apart: keep fewer covariates."
+            f"{n_columns} covariate columns and {n_batches} batches are too many to "
+            f"estimate from {rows} samples: keep fewer covariates."
         )
         raise DesignError(msg)
 
@@ -96,9 +96,10 @@ def check_variance(fit: LinearFit) -> None:
     n_columns = len(fit.coefficients)
     if rows - n_batches - n_columns < 1:
         msg = (
-            f"{rows} samples in {n_batches} batches with {n_columns} "
-            "covariate columns leave nothing to estimate the variance from: use fewer "
-            "covariates or more samples, or remove_batch_effect, which scales nothing."
+            f"{rows} samples in {n_batches} batches with {n_columns} covariate columns "
+            "leave no degrees of freedom to estimate the variance: use fewer "
+            "covariates, more samples, or remove_batch_effect, which needs no "
+            "variances."
         )
         raise DesignError(msg)
 
@@ -122,8 +123,8 @@ def check_several(
         )
     else:
         msg = (
-            f"{share} vary inside every batch, and empirical Bayes learns from many: use "
-            "standardize or remove_batch_effect for single features, and check for "
+            f"{share} vary within every batch, but empirical Bayes needs at least two: "
+            "use standardize or remove_batch_effect for single features, and check for "
             "batches in which every feature is constant."
         )
     raise DesignError(msg)
@@ -155,8 +156,8 @@ def without_redundant(products: ColumnProducts, metadata: Metadata) -> list[int]
     names, dropped = metadata.names, redundant_nuisances(products, metadata.kept)
     if dropped:
         msg = (
-            f"The nuisances {some(repr(names[k]) for k in dropped)} say nothing "
-            "that batch and the other nuisances do not say already; they are dropped."
+            f"The nuisances {some(repr(names[k]) for k in dropped)} are determined by "
+            "batch and the other nuisances, and are dropped."
         )
         warn(msg, CovariateWarning)
     return [k for k in range(len(names)) if k not in dropped]
@@ -179,7 +180,8 @@ def refuse_without_covariates(metadata: Metadata, why: str, instead: str) -> NoR
     """Say why covariates are needed to correct samples, and how to do without them."""
     names = metadata.covariates.required or ("those of fit",)
     msg = (
-        f"{why}: give covariates= with {some(names)}. If they are an outcome that "
-        f"is to be predicted, this would leak it into the test samples: fit {instead}."
+        f"{why}: give covariates= with {some(names)}. If they are an outcome to be "
+        "predicted, giving them would leak the outcome into the test samples: fit "
+        f"{instead}."
     )
     raise InputError(msg)

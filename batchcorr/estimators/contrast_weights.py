@@ -52,9 +52,9 @@ def weights_of(metadata: Metadata, contrast: Contrast) -> tuple[list[str], Float
     known = levels_of(metadata, contrast.column)
     if not known:
         msg = (
-            f"{contrast.column!r} holds numbers and has no level "
-            f"{next(iter(contrast.weights))!r}: test its slope, by its name alone; or make "
-            "it a category."
+            f"{contrast.column!r} contains numbers and has no level "
+            f"{next(iter(contrast.weights))!r}: give only its name to test its slope, "
+            "or make it a category."
         )
         raise InputError(msg)
     unknown = [level for level in contrast.weights if level not in known]

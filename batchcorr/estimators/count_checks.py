@@ -25,12 +25,12 @@ __all__ = ["check_design", "check_shrinkage", "require_counts"]
 def check_shrinkage(estimator: Any) -> None:
     """Refuse options of shrinkage that contradict each other."""
     if estimator.shrink_dispersion and not estimator.shrink:
-        msg = "shrink_dispersion=True needs shrink=True: it is a part of it."
+        msg = "shrink_dispersion=True needs shrink=True."
         raise InputError(msg)
     if estimator.reference is not None and estimator.shrink:
         msg = (
-            "shrink=True and reference= contradict each other: with a reference, batch "
-            "effects are taken as they are. Leave one of them out."
+            "shrink=True and reference= cannot be combined: with a reference, batch "
+            "effects are not shrunk. Leave one of them out."
         )
         raise InputError(msg)
     subset = estimator.gene_subset
@@ -49,8 +49,8 @@ def check_design(design: Design, metadata: Metadata) -> list[int]:
     """
     if metadata.n_batches < 2:
         msg = (
-            f"There is one batch only, {metadata.levels[0]!r}: nothing differs between "
-            "batches, so there is nothing to correct. Check that this is the right column."
+            f"There is only one batch, {metadata.levels[0]!r}, so there is nothing to "
+            "correct. Check that this is the right column."
         )
         raise DesignError(msg)
     single = [
@@ -60,10 +60,11 @@ def check_design(design: Design, metadata: Metadata) -> list[int]:
     ]
     if single:
         msg = (
-            f"Batches of one sample: {some(single)}. ComBat-seq estimates a "
-            "dispersion in every batch, which takes two samples at least: merge them "
-            "with a batch they were processed like, leave them out, or take logs and "
-            "use combat, which then corrects means only."
+            f"Batches with only one sample: {some(single)}. ComBat-seq estimates a "
+            "dispersion in every batch and needs at least two samples for it: merge "
+            "these batches with batches that were processed in the same way, leave "
+            "them out, or take logarithms and use combat, which then corrects means "
+            "only."
         )
         raise DesignError(msg)
     if not metadata.names:
@@ -78,8 +79,8 @@ def require_counts(library: NDArray[np.float64], names: SampleNames) -> None:
     empty = np.flatnonzero(library <= 0)
     if empty.size:
         msg = (
-            f"{empty.size} of {library.size} samples ({names(empty)}) have no counts in "
-            "the features that all batches share, so that nothing can be said of their "
-            "library: leave them out."
+            f"{empty.size} of {library.size} samples ({names(empty)}) have no counts "
+            "in the features that have counts in all batches, so that their library "
+            "size is unknown: leave them out."
         )
         raise InputError(msg)

@@ -160,8 +160,7 @@ def fit_count_model(
     )
     if not adjusted.any():
         msg = (
-            "No feature has counts in every batch, so there is nothing that could be "
-            "compared between batches."
+            "No feature has counts in every batch, so that batches cannot be compared."
         )
         raise DesignError(msg)
     library = total_counts(counts, adjusted)

@@ -37,8 +37,8 @@ def check_combinations(labels: object) -> None:
     few = sorted(counts.index[counts < FEWEST])
     if few:
         msg = (
-            f"{len(few)} of {len(counts)} combinations of batch factors have one sample: "
-            f"{some(map(repr, few))}. cross=True needs {FEWEST} in each: use "
-            "remove_batch_effect, which takes the factors one by one."
+            f"{len(few)} of {len(counts)} combinations of batch factors have only one "
+            f"sample: {some(map(repr, few))}. cross=True needs at least {FEWEST} in "
+            "each: use remove_batch_effect, which treats the factors separately."
         )
         raise DesignError(msg)

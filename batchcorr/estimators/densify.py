@@ -52,15 +52,15 @@ def allow_dense(
     free = free_device_memory() if device else free_memory()
     what = (
         f"The corrected matrix is dense (corrected zeros are not zero): {shape[0]:,} × "
-        f"{shape[1]:,} values take {_human(size)}, {_human(free)} are free."
+        f"{shape[1]:,} values take {_human(size)}, and {_human(free)} are free."
     )
     if dense is None and size < free / 2:
         if size > SMALL:
-            warn(f"{what} dense=True says so.", DensifyWarning)
+            warn(f"{what} Give dense=True to hide this warning.", DensifyWarning)
         return
     msg = (
-        f"{what} Make it smaller first (highly variable genes, fewer samples), or ask "
-        "for it all the same with dense=True."
+        f"{what} Select features or samples first (such as highly variable genes), or "
+        "give dense=True to make it dense anyway."
     )
     raise TooLargeError(msg)
 

@@ -82,16 +82,16 @@ def differential_table(
     found = method.estimates(problem, columns, contrasts)
     if np.isnan(found.coefficient).all():
         msg = (
-            f"{contrast.column!r} cannot be told from batch and the other columns by the "
-            "samples that have values and weights, for any feature: leave out what goes "
-            "with it, or look at where values are missing."
+            f"{contrast.column!r} is confounded with batch or other columns in the "
+            "samples with values and weights, for every feature: leave out the columns "
+            "that it is confounded with, or check where values are missing."
         )
         raise DesignError(msg)
     idle = _idle(problem, method)
     if idle.all():
         msg = (
-            "No feature varies within a batch, so there is nothing to test: look at what "
-            "the matrix holds."
+            "No feature varies within a batch, so there is nothing to test: check the "
+            "values of the matrix."
         )
         raise InputError(msg)
     found = found._replace(coefficient=np.where(idle, np.nan, found.coefficient))

@@ -112,9 +112,9 @@ def require_as_many(n_given: int, n_features: int, method: str) -> None:
     """Refuse another number of features than `fit` of the method had."""
     if n_given != n_features:
         msg = (
-            f"X has {n_given} features, but {method} is expecting {n_features} features as "
-            "input, as many as fit had. "
-            "Samples must be rows: see whether X is transposed or columns are missing."
+            f"X has {n_given} features, but {method} is expecting {n_features} "
+            "features as input, as many as fit had. Samples must be rows: check "
+            "whether X is transposed or columns are missing."
         )
         raise InputError(msg)
 
@@ -125,8 +125,8 @@ def _refuse_features(
     """Say how the features given differ from those of fit, and what orders them so."""
     if set(given) == set(names):
         msg = (
-            "The features are those of fit, but in another order: reorder them, for "
-            f"example {ordered}."
+            "The features are in another order than in fit: reorder them, for example "
+            f"{ordered}."
         )
         raise InputError(msg)
     unknown = sorted(set(given) - set(names))

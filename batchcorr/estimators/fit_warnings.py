@@ -111,9 +111,10 @@ def warn_of_unadjustable(adjustable: NDArray[np.bool_]) -> None:
     left = int((~adjustable).sum())
     if left > MANY * adjustable.size:
         msg = (
-            f"{left} of {adjustable.size} features cannot be corrected, and stay as they "
-            "are: in some batch they have no values, no variance or too few, or were left "
-            "out of its sums. Look at the batch labels, and leave such features out."
+            f"{left} of {adjustable.size} features cannot be corrected and stay "
+            "unchanged: in some batch they have no values, no variance, too few "
+            "values, or were left out of its sums. Check the batch labels, and leave "
+            "such features out."
         )
         warn(msg, FeatureWarning)
 
@@ -130,9 +131,8 @@ def warn_of_features(
     if constant.any():
         names = some(estimator.feature_names_out_[constant])
         msg = (
-            f"{int(constant.sum())} of {len(constant)} features ({names}) are "
-            "constant in a batch, and stay as they are: their batch effects are not "
-            "removed."
+            f"{int(constant.sum())} of {len(constant)} features ({names}) are constant "
+            "in a batch and stay unchanged: their batch effects are not removed."
         )
         warn(msg, FeatureWarning)
     warn_of_far(details, estimator)
@@ -152,8 +152,9 @@ def warn_of_far(
     if kept.size:
         msg = (
             f"{kept.size} of {names.size} features ({some(kept)}) keep part of their "
-            "batch effects: in some batch no other feature has a similar one, and "
-            "non-parametric priors are made of the others. Use parametric priors."
+            "batch effects: in some batch no other feature has a similar effect, and a "
+            "non-parametric prior consists of the effects of other features. Use "
+            "parametric priors."
         )
         warn(msg, FeatureWarning)
 
@@ -183,9 +184,10 @@ def _warn_of_extrapolation(
     if far:
         msg = (
             f"{some(map(repr, far))}: batches differ by more than {EXTRAPOLATED} times "
-            "what varies inside them. The effect found inside batches is extrapolated "
-            "over that distance, and what is uncertain of it with it: give the time "
-            "since each batch began, say, or leave it out."
+            "the variation within batches. The effect estimated within batches is "
+            "extrapolated over this distance, together with its uncertainty: give it "
+            "relative to each batch, such as the time since the batch began, or leave "
+            "it out."
         )
         warn(msg, CovariateWarning)
 
@@ -196,9 +198,9 @@ def warn_of_lost_digits(problem: Problem, columns: list[int]) -> None:
     if problem.turned is None and products.condition(columns) > CONDITION:
         names = [metadata.names[k] for k in columns]
         msg = (
-            f"The columns {some(map(repr, names))} nearly repeat each other, and sums of "
-            "blocks keep few digits of such: results may be off in the seventh. Centre "
-            "or scale the covariates, use poly() in the formula, or fit all samples at "
-            "once."
+            f"The columns {some(map(repr, names))} are nearly collinear, which sums "
+            "over blocks represent with few digits: results may be wrong in the "
+            "seventh digit. Centre or scale the covariates, use poly() in the formula, "
+            "or fit all samples at once."
         )
         warn(msg, CovariateWarning)

@@ -117,8 +117,8 @@ class FittedState(Corrector, LocationScaleSteps):
         """Refuse what takes moments alone to estimate, where they are not enough."""
         if not self.record.streams:
             msg = (
-                f"{type(self).__name__} has no {verb}: it also needs how features vary "
-                "together, which sums by feature do not tell. Fit all samples at once."
+                f"{type(self).__name__} has no {verb}: it also needs covariances of "
+                "features, which moments do not contain. Fit all samples at once."
             )
             raise InputError(msg)
 
@@ -228,7 +228,7 @@ class FittedState(Corrector, LocationScaleSteps):
         aim = Aim(**part_of(found, "aim"))
         used = np.stack([aim.location, aim.scale])[:, aim.adjustable]
         if not np.isfinite(used).all() or (used[1] < 0).any():
-            msg = "its aim holds missing, infinite or negative values."
+            msg = "its target contains missing, infinite or negative values."
             raise InputError(msg)
         correction = LocationScale(**part_of(found, "correction"))
         details = part_of(found, "details")

@@ -90,9 +90,9 @@ class FittedCounts(Corrector):
         names = self.feature_names_out_[np.argsort(-capped, kind="stable")[:n]]
         msg = (
             f"{int(capped.sum())} corrected counts of {n} features ({some(names, 3)}) "
-            f"were held at their bound, {BOUND:g} "
-            "times the highest rate at which the feature was seen: their batch effects "
-            "are not to be trusted. Look for features nearly absent from a batch."
+            f"were limited to their upper bound, {BOUND:g} times the highest rate of "
+            "the feature in fit: do not trust their batch effects. Look for features "
+            "that are nearly absent from a batch."
         )
         warn(msg, CappedWarning)
 
@@ -123,9 +123,7 @@ class FittedCounts(Corrector):
         reference = plain.get("reference_code")
         if reference is not None:
             if type(reference) is not int or not 0 <= reference < b:
-                msg = (
-                    f"reference_code is {reference!r:.40}, and not one of {b} batches."
-                )
+                msg = f"reference_code is {reference!r:.40}, not one of {b} batches."
                 raise InputError(msg)
             expected["reference_mean"] = Expected((g,), least=0.0)
         self.model_ = CountModel(**take(arrays, expected), reference=reference)

@@ -86,8 +86,8 @@ class Incremental(FittedState):
             warn_if_unlogged(x, type(self).__name__)
             if batches is None:
                 msg = (
-                    "The first call of partial_fit must declare all batches that will "
-                    "come: partial_fit(X, batch=…, batches=[…])."
+                    "The first call of partial_fit must declare all batches, those of "
+                    "later calls included: partial_fit(X, batch=…, batches=[…])."
                 )
                 raise InputError(msg)
             metadata, design = Metadata.fit_transform(
@@ -100,8 +100,8 @@ class Incremental(FittedState):
             labels = labels._replace(design=design)
         elif self.moments_ is None:
             msg = (
-                "A loaded correction cannot be fitted further: the moments it was "
-                "fitted to are not saved. Use add_batches for new batches, or fit again."
+                "A loaded correction cannot be updated with partial_fit, because its "
+                "moments are not saved. Use add_batches for new batches, or fit again."
             )
             raise InputError(msg)
         else:
@@ -110,9 +110,9 @@ class Incremental(FittedState):
             problem = Problem.of(x, labels, metadata)
         except UnknownBatchError as error:
             msg = (
-                f"{str(error).partition('.')[0]}. Declared on the first call were "
-                f"{some(map(repr, metadata.levels))}: start anew and declare all "
-                "batches that will come, batches=[…]."
+                f"{str(error).partition('.')[0]}. The first call declared "
+                f"{some(map(repr, metadata.levels))}: start again and declare all "
+                "batches with batches=[…]."
             )
             raise DesignError(msg) from error
         sums = problem.moments
@@ -162,8 +162,9 @@ class Incremental(FittedState):
         again = [level for level in new.levels if texts(level) & known]
         if again:
             msg = (
-                f"The batches {some(map(repr, again))} are known already: add_batches "
-                "takes samples of new batches only. To fit known batches anew, fit again."
+                f"The batches {some(map(repr, again))} are already in the correction: "
+                "add_batches takes samples of new batches only. To change known "
+                "batches, fit again."
             )
             raise DesignError(msg)
         problem = Problem.of(x, labels, replace(fitted.metadata, batch=new))

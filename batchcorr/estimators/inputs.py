@@ -167,8 +167,8 @@ def check_order(x: object, **labels: object) -> None:
                 how = f"the rows of {what} in another order"
                 by_name = f"{name}.loc[{what}.index], or "
             msg = (
-                f"The index of {name} names {how}, and rows are matched by place: give "
-                f"{by_name}{name}.to_numpy() if the order is right as it is."
+                f"The index of {name} has {how}, but rows are matched by position: "
+                f"give {by_name}{name}.to_numpy() if the order is right."
             )
             raise InputError(msg)
 
@@ -186,8 +186,9 @@ def check_features_order(features: Matrix, index: object, what: str) -> None:
         return
     if len(index) == len(names) and not index.equals(names):
         msg = (
-            f"{what} has a value for each feature, and names them otherwise than X, or in "
-            f"another order: sort by the columns of X, or give {what}.to_numpy()."
+            f"The index of {what} does not match the columns of X, in names or order: "
+            f"sort it by the columns of X, or give {what}.to_numpy() to match by "
+            "position."
         )
         raise InputError(msg)
 
@@ -206,10 +207,9 @@ def _is_numbered(index: pd.Index) -> bool:
 def no_batch(method: str) -> InputError:
     """The error for samples whose batch is not given."""
     msg = (
-        f"{method} needs the batch of each sample: give batch=, or"
-        " name its column with batch_column= where X is a DataFrame. In a "
-        "Pipeline, enable metadata routing "
-        "(sklearn.set_config(enable_metadata_routing=True)) and give batch= "
+        f"{method} needs the batch of each sample: give batch=, or name its column "
+        "with batch_column= if X is a DataFrame. In a Pipeline, enable metadata "
+        "routing (sklearn.set_config(enable_metadata_routing=True)) and give batch= "
         "there."
     )
     return InputError(msg)
@@ -228,6 +228,9 @@ def feature_names(x: object) -> tuple[str, ...] | None:
     names = tuple(map(str, x.columns))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        msg = f"The feature {twice!r} occurs more than once: make the columns unique."
+        msg = (
+            f"The feature {twice!r} occurs more than once: make the column names "
+            "unique."
+        )
         raise InputError(msg)
     return names

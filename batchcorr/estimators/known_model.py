@@ -61,8 +61,9 @@ class KnownModel(NamedTuple):
         full = _independent(full, smaller[:, 1:], other.names, refuse=False)
         if full.shape[1] >= n - 1:
             msg = (
-                f"The known model has {full.shape[1]} columns and there are {n} samples, "
-                "so that nothing is left to find anything in: give fewer covariates."
+                f"The covariates have {full.shape[1]} design columns for {n} samples, "
+                "which leaves no residuals to estimate surrogate variables from: give "
+                "fewer covariates."
             )
             raise DesignError(msg)
         terms = (tuple(dict.fromkeys(each.terms)) for each in (kept, other))
@@ -90,8 +91,8 @@ def _independent(
         together.append(column[:, None])
     if repeated and refuse:
         msg = (
-            f"The covariates {some(map(repr, repeated))} say nothing that those before "
-            "them do not say: leave out one of what repeats another."
+            f"The covariates {some(map(repr, repeated))} are determined by the "
+            "covariates before them: leave them out."
         )
         raise DesignError(msg)
     return np.hstack(together)

@@ -172,7 +172,7 @@ def _warn_of_explained(fit: LinearFit, metadata: Metadata) -> None:
     ]
     if without:
         msg = (
-            f"The samples of {some(without)} tell nothing of their own variance: they "
-            "are given that of the batches in common."
+            f"The samples of {some(without)} do not determine a variance of their own: "
+            "the pooled variance of all batches is used for them."
         )
         warn(msg, BatchSizeWarning)

@@ -97,7 +97,10 @@ class LibrarySizes(Corrector):
         samples = self._samples(X)
         x = raw_counts(X)
         if x.shape[0] == 0:
-            msg = f"There is nothing to learn from: 0 samples × {x.shape[1]} features."
+            msg = (
+                f"There is nothing to fit: the data are 0 samples × {x.shape[1]} "
+                "features."
+            )
             raise InputError(msg)
         if is_dask(x) and self._needs_no_samples():
             self._remember_features(samples, x.shape[1])
@@ -175,7 +178,7 @@ class LibrarySizes(Corrector):
     ) -> None:
         method = plain["reference"]["method"]
         if method not in METHODS:
-            msg = f"{method!r:.40} is no method of size factors."
+            msg = f"{method!r:.40} is not a method of size factors."
             raise InputError(msg)
         empty = shape_of(arrays, "profile") == (0,)
         shape = (0 if empty else self.n_features_,)

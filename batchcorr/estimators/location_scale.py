@@ -106,7 +106,7 @@ class LocationScaleMethod(Incremental):
         if labels.subject is None:
             fitted = self._estimate(problem)
         elif weights is not None:
-            msg = "subject and weights do not go together: leave one of them out."
+            msg = "subject= and weights= cannot be combined: leave one of them out."
             raise InputError(msg)
         else:
             fitted, design = fit_subjects(self, problem, x, labels, self.formula)

@@ -70,8 +70,8 @@ def as_matrix(x: Matrix) -> Matrix:
         if x.ndim == 0:
             msg = (
                 "The data must be a matrix of samples × features, not of type "
-                f"{type(given).__name__}. Read what is in a file into memory, or as a "
-                "Dask array."
+                f"{type(given).__name__}. If it is in a file, read it into memory or "
+                "as a Dask array."
             )
             raise InputError(msg)
     if x.ndim != 2:
@@ -96,8 +96,8 @@ def as_matrix(x: Matrix) -> Matrix:
     msg = f"The data must be real numbers, not {x.dtype}. " + (
         "Complex data not supported: convert them to float first."
         if x.dtype.kind == "c"
-        else "A column of text, dates or mixed types makes the whole table so: leave it "
-        "out, or convert with .astype(float)."
+        else "One column of text, dates or mixed types gives the whole table this type: "
+        "leave it out, or convert with .astype(float)."
     )
     raise InputError(msg)
 
@@ -107,7 +107,7 @@ def matrix_to_fit(x: Matrix) -> Matrix:
     x = as_matrix(x)
     if 0 in x.shape:
         msg = (
-            f"There is nothing to learn from: the data are {x.shape[0]} samples × "
+            f"There is nothing to fit: the data are {x.shape[0]} samples × "
             f"{x.shape[1]} features."
         )
         raise InputError(msg)

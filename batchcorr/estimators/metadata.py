@@ -126,8 +126,8 @@ class Metadata:
         """
         if labels.covariates is None and formula is not None:
             msg = (
-                f"The formula {formula!r} needs the table its names are columns of: "
-                "give it as covariates=."
+                f"The formula {formula!r} needs a table with the columns that it "
+                "names: give the table as covariates=."
             )
             raise InputError(msg)
         factors, codes = [], []
@@ -174,8 +174,8 @@ class Metadata:
         factors = self.factors if self.batch is None else (self.batch, *self.factors)
         if len(given) != len(factors):
             msg = (
-                f"The correction was learned from {len(factors)} batch factor(s), and "
-                f"{len(given)} are given: batch= must have the same factors."
+                f"The correction was fitted with {len(factors)} batch factor(s), but "
+                f"{len(given)} are given: batch= must have the same factors as in fit."
             )
             raise DesignError(msg)
         codes = [
@@ -184,10 +184,9 @@ class Metadata:
         ]
         if self.nuisance.names and labels.nuisance is None:
             msg = (
-                "This correction removes nuisances, so their values are needed: give "
+                "This correction removes nuisance effects and needs their values: give "
                 "nuisance= with the columns "
-                f"{some(map(repr, self.nuisance.required or self.nuisance.names))}"
-                "."
+                f"{some(map(repr, self.nuisance.required or self.nuisance.names))}."
             )
             raise InputError(msg)
         removed = self.nuisance.columns(labels.nuisance, n_rows)

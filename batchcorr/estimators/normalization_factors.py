@@ -76,7 +76,7 @@ def normalization_factors(counts: object, method: str = "tmm") -> NDArray[np.flo
     """
     known = [name for name in METHODS if name != "total"]
     if method not in known:
-        msg = f"There are no normalization factors {method!r}. "
+        msg = f"There is no normalization method {method!r}. "
         raise InputError(msg + did_you_mean(method, known))
     samples = count_rows(raw_counts(counts))
     _, factors = fit_reference(samples, method)

@@ -201,9 +201,9 @@ def _enough(distinct: float, wanted: int) -> int:
     """How many permutations to make; too few are refused."""
     if distinct - 1 < FEWEST:
         msg = (
-            f"Within batches there are only {distinct:.0f} ways to arrange what is "
-            f"tested, too few for a rate (at least {FEWEST + 1}). What the design does to "
-            "a test is known without any: batchcorr.tl.audit(…, test=…).predicted."
+            f"There are only {distinct:.0f} different permutations of the tested "
+            f"column within batches; a rate needs at least {FEWEST + 1}. "
+            "batchcorr.tl.audit(…, test=…).predicted gives rates without permutations."
         )
         raise DesignError(msg)
     return int(min(wanted, distinct - 1))

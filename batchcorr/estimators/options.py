@@ -23,7 +23,7 @@ def check_rate(alpha: object) -> None:
     """Refuse a rate of false positives that is none."""
     if not isinstance(alpha, Real) or not 0 < float(alpha) < 1:
         msg = (
-            "alpha, the rate of false positives that is wanted, must lie between 0 and 1, "
-            f"such as 0.05, not {alpha!r:.60}."
+            "alpha, the significance level, must lie between 0 and 1, such as 0.05, "
+            f"not {alpha!r:.60}."
         )
         raise InputError(msg)

@@ -52,7 +52,7 @@ def as_counts(x: Matrix) -> Matrix:
         x = in_memory(to_numpy(x) if is_foreign(x) else x)
     if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:
         if 0 in x.shape:
-            msg = f"There are no counts in a matrix of shape {x.shape}."
+            msg = f"The matrix is empty: its shape is {x.shape}."
             raise InputError(msg)
         as_matrix(x)  # says what is wrong
     if x.dtype.kind == "b":
@@ -60,28 +60,29 @@ def as_counts(x: Matrix) -> Matrix:
     values = x.data if is_sparse(x) else x
     if x.dtype.kind == "f" and not np.isfinite(values).all():
         msg = (
-            "The counts hold missing or infinite values: counts are known or absent "
-            "(0). Drop those features or samples."
+            "The counts contain missing or infinite values: drop these features or "
+            "samples."
         )
         raise InputError(msg)
     if values.size and values.min() < 0:
         msg = (
-            f"The counts hold negative values (down to {values.min():g}): these are not"
-            " counts. Values that were logged, scaled or corrected go to combat."
+            f"The counts contain negative values (down to {values.min():g}): these are "
+            "not counts. Correct log-transformed or scaled values with combat."
         )
         raise InputError(msg)
     if x.dtype.kind == "f" and not np.all(values == np.floor(values)):
         worst = values[values != np.floor(values)].flat[0]
         msg = (
-            f"The counts hold fractions ({worst:g}): ComBat-seq takes raw counts. Round"
-            " expected counts of a quantifier first (np.rint); values that were "
-            "normalized or logged go to combat."
+            f"The counts contain fractions ({worst:g}), but ComBat-seq needs raw "
+            "counts. Round estimated counts, as of salmon or RSEM, first (np.rint); "
+            "correct normalized or log-transformed values with combat."
         )
         raise InputError(msg)
     if values.size and int(values.max()) > LARGEST_COUNT:
         msg = (
-            f"The counts go up to {values.max():g}: no count is that large, and beyond "
-            "2^53 whole numbers are not told apart. See whether they are intensities."
+            f"The largest count is {values.max():g}, but counts must be under 2^53, "
+            "above which floats do not represent all integers. Check whether the "
+            "values are intensities."
         )
         raise InputError(msg)
     return x
@@ -122,10 +123,10 @@ def in_memory(x: object) -> Matrix:
     if isinstance(x, np.ndarray) or is_sparse(x):
         return x
     msg = (
-        f"The data must be in memory, in a NumPy array or a SciPy matrix, not in a "
-        f"{type(x).__module__}.{type(x).__qualname__}: call .compute() on it; or fit on "
-        "a part of the samples and transform the blocks one by one, as samples are "
-        "transformed each on its own."
+        "The data must be in memory, in a NumPy array or a SciPy matrix, not in a "
+        f"{type(x).__module__}.{type(x).__qualname__}: call .compute() on it; or fit "
+        "to some of the samples and transform block by block, as each sample is "
+        "transformed by itself."
     )
     raise InputError(msg)
 

@@ -16,7 +16,7 @@ __all__ = ["check_reference", "reference_code"]
 def reference_code(reference: object, metadata: Metadata) -> int:
     """Return the code of the reference batch, or say which batches there are."""
     if metadata.batch is None:
-        msg = "A reference batch needs batches."
+        msg = "reference= needs batches, but no batch is given."
         raise InputError(msg)
     known = [level for level in metadata.levels if level == reference] or [
         level for level in metadata.levels if str(level) == str(reference)
@@ -34,14 +34,14 @@ def check_reference(code: int, fit: LinearFit, metadata: Metadata) -> None:
     """Refuse a reference batch whose variance cannot be known."""
     if (fit.explained[code] | ~fit.solved).all():
         msg = (
-            f"The covariates fit every sample of the reference batch "
-            f"{metadata.levels[code]!r} exactly, which leaves no variance to bring the "
-            "others to: choose a larger one, or keep fewer covariates."
+            "The covariates fit every sample of the reference batch "
+            f"{metadata.levels[code]!r} exactly, so that it has no variance to adjust "
+            "the others to: choose a larger batch, or keep fewer covariates."
         )
         raise DesignError(msg)
     if fit.rows[code, 0] < 2:
         msg = (
-            f"The reference batch {metadata.levels[code]!r} has one sample, which has no "
-            "variance to bring the others to: choose a larger one."
+            f"The reference batch {metadata.levels[code]!r} has only one sample, so "
+            "that it has no variance to adjust the others to: choose a larger batch."
         )
         raise DesignError(msg)

@@ -111,17 +111,18 @@ def warn_if_unlogged(
     kind = unlogged(x)
     if kind == "counts":
         msg = (
-            f"{method} expects values on a log scale, and these look like raw counts "
-            "(whole numbers up to large ones). Batch effects on counts multiply: take "
-            "logarithms first, with batchcorr.pp.log_normalize or scanpy's normalize_total "
-            f"and log1p{instead}."
+            f"{method} expects values on a log scale, but these look like raw counts "
+            "(whole numbers, some large). Batch effects on counts are multiplicative: "
+            "take logarithms first, with batchcorr.pp.log_normalize or scanpy's "
+            f"normalize_total and log1p{instead}."
         )
         warn(msg, CountsWarning)
     elif kind:
         msg = (
-            f"{method} expects values on a log scale, and these look as if they were "
-            "normalized (CPM, TPM, intensities) and not logged. Batch effects multiply "
-            "there: take logarithms first, such as scanpy.pp.log1p or numpy.log2(X + 1)."
+            f"{method} expects values on a log scale, but these look like normalized "
+            "values (CPM, TPM, intensities) that were not log-transformed. Batch "
+            "effects on such values are multiplicative: take logarithms first, with "
+            "scanpy.pp.log1p or numpy.log2(X + 1)."
         )
         warn(msg, CountsWarning)
 
@@ -130,9 +131,8 @@ def warn_of_logs(largest: float, method: str) -> None:
     """Warn if a method for counts was given what look like logarithms, up to `largest`."""
     if largest:
         msg = (
-            f"{method} expects raw counts, and these look like logarithms (fractions up "
-            f"to {largest:.3g}). Taking logarithms twice flattens every "
-            "difference: give the counts, which many AnnData keep in layers['counts'] "
-            "or raw."
+            f"{method} expects raw counts, but these look like logarithms (fractions "
+            f"up to {largest:.3g}). Logarithms of logarithms distort all differences: "
+            "give the counts, which are often in layers['counts'] or raw."
         )
         warn(msg, LogScaleWarning)

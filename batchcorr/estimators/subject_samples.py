@@ -105,9 +105,9 @@ class SubjectSamples:
         )
         if np.isnan(found):
             msg = (
-                "How alike the samples of a subject are cannot be told from these "
-                "samples: batches and covariates leave no subject with several, or "
-                "there are too few. Leave out subject=."
+                "The correlation of samples of a subject cannot be estimated: given "
+                "batches and covariates, no subject has several samples, or there are "
+                "too few samples. Leave out subject=."
             )
             raise DesignError(msg)
         return found

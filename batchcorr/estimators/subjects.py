@@ -79,8 +79,8 @@ def fit_subjects(
     _, codes = BatchLabels.factorize(labels.subject, name="subject", n_rows=n)
     if np.bincount(codes).max() < 2:
         msg = (
-            "Every subject has one sample, so that nothing tells subjects from samples: "
-            "leave subject= out, or check that this is the right column."
+            "Every subject has only one sample, so that a subject effect cannot be "
+            "estimated: leave out subject=, or check that this is the right column."
         )
         raise DesignError(msg)
     refitted: list[SubjectFit] = []
@@ -89,7 +89,9 @@ def fit_subjects(
     def values(part: slice) -> Matrix:
         block = in_memory(x[:, part])
         if not np.isfinite(block).all():
-            msg = "Values are missing, and subject= takes none: fill them in first."
+            msg = (
+                "Values are missing, which subject= does not allow: impute them first."
+            )
             raise InputError(msg)
         return block
 

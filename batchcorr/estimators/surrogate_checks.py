@@ -53,8 +53,8 @@ def check_options(estimator: Any, **given: Any) -> None:
     count = estimator.n_variables
     if count is None and method not in IN_MEMORY:
         msg = (
-            f"{method} has no rule for the number of variables: give n_variables=, 1 or 2 "
-            "first, and look at what more would change."
+            f"{method} cannot choose the number of surrogate variables: give "
+            "n_variables=, starting with 1 or 2, and see what more would change."
         )
         raise InputError(msg)
     for name in ("n_variables", "rounds", "permutations"):
@@ -67,9 +67,9 @@ def check_model(method: str, known: KnownModel) -> None:
     """Refuse a model without what the method needs of it."""
     if method == "sva" and known.of_interest == 0:
         msg = (
-            "sva keeps what is of interest, and nothing is: give it as covariates=, and "
-            "as null= only what is not of interest. Without anything of interest, "
-            "method='two_step' looks for all that varies."
+            "sva needs a variable of interest, and none is given: give it as "
+            "covariates=, and as null= only the covariates that are not of interest. "
+            "Without a variable of interest, use method='two_step'."
         )
         raise InputError(msg)
 
@@ -79,8 +79,8 @@ def check_number(count: int, known: KnownModel) -> None:
     n, p = known.full.shape
     if count > n - p - 1:
         msg = (
-            f"n_variables={count} is too many: {n} samples and {p} columns of the known "
-            f"model (with the mean) leave {n - p - 1} at most."
+            f"n_variables={count} is too many: with {n} samples and {p} columns of "
+            f"covariates (with the mean) at most {n - p - 1} are possible."
         )
         raise DesignError(msg)
 
@@ -89,13 +89,14 @@ def warn_of_fewer(found: int, asked: int | None) -> None:
     """Say that there are no columns, or fewer than were asked for."""
     if found == 0:
         msg = (
-            "No surrogate variable was found: nothing but noise is left beside what is "
-            "known. Go on without, or ask for a number with n_variables=."
+            "No surrogate variable was found: the covariates leave nothing but noise. "
+            "Continue without surrogate variables, or set their number with "
+            "n_variables=."
         )
         warn(msg, CovariateWarning)
     elif asked is not None and found < asked:
         msg = (
-            f"{found} surrogate variables were found, and {asked} asked for: "
-            "there are no more."
+            f"Only {found} surrogate variables were found, although {asked} were asked "
+            "for: there are no more."
         )
         warn(msg, CovariateWarning)

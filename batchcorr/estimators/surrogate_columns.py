@@ -175,12 +175,12 @@ def of_new_samples(
         return found
     if "training" not in frozen:
         why = {
-            "two_step": "two_step defines none",
-            "ruvr": "ruvr would need their covariates, and so what is to be predicted",
+            "two_step": "two_step does not define them",
+            "ruvr": "ruvr would need their covariates",
         }[method]
         msg = (
-            f"There are no columns of new samples: {why}. Take sva, supervised, ruvg or "
-            "ruvs, or find columns anew on all samples."
+            f"Surrogate variables of new samples cannot be computed: {why}. Use sva, "
+            "supervised, ruvg or ruvs, or fit again to all samples."
         )
         raise InputError(msg)
     new, weights = in_memory(x), frozen["weights"]
@@ -188,7 +188,8 @@ def of_new_samples(
         return exact_columns(frozen["training"], weights, columns, new)
     if len(new) < 2:
         msg = (
-            "fast=True scales new samples together and takes two at least: fast=False."
+            "fast=True scales new samples together and needs at least two: use "
+            "fast=False."
         )
         raise InputError(msg)
     return fast_columns(frozen["training"], weights, columns, new)

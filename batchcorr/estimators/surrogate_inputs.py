@@ -50,8 +50,8 @@ def read_controls(method: str, controls: object, n_features: int) -> Floats:
         raise InputError(msg)
     if np.count_nonzero(values) < 2:
         msg = (
-            f"controls name {np.count_nonzero(values)} features, and two are the least: "
-            "tens of them make a good start."
+            f"controls have {np.count_nonzero(values)} features, but at least two are "
+            "needed, and tens are better."
         )
         raise InputError(msg)
     return values
@@ -63,14 +63,14 @@ def read_replicates(replicates: object, n: int) -> list[list[int]]:
         return []
     labels = pd.Series(np.asarray(replicates, dtype=object))
     if labels.shape != (n,):
-        msg = f"replicates must be one label for each of {n} samples."
+        msg = f"replicates must have one label for each of {n} samples."
         raise InputError(msg)
     sets = [list(rows) for rows in labels.groupby(labels).indices.values()]
     sets = [rows for rows in sets if len(rows) > 1]
     if not sets:
         msg = (
-            "No two samples share a label of replicates, so that nothing says what should "
-            "not differ."
+            "No two samples have the same label in replicates, so that there are no "
+            "replicates to compare."
         )
         raise InputError(msg)
     return sets
@@ -93,10 +93,10 @@ def values_of(x: Matrix, method: str, names: Sequence[str] | None) -> Matrix:
     size = 8 * x.shape[0] * (x.shape[1] + x.shape[0])
     if 3 * size > free_memory():
         msg = (
-            f"{method} holds {x.shape[0]:,} × {x.shape[1]:,} values and the products of "
-            "all samples in memory, three times over, and they do not fit: take fewer "
-            "features or samples (sums of cells by person), or ruvg, ruvs or ruvr, "
-            "which read products only."
+            f"{method} needs {x.shape[0]:,} × {x.shape[1]:,} values and the products "
+            "of all samples in memory three times, and they do not fit: use fewer "
+            "features or samples (pseudobulk sums per person), or ruvg, ruvs or ruvr, "
+            "which need products only."
         )
         raise TooLargeError(msg)
     dense = in_memory(x)
@@ -104,8 +104,8 @@ def values_of(x: Matrix, method: str, names: Sequence[str] | None) -> Matrix:
     varying = int((dense != dense[0]).any(axis=0).sum())
     if varying < FEWEST:
         msg = (
-            f"{varying} features vary, and {method} weighs features by those "
-            f"around them: it needs {FEWEST} at least, and hundreds to be of use."
+            f"Only {varying} features vary, but {method} needs at least {FEWEST}, and "
+            "hundreds to be useful."
         )
         raise InputError(msg)
     return dense
@@ -116,8 +116,8 @@ def _require_finite(sums: Floats, names: Sequence[str] | None) -> None:
     if bad:
         names = names or default_names(len(sums)).tolist()
         msg = (
-            f"{len(bad)} features have missing or infinite values, or huge ones "
-            f"({some([names[k] for k in bad], 3)}): leave them out, or fill them in."
+            f"{len(bad)} features have missing, infinite or huge values "
+            f"({some([names[k] for k in bad], 3)}): leave them out, or impute them."
         )
         raise InputError(msg)
     if 0 < np.abs(sums).max(initial=0.0) < 1 / HUGE:

@@ -64,11 +64,14 @@ class Voom:
             If these are no counts in memory, or there is no such method.
         """
         if method not in METHODS:
-            msg = f"voom knows no method {method!r}. {did_you_mean(method, METHODS)}"
+            msg = f"voom has no method {method!r}. {did_you_mean(method, METHODS)}"
             raise InputError(msg)
         counts = raw_counts(counts)
         if is_dask(counts):
-            msg = "voom reads counts by feature: this Dask array must be in memory, x.compute()."
+            msg = (
+                "voom needs the counts in memory: call x.compute() on this Dask array "
+                "first."
+            )
             raise InputError(msg)
         samples = count_rows(counts)
         reference, factors = fit_reference(samples, method)
@@ -130,7 +133,7 @@ class Voom:
             If fewer than two features have counts.
         """
         if np.count_nonzero(self.seen) < 2:
-            msg = "voom learns from many features, and fewer than two have counts."
+            msg = "voom needs at least two features with counts."
             raise DesignError(msg)
         log_sizes = self.x.log_sizes
         mean = (plain.n * plain.mean).sum(axis=0) / plain.n.sum(axis=0)

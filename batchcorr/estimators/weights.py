@@ -36,9 +36,12 @@ def checked_weights(weights: object, shape: tuple[int, ...]) -> NDArray[np.float
         )
         raise InputError(msg)
     if not np.isfinite(values).all():
-        msg = "weights hold NaN or infinite values: give 0 to what should take no part."
+        msg = (
+            "weights contain NaN or infinite values: give weight 0 to samples or "
+            "values that should not be used."
+        )
         raise InputError(msg)
     if not (values > 0).any():
-        msg = "No weight is positive, so that there is nothing to learn from."
+        msg = "No weight is positive, so that there is nothing to fit."
         raise DesignError(msg)
     return values

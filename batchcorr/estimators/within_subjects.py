@@ -70,9 +70,9 @@ class Subjects:
         if count > SUBJECTS or size > free / 2:
             msg = (
                 f"The sums of {count:,} subjects over {n_features:,} features take "
-                f"{size / 1e9:,.1f} GB ({free / 1e9:,.1f} GB are free), and up to "
-                f"{SUBJECTS:,} subjects can be told apart: test fewer features, or sum "
-                "the cells of each subject and test without subject=."
+                f"{size / 1e9:,.1f} GB ({free / 1e9:,.1f} GB are free), and at most "
+                f"{SUBJECTS:,} subjects are possible: test fewer features, or sum the "
+                "cells of each subject (pseudobulk) and test without subject=."
             )
             raise TooLargeError(msg)
         return cls(labels.codes(subject, n_rows=n_rows))

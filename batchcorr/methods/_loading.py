@@ -52,7 +52,7 @@ def load(path: str | PathLike[str]) -> Corrector:
             for k, own in enumerate(header.get("normalized_by", []))
         ]
         if not all(step.record.normalizes for step in steps):
-            msg = "normalized_by holds a step that does not normalize."
+            msg = "normalized_by contains a step that is not a normalization."
             raise InputError(msg)
         estimator = _new(header).restore(header, arrays)
         estimator.normalized_by_ = tuple(steps)

@@ -165,8 +165,8 @@ class ComBat(LocationScaleMethod):
     def _check_parameters(self) -> None:
         if not self.shrink and not self.parametric:
             msg = (
-                "parametric=False says how to shrink, and shrink=False not to: leave one "
-                "of them out."
+                "parametric=False and shrink=False cannot be combined, as there is no "
+                "prior without shrinkage: leave one of them out."
             )
             raise InputError(msg)
 
@@ -231,9 +231,10 @@ class ComBat(LocationScaleMethod):
         if by_location and not self.mean_only:
             added = "" if before is None else "that are added "
             msg = (
-                "A batch has one sample, which tells nothing of variances: all batches "
-                f"{added}are corrected by location only (mean_only), which leaves part of "
-                "a large effect: leave that sample out, or take remove_batch_effect."
+                "A batch has only one sample, so that its variances are unknown: in "
+                f"all batches {added}only the mean is corrected (mean_only), and part "
+                "of a large effect remains. Leave that sample out, or use "
+                "remove_batch_effect."
             )
             warn(msg, BatchSizeWarning)
         if not by_location:

@@ -171,8 +171,8 @@ class CovBat(ComBat):
         """Components of the corrected residuals, and how each batch's scores change."""
         if not np.isfinite(corrected).all():
             msg = (
-                "Values are missing, and components are of whole samples: fill them in, "
-                "leave those features out, or use combat."
+                "Values are missing, but principal components need complete samples: "
+                "impute them, leave these features out, or use combat."
             )
             raise InputError(msg)
         aim, beta = self.aim_, self.correction_.coefficients
@@ -214,7 +214,7 @@ class CovBat(ComBat):
         if self.n_components > len(squares):
             msg = (
                 f"n_components={self.n_components} is more than the {len(squares)} "
-                "components that these samples have."
+                "components that exist for these samples."
             )
             raise InputError(msg)
         return self.n_components

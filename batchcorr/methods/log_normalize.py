@@ -218,7 +218,7 @@ class LogNormalize(LibrarySizes):
                 msg = f"{name} must be a positive number or None, not {value!r}."
                 raise InputError(msg)
         if self.base == 1:
-            msg = "base must not be 1, to which there are no logarithms: try 2 or 10."
+            msg = "base must not be 1: use 2 or 10, for example."
             raise InputError(msg)
 
     def _place(self, X: Matrix, x: Matrix) -> Matrix:
@@ -258,8 +258,8 @@ class LogNormalize(LibrarySizes):
             allow_dense(x.shape, 8 if x.dtype == np.float64 else 4, dense=dense)
         if self.mean_library_ is None:
             msg = (
-                "The mean library is not known, which a prior count is relative to: "
-                "`fit` did not need it without one. Call it again."
+                "prior_count needs the mean library size, which fit did not compute "
+                "because prior_count was None then: call fit again."
             )
             raise InputError(msg)
         used = np.where(sizes > 0, sizes, self.mean_library_)

@@ -199,7 +199,10 @@ class QuantileNormalize(Corrector):
         """Return how much each sample counts in the target."""
         if batch is None:
             if self.reference is not None:
-                msg = f"reference={self.reference!r} is a batch: give batch= to fit."
+                msg = (
+                    f"reference={self.reference!r} needs the batch of each sample: "
+                    "give batch= to fit."
+                )
                 raise InputError(msg)
             return np.full(n_rows, 1 / n_rows)
         labels, codes = BatchLabels.factorize(batch, n_rows=n_rows)
@@ -238,23 +241,23 @@ def _check_values(x: Matrix) -> None:
     """Refuse infinite values, and samples of which nothing is known."""
     if has_infinite(x):
         msg = (
-            "The data hold infinite values, whose mean with others is infinite. Replace "
-            "them, or mark them as missing (NaN). They often come from the logarithm of "
-            "0: add a prior count before taking logs."
+            "The data contain infinite values, which make the mean distribution "
+            "infinite. Replace them, or mark them as missing (NaN). They often come "
+            "from the logarithm of 0: add a prior count before taking logs."
         )
         raise InputError(msg)
     if is_sparse(x):
         if np.isnan(x.data).any():
             msg = (
-                "A sparse matrix holds missing values (NaN), beside zeros that are not "
-                "stored: drop those features or samples, or give a dense matrix."
+                "The sparse matrix contains missing values (NaN): drop these features "
+                "or samples, or give a dense matrix."
             )
             raise InputError(msg)
         return
     empty = [i for i in np.flatnonzero(np.isnan(x[:, 0])) if np.isnan(x[i]).all()]
     if empty:
         msg = (
-            f"{len(empty)} of {len(x)} samples have no value at all (first: row "
-            f"{empty[0]}), and so no distribution: leave them out."
+            f"{len(empty)} of {len(x)} samples have no values (first: row {empty[0]}): "
+            "leave them out."
         )
         raise InputError(msg)

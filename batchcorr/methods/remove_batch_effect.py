@@ -116,7 +116,7 @@ class RemoveBatchEffect(LocationScaleMethod):
     def _aim(self, fit: LinearFit, metadata: Metadata) -> Aim:
         if metadata.n_batches < 2 and len(metadata.names) == metadata.kept:
             msg = (
-                f"There is one batch only, {metadata.levels[0]!r}, and no nuisance: "
+                f"There is only one batch, {metadata.levels[0]!r}, and no nuisance, so "
                 "there is nothing to remove."
             )
             raise InputError(msg)

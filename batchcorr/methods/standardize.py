@@ -32,8 +32,8 @@ __all__ = ["Standardize"]
 TARGETS = ("pooled", "unit")
 
 NOTHING_KEPT = (
-    "target='unit' brings every batch to mean 0 and standard deviation 1, which leaves no "
-    "effects of covariates or subjects to keep: give none, or use target='pooled'."
+    "target='unit' gives every batch mean 0 and standard deviation 1, so that effects "
+    "of covariates or subjects cannot be kept: give none, or use target='pooled'."
 )
 
 
@@ -132,7 +132,10 @@ class Standardize(LocationScaleMethod):
             msg = f"target must be one of {TARGETS}, not {self.target!r}."
             raise InputError(msg)
         if self.target == "unit" and self.reference is not None:
-            msg = "target='unit' has no reference batch: choose the one or the other."
+            msg = (
+                "target='unit' and reference= cannot be combined: leave one of them "
+                "out."
+            )
             raise InputError(msg)
         if not (self.center or self.scale):
             msg = "With center=False and scale=False there is nothing to do."

@@ -1,4 +1,4 @@
-"""How much batch is left and how much biology is kept: one score a file."""
+"""Scores: how much batch effect remains, and how much biology is kept."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-r"""How well a classifier tells the batch of samples that it has not seen.
+r"""How well a classifier predicts the batch of samples that it was not trained on.
 
-Multinomial logistic regression on standardized coordinates, batches weighted alike, in a
-stratified cross-validation; the score is the mean over batches of the share of their
-samples that are told, so that guessing gives 1/B however large the batches are.
+Multinomial logistic regression on standardized coordinates, batches weighted equally,
+in a stratified cross-validation. The score is the mean over batches of the share of
+samples predicted correctly: guessing gives 1/B however large the batches are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["batch_predicted", "predictions", "share_told"]
 def batch_predicted(
     embedding: object, labels: object, *, n_folds: int = 5, random_state: int = 0
 ) -> float:
-    """The balanced accuracy of batch, predicted by a cross-validated classifier.
+    """Return the balanced accuracy of a cross-validated classifier of batch.
 
     Parameters
     ----------
@@ -33,25 +33,26 @@ def batch_predicted(
     labels
         Batch of each sample: (n,).
     n_folds
-        Parts of the cross-validation; fewer where a batch has fewer samples.
+        Number of folds of the cross-validation; fewer if a batch has fewer samples.
     random_state
-        Seed of the parts.
+        Seed of the folds.
 
     Returns
     -------
-    From 0 to 1. Guessing gives 1/B. Under it, in small data: a correction that used
-    all samples makes those left out differ from their batch the other way.
+    From 0 to 1; guessing gives 1/B. After a correction of few samples it may be lower:
+    the correction used the samples of the test fold as well, which makes their
+    deviation from the training samples opposite.
 
     Raises
     ------
     DesignError
         If labels are missing.
     InputError
-        If shapes do not match, or a batch has one sample only.
+        If shapes do not match, or a batch has only one sample.
 
     Notes
     -----
-    scikit-learn's `LogisticRegression`, of which there are `n_folds` fits.
+    Fits scikit-learn's `LogisticRegression` `n_folds` times.
 
     Examples
     --------
@@ -68,8 +69,8 @@ def batch_predicted(
     check_whole("random_state", random_state, 0)
     if len(sizes) < 2 or sizes.min() < 2:
         msg = (
-            "To predict batch there must be two batches of two samples each: there "
-            f"are {len(sizes)}, of {sizes.min()} to {sizes.max()} samples."
+            "Predicting batch needs at least two batches of two samples each: there "
+            f"are {len(sizes)}, with {sizes.min()} to {sizes.max()} samples."
         )
         raise InputError(msg)
     return share_told(predictions(points, codes, n_folds, random_state), codes)

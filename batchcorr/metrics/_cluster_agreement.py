@@ -15,12 +15,12 @@ __all__ = ["ClusterAgreement", "agreement_of", "cluster_agreement", "clusters_of
 
 
 class ClusterAgreement(NamedTuple):
-    """Two scores of the same clusters.
+    """Adjusted Rand index and normalized mutual information of the same clusters.
 
     Parameters
     ----------
     ari
-        Adjusted Rand index: 0 where clusters mean nothing, 1 where they are the labels.
+        Adjusted Rand index: about 0 for random clusters, 1 if clusters equal labels.
     nmi
         Normalized mutual information: from a little over 0 to 1.
 
@@ -37,7 +37,7 @@ class ClusterAgreement(NamedTuple):
 def cluster_agreement(
     embedding: object, labels: object, *, random_state: int = 0
 ) -> ClusterAgreement:
-    """How well k-means clusters, as many as there are labels, agree with the labels.
+    """Score the agreement of labels with k-means clusters, one cluster per label.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def cluster_agreement(
     labels
         Known kind of each sample, such as its cell type: (n,).
     random_state
-        Seed of k-means, of whose ten starts the best is taken.
+        Seed of k-means (the best of ten starts is used).
 
     Returns
     -------

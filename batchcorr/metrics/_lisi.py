@@ -46,7 +46,7 @@ class Neighbours(NamedTuple):
 
 
 def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats:
-    r"""The local inverse Simpson's index of each sample.
+    r"""Return the local inverse Simpson's index (LISI) of each sample.
 
     .. math:: \mathrm{LISI}_i = 1 / \sum_c \Big(\sum_{j : c_j = c} w_{ij}\Big)^2
 
@@ -55,26 +55,27 @@ def lisi(embedding: object, labels: object, *, perplexity: float = 30) -> Floats
     embedding
         Coordinates of the samples: (n, k).
     labels
-        Batch of each sample, for how well batches mix; or its cell type, for how well
-        types stay apart: (n,).
+        Batch of each sample (high LISI: batches are mixed), or cell type (LISI of 1:
+        types are separate): (n,).
     perplexity
-        How many neighbours count, in effect; three times as many are looked at.
+        Effective number of neighbours; three times as many are searched.
 
     Returns
     -------
-    How many labels the neighbourhood of each sample holds, in effect: (n,), from 1 to
-    the number of labels.
+    Effective number of labels in the neighbourhood of each sample, (n,): from 1 to the
+    number of labels.
 
     Raises
     ------
     DesignError
         If labels are missing.
     InputError
-        If samples are not more than three times the perplexity, or shapes do not match.
+        If there are not more than three times as many samples as the perplexity, or
+        shapes do not match.
 
     Notes
     -----
-    harmonypy's `compute_lisi`. One search of neighbours, O(n k) memory.
+    The same as harmonypy's `compute_lisi`. One nearest-neighbour search, O(n k) memory.
 
     References
     ----------
@@ -104,7 +105,7 @@ def neighbours(points: Floats, *, perplexity: float = 30) -> Neighbours:
     points
         Coordinates of the samples: (n, k).
     perplexity
-        How many neighbours count, in effect; three times as many are looked at.
+        Effective number of neighbours; three times as many are searched.
 
     Raises
     ------
@@ -116,8 +117,8 @@ def neighbours(points: Floats, *, perplexity: float = 30) -> Neighbours:
     count = int(3 * perplexity)
     if len(points) <= count:
         msg = (
-            f"Neighbourhoods of perplexity {perplexity:g} need a matrix of more than "
-            f"{count} samples, not one of shape {points.shape}."
+            f"perplexity={perplexity:g} needs more than {count} samples; the shape of "
+            f"the embedding is {points.shape}."
         )
         raise InputError(msg)
     search = NearestNeighbors(n_neighbors=count).fit(points)

@@ -21,20 +21,20 @@ __all__ = ["pc_regression", "share_between"]
 
 
 def pc_regression(embedding: object, labels: object) -> float:
-    r"""The share of variance that labels explain of principal components.
+    r"""Return the share of the variance of principal components that labels explain.
 
     .. math:: R^2 = \sum_k s_k^2 R_k^2 / \sum_k s_k^2
 
     Parameters
     ----------
     embedding
-        Coordinates of the samples, principal components as they are: (n, k).
+        Coordinates of the samples, such as unscaled principal components: (n, k).
     labels
         Batch of each sample: (n,).
 
     Returns
     -------
-    From 0 to 1; where labels mean nothing (B - 1) / (n - 1) is to be expected.
+    From 0 to 1; for random labels the expected value is (B - 1) / (n - 1).
 
     Raises
     ------

@@ -37,7 +37,8 @@ def points_and_codes(
         raise InputError(msg)
     if not np.isfinite(points).all():
         msg = (
-            "The coordinates hold missing or infinite values: leave out these samples."
+            "The coordinates contain missing or infinite values: leave out these "
+            "samples."
         )
         raise InputError(msg)
     return points, BatchLabels.factorize(labels, name="labels", n_rows=len(points))[1]

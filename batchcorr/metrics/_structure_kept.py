@@ -1,14 +1,13 @@
-r"""How much of what varies within batches is the same after a correction.
+r"""How well a correction keeps the differences between samples of the same batch.
 
-Within a batch there is no batch effect to remove: differences between its samples are
-biology and noise, and a correction should leave them as they were. So for each batch
+Differences between samples of the same batch are biology and noise, not batch effects:
+a correction should not change them. For each batch
 
     r_b = Σ (x - x̄_b)(y - ȳ_b) / √(Σ (x - x̄_b)² Σ (y - ȳ_b)²)
 
 over its samples and all features, x before and y after. Linear removal has r_b = 1;
-scaling a feature more in one batch than in another has not. Where the coordinates are
-others after than before (embeddings), the inner products of samples are compared, whose
-correlation is
+scaling features differently in different batches does not. If coordinates differ before
+and after (embeddings), the inner products of samples are compared, with the correlation
 
     r_b = ‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖)             X, Y centred within the batch.
 """
@@ -38,20 +37,20 @@ BLOCK = 1 << 22
 
 
 def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
-    """The correlation, within each batch, of values before and after a correction.
+    """Return the correlation of values before and after a correction, within batches.
 
     Parameters
     ----------
     before, after
-        Samples × features, dense or sparse: (n, G). Of embeddings with other
-        coordinates, (n, k), the inner products of samples are compared.
+        Samples × features, dense or sparse: (n, G). For embeddings with different
+        coordinates, (n, k), inner products of samples are compared.
     labels
         Batch of each sample: (n,).
 
     Returns
     -------
-    One a batch, in the sorted order of their labels: (B,). 1 where nothing but the mean
-    of the batch was changed; NaN where nothing varies in it.
+    One correlation per batch, in the sorted order of labels: (B,). 1 if only the means
+    of the batch changed; NaN if nothing varies within the batch.
 
     Raises
     ------
@@ -62,7 +61,7 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
 
     Notes
     -----
-    One read of both; what is sparse is made dense some rows at a time.
+    Reads both matrices once; sparse matrices are made dense a few rows at a time.
 
     Examples
     --------
@@ -75,7 +74,7 @@ def structure_kept(before: Any, after: Any, labels: Any) -> Floats:
     before, after = as_matrix(before), as_matrix(after)
     if after.shape[0] != before.shape[0]:
         msg = (
-            f"There are matrices of shape {before.shape} and {after.shape}: rows must be "
+            f"before has shape {before.shape} and after {after.shape}: rows must be "
             "the same samples."
         )
         raise InputError(msg)

@@ -47,21 +47,23 @@ CONSTANT = 1e-12
 
 @dataclass(frozen=True)
 class VarianceShare:
-    """Shares of variance explained, each the mean over features of an adjusted R².
+    """Shares of variance explained: means over features of adjusted R².
 
-    Adjusted for the number of levels: where there is no effect the expected share is 0,
-    so that shares under 0 occur, and are not clipped.
+    R² is adjusted for the number of levels: without an effect the expected share is 0,
+    and shares can be negative; they are not clipped.
 
     Parameters
     ----------
     batch
-        By batch alone.
+        Share explained by batch alone.
     covariates
-        By the covariates, of what varies within batches; 0 without covariates.
+        Share of the variance within batches explained by the covariates; 0 without
+        covariates.
     batch_beyond_covariates
-        By batch, of what covariates leave; the same as `batch` without covariates.
+        Share of the variance left by the covariates that batch explains; the same as
+        `batch` without covariates.
     n_features
-        Features that vary, over which the means are taken.
+        Number of features that vary; the means are over these.
 
     Examples
     --------
@@ -85,35 +87,36 @@ def variance_explained(
     Parameters
     ----------
     data
-        AnnData; or a matrix of samples × features, NaN for missing values.
+        AnnData, or a matrix of samples × features with NaN for missing values.
     batch
         Column of `obs` with the batch; for a matrix, the batch of each sample: (n,).
     covariates
-        What else explains variance, as in `pp.combat`: columns of `obs`, a formula, a
-        table, or a 2-D array of design columns. For a matrix: a table or array.
+        What explains variance besides batch, as in `pp.combat`: columns of `obs`, a
+        formula, a DataFrame, or a 2-D array of design columns. For a matrix: a
+        DataFrame or array.
     layer
         Layer of the AnnData; None: X.
 
     Returns
     -------
-    Three shares: batch alone, covariates within batches, batch beyond covariates.
+    A `VarianceShare`: of batch alone, covariates within batches, batch beyond
+    covariates.
 
     Raises
     ------
     MissingKeyError
         If a column or layer does not exist.
     DesignError
-        If covariates are confounded with batch, so that their shares cannot be told
-        apart, there is one batch only, or no samples are left to estimate variance.
+        If covariates are confounded with batch, there is only one batch, or too few
+        samples to estimate variances.
     InputError
-        If no feature varies, or the data are infinite or not numbers.
+        If no feature varies, or values are infinite or not numbers.
 
     Notes
     -----
-    One read of the matrix and no copy: the squares about one mean are those within
-    batches, merged. Features weigh alike, however much they vary; features that do not
-    vary take no part. After a correction the shares of batch are often slightly under
-    0: batch means then agree better than chance would have it.
+    One read of the matrix and no copy. All features have the same weight, however much
+    they vary; constant features are left out. After a correction the share of batch is
+    often slightly negative: batch means then agree better than expected by chance.
 
     Examples
     --------
@@ -177,8 +180,8 @@ def feature_shares(
     problem = Problem.of(x, Labels(batch, covariates), formula=formula)
     if problem.metadata.n_batches < 2:
         msg = (
-            f"There is one batch only, {problem.metadata.levels[0]!r}, which explains "
-            "nothing: is this the right column?"
+            f"There is only one batch, {problem.metadata.levels[0]!r}, so that it "
+            "explains no variance. Check that this is the right column."
         )
         raise DesignError(msg)
     drop_redundant(problem)
@@ -210,8 +213,8 @@ def shares_of(sums: Moments) -> FeatureShares:
         usable &= solved & (spare[name] > 0)
     if not usable.any():
         msg = (
-            "No feature varies and has samples left to estimate its variance, beyond "
-            f"{sums.n_batches} batches and {sums.n_columns} covariate columns."
+            "No feature varies, or there are too few samples to estimate variances "
+            f"with {sums.n_batches} batches and {sums.n_columns} covariate columns."
         )
         raise DesignError(msg) if (total > 0).any() else InputError(msg)
 

@@ -152,8 +152,8 @@ def shrink(
     if slow:
         msg = (
             f"Empirical Bayes did not converge in {MAX_ROUNDS} rounds for {slow} of "
-            f"{n_batches} batches; the correction may be off. Look for features of "
-            "extreme scale."
+            f"{n_batches} batches; the correction may be inaccurate. Look for features "
+            "with extreme variances."
         )
         warn(msg, ConvergenceWarning)
     order = xp.argsort(xp.concat([part.place for part in parts]))

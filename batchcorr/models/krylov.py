@@ -116,7 +116,7 @@ def leading_eigenvectors(
     if not done:
         msg = (
             f"The leading components did not converge to {tolerance:g} in "
-            f"{MAX_PRODUCTS} products; the last ones may be inexact. Ask for fewer "
+            f"{MAX_PRODUCTS} products; the last ones may be inaccurate. Use fewer "
             "components."
         )
         warn(msg, ConvergenceWarning)

@@ -149,8 +149,8 @@ class LocationScale:
         xp = namespace(self.scale)
         if self.nuisance.shape[0] and bool(xp.any(self.scale != 1)):
             msg = (
-                "A correction that scales and removes nuisances has no inverse here: keep "
-                "the uncorrected values."
+                "A correction that scales values and removes nuisance effects cannot "
+                "be inverted: keep the uncorrected values."
             )
             raise InputError(msg)
         return type(self)(

@@ -139,8 +139,8 @@ def with_batch_weights(
     complete = np.flatnonzero((plain.n == every).all(axis=0))
     if not len(complete):
         msg = (
-            "Every feature has missing values, and variances of batches are told by "
-            "features without: use equal_variances=True, or fill values in."
+            "Every feature has missing values, but variances of batches are estimated "
+            "from complete features: use equal_variances=True, or impute values."
         )
         raise InputError(msg)
     own = moments

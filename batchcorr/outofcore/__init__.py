@@ -1,3 +1,3 @@
-"""From file to file: matrices larger than memory, block by block or through Dask."""
+"""Correct files larger than memory, block by block or with Dask."""
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ __all__ = ["FileCorrection", "fit_file"]
 
 @dataclass(frozen=True)
 class FileCorrection:
-    """A correction fitted to a file, to be written with the corrected matrix.
+    """A correction fitted to a file, which can write the corrected file.
 
     Attributes
     ----------
@@ -63,19 +63,19 @@ class FileCorrection:
     _scheduler: str | None
 
     def write(self, target: Path, *, compress: bool = False) -> None:
-        """Write a new file: the corrected matrix, and all else of the source.
+        """Write a new file: the corrected matrix, and everything else of the source.
 
         Parameters
         ----------
         target
-            An empty file or folder; whoever calls puts it in place when it is whole.
+            An empty file or folder; the caller moves it into place when it is complete.
         compress
             Whether an .h5ad file is written with gzip where the source has none.
 
         Raises
         ------
         FileError
-            If the source changed since it was opened: nothing fits together then.
+            If the source changed since it was opened.
         """
         from anndata.io import write_elem
 
@@ -143,7 +143,7 @@ def fit_file(
     log_normalize: bool = False,
     **parameters: object,
 ) -> FileCorrection:
-    """Fit a correction to a file in one read, within a bound of memory.
+    """Fit a correction to a file in one read, with limited memory.
 
     Parameters
     ----------
@@ -152,19 +152,20 @@ def fit_file(
     batch_key, method, covariates, nuisance, missing, **parameters
         As in `pp.correct`.
     place
-        Where the matrix is, and where the result goes; `dense`: whether a sparse matrix
-        may be written as a dense one, None: if that would fit into the memory.
+        Which matrix to read, and where to write the result; `dense`: whether a sparse
+        matrix may be written as a dense one, None: if it would fit into memory.
     log_normalize
         Take the logarithms of counts first, as `pp.log_normalize` does: one more read.
 
     Returns
     -------
-    What is needed to write the corrected file.
+    A `FileCorrection`, which can write the corrected file.
 
     Raises
     ------
     FileError, TooLargeError
-        If the file is damaged, if memory is too little or dense was not asked for.
+        If the file is damaged; if memory is too small, or a dense result needs
+        ``dense=True``.
     """
     with ExitStack() as stack, collected() as texts:
         version = Version.of(source)
@@ -179,7 +180,10 @@ def fit_file(
         labels = read_labels(adata, batch_key, covariates, nuisance, missing=missing)
         estimator = make_estimator(method, parameters, labels.formula)
         if not fits_moments(estimator):
-            msg = f"{method} needs the whole matrix in memory: leave out --memory."
+            msg = (
+                f"{method} needs the whole matrix in memory: leave out --memory and "
+                "--scheduler."
+            )
             raise InputError(msg)
         if (
             x.sparse
@@ -219,7 +223,8 @@ def _refuse_dense(x: StoredMatrix) -> NoReturn:
     size = _dense_size(x) / 2**30
     msg = (
         f"The corrected matrix is dense (corrected zeros are not zero): {x.shape[0]:,} "
-        f"× {x.shape[1]:,} values take {size:.1f} GiB in the file. dense=True writes it."
+        f"× {x.shape[1]:,} values take {size:.1f} GiB in the file. Give dense=True to "
+        "write it."
     )
     raise TooLargeError(msg)
 

@@ -61,8 +61,8 @@ def scheduled(scheduler: str | None) -> Iterator[int]:
         if getattr(error, "errno", None) is not None:  # of a file, not of Dask
             raise
         msg = (
-            f"The Dask scheduler {scheduler} cannot be reached, was lost in mid-run, or "
-            "has workers without batchcorr or without a view of the files "
+            f"The Dask scheduler {scheduler} cannot be reached, was lost during the "
+            "run, or has workers without batchcorr or without access to the files "
             f"({said_by(error)})."
         )
         raise InputError(msg) from error

@@ -252,8 +252,8 @@ def block_limit(memory: int, parallel: int) -> int:
     if block < SMALLEST:
         least = (taken + RESERVE + COPIES * parallel * SMALLEST) / 2**20
         msg = (
-            f"{memory / 2**20:,.0f} MiB of memory are too few: {least:,.0f} MiB are the"
-            " least that this file can be corrected with."
+            f"{memory / 2**20:,.0f} MiB of memory are too few: correcting this file "
+            f"needs at least {least:,.0f} MiB."
         )
         raise TooLargeError(msg)
     return block

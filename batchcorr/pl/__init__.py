@@ -1,7 +1,7 @@
-"""Figures: axes in, axes out, in colours that everybody can tell apart.
+"""Figures, in colours that colour-blind readers can distinguish.
 
-Each function draws on the axes it is given, or on those of a new figure, and returns
-them. They need matplotlib.
+Each function draws on the axes given, or on those of a new figure, and returns the
+axes. They need matplotlib.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Are p-values honest: those of tests in which nothing is to be found, against chance."""
+"""QQ plot of p-values against the uniform distribution."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def calibration(
     alpha: float = 0.05,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw p-values against what chance alone would give: a QQ plot.
+    """Draw a QQ plot of p-values against the uniform distribution.
 
-    Of tests in which nothing is to be found, honest p-values follow the diagonal. Above
-    it a test finds what is not there, below it misses what is.
+    If there are no true differences, p-values of a valid test follow the diagonal. A
+    curve above it means too many false positives, a curve below it a conservative test.
 
     Parameters
     ----------
     p_values
-        Of shape (G,), a table of `tl.differential`, or several of them under their
-        names: ``{"corrected, then tested": …, "batch in the model": …}``.
+        An array of p-values, (G,), a table of `tl.differential`, or several of these by
+        name: ``{"corrected, then tested": …, "batch in the model": …}``.
     contrast
-        The level, where tables hold several.
+        The level to draw, if tables have several contrasts.
     alpha
-        The share of p-values up to here is written behind each name.
+        The legend shows the share of p-values up to this one.
     ax
-        Axes; None: those of a new figure.
+        Axes to draw on; None: a new figure.
 
     Returns
     -------
@@ -60,13 +60,13 @@ def calibration(
     InputError
         If p-values do not lie between 0 and 1, or there are none.
     MissingKeyError
-        If a table holds several contrasts and none was named, or no p-values.
+        If a table has several contrasts and none was named, or no p-values.
 
     Notes
     -----
-    The band holds 95 % of what each rank is by chance, were features independent; genes
-    are not, so that a whole curve may leave it by a little. The band is that of the test
-    of fewest features.
+    The grey band is the pointwise 95 % interval for independent features; features are
+    correlated, so that a curve may leave it slightly. With several tests the band is
+    for the one with the fewest features.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def calibration(
     check_rate(alpha)
     tests = named_p_values(p_values, contrast)
     if not tests:
-        msg = "p_values holds no tests."
+        msg = "p_values is empty: give at least one array or table of p-values."
         raise InputError(msg)
     ax = panel(ax, (3.6, 3.4))
     fewest = min(p.size for p in tests.values())

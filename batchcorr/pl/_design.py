@@ -1,4 +1,4 @@
-"""Batch by covariate, as a heat map of counts: what can be told from what."""
+"""Heat map of numbers of samples by batch and covariate."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ MOST = 200
 def design(
     adata: AnnData, batch_key: str, covariate: str, *, ax: Axes | None = None
 ) -> Axes:
-    """Draw how many samples of each level each batch holds.
+    """Draw the number of samples of each level in each batch.
 
-    What tells a level from a batch are rows with more than one level: a batch of one
-    level alone cannot tell the two apart.
+    Effects of levels and of batches can be separated only by batches (rows) with more
+    than one level.
 
     Parameters
     ----------
     adata
-        With both columns in `obs`; its values are not looked at.
+        AnnData with both columns in `obs`; X is not read.
     batch_key
-        Column of `obs` with the batch, drawn in rows.
+        Column of `obs` with the batch: the rows of the figure.
     covariate
-        Column of `obs`, drawn in columns. Numbers are cut into four parts of about as
-        many samples each.
+        Column of `obs`: the columns of the figure. Numbers are cut at their quartiles.
     ax
-        Axes; None: those of a new figure.
+        Axes to draw on; None: a new figure.
 
     Returns
     -------
@@ -60,9 +59,9 @@ def design(
 
     Notes
     -----
-    Shades are shares of a batch, so that large and small batches can be compared; counts
-    are written where they fit. Samples whose batch or level is not known have a row or
-    column of their own.
+    Shades are shares of each batch, so that large and small batches can be compared;
+    counts are written where there is space. Samples with missing batch or level have
+    their own row or column.
 
     Examples
     --------
@@ -73,7 +72,7 @@ def design(
     """
     adata = matrices.require_adata(adata)
     if not adata.n_obs:
-        msg = "There are no samples."
+        msg = "There is nothing to draw: adata has no samples."
         raise InputError(msg)
     row, rows = _labels(column_of(adata, batch_key, "batch key"), "batch key")
     column, columns = _labels(column_of(adata, covariate, "covariate"), "covariate")
@@ -103,8 +102,8 @@ def _labels(values: pd.Series, what: str) -> tuple[NDArray[np.integer], list[str
     names = list(groups.names)
     if len(names) > MOST:
         msg = (
-            f"The {what} {values.name!r:.80} has {len(names):,} different values; a "
-            f"figure of up to {MOST} can be read. Is it the right column?"
+            f"The {what} {values.name!r:.80} has {len(names):,} different values, and "
+            f"at most {MOST} can be drawn. Is it the right column?"
         )
         raise InputError(msg)
     if (groups.codes < 0).any():

@@ -63,8 +63,8 @@ def effects_of(correction: object, batches: Sequence[object] | None) -> list[Eff
     """
     if not isinstance(correction, ComBat):
         msg = (
-            "Only ComBat shrinks effects: give what batchcorr.fit(adata, batch_key, "
-            f'method="combat") or ComBat().fit returned, not a '
+            "correction must be a fitted ComBat, as returned by batchcorr.fit(adata, "
+            'batch_key, method="combat") or ComBat().fit, not a '
             f"{type(correction).__name__}."
         )
         raise InputError(msg)
@@ -82,14 +82,17 @@ def effects_of(correction: object, batches: Sequence[object] | None) -> list[Eff
         for batch in named:
             if str(batch) not in levels:
                 msg = (
-                    f"The correction knows no batch {str(batch)!r:.80}. "
+                    f"The correction has no batch {str(batch)!r:.80}. "
                     f"{did_you_mean(batch, levels)}"
                 )
                 raise MissingKeyError(msg)
         picked = [levels.index(str(batch)) for batch in named]
         picked = [b for b in picked if details["t2"][b] > 0]
     if not picked:
-        msg = "There is no batch with effects to draw: a reference batch has none."
+        msg = (
+            "There is nothing to draw: these batches have no shrunken effects (a "
+            "reference batch has none)."
+        )
         raise InputError(msg)
     by_location = bool(details["mean_only"].any())
     return [

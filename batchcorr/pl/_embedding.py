@@ -38,29 +38,29 @@ def embedding(
     size: float | None = None,
     ax: object = None,
 ) -> AxesGrid:
-    """Draw samples in two dimensions: a column a basis, a row a colour.
+    """Draw samples in two dimensions: one column per basis, one row per colouring.
 
-    Batches that lie apart before and among each other after have been corrected; groups
-    that are to be kept should lie apart in both.
+    Batches should be separate before a correction and mixed after it; biological groups
+    should stay separate.
 
     Parameters
     ----------
     adata
-        With coordinates in `obsm`.
+        AnnData with coordinates in `obsm`.
     basis
         Keys of `obsm`, such as ``["pca_before", "pca_after"]``; ``"pca"`` also finds
         ``"X_pca"``.
     color
-        Columns of `obs`, such as ``["batch", "cell_type"]``. Numbers have a scale, all
-        else (and integers of up to 12 values) a colour a group.
+        Columns of `obs`, such as ``["batch", "cell_type"]``. Numbers get a colour
+        scale; all else, and integers with up to 12 values, get one colour per group.
     titles
-        A title a basis; None: the bases.
+        One title per basis; None: the names of the bases.
     components
-        Which two coordinates, counted from 1.
+        The two coordinates to draw, counted from 1.
     size
-        Of a point, in square points; None: by the number of samples.
+        Size of a point, in square points; None: chosen by the number of samples.
     ax
-        Axes, as many as panels; None: those of a new figure.
+        Axes to draw on, one per panel; None: a new figure.
 
     Returns
     -------
@@ -71,15 +71,15 @@ def embedding(
     MissingKeyError
         If a basis or a column does not exist.
     InputError
-        If a basis has too few coordinates, or `ax` not one axes a panel.
+        If a basis has too few coordinates, or `ax` does not have one axes per panel.
 
     Notes
     -----
     Samples are drawn in random order, the same in all panels, so that no group covers
-    the others, and as one image, so that a figure of 100,000 stays a small file. More
-    than 7 groups differ by shades, and by shapes up to 2,000 samples. Scales are those
-    of each panel: components before and after are different axes. Distances in UMAP and
-    the like say little; look at principal components first.
+    the others, and as one image, so that figures of 100,000 samples are small files.
+    More than 7 groups differ by shade, and up to 2,000 samples also by shape. Each
+    panel has its own axis limits, because components before and after are different.
+    Distances in a UMAP mean little; look at principal components first.
 
     Examples
     --------
@@ -97,12 +97,12 @@ def embedding(
     columns = [color] if isinstance(color, str) else list(color)
     names = bases if titles is None else list(titles)
     if size is not None and not (isinstance(size, int | float) and size > 0):
-        msg = f"size must be a number above 0, in square points, not {size!r:.40}."
+        msg = f"size must be a positive number (in square points), not {size!r:.40}."
         raise InputError(msg)
     if not bases or not columns or len(names) != len(bases):
         msg = (
-            "embedding draws one basis or more by one color or more, with a title a "
-            f"basis or none: got {len(bases)} bases, {len(columns)} colors and "
+            "embedding needs at least one basis and one color, and no titles or one "
+            f"per basis: it got {len(bases)} bases, {len(columns)} colors and "
             f"{len(names)} titles."
         )
         raise InputError(msg)
@@ -141,9 +141,8 @@ def _key_of(adata: AnnData, key: object) -> str:
         if name in adata.obsm:
             return str(name)
     msg = (
-        f"The basis {key!r:.80} is not in adata.obsm. "
-        f"{did_you_mean(key, adata.obsm)} Coordinates are made by batchcorr.tl.pca, "
-        "scanpy.pp.pca or scanpy.tl.umap."
+        f"The basis {key!r:.80} is not in adata.obsm. {did_you_mean(key, adata.obsm)} "
+        "Compute coordinates with batchcorr.tl.pca, scanpy.pp.pca or scanpy.tl.umap."
     )
     raise MissingKeyError(msg)
 
@@ -155,13 +154,16 @@ def _points(
     given = adata.obsm[key]
     whole = np.asarray(given.toarray() if hasattr(given, "toarray") else given)
     if whole.ndim != 2 or whole.dtype.kind not in "fiub":
-        msg = f"{key!r} holds no coordinates: they are numbers, samples in rows."
+        msg = (
+            f"adata.obsm[{key!r}] is not a matrix of coordinates: it must contain "
+            "numbers, one row per sample."
+        )
         raise InputError(msg)
     possible = range(1, whole.shape[1] + 1)
     if len(components) != 2 or not all(k in possible for k in components):
         msg = (
-            f"components={components!r}: two numbers from 1 to {whole.shape[1]} are "
-            f"possible, as {key!r} has {whole.shape[1]} coordinates."
+            f"components={components!r}: must be two numbers from 1 to "
+            f"{whole.shape[1]}, the number of coordinates of {key!r}."
         )
         raise InputError(msg)
     return whole[:, [int(k) - 1 for k in components]].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What an evaluation found: a panel a score, a row a layer, beside chance."""
+"""The scores of an evaluation: one panel per score, one row per layer."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ def evaluation(
 ) -> AxesGrid:
     """Draw the scores of layers and embeddings, their intervals, and chance.
 
-    Scores of batch (vermilion) should come down to chance, scores of what is to be kept
-    (blue) should not.
+    After a correction, scores of batch (vermilion) should equal chance, and scores of
+    biology (blue) should not decrease (clisi: not increase).
 
     Parameters
     ----------
     result
-        What `tl.evaluate` returned.
+        The result of `tl.evaluate`.
     scores
-        Which of its scores; None: all that are known of some layer.
+        Scores to draw; None: all that are not NaN for every layer.
     ax
-        Axes, as many as scores or more; None: those of a new figure.
+        Axes to draw on, at least one per score; None: a new figure.
 
     Returns
     -------
-    The axes, one a score in rows of four: dots are values, lines 95 % intervals, and
-    ticks what chance would give.
+    The axes, one per score in rows of four: dots are values, lines 95 % intervals, and
+    ticks the values expected by chance.
 
     Raises
     ------
     InputError
-        If it is not an evaluation, or `ax` holds fewer axes than there are scores.
+        If `result` is not an evaluation, or `ax` has fewer axes than there are scores.
     MissingKeyError
-        If it has no such score.
+        If there is no such score.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def evaluation(
     """
     if not isinstance(result, Evaluation):
         msg = (
-            "An evaluation is needed, of batchcorr.tl.evaluate, not a "
+            "result must be a result of batchcorr.tl.evaluate, not a "
             f"{type(result).__name__}."
         )
         raise InputError(msg)
@@ -88,9 +88,9 @@ def evaluation(
         given = np.ravel(np.asarray(ax, dtype=object))
         if given.size < len(names):
             msg = (
-                f"There are {len(names)} scores to draw, a panel each ({some(names)}), and "
-                f"ax holds {given.size} axes: name fewer in scores=, or give "
-                f"`figure, ax = plt.subplots({shape[0]}, {shape[1]})`."
+                f"There are {len(names)} scores to draw, one panel each "
+                f"({some(names)}), but ax has {given.size} axes: name fewer in "
+                f"scores=, or use `figure, ax = plt.subplots({shape[0]}, {shape[1]})`."
             )
             raise InputError(msg)
         ax, shape = given, (1, given.size)

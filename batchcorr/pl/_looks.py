@@ -111,8 +111,8 @@ class Groups:
         kinds = pd.api.types
         if kinds.is_complex_dtype(values.dtype):
             msg = (
-                f"The column {values.name!r:.80} holds complex numbers: real ones, text "
-                "and categories can be drawn."
+                f"The column {values.name!r:.80} contains complex numbers; only real "
+                "numbers, text and categories can be drawn."
             )
             raise InputError(msg)
         if kinds.is_numeric_dtype(values.dtype) and not kinds.is_bool_dtype(values):

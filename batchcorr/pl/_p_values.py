@@ -1,4 +1,4 @@
-"""How p-values are spread: even where nothing is to be found."""
+"""Histogram of p-values."""
 
 from __future__ import annotations
 
@@ -27,23 +27,24 @@ def p_values(
     bins: int = 20,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw how the p-values of a test are spread.
+    """Draw a histogram of the p-values of a test.
 
-    Where nothing is to be found they are spread evenly. A peak at 0 are findings, a slope
-    towards 1 or a hill in the middle says that the test is wrong.
+    Without true differences p-values are uniform. A peak at 0 means true differences;
+    an increase towards 1 or a peak in the middle means that the test is not valid.
 
     Parameters
     ----------
     table
-        What `tl.differential` returned, or p-values: (G,).
+        The result of `tl.differential`, or p-values: (G,).
     contrast
-        The level, where a table holds several.
+        The level to draw, if the table has several contrasts.
     alpha
-        The share of p-values up to here is written, and what chance would make of it.
+        The figure shows the share of p-values up to this one, and the share expected by
+        chance.
     bins
-        How many bars.
+        Number of bars.
     ax
-        Axes; None: those of a new figure.
+        Axes to draw on; None: a new figure.
 
     Returns
     -------
@@ -52,9 +53,10 @@ def p_values(
     Raises
     ------
     MissingKeyError
-        If the table holds several contrasts and none was named, or no p-values.
+        If the table has several contrasts and none was named, or no p-values.
     InputError
-        If p-values do not lie between 0 and 1, none is known, or `bins` is not positive.
+        If p-values do not lie between 0 and 1, all are missing, or `bins` is not
+        positive.
 
     Examples
     --------

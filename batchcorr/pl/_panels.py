@@ -62,14 +62,14 @@ def panels(
     wrong = [item for item in given if not isinstance(item, Axes)]
     if wrong:
         msg = (
-            f"ax must be matplotlib axes, not {wrong[0]!r:.60}: those of "
+            f"ax must be matplotlib axes, not {wrong[0]!r:.60}: create them with "
             "`figure, ax = plt.subplots()`."
         )
         raise InputError(msg)
     if given.size != rows * columns:
         msg = (
-            f"This figure has {rows * columns} panels and ax holds {given.size} axes: "
-            f"give `figure, ax = plt.subplots({rows}, {columns})`, or leave ax out."
+            f"This figure has {rows * columns} panels, but ax has {given.size} axes: "
+            f"use `figure, ax = plt.subplots({rows}, {columns})`, or leave ax out."
         )
         raise InputError(msg)
     return given.reshape(shape)

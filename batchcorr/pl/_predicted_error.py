@@ -1,4 +1,4 @@
-"""How often a test would be wrong, by analysis, as an audit predicts it."""
+"""The false positive rates that an audit predicts."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ NAMES = {
 
 
 def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
-    """Draw the rates of false positives that an audit predicts.
+    """Draw the false positive rates that an audit predicts.
 
     Parameters
     ----------
     audit
-        What `tl.audit` returned, called with ``test=``.
+        The result of `tl.audit` called with ``test=``.
     ax
-        Axes; None: those of a new figure.
+        Axes to draw on; None: a new figure.
 
     Returns
     -------
-    The axes: one bar per analysis, and a line at the nominal rate. Analyses that
-    clearly exceed it have another colour.
+    The axes: one bar per analysis (a correction followed by a test, or the one-step
+    test), and a line at the nominal rate. Rates well above it have another colour.
 
     Raises
     ------
     InputError
-        If it is not an audit, or predicts nothing.
+        If `audit` is not an audit, or predicts no rates.
 
     Examples
     --------
@@ -55,17 +55,18 @@ def predicted_error(audit: Audit, *, ax: Axes | None = None) -> Axes:
     """
     if not isinstance(audit, Audit):
         msg = (
-            f"An audit is needed, of batchcorr.tl.audit, not a {type(audit).__name__}."
+            "audit must be a result of batchcorr.tl.audit, not a "
+            f"{type(audit).__name__}."
         )
         raise InputError(msg)
     rates = audit.predicted["false_positive_rate"]
     if not len(rates):
         why = (
-            "something makes the correction impossible: see its findings"
+            "a finding makes the correction impossible (see audit.findings)"
             if audit.blocks
-            else "it was not told what will be tested: batchcorr.tl.audit(…, test=)"
+            else "it was made without test= (use batchcorr.tl.audit(…, test=…))"
         )
-        msg = f"The audit predicts no rates of false positives, as {why}."
+        msg = f"The audit predicts no false positive rates: {why}."
         raise InputError(msg)
     ax = panel(ax, (4.4, 1.9))
     row = -np.arange(len(rates))

@@ -1,4 +1,4 @@
-"""Do ComBat's priors fit: the effects on all features beside what is assumed of them."""
+"""The batch effects that ComBat estimated, and the priors fitted to them."""
 
 from __future__ import annotations
 
@@ -33,40 +33,40 @@ HIGHEST = 0.9
 def priors(
     correction: object, *, batches: Sequence[object] | None = None, ax: object = None
 ) -> AxesGrid:
-    r"""Draw the batches' effects on all features, and the priors fitted to them.
+    r"""Draw the estimated batch effects of all features, and the priors fitted to them.
 
     .. math:: γ_{bg} \sim N(\barγ_b, τ_b^2), \qquad
         δ_{bg}^2 \sim \mathrm{InverseGamma}(a_b, b_b)
 
-    Where the curve does not follow the bars, effects are drawn to the wrong place: see
-    what ``parametric=False`` makes of it.
+    If the curve does not follow the bars, the parametric prior does not fit: try
+    ``parametric=False``.
 
     Parameters
     ----------
     correction
         A fitted `ComBat`, as `bc.fit` returns it.
     batches
-        Which batches; None: all but a reference batch.
+        Batches to draw; None: all except a reference batch.
     ax
-        Two axes, or one where only locations were corrected; None: those of a new
-        figure.
+        Two axes, or one if only locations were corrected; None: a new figure.
 
     Returns
     -------
-    The axes: locations, and variances where there are any. A row a batch.
+    The axes: locations, and variances if they were corrected. One row per batch.
 
     Raises
     ------
     InputError
-        If the correction is not a fitted ComBat, or `ax` not one axes a panel.
+        If the correction is not a fitted ComBat, or `ax` does not have one axes per
+        panel.
     MissingKeyError
-        If a batch is not known.
+        If the correction does not have this batch.
 
     Notes
     -----
-    Bars are densities of the estimates γ̂ (in standard deviations) and δ̂² (relative to the
-    variance of all), up to their 99.5th percentile; each row has a scale of its own. What
-    `plot` of R's `sva::ComBat` shows of the first batch.
+    Bars are densities of the estimates γ̂ (in standard deviations) and δ̂² (relative to
+    the pooled variance), up to their 99.5th percentile; each row has its own scale. R's
+    `sva::ComBat` with ``prior.plots=TRUE`` draws the same for the first batch.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How far each sample lies from the typical one, gene by gene: a sample's own trouble."""
+"""Relative log expression (RLE): deviations of each sample from the median sample."""
 
 from __future__ import annotations
 
@@ -46,45 +46,47 @@ def relative_log_expression(
     random_state: int = 0,
     ax: object = None,
 ) -> AxesGrid:
-    r"""Draw each sample's deviations from the median sample: relative log expression.
+    r"""Draw relative log expression: deviations of each sample from the median sample.
 
     .. math:: r_{ig} = x_{ig} - \mathrm{median}_{j}\, x_{jg}
 
-    Most genes differ little, so that boxes should lie at 0 and be alike. Batches whose
-    boxes are shifted or wider were not normalized, or not corrected.
+    Most features differ little between samples, so that all boxes should be centred at
+    0 and have similar widths. Shifted or wider boxes of a batch show that it was not
+    normalized or not corrected.
 
     Parameters
     ----------
     adata
         Samples × features, on a log scale.
     batch_key
-        Column of `obs` with the batch: samples are put side by side by it.
+        Column of `obs` with the batch, by which samples are ordered.
     layers
-        What to draw, a row each, such as ``[None, "combat"]``; None: X.
+        Layers to draw, one row each, such as ``[None, "combat"]``; None: X.
     max_samples
-        Of more samples so many are drawn at random, the same number from each batch as
-        far as it has them; medians are theirs.
+        Maximum number of samples. Of more samples this many are chosen at random, the
+        same number from each batch if possible, and medians are over these.
     random_state
-        Seed of the draw.
+        Seed of the random choice.
     ax
-        Axes, one a layer; None: those of a new figure.
+        Axes to draw on, one per layer; None: a new figure.
 
     Returns
     -------
-    The axes. Of each sample a thin line from the 5th to the 95th percentile over
-    features, a thick one over the middle half, and a dot at the median.
+    The axes. For each sample: a thin line from the 5th to the 95th percentile over
+    features, a thick line between the quartiles, and a dot at the median.
 
     Raises
     ------
     MissingKeyError
         If a column or layer does not exist.
     InputError
-        If `max_samples` is under 2, or `ax` does not hold one axes a layer.
+        If `max_samples` is under 2, or `ax` does not have one axes per layer.
 
     Notes
     -----
-    Features that no drawn sample has are left out. For sparse counts of single cells,
-    where most medians are 0, this says little: sum cells by sample first.
+    Features that are 0 or missing in all drawn samples are left out. With sparse counts
+    of single cells most medians are 0, and the plot says little: sum counts per sample
+    first (pseudobulk).
 
     References
     ----------
@@ -103,7 +105,7 @@ def relative_log_expression(
     names = [layers] if layers is None or isinstance(layers, str) else list(layers)
     if not names or not isinstance(max_samples, int | np.integer) or max_samples < 2:
         msg = (
-            "relative_log_expression draws one layer or more, of 2 samples or more, not "
+            "relative_log_expression needs at least one layer and 2 samples, not "
             f"layers={layers!r:.60} with max_samples={max_samples!r:.20}."
         )
         raise InputError(msg)
@@ -155,7 +157,7 @@ def _quantiles(x: object, rows: NDArray[np.integer]) -> Floats:
     values = to_numpy(part).astype(np.float64)
     values = values[:, np.isfinite(values).any(axis=0) & (values != 0).any(axis=0)]
     if not values.size:
-        msg = "There is no feature whose values are not all 0 or missing."
+        msg = "There is nothing to draw: in every feature all values are 0 or missing."
         raise InputError(msg)
     values -= np.nanmedian(values, axis=0)
     found: Floats = np.nanquantile(values, QUANTILES, axis=1)

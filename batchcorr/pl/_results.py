@@ -30,7 +30,7 @@ def column_for(table: object, names: Sequence[str], contrast: str | None) -> str
     """
     if not isinstance(table, pd.DataFrame):
         msg = (
-            "A table is needed, as batchcorr.tl.differential makes it, not a "
+            "table must be a result of batchcorr.tl.differential, not a "
             f"{type(table).__name__}."
         )
         raise InputError(msg)
@@ -44,7 +44,7 @@ def column_for(table: object, names: Sequence[str], contrast: str | None) -> str
     ]
     if others:
         msg = (
-            f"The table holds several contrasts: name one with contrast=. "
+            "The table has several contrasts: name one with contrast=. "
             f"{did_you_mean(contrast or '', others)}"
         )
     else:
@@ -75,11 +75,11 @@ def known_p_values(values: object) -> Floats:
         raise InputError(msg) from None
     p = p[~np.isnan(p)]
     if not p.size:
-        msg = "p_values holds no p-value that is known."
+        msg = "p_values has no p-values: all are missing."
         raise InputError(msg)
     wrong = p[(p < 0) | (p > 1)]
     if wrong.size:
-        msg = f"p_values must lie between 0 and 1, and one is {wrong[0]:g}."
+        msg = f"p_values must lie between 0 and 1, but one is {wrong[0]:g}."
         raise InputError(msg)
     return p
 

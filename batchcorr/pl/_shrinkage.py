@@ -1,4 +1,4 @@
-"""How far ComBat draws estimates together."""
+"""How far ComBat shrinks its estimates."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ SIZE, LEGEND = (2.9, 2.7), 2.2
 def shrinkage(
     correction: object, *, batches: Sequence[object] | None = None, ax: object = None
 ) -> AxesGrid:
-    r"""Draw what ComBat estimated of each feature against what it was shrunk to.
+    r"""Draw the estimates of ComBat before against after shrinkage, for each feature.
 
     .. math:: γ^* = \frac{n τ^2 \hatγ + δ^{2*} \barγ}{n τ^2 + δ^{2*}}
 
-    Points on the diagonal were left alone; the flatter a batch's cloud, the more its
-    features lend each other. Small batches are shrunk most.
+    Points on the diagonal were not shrunk; the flatter the points of a batch, the
+    stronger the shrinkage. Small batches are shrunk most.
 
     Parameters
     ----------
     correction
         A fitted `ComBat`, as `bc.fit` returns it.
     batches
-        Which batches; None: all but a reference batch.
+        Batches to draw; None: all except a reference batch.
     ax
-        Two axes, or one where only locations were corrected; None: those of a new
-        figure.
+        Two axes, or one if only locations were corrected; None: a new figure.
 
     Returns
     -------
-    The axes: locations, and variances (logarithmic) where there are any.
+    The axes: locations, and variances (log scale) if they were corrected.
 
     Raises
     ------
     InputError
-        If the correction is not a fitted ComBat, or `ax` not one axes a panel.
+        If the correction is not a fitted ComBat, or `ax` does not have one axes per
+        panel.
     MissingKeyError
-        If a batch is not known.
+        If the correction does not have this batch.
 
     Notes
     -----
-    Of more than 100,000 points every so manieth feature is drawn.
+    Above 100,000 points only every k-th feature is drawn.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How much of each feature's variance goes with batch, before against after."""
+"""The share of each feature's variance that batch explains, before against after."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def variance_explained(
     before: str | None = None,
     ax: object = None,
 ) -> AxesGrid:
-    """Draw the shares of each feature's variance, before a correction against after.
+    """Draw the variance explained in each feature, before a correction against after.
 
-    After a correction the shares of batch lie around 0, those of the covariates on the
-    diagonal or above it: less noise lies over them.
+    After a correction the share of batch should be about 0, and the share of the
+    covariates on the diagonal or above it, because less noise remains.
 
     Parameters
     ----------
     adata
-        With the corrected values in a layer.
+        AnnData with the corrected values in a layer.
     batch_key
         Column of `obs` with the batch.
     after
         Layer with the corrected values.
     covariates
-        What else explains variance: columns of `obs`, a formula, or a table. Batch is
-        then what it explains beyond them.
+        What explains variance besides batch: columns of `obs`, a formula, or a
+        DataFrame. The share of batch is then that beyond the covariates.
     before
-        Layer with the values before; None: X.
+        Layer with the uncorrected values; None: X.
     ax
-        Axes, two with covariates and else one; None: those of a new figure.
+        Axes to draw on, two with covariates, otherwise one; None: a new figure.
 
     Returns
     -------
@@ -63,15 +63,15 @@ def variance_explained(
     MissingKeyError
         If a column or layer does not exist.
     DesignError
-        If covariates are confounded with batch, or there is one batch only.
+        If covariates are confounded with batch, or there is only one batch.
     InputError
-        If no feature varies, or `ax` does not hold one axes a panel.
+        If no feature varies, or `ax` does not have one axes per panel.
 
     Notes
     -----
-    Adjusted R² of linear models, as in `metrics.variance_explained`: about 0 where there
-    is nothing, so that half of the features without an effect lie under 0. One read of
-    each matrix. Written above are the means over features.
+    Adjusted R² of linear models, as in `metrics.variance_explained`: without an effect
+    about half of the features are below 0. One read of each matrix. Titles give means
+    over features.
 
     Examples
     --------

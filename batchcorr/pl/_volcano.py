@@ -1,4 +1,4 @@
-"""Effect against evidence, feature by feature."""
+"""Volcano plot: effect size against p-value, feature by feature."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ def volcano(
     n_labels: int = 10,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the effect on each feature against the evidence for it.
+    """Draw a volcano plot: the effect on each feature against its p-value.
 
     Parameters
     ----------
     table
-        What `tl.differential` returned, a row a feature.
+        The result of `tl.differential`, one row per feature.
     contrast
-        The level, where the table holds several (``"coefficient[level]"``).
+        The level to draw, if the table has several contrasts
+        (``"coefficient[level]"``).
     alpha
-        False discovery rate up to which features are coloured (`p_adjusted`).
+        Features with ``p_adjusted`` up to this false discovery rate are coloured.
     n_labels
-        How many features to name at most, those of smallest p first (where p is 0, of
-        largest t); names that would cover another are left out.
+        Maximum number of features to label, those with the smallest p first (where p is
+        0, with the largest t); labels that would overlap are left out.
     ax
-        Axes; None: those of a new figure.
+        Axes to draw on; None: a new figure.
 
     Returns
     -------
@@ -59,16 +60,15 @@ def volcano(
     Raises
     ------
     MissingKeyError
-        If the table lacks a column, or holds several contrasts and none was named.
+        If the table lacks a column, or has several contrasts and none was named.
     InputError
-        If it is no table, or alpha does not lie between 0 and 1.
+        If `table` is not a DataFrame, or `alpha` does not lie between 0 and 1.
 
     Notes
     -----
     Effects are log2 fold changes where the table has them, else coefficients in the
-    units of the data. The horizontal line lies at the largest p that is under `alpha`
-    once adjusted. Features without a finite effect and
-    p-value are left out.
+    units of the data. The horizontal line is at the largest p-value whose adjusted
+    p-value is under `alpha`. Features without a finite effect and p-value are left out.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def volcano(
     finite = np.isfinite(table[[effect, p_value]].to_numpy(float)).all(axis=1)
     known = table.iloc[np.flatnonzero(finite)]
     if not len(known):
-        msg = "The table holds no feature with a p-value."
+        msg = "The table has no feature with an effect and a p-value."
         raise InputError(msg)
     x = known[effect].to_numpy(float)
     p = known[p_value].to_numpy(float)

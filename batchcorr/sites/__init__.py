@@ -1,4 +1,4 @@
-"""Sites that share no rows: sums leave each of them, and one correction comes back."""
+"""Corrections and tests over sites that share no samples, only sums."""
 
 from __future__ import annotations
 

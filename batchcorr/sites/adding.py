@@ -1,4 +1,4 @@
-"""The sums of all sites added up, where they agree on what they are sums of."""
+"""Add the sums of all sites, if they were computed with the same schema."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def read_sites(
     | PathLike[str]
     | Iterable[SiteMoments | str | PathLike[str]],
 ) -> dict[str, SiteMoments]:
-    """The moments of every site, by the name of the site or of its file.
+    """Read the moments of every site, by the name of the site or of its file.
 
     Raises
     ------
     InputError
-        If something else than moments is given.
+        If something other than moments is given.
     FileError
         If a file is damaged.
     """
@@ -49,8 +49,8 @@ def read_sites(
             name, sums = fspath(sums), SiteMoments.load(sums)
         if not isinstance(sums, SiteMoments):
             msg = (
-                "Sites are given as moments, as batchcorr.sites.moments returns them, or as "
-                f"their files, not as {type(sums).__name__}."
+                "Each site must be a SiteMoments, as batchcorr.sites.moments returns "
+                f"it, or the path of its file, not {type(sums).__name__}."
             )
             raise InputError(msg)
         given[name if name not in given else f"{name} ({place})"] = sums
@@ -63,10 +63,11 @@ def add(sites: Mapping[str, SiteMoments]) -> tuple[Moments, Schema]:
     Raises
     ------
     DesignError
-        If schemas differ, samples are given twice, or a batch or level is at no site.
+        If schemas differ, samples are given twice, or no site has samples of a batch or
+        level.
     """
     if not sites:
-        msg = "There are no sites: give the moments of one at least."
+        msg = "No sites were given: give the moments of at least one."
         raise InputError(msg)
     (first, site), *others = sites.items()
     sums, schema = site.moments, site.schema
@@ -75,7 +76,8 @@ def add(sites: Mapping[str, SiteMoments]) -> tuple[Moments, Schema]:
         if differences:
             msg = (
                 f"{first} and {name} were made with different schemas: "
-                f"{'; '.join(differences)}. Gather again with one schema for all sites."
+                f"{'; '.join(differences)}. Compute the moments again with one schema "
+                "for all sites."
             )
             raise DesignError(msg)
     names = list(sites)
@@ -84,8 +86,8 @@ def add(sites: Mapping[str, SiteMoments]) -> tuple[Moments, Schema]:
             again = _in_both(sites[one], sites[two])
             if again:
                 msg = (
-                    f"{one} and {two} hold the same samples of batch "
-                    f"{some(map(repr, again))}: give each sample once."
+                    f"{one} and {two} contain the same samples of batch "
+                    f"{some(map(repr, again))}: give each sample only once."
                 )
                 raise DesignError(msg)
     for _, other in others:
@@ -146,8 +148,8 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
     absent = [repr(b) for b, n in zip(schema.batches, rows, strict=True) if not n]
     if absent:
         msg = (
-            f"No site holds samples of the batches {some(absent)}: give the files "
-            "of all sites, or gather with a schema without these batches."
+            f"No site has samples of the batches {some(absent)}: give the files of all "
+            "sites, or compute the moments with a schema without these batches."
         )
         raise DesignError(msg)
     total = (
@@ -169,7 +171,7 @@ def _require_everything(sums: Moments, schema: Schema) -> None:
             ]
         if missing:
             msg = (
-                f"No site holds {some(missing)} of the covariate {name!r}: gather "
-                "with a schema without it."
+                f"No site has samples with {some(missing)} of the covariate {name!r}: "
+                "compute the moments with a schema without it."
             )
             raise DesignError(msg)

@@ -45,7 +45,7 @@ def read_sums(arrays: Mapping[str, NDArray[np.generic]], schema: Schema) -> Mome
     """
     other = sorted({*arrays} ^ {field.name for field in fields(Moments)})
     if other:
-        msg = f"it holds other arrays ({some(other)})."
+        msg = f"it contains unknown arrays ({some(other)})."
         raise InputError(msg)
     b, g, p = len(schema.batches), len(schema.features), len(schema.columns)
     own = g if shape_of(arrays, "n") == (b, g) else 1

@@ -1,4 +1,4 @@
-"""The one-step test from the sums of all sites, as if their rows were together."""
+"""The one-step test on the sums of all sites, as if their samples were pooled."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["differential"]
 
 OF_SAMPLES = {
-    "weights": "a weight of each sample",
+    "weights": "the weight of each sample",
     "voom": "the counts of each sample",
-    "subject": "who each sample is of",
+    "subject": "the subject of each sample",
 }
 """Options of `tl.differential` that sums by batch cannot tell."""
 OF_SCHEMA = ("batch_key", "covariates", "nuisance", "formula", "layer")
@@ -40,39 +40,39 @@ def differential(
     equal_variances: bool = True,
     **others: object,
 ) -> pd.DataFrame:
-    """Test for differences over the samples of all sites, which share no rows.
+    """Test for differences over all sites, from their sums.
 
-    The test of `batchcorr.tl.differential`, from the sums that a correction is fitted to.
+    The test of `batchcorr.tl.differential`, computed from the moments of the sites.
 
     Parameters
     ----------
     sites
-        The moments of every site, or their files.
+        The `SiteMoments` of every site, or their files.
     test
-        What is tested: a covariate of the schema; two levels of it,
-        ``"column:level-reference"`` or ``(column, level, reference)``; or ``(column,
-        {level: weight, …})`` with weights that sum to 0.
+        What is tested: a covariate of the schema; two of its levels,
+        ``"column:level-reference"`` or ``(column, level, reference)``; or
+        ``(column, {level: weight, …})`` with weights that sum to 0.
     trend
-        Let the prior variance follow the mean of the feature (limma-trend).
+        Let the prior variance depend on the mean of the feature (limma-trend).
     robust
-        Keep a few features of outlying variance from deciding for all.
+        Robust empirical Bayes: limit the influence of features with outlying variances.
     equal_variances
-        False: every batch has a variance of its own.
+        False: every batch has its own variance.
     **others
-        None: options of `batchcorr.tl.differential` that need the samples are refused.
+        Refused: options of `batchcorr.tl.differential` that need the samples.
 
     Returns
     -------
-    A table, a row a feature, with the columns of `batchcorr.tl.differential`. All batches
-    and covariates of the schema are in the model.
+    A DataFrame, one row per feature, with the columns of `batchcorr.tl.differential`.
+    All batches and covariates of the schema are in the model.
 
     Raises
     ------
     DesignError
-        If sites were gathered by different schemas or given twice, a batch or level is
-        at no site, or the tested column cannot be told from batch.
+        If schemas of sites differ, samples are given twice, no site has samples of a
+        batch or level, or the tested column is confounded with batch.
     InputError
-        If there is no such column or level in the schema, or an option needs the samples.
+        If the column or level is not in the schema, or an option needs the samples.
     FileError
         If a file is damaged.
 
@@ -81,14 +81,15 @@ def differential(
     BatchSizeWarning
         If a batch is small.
     CovariateWarning
-        If covariates nearly repeat each other, so that sums keep few digits of them.
+        If covariates are nearly collinear, so that results are less precise.
 
     Notes
     -----
-    Equal to the test on all rows: to 1e-10 if all sites gave exact sums, to about 1e-5
-    for rounded ones, and less where batches have few samples. A feature that a site left
-    out of a batch is tested on the other samples. Nothing needs to be agreed on but the
-    schema; a test of another covariate of it needs no new sums.
+    Equal to the test on the pooled samples: to 1e-10 if all sites gave exact sums, to
+    about 1e-5 for rounded sums, and less precisely if batches have few samples. A
+    feature that a site left out of a batch is tested on the other samples. Sites need
+    to agree on the schema only; any covariate of the schema can be tested with the same
+    sums.
 
     References
     ----------
@@ -118,8 +119,8 @@ def differential(
     contrast = read_contrast(test, levels if pair else None)
     if contrast.column not in schema.covariates:
         msg = (
-            f"The tested column {contrast.column!r} is not a covariate of the schema that "
-            f"the sites gathered by. {did_you_mean(contrast.column, schema.covariates)}"
+            f"The tested column {contrast.column!r} is not a covariate of the schema "
+            f"of the sites. {did_you_mean(contrast.column, schema.covariates)}"
         )
         raise InputError(msg)
     return differential_table(
@@ -137,13 +138,13 @@ def _refuse(others: dict[str, Any]) -> None:
     for name in others:
         if name in OF_SAMPLES:
             msg = (
-                f"{name} needs {OF_SAMPLES[name]}, and sums by batch do not have it: "
-                "test without, or the pooled samples."
+                f"{name} needs {OF_SAMPLES[name]}, which moments do not contain: leave "
+                f"{name} out, or test the pooled samples."
             )
         elif name in OF_SCHEMA:
             msg = (
-                f"{name} is settled by the schema that the sites gathered by: all of its "
-                "batches and covariates are in the model."
+                f"{name} cannot be given here: all batches and covariates of the "
+                "schema are in the model."
             )
         else:
             known = ("trend", "robust", "equal_variances")

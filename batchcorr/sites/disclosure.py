@@ -78,7 +78,10 @@ def check_design(design: Design, schema: Schema, table: Table) -> None:
             elif _largest_share(basis) > SHARE:
                 fewer = f"fewer than {FEWEST} with numbers apart from all others"
                 found.append(f"{batch} ({fewer})")
-    _refuse(found, f"{FEWEST} samples each, and numbers that are like those of others")
+    _refuse(
+        found,
+        f"at least {FEWEST} samples, and no numbers far from those of other samples",
+    )
 
 
 def _cells(batch: str, parts: list[Any], n_rows: int) -> list[tuple[str, int]]:
@@ -117,8 +120,9 @@ def _refuse(found: list[str], needed: str) -> None:
     if not found:
         return
     msg = (
-        f"The sums of this site could give a person away. Needed are {needed}; too few "
-        f"are in {some(found, LISTED)}. Merge levels or batches, keep fewer "
-        "covariates, or leave these samples out."
+        "The sums of this site could disclose values of single persons. Each batch and "
+        f"combination of levels needs {needed}, which fails in {some(found, LISTED)}. "
+        "Merge levels or batches, use a schema with fewer covariates, or leave these "
+        "samples out."
     )
     raise DesignError(msg)

@@ -1,4 +1,4 @@
-"""One correction from the sums of all sites, as if their rows were together."""
+"""One correction from the sums of all sites, as if their samples were pooled."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def fit(
     method: str = "combat",
     **parameters: object,
 ) -> LocationScaleMethod:
-    """Fit a correction to the moments of sites, as if their rows were together.
+    """Fit a correction to the moments of all sites, as if their samples were pooled.
 
     Parameters
     ----------
     sites
-        The moments of every site, or their files.
+        The `SiteMoments` of every site, or their files.
     method
         Name of a location-scale method.
     **parameters
@@ -43,8 +43,8 @@ def fit(
     Raises
     ------
     DesignError
-        If sites were gathered by different schemas or given twice, a batch or level is
-        at no site, or covariates are confounded with batch.
+        If schemas of sites differ, samples are given twice, no site has samples of a
+        batch or level, or covariates are confounded with batch.
     InputError
         If the method cannot be fitted to moments.
     FileError
@@ -52,9 +52,9 @@ def fit(
 
     Notes
     -----
-    Equal to the fit on all rows, but for the rounding of the sums: about 1e-6 of a
-    standard deviation, and more where batches have few samples; to 1e-10 if all sites
-    gave exact ones. The covariates are those of the schema.
+    Equal to the fit on the pooled samples except for the rounding of the sums: about
+    1e-6 of a standard deviation, and more if batches have few samples; to 1e-10 if all
+    sites gave exact sums. The covariates are those of the schema.
 
     Examples
     --------
@@ -68,13 +68,16 @@ def fit(
     """
     given = read_sites(sites)
     if "formula" in parameters:
-        msg = "Moments take no formula: the schema says which covariates are kept."
+        msg = (
+            "A formula cannot be given with moments: the schema defines which "
+            "covariates are kept."
+        )
         raise InputError(msg)
     estimator = make_estimator(method, parameters, None)
     if not fits_moments(estimator):
         msg = (
-            f"{method} cannot be fitted to moments, as it needs the samples: use a "
-            "location-scale method, such as combat."
+            f"{method} cannot be fitted to moments, because it needs the samples: use "
+            "a location-scale method, such as combat."
         )
         raise InputError(msg)
     return _fitted(estimator, given)

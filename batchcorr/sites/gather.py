@@ -1,7 +1,7 @@
-"""The sums of one site: from its AnnData to the moments that may leave it.
+"""The moments of one site: sums over its samples that may be shared.
 
-A site sends sums over its samples and no sample. Sums over few are samples in disguise,
-so that a site whose batches or levels are small is refused before anything is written.
+A site shares sums over its samples and no samples. Sums over few samples disclose them:
+small batches or levels raise an error before anything is written.
 """
 
 from __future__ import annotations
@@ -47,34 +47,34 @@ def moments(
     layer: str | None = None,
     exact: bool = False,
 ) -> SiteMoments:
-    """Gather the sums of one site: what a correction is fitted to, and no sample.
+    """Compute the moments of one site, the sums that a correction is fitted to.
 
     Parameters
     ----------
     adata
-        Samples × features of the site, in the schema's units.
+        Samples × features of the site, in the units of the schema.
     schema
-        What the sites agreed on, or its file.
+        The `Schema` that all sites use, or its file.
     batch_key
         Column of `obs` with the batch; None: that of the schema.
     layer
         Layer to read; None: X.
     exact
-        Give the sums to all digits, for sites that trust each other: whoever has them
-        and knows the covariates may compute the values of every sample.
+        Do not round the sums. Only for sites that trust each other: with exact sums and
+        known covariates, the values of every sample may be computed.
 
     Returns
     -------
-    A `SiteMoments`: per batch the number of samples, and the means, squares and
-    cross-products of features and covariates. `save` writes it.
+    A `SiteMoments`: for each batch the number of samples, and the means, squares and
+    cross-products of features and covariates. Its `save` writes it to a file.
 
     Raises
     ------
     DesignError
-        If fewer than 5 samples share a batch and the levels of all covariates, a
-        batch with numeric covariates has fewer than 5 samples for each design column,
-        numbers single fewer than 5 samples out, no feature of a batch can be given, or
-        labels are not in the schema.
+        If fewer than 5 samples share a batch and the levels of all covariates, a batch
+        with numeric covariates has fewer than 5 samples per design column, numeric
+        covariates single out fewer than 5 samples, no feature of a batch can be shared,
+        or labels are not in the schema.
     MissingKeyError
         If features or columns of the schema are missing.
 
@@ -84,12 +84,12 @@ def moments(
 
     Notes
     -----
-    Two reads of the matrix, sparse or dense; O(B p G) numbers leave the site, rounded to
-    1e-6 of a standard deviation, and coarser in batches of few samples, so that the
-    values cannot be computed back. A feature is left out of a batch, with a warning, if
-    fewer than 5 samples there differ from the rest, one outweighs the rest, values are
-    missing beside covariates, or its values hold too few digits. Send one file: two that
-    differ by a sample reveal it.
+    Two reads of the matrix, sparse or dense. O(B p G) numbers are shared, rounded to
+    1e-6 of a standard deviation and more coarsely in batches of few samples, so that
+    single values cannot be computed from them. A feature is left out of a batch, with a
+    warning, if fewer than 5 samples there differ from the most common value, one sample
+    dominates its variance, values are missing while there are covariates, or its values
+    have too few digits. Send one file only: two that differ by one sample disclose it.
 
     Examples
     --------
@@ -115,15 +115,15 @@ def moments(
 def gather(
     x: Any, schema: Schema, batch: Any, covariates: Any = None, *, exact: bool = False
 ) -> SiteMoments:
-    """The moments of samples × features of the schema, in its order.
+    """Compute the moments of samples × features, in the order of the schema.
 
     Batch and covariates are given as to an estimator; the rest is as in `moments`.
     """
     x = as_matrix(x)
     if x.shape[1] != len(schema.features) or not x.shape[0]:
         msg = (
-            f"The data are {x.shape[0]} samples × {x.shape[1]} features, and the schema "
-            f"has {len(schema.features)} features."
+            f"The data have {x.shape[1]} features ({x.shape[0]} samples), but the "
+            f"schema has {len(schema.features)} features."
         )
         raise InputError(msg)
     design, table = schema.design(x.shape[0], batch, covariates)
@@ -151,7 +151,8 @@ def _warn_of_coarse(sums: Moments, schema: Schema, digits: NDArray[np.int64]) ->
     ]
     if found:
         msg = (
-            "Sums of few values leave rounded, so that values cannot be computed from "
-            f"them: {some(found)}. The fit differs from that of pooled rows by as much."
+            "Sums over few values are rounded more coarsely, so that values cannot be "
+            f"computed from them: {some(found)}. Results differ from those of pooled "
+            "samples by as much."
         )
         warn(msg, FeatureWarning)

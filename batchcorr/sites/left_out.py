@@ -69,7 +69,9 @@ def leave_out(
     reasons = _reasons(sums, values, has_covariates=bool(schema.covariates))
     if disclosed is not None:
         before = np.logical_or.reduce([*reasons.values()])
-        reasons["whose few values or digits the sums would tell"] = disclosed & ~before
+        reasons["with values or digits so few that the sums would disclose them"] = (
+            disclosed & ~before
+        )
     left_out = np.logical_or.reduce([*reasons.values()])
     if not left_out.any():
         return sums
@@ -83,14 +85,15 @@ def leave_out(
     what = f"{'; '.join(found[:LISTED])}{more}"
     if left_out.all(axis=1).any():
         msg = (
-            "The sums of this site could give a person away, in every feature of a "
-            f"batch: {what}. Merge batches, fill in missing values, or keep fewer "
-            "covariates."
+            "In some batch, the sums of every feature could disclose values of single "
+            f"persons: {what}. Merge batches, fill in missing values, or use a schema "
+            "with fewer covariates."
         )
         raise DesignError(msg)
     msg = (
-        "Some features could give a person away and are left out of the sums, as if not "
-        f"measured: {what}. A feature that some batch has at no site is not corrected."
+        "Some features could disclose values of single persons and are left out of the "
+        f"sums, as if they were not measured: {what}. A feature that is left out of a "
+        "batch at all sites is not corrected."
     )
     warn(msg, FeatureWarning)
     return _without(sums, left_out)
@@ -102,7 +105,7 @@ def _reasons(
     """Why features are left out, and which of each batch: (B, G), each once."""
     n = np.broadcast_to(sums.n, sums.mean.shape)
     if has_covariates:
-        why = "with values missing, which would tell covariates"
+        why = "with missing values, which would disclose covariates"
         gaps = (n > 0) & (n < sums.rows)
     else:
         why = f"with fewer than {FEWEST} values"

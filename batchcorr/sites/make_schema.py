@@ -1,4 +1,4 @@
-"""A schema for all sites from the data of one of them."""
+"""Make the schema for all sites from the data of one of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_schema(
     batches: Iterable[object] | None = None,
     levels: Mapping[str, Iterable[object]] | None = None,
 ) -> Schema:
-    """Write down what all sites must agree on, from the data of one of them.
+    """Make the schema that all sites must use, from the data of one of them.
 
     Parameters
     ----------
@@ -38,24 +38,27 @@ def make_schema(
     batch_key
         Column of `obs` with the batch.
     units
-        What the values are, such as ``"log2 CPM"``: free text that sites compare.
+        Units of the values, such as ``"log2 CPM"``: free text, which must be the same
+        at all sites.
     covariates
         Columns of `obs` to keep.
     batches
-        All batches of all sites; None: those of this one.
+        All batches of all sites; None: those of this site.
     levels
-        All levels of a covariate at all sites, by its name; None: those of this one.
+        All levels of a covariate at all sites, by the name of the covariate; None:
+        those of this site.
 
     Returns
     -------
-    A `Schema`: `save` writes it, and every site gathers its `moments` by it.
+    A `Schema`: its `save` writes it to a file, and every site computes its `moments`
+    with it.
 
     Raises
     ------
     MissingKeyError
         If a column does not exist.
     DesignError
-        If labels are missing, or lie outside the batches or levels given.
+        If labels are missing, or are not among the batches or levels given.
 
     Examples
     --------
@@ -70,17 +73,24 @@ def make_schema(
     matrices.require_adata(adata)
     names = [covariates] if isinstance(covariates, str) else list(covariates or ())
     if not isinstance(batch_key, str) or not all(isinstance(n, str) for n in names):
-        msg = "A schema takes names of columns of adata.obs: one batch, and covariates."
+        msg = (
+            "A schema needs names of columns of adata.obs: one for the batch, and any "
+            "number of covariates."
+        )
         raise InputError(msg)
     if any(name.lstrip().startswith("~") for name in names):
         msg = (
-            "A schema takes no formula: name the columns of adata.obs, as main effects."
+            "A schema cannot have a formula: name columns of adata.obs, which become "
+            "main effects."
         )
         raise InputError(msg)
     labels = read_labels(adata, batch_key, names, None)
     for name in levels or {}:
         if name not in names:
-            msg = f"levels names no covariate {name!r}. {did_you_mean(name, names)}"
+            msg = (
+                f"There are levels for {name!r}, which is not a covariate. "
+                f"{did_you_mean(name, names)}"
+            )
             raise MissingKeyError(msg)
     known: dict[str, Any] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""The moments of one site: all that leaves it, and the file that it leaves in.
+"""The moments of one site, and the file they are shared in.
 
 Plain arrays and one JSON header with the schema; whatever is loaded is checked.
 """
@@ -25,14 +25,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class SiteMoments:
-    """The moments of one site: all that leaves it.
+    """The moments of one site: all that it shares.
 
     Parameters
     ----------
     schema
-        What the sites agreed on.
+        The schema that all sites use.
     moments
-        Counts, means, squares and cross-products per batch and feature.
+        Numbers of samples, means, squares and cross-products by batch and feature.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class SiteMoments:
         return {level: int(n) for level, n in counts if n}
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write schema and moments to a file: plain arrays and JSON, no pickle.
+        """Write schema and moments to a file (plain arrays and JSON, no pickle).
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class SiteMoments:
         Raises
         ------
         FileError
-            If there is no such file, or it does not hold moments that belong together.
+            If there is no such file, or it does not contain valid moments.
         """
         otherwise = (
             f"{path} does not hold the moments of a site, or it is damaged. Make it "
@@ -110,6 +110,9 @@ class SiteMoments:
                 moments = read_sums(stored, schema)
                 damage = what_is_wrong(moments, schema, header["n_rows"])
         if damage:
-            msg = f"{path} is damaged: {damage}. Make it again with batchcorr.sites.moments."
+            msg = (
+                f"{path} is damaged: {damage}. Create it again with "
+                "batchcorr.sites.moments."
+            )
             raise FileError(msg)
         return cls(schema, moments)

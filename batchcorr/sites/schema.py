@@ -1,7 +1,7 @@
-"""What sites that cannot share rows must agree on beforehand: a schema, one JSON file.
+"""The schema that sites which cannot share samples must agree on: one JSON file.
 
-Moments can be added only where features, batches, levels and units are the same ones in
-the same order. Every site gathers by the same schema, and the fit compares them.
+Moments can be added only if features, batches, levels and units are the same, in the
+same order. Every site uses the same schema, and the fit checks this.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NUMERIC = "numeric"
 
 @dataclass(frozen=True, init=False)
 class Schema:
-    """Features, batches, covariates and units that all sites have in common.
+    """The features, batches, covariates and units that all sites must use.
 
     Parameters
     ----------
@@ -47,9 +47,10 @@ class Schema:
     batches
         Labels of the batches of all sites.
     units
-        What the values are, such as ``"log2 CPM"``: free text, the same everywhere.
+        Units of the values, such as ``"log2 CPM"``: free text, which must be the same
+        at all sites.
     covariates
-        The levels of each covariate that is kept, by the name of its column, or
+        The covariates to keep, by the names of their columns: their levels, or
         ``"numeric"``.
     batch_key
         The column of `obs` that holds the batch.
@@ -57,7 +58,7 @@ class Schema:
     Raises
     ------
     InputError
-        If names or levels are missing, or occur twice.
+        If names or levels are missing or occur twice.
 
     Examples
     --------
@@ -102,7 +103,7 @@ class Schema:
             raise InputError(msg)
         for what, text in (("units", units), ("batch_key", batch_key)):
             if not isinstance(text, str) or not text.strip():
-                msg = f'{what} must be a text, such as units="log2 CPM", not {text!r}.'
+                msg = f'{what} must be text, such as units="log2 CPM", not {text!r}.'
                 raise InputError(msg)
         if batch_key in covariates:
             msg = f"{batch_key!r} is the batch and cannot be a covariate as well."
@@ -121,7 +122,7 @@ class Schema:
 
     @property
     def metadata(self) -> Metadata:
-        """How labels become codes and columns, the same at every site."""
+        """The encoding of labels as codes and design columns, the same at every site."""
         variables = []
         for name, levels in self.covariates.items():
             labels = None
@@ -135,13 +136,13 @@ class Schema:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the design columns: p of them."""
+        """Names of the p design columns."""
         return self.metadata.names
 
     def design(
         self, n_rows: int, batch: object, covariates: object
     ) -> tuple[Design, Table]:
-        """The design of some rows, and their covariates by name.
+        """Return the design of some samples, and their covariates by name.
 
         Parameters
         ----------
@@ -174,16 +175,16 @@ class Schema:
 
     @property
     def fingerprint(self) -> str:
-        """A short text that differs where schemas differ."""
+        """A short text that differs if schemas differ."""
         text = json.dumps(self.to_json(), ensure_ascii=False)
         return sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, object]:
-        """The schema as plain values, which `from_json` reads.
+        """Return the schema as plain values, which `from_json` reads.
 
         Returns
         -------
-        The values, as JSON can hold them.
+        Values that can be written as JSON.
         """
         return {
             "batchcorr_schema": VERSION,
@@ -199,7 +200,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, saved: Any) -> Schema:
-        """The schema that `to_json` or a person wrote down, checked.
+        """Make a schema from the values of `to_json`, after checking them.
 
         Parameters
         ----------
@@ -223,7 +224,10 @@ class Schema:
             msg = f"A schema needs {', '.join(wanted)}, and {error} is wrong."
             raise InputError(msg) from error
         if version != VERSION:
-            msg = f"It is of version {version!r}, and this batchcorr reads {VERSION}."
+            msg = (
+                f"Its version is {version!r}, but this batchcorr reads version "
+                f"{VERSION}."
+            )
             raise InputError(msg)
         lists_only = all(isinstance(x, list) or x == NUMERIC for x in lists)
         if not lists_only or not all(isinstance(x, str) for x in given["features"]):
@@ -232,7 +236,7 @@ class Schema:
         return cls(**given)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the schema as JSON, to be read by sites and by people.
+        """Write the schema to a JSON file.
 
         Parameters
         ----------
@@ -246,7 +250,7 @@ class Schema:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Schema:
-        """Read a schema.
+        """Read a schema from a JSON file.
 
         Parameters
         ----------
@@ -260,7 +264,7 @@ class Schema:
         Raises
         ------
         FileError
-            If there is no such file, or it is no schema.
+            If there is no such file, or it is not a schema.
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Analyses of an AnnData: before correcting, instead of it, and of corrected values."""
+"""Analyses of an AnnData: design, tests, surrogate variables, components, evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a design allows, before anything is corrected."""
+"""What a design allows: checks before a correction."""
 
 from __future__ import annotations
 
@@ -44,51 +44,52 @@ def audit(
     alpha: float = 0.05,
     layer: str | None = None,
 ) -> Audit:
-    r"""Say what a design allows, before anything is corrected.
+    r"""Check what a design allows before correcting anything.
 
-    Correcting and then testing takes batch effects that were estimated for known. How
-    much that inflates the rate of false positives follows from the design and one
-    variance a batch,
+    A test of corrected values treats the estimated batch effects as if they were known.
+    How much this inflates the false positive rate follows from the design and one
+    variance per batch,
 
     .. math:: u = \frac{w}{w^\top w} + \frac{M D z}{z^\top z},
         \qquad \mathrm{Var} = u^\top Σ u
 
-    with z the tested column swept clean of the other covariates, w also of batch, M what
-    the model leaves, D the scales that batches are divided by.
+    with z the residuals of the tested column from the other covariates, w from these
+    and batch, M the residual projection of the model, and D the scales that the
+    correction divides batches by.
 
     Parameters
     ----------
     adata
-        Samples × features; where it has no X the design alone is looked at.
+        Samples × features; without X only the design is checked.
     batch_key
         Column of `obs` with the batch.
     covariates
-        What is to be kept: columns of `obs`, a formula, or a table.
+        Covariates to keep: columns of `obs`, a formula, or a DataFrame.
     test
-        What will be tested, as `differential` takes it: a column, or a contrast of its
-        levels such as ``"group:ill-well"``.
+        What will be tested, as in `differential`: a column of `obs`, or a contrast of
+        its levels such as ``"group:ill-well"``.
     alpha
-        The rate of false positives that is wanted.
+        Significance level: the nominal false positive rate.
     layer
-        Layer to look at; None: X.
+        Layer to read; None: X.
 
     Returns
     -------
-    An `Audit`: ``findings``, ``tables``, ``association``, ``predicted``, ``batches``;
-    ``to_dict()``; it prints as text and shows in a notebook.
+    An `Audit` with ``findings``, ``tables``, ``association``, ``predicted``,
+    ``batches`` and ``to_dict()``. It prints as text and displays in notebooks.
 
     Raises
     ------
     MissingKeyError
         If a column or layer does not exist.
     DesignError
-        If labels are missing, or a column is an identifier.
+        If labels are missing, or a column has a different label for each sample.
 
     Notes
     -----
-    One read of the matrix. The rates are those of data in which nothing is to be found,
-    the same for all features; on 50 random designs they were within 0.01 of simulation
-    for most.
+    One read of the matrix. The predicted rates hold under the null hypothesis and are
+    the same for all features; on most of 50 random designs they were within 0.01 of
+    simulation.
 
     References
     ----------

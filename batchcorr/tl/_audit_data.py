@@ -1,4 +1,4 @@
-"""What an audit reads off the values: scale, libraries, features, variances of batches."""
+"""What an audit reads from the values: scale, library sizes, features, variances."""
 
 from __future__ import annotations
 

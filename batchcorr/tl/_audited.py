@@ -18,25 +18,26 @@ __all__ = ["Audit"]
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Parameters
     ----------
     findings
-        From what blocks a correction to what is good to know.
+        Findings, ordered from those that block a correction to notes.
     tables
-        For each covariate: samples by batch and level, or its range by batch.
+        For each covariate the numbers of samples by batch and level; for numbers
+        minimum, median and maximum by batch.
     association
-        How strongly batch predicts each covariate: 0 not at all, 1 wholly.
+        How strongly batch predicts each covariate, from 0 (balanced) to 1 (confounded).
     predicted
-        One row per analysis (a correction and then a test, or one step): the rate of
-        false positives if the correction keeps the tested column, and the share of a
-        small effect that is left if it does not. The worst of several levels; empty
-        without a test.
+        One row per analysis (a correction followed by a test, or the one-step test):
+        the false positive rate if the correction keeps the tested column, and the share
+        of a small effect that remains if it does not. Of several levels the worst;
+        empty without a test.
     batches
-        A row a batch: samples, and what was read of its values.
+        One row per batch: number of samples, and statistics of its values.
     alpha
-        The rate of false positives that is wanted.
+        Significance level: the nominal false positive rate.
 
     Examples
     --------
@@ -61,7 +62,7 @@ class Audit:
         return any(finding.level == "blocks" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as plain values, as JSON can hold them.
+        """Return the audit as plain values that can be written as JSON.
 
         Returns
         -------
@@ -78,7 +79,7 @@ class Audit:
 
     def __str__(self) -> str:
         lines = [f"{f.level.upper():<6} {f.text}" for f in self.findings]
-        lines = lines or ["Nothing was found that speaks against a correction."]
+        lines = lines or ["No problems were found."]
         if len(self.predicted):
             shown = self.predicted.copy()
             for name in ("false_positive_rate", "effect_kept"):
@@ -101,7 +102,7 @@ class Audit:
             f"<li><b>{finding.level}</b> {escape(finding.text)}</li>"
             for finding in self.findings
         )
-        parts = [f"<ul>{items or '<li>Nothing speaks against a correction.</li>'}</ul>"]
+        parts = [f"<ul>{items or '<li>No problems were found.</li>'}</ul>"]
         if len(self.predicted):
             rates = self.predicted.to_html(float_format="{:.3f}".format, escape=True)
             parts += [f"<p>A test at {self.alpha:.0%}, by analysis</p>", rates]

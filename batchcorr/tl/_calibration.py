@@ -19,24 +19,24 @@ ONE_STEP = "one_step"
 
 @dataclass(frozen=True)
 class NullCalibration:
-    """The rates of false positives of two ways to a test, on permuted data.
+    """False positive rates of correct-then-test and of the one-step test, on permuted data.
 
     Parameters
     ----------
     method, test
-        What corrects, and what is tested, as it was given.
+        The correction method and the tested column or contrast, as given.
     rates
-        A row a way, the method and ``one_step``: ``false_positive_rate`` with the 95 %
+        Two rows, the method and ``one_step``: ``false_positive_rate`` with the 95 %
         interval of its mean over permutations (``low``, ``high``), and ``predicted``,
-        what `audit` says of it (NaN for methods it knows nothing of). Where several
-        levels are tested, of the worst of them or of F of all.
+        the prediction of `audit` (NaN for methods that it cannot predict). If several
+        levels are tested, the largest rate of the levels and of the F test.
     by_permutation
-        The rate of each permutation, a column a way.
+        The rate of each permutation, one column per row of `rates`.
     alpha
-        The rate that is wanted.
+        Significance level: the nominal false positive rate.
     by_level
-        Where several levels are tested: the rates of each and of F (``any``), a column
-        a way.
+        If several levels are tested: the rates of each level and of the F test
+        (``any``), one column per row of `rates`.
 
     Examples
     --------
@@ -56,15 +56,16 @@ class NullCalibration:
 
     @property
     def flagged(self) -> bool:
-        """Whether this way finds too much: over 1.6 α, so 8 % where 5 % are wanted."""
+        """Whether the rate of the method exceeds 1.6 α, which is 8 % at α = 5 %."""
         return self._rate() > INFLATED * self.alpha
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain values, as JSON can hold them.
+        """Return the result as plain values that can be written as JSON.
 
         Returns
         -------
-        Method, test, rates, whether they are flagged, and how many permutations.
+        Method, test, rates, whether the method is flagged, and the number of
+        permutations.
         """
         rates = self.rates.astype(object).mask(self.rates.isna(), None)
         return {
@@ -84,27 +85,32 @@ class NullCalibration:
         rate, wanted = f"{self._rate():.1%}", f"{self.alpha:.0%}"
         if self.method == ONE_STEP:
             if not self.flagged:
-                return "The test with batch in the model keeps its rate, or nearly so."
+                return (
+                    "The test with batch in the model has about the nominal false "
+                    "positive rate."
+                )
             return (
-                f"The test with batch in the model finds {rate} where {wanted} are wanted: "
-                "see whether batches differ in variance (equal_variances=False)."
+                f"The test with batch in the model has a false positive rate of {rate} "
+                f"instead of {wanted}: check whether batches differ in variance "
+                "(equal_variances=False)."
             )
         if self.flagged:
             return (
-                f"After {self.method} a test without batch finds {rate} of features where "
-                f"there is nothing, and {wanted} are wanted. Test the uncorrected values "
-                "with batch in the model: "
-                f"batchcorr.tl.differential(adata, batch_key, {self.test!r})."
+                f"After {self.method} a test without batch has a false positive rate "
+                f"of {rate} instead of {wanted}. Test the uncorrected values with "
+                "batch in the model: batchcorr.tl.differential(adata, batch_key, "
+                f"{self.test!r})."
             )
         return (
-            f"A test without batch keeps its rate, or nearly so, after {self.method}."
+            f"After {self.method} a test without batch has about the nominal false "
+            "positive rate."
         )
 
     def _about(self) -> str:
         return (
             f"False positives: features with p < {self.alpha:g} after {self.test} was "
-            f"shuffled within batches ({len(self.by_permutation)} times), so that there "
-            "is nothing to find."
+            f"permuted within batches ({len(self.by_permutation)} permutations), so "
+            "that there are no true differences."
         )
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ class Chosen(NamedTuple):
         rows = {name or "X": name for name in _layers(adata, layers)}
         if not rows and not keys:
             msg = (
-                "There is nothing to evaluate: name layers or embeddings. "
+                "There is nothing to evaluate: give layers= or embeddings=. "
                 f"{did_you_mean('', [*map(str, adata.layers), *adata.obsm])}"
             )
             raise InputError(msg)

@@ -57,112 +57,118 @@ def differential(
     min_count: float | None = None,
     key_added: str | None = None,
 ) -> pd.DataFrame:
-    r"""Test for differences between groups on uncorrected values, batch in the model.
+    r"""Test uncorrected values for differences between groups, with batch in the model.
 
     .. math::
         x_{ig} = α_{b(i),g} + z_i β_g + ε_{ig}, \qquad
         t = \frac{c\,β_g}{\sqrt{\tilde s_g^2 \; c V c^\top}}, \qquad
         \tilde s_g^2 = \frac{d_0 s_0^2 + d s_g^2}{d_0 + d}
 
-    What correcting first and testing then gets wrong: one model holds batch and group,
-    and the variances of all features lend each other degrees of freedom (moderated t).
+    One linear model has batch and group, so that the uncertainty of the batch effects
+    enters the test, unlike in a test of corrected values. Variances are moderated over
+    features (moderated t).
 
     Parameters
     ----------
     adata
-        Samples × features, on a log scale and not corrected; sparse, Dask and device
-        arrays are read as they are.
+        Samples × features, on a log scale and not corrected; dense, sparse, Dask or GPU
+        arrays.
     batch_key
-        Column of `obs` with the batch, or several; None: there are no batches.
+        Column of `obs` with the batch, or several columns; None: there are no batches.
     test
-        What is tested. A column of `obs`: two levels are compared by t, more by F and a
-        t a level against the first, numbers by their slope. Or two levels,
-        ``"column:level-reference"`` or ``(column, level, reference)``; or ``(column,
-        {level: weight, …})`` with weights that sum to 0.
+        What is tested. A column of `obs`: two levels are compared by a t test, more
+        levels by an F test and by t tests of each level against the first; for numbers
+        the slope is tested. Or two levels, ``"column:level-reference"`` or
+        ``(column, level, reference)``; or ``(column, {level: weight, …})`` with weights
+        that sum to 0.
     covariates, nuisance
-        What else the model holds: columns of `obs`, tables, or a formula for
-        `covariates`. For the test there is no difference between the two.
+        Other variables in the model: columns of `obs`, DataFrames, or for `covariates`
+        a formula. The test treats both in the same way.
     layer
         Layer to test; None: X.
     trend
-        Let the prior variance follow the mean of the feature (limma-trend): for
+        Let the prior variance depend on the mean of the feature (limma-trend); for
         logarithms of counts.
     robust
-        Keep a few features of outlying variance from deciding for all.
+        Robust empirical Bayes: limit the influence of features with outlying variances.
     weights
-        A weight a sample, (n,), or the column of `obs` that holds it; or a weight a
-        value, (n, G), or the layer that holds it. 0 leaves out.
+        Weights of samples, (n,), or the column of `obs` with them; or of single values,
+        (n, G), or the layer with them. Weight 0 leaves a sample or value out.
     equal_variances
-        False: every batch has a variance of its own, found by restricted maximum
-        likelihood over all features.
+        False: every batch has its own variance, estimated by restricted maximum
+        likelihood (REML) over all features.
     subject
-        Column of `obs` that says who a sample is of, where several are of one: their
-        correlation, one for all features, enters the model (duplicateCorrelation).
+        Column of `obs` with the subject (person) of each sample: the correlation of
+        samples of one subject, the same for all features, enters the model
+        (duplicateCorrelation).
     voom
         The values are raw counts of bulk samples: take log2 counts per million, and
-        weigh every value by how precisely its count tells it. True: by library sizes as
-        they are; ``"tmm"`` or another method of `normalization_factors`: times these.
+        weight every value by its precision. True: use total counts as library sizes;
+        ``"tmm"`` or another method of `normalization_factors`: multiply them by these
+        factors.
     min_count
-        With `voom`: test only features that have so many counts, in a sample of the median
-        library, in as many samples as the smallest level of the tested column has, and 1.5
-        times as many in all (10: edgeR's filterByExpr). Others are NaN, and count neither
-        for the trend nor for the adjustment of p.
+        With `voom`: test only features with this many counts (scaled to the median
+        library size) in as many samples as the smallest level of the tested column has,
+        and 1.5 times as many in total (10: edgeR's filterByExpr). Others are NaN; they
+        are not used for the trend or the adjustment of p-values.
     key_added
         Also write the result to ``adata.uns[key_added]`` in the layout of scanpy's
-        `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``: a group is a level, and
-        a slope goes by the name of its column.
+        `rank_genes_groups`, for ``sc.get.rank_genes_groups_df``: groups are levels; a
+        slope is named by its column.
 
     Returns
     -------
-    A table, a row a feature in the order of the features. With one contrast:
-    ``coefficient`` (in units of X; also ``log2_fold_change`` where the record of the
-    logarithms knows their base), ``mean``, ``standard_error``, ``ci_low`` and ``ci_high``
-    (95 %), ``t``, ``p_value`` and ``p_adjusted`` (Benjamini & Hochberg). With more levels
-    ``f`` with its ``p_value`` and ``p_adjusted``, and the others by level,
-    ``coefficient[level]``. NaN where a feature's own samples do not determine it, where it
-    varies in no batch or has no counts, or fewer than `min_count`: these are not adjusted
-    for. The
-    name of the columns, printed over the features, says what a positive coefficient is:
-    ``treated − control`` (also ``attrs["contrast"]``). With `subject`
-    ``attrs["subject_correlation"]`` says how alike its samples are.
+    A DataFrame, one row per feature, in the order of `adata`. With one contrast:
+    ``coefficient`` (in units of X; also ``log2_fold_change`` if the base of the
+    logarithms is recorded), ``mean``, ``standard_error``, ``ci_low`` and ``ci_high``
+    (95 %), ``t``, ``p_value`` and ``p_adjusted`` (Benjamini & Hochberg). With more
+    levels ``f`` with its ``p_value`` and ``p_adjusted``, and the other columns by
+    level, ``coefficient[level]``. NaN: a feature with too few values for the contrast,
+    without variation within batches, without counts, or with fewer than `min_count`;
+    p-values are not adjusted for these. The ``columns.name``, printed above the
+    features, says what a positive coefficient means: ``treated − control`` (also in
+    ``attrs["contrast"]``). With `subject`, ``attrs["subject_correlation"]`` is the
+    correlation within subjects.
 
     Raises
     ------
     InputError
-        If the values were corrected, as their record says: the test would believe in
-        more samples than there are.
+        If the values were corrected according to their record: p-values would be too
+        small.
     DesignError
-        If the tested column cannot be told from batch, or subjects from samples.
+        If the tested column is confounded with batch, or every subject has only one
+        sample.
     TooLargeError
-        If there are too many subjects to keep their sums.
+        If the sums of all subjects would not fit into memory.
     MissingKeyError
         If a column or layer does not exist.
 
     Warns
     -----
     CountsWarning
-        If the values look like counts: take logarithms, use `voom`, or PyDESeq2.
+        If the values look like counts: take logarithms, or use `voom` or PyDESeq2.
     RepeatWarning
-        If the values look corrected, without a record: batch explains less than chance
-        would in nearly every feature.
+        If the values look corrected, without a record of it: in nearly every feature
+        batch explains less variance than expected by chance.
     BatchSizeWarning
         If a batch is small.
 
     Notes
     -----
-    One read of the matrix (two with weights, missing values, `subject` or `voom`), O(B p G)
-    memory; `subject` adds O(subjects G). Equal to limma's `lmFit` and `eBayes` with batch
-    in the design. Options combine: `voom` with `equal_variances=False` are quality weights
-    by batch (voomWithQualityWeights, by REML), `voom` with `subject` two rounds of both,
-    and `weights` given are multiplied in; `subject` with weights of values fits feature by
-    feature (2 s a thousand features, with `voom` 4 s). Samples must be independent, but
-    for what `subject` says: cells of one person are not, so sum them by person first.
+    One read of the matrix (two with weights, missing values, `subject` or `voom`), O(B
+    p G) memory; `subject` adds O(subjects G). Equal to limma's `lmFit` and `eBayes`
+    with batch in the design. Options can be combined: `voom` with
+    `equal_variances=False` gives quality weights by batch (voomWithQualityWeights, by
+    REML), `voom` with `subject` runs both twice, and `weights` are multiplied with
+    other weights; `subject` with weights of single values fits feature by feature (2 s
+    per thousand features, with `voom` 4 s). Samples must be independent except within
+    `subject`. Cells of one person are not: sum counts per person first (pseudobulk).
 
     References
     ----------
     Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3:3; Phipson et al. (2016), Ann. Appl.
-    Stat. 10:946; Law et al. (2014), Genome Biol. 15:R29. Nygaard, Rødland & Hovig (2016),
-    Biostatistics 17:29, on what testing corrected values does.
+    Stat. 10:946; Law et al. (2014), Genome Biol. 15:R29. Nygaard, Rødland & Hovig
+    (2016), Biostatistics 17:29, on tests of corrected values.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How much of batch is left, and how much else is kept, in layers and embeddings."""
+"""How much batch effect remains, and how much biology is kept."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def evaluate(
     embeddings: Sequence[str] | str | None = None,
     random_state: int = 0,
 ) -> Evaluation:
-    r"""Say how much of batch is left, and how much biology is kept.
+    r"""Score how much batch effect remains and how much biology is kept.
 
-    Each score stands beside its 95 % interval and what chance would give, so that 0.3 of
-    one need not be compared with 0.3 of another. Of a layer also its adjusted shares of
-    variance,
+    Each score comes with its 95 % interval and the value expected by chance, because
+    scores are not comparable with each other. For layers there are also adjusted shares
+    of variance,
 
     .. math:: R^2 = 1 - \frac{RSS_{full} / df_{full}}{RSS_{part} / df_{part}}
 
-    and how much of what varies within batches is the same as before the correction.
+    and the correlation, within batches, with the values before the correction.
 
     Parameters
     ----------
@@ -75,45 +75,47 @@ def evaluate(
     batch_key
         Column of `obs` with the batch.
     labels
-        Column of `obs` with what should stay apart, such as cell types.
+        Column of `obs` with groups that should stay separate, such as cell types.
     covariates
-        What explains variance beside batch: columns of `obs`, a formula, or a table;
-        None: the labels.
+        What explains variance besides batch: columns of `obs`, a formula, or a
+        DataFrame; None: the labels.
     layers
-        Layers to look at, None among them for X. None: what this package corrected, and
-        what it was made from; X where nothing was. A corrected layer is compared with
-        what it was made from, any other with the first; where what it was made from is
-        gone, it is compared with nothing, and ``notes`` says so.
+        Layers to score; None in the list means X. None: the layers that this package
+        corrected and their uncorrected values, or X if there are none. A corrected
+        layer is compared with its uncorrected values, any other layer with the first
+        one. If the uncorrected values are no longer in `adata`, there is no comparison,
+        and ``notes`` says so.
     embeddings
-        Keys of `obsm` to look at. None: those that this package made.
+        Keys of `obsm` to score; None: those that this package made.
     random_state
         Seed of subsamples, folds, clusters and intervals.
 
     Returns
     -------
-    An `Evaluation`: the frames ``scores``, ``low``, ``high`` and ``chance``, a row a
-    layer or embedding; ``notes``; ``to_dict()``; it prints as text and shows in a
-    notebook.
+    An `Evaluation`: DataFrames ``scores``, ``low``, ``high`` and ``chance`` with one
+    row per layer or embedding; ``notes``; ``to_dict()``. It prints as text and displays
+    in notebooks.
 
     Raises
     ------
     MissingKeyError
         If a column, layer or embedding does not exist.
     DesignError
-        If there is one batch only, covariates are confounded with it, or labels are
+        If there is only one batch, covariates are confounded with batch, or labels are
         missing.
     InputError
         If nothing varies, or an embedding is not a matrix of finite numbers.
 
     Notes
     -----
-    Scores of neighbours, clusters and the classifier are of principal components (of
-    ``var["highly_variable"]`` if there is such a column) and of 20,000 samples at most.
-    They take samples for independent: cells of one person are not, and intervals are then
-    too narrow. One read of a layer for its shares of variance, ten to twenty for its
-    components, one for what is kept within batches; sparse and Dask layers stay as they
-    are. Memory O(10 B p G). Silhouettes are left out, as they reward batches that keep
-    apart (Rautenstrauch & Ohler 2025).
+    Scores of neighbours, clusters and the classifier are computed on principal
+    components (of features in ``var["highly_variable"]`` if there is such a column) of
+    at most 20,000 samples. Samples are assumed independent: cells of one person are
+    not, and intervals are then too narrow. A layer is read once for shares of variance,
+    ten to twenty times for components, and once for the comparison within batches;
+    sparse and Dask layers are not converted. Memory O(10 B p G). There are no
+    silhouette scores, as they reward batches that stay separate (Rautenstrauch & Ohler
+    2025).
 
     References
     ----------
@@ -189,7 +191,7 @@ def _components(
     if min(n, width) < 2:
         msg = (
             f"{n} samples with {width} features without missing values have no "
-            "principal components: there must be two of each."
+            "principal components: at least two of each are needed."
         )
         raise InputError(msg)
     count = min(COMPONENTS, max(2, n // 5), n - 1, width - 1)

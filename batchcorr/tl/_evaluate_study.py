@@ -72,8 +72,8 @@ class Study:
         )
         if metadata.n_batches < 2:
             msg = (
-                f"There is one batch only, {metadata.levels[0]!r}: nothing of it can be "
-                "left or gone. Is this the right column?"
+                f"There is only one batch, {metadata.levels[0]!r}, so there are no "
+                "batch effects to score. Check that this is the right column."
             )
             raise DesignError(msg)
         random = np.random.default_rng(random_state)
@@ -150,8 +150,8 @@ def _kind(adata: AnnData, labels: object) -> NDArray[np.int32]:
     found = BatchLabels.fit(adata.obs[labels], name=labels, n_rows=adata.n_obs)
     if len(found.levels) < 2 or len(found.levels) > adata.n_obs / 2:
         msg = (
-            f"The labels {labels!r} have {len(found.levels)} values in {adata.n_obs} "
-            "samples: they should name kinds of samples, each several times."
+            f"The labels {labels!r} have {len(found.levels)} different values in "
+            f"{adata.n_obs} samples: labels must be groups of several samples each."
         )
         raise DesignError(msg)
     return found.codes(adata.obs[labels], n_rows=adata.n_obs)

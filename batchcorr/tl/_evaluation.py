@@ -16,8 +16,8 @@ KEPT = 0.95
 HOW_TO_READ = "± half of the 95 % interval."
 
 OF_LINEAR_REMOVAL = (
-    " There is no batch effect in them to remove; linear removal "
-    "(batchcorr.pp.remove_batch_effect) leaves them as they are."
+    " Such differences contain no batch effect; linear removal "
+    "(batchcorr.pp.remove_batch_effect) does not change them."
 )
 
 ABOUT_BATCH = {"batch_variance", "batch_beyond_covariates", "pc_regression", "ilisi"}
@@ -26,41 +26,44 @@ ABOUT_BATCH |= {"batch_predicted"}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How much of batch is left in layers and embeddings, and how much else is kept.
+    """Scores of batch effects and of biology, for layers and embeddings.
 
-    Four frames of one shape, a row a layer or embedding and a column a score; NaN where a
-    score is not to be had. Scores are not added up, and nothing is ranked.
+    Four DataFrames of the same shape, with one row per layer or embedding and one
+    column per score; NaN if a score cannot be computed. There is no overall score and
+    no ranking.
 
     Parameters
     ----------
     scores
-        Of batch, at chance where nothing of it is left: ``batch_variance`` and
-        ``batch_beyond_covariates`` (adjusted R², mean over features), ``pc_regression``
-        (R² of principal components), ``ilisi`` (batches in a neighbourhood, 1 is one
-        only), ``batch_predicted`` (balanced accuracy). Of biology, the higher the more is
-        kept: ``variance[column]`` (adjusted R² of a covariate within batches), ``clisi``
-        (labels in a neighbourhood: 1 is best), ``ari`` and ``nmi`` of clusters,
-        ``structure_kept`` (correlation with the values before, within batches, the least).
+        Scores of batch, equal to `chance` if no batch effect remains:
+        ``batch_variance`` and ``batch_beyond_covariates`` (adjusted R², mean over
+        features), ``pc_regression`` (R² of principal components), ``ilisi`` (effective
+        number of batches in a neighbourhood), ``batch_predicted`` (balanced accuracy).
+        Scores of biology, higher is better except for clisi: ``variance[column]``
+        (adjusted R² of a covariate within batches), ``clisi`` (effective number of
+        labels in a neighbourhood, 1 is best), ``ari`` and ``nmi`` of clusters,
+        ``structure_kept`` (correlation with the uncorrected values, the smallest of all
+        batches).
     low, high
-        The 95 % intervals.
+        Limits of the 95 % intervals.
     chance
-        What chance would give.
+        Values expected by chance.
     structure
-        The correlation with the values before within each batch, a column a batch.
+        Correlation with the uncorrected values within each batch, one column per batch.
     n_obs
-        How many samples neighbours, clusters and the classifier were of.
+        Number of samples used for neighbours, clusters and the classifier.
     alone
-        Corrected layers and embeddings whose values before are no longer there, so that
-        their ``structure_kept`` is not known.
+        Corrected layers and embeddings whose uncorrected values are no longer in the
+        AnnData, so that their ``structure_kept`` is unknown.
     unlogged
-        Layers that look like counts, or like values that were not logged.
+        Layers that look like counts or like values that were not log-transformed.
 
     Examples
     --------
     >>> frame = pd.DataFrame({"ilisi": [1.2]}, index=["X"])
     >>> none = pd.DataFrame()
     >>> print(Evaluation(frame, frame - 0.1, frame + 0.1, 2 * frame, none, 100))
-    Batch (the nearer to chance, the less is left):
+    Batch (equal to chance: no batch effect remains):
                     X chance
     ilisi  1.20 ±0.10   2.40
     ± half of the 95 % interval.
@@ -77,15 +80,15 @@ class Evaluation:
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing of the scores, in sentences."""
+        """Remarks on the scores, in sentences."""
         found = [
-            f"{name!r} is compared with nothing: the values that it was made from are no "
-            "longer in the data, so that what it keeps of them is not known."
+            f"{name!r} cannot be compared with its uncorrected values, which are no "
+            "longer in the data: structure_kept is unknown."
             for name in self.alone
         ]
         found += [
-            f"{name!r} holds no logarithms: its scores follow the features with the "
-            "largest values. Take logarithms first; a report of counts does."
+            f"{name!r} is not on a log scale: its scores depend on the features with "
+            "the largest values. Take logarithms first, as a report of counts does."
             for name in self.unlogged
         ]
         shares = self.scores.reindex(columns=["batch_variance"])
@@ -94,19 +97,19 @@ class Evaluation:
             least = row.min()
             if least < KEPT:
                 found.append(
-                    f"{name!r} changes differences between samples of one batch, most in "
-                    f"batch {row.idxmin()!r}: their correlation with those before is "
-                    f"{least:.2f}."
+                    f"{name!r} changes differences between samples of the same batch, "
+                    f"most in batch {row.idxmin()!r}: their correlation with the "
+                    f"uncorrected values is {least:.2f}."
                 )
                 found[-1] += OF_LINEAR_REMOVAL * (name in layers)
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as plain values, as JSON can hold them.
+        """Return the scores as plain values that can be written as JSON.
 
         Returns
         -------
-        For each layer and score: value, low, high and chance; and the notes.
+        Value, low, high and chance of each layer and score; and the notes.
         """
         frames = {"value": self.scores, "low": self.low, "high": self.high}
         frames["chance"] = self.chance
@@ -137,18 +140,19 @@ class Evaluation:
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
-        """The scores of batch and of biology as text, each with a title.
+        """Return the scores of batch and of biology as text, each with a title.
 
         Returns
         -------
-        Titles and tables, a row a score and a column a layer: the value ± half of its 95 %
-        interval; and a column of what chance gives, layer by layer where it differs.
+        Titles and tables with one row per score and one column per layer: the value ±
+        half of its 95 % interval; and a column with the values expected by chance, one
+        per layer where they differ.
         """
         shown = self._shown()
         of_batch = np.array([score in ABOUT_BATCH for score in shown.index], dtype=bool)
         parts = [
-            ("Batch (the nearer to chance, the less is left)", shown[of_batch]),
-            ("Biology (what is kept; clisi: 1 is best)", shown[~of_batch]),
+            ("Batch (equal to chance: no batch effect remains)", shown[of_batch]),
+            ("Biology (higher is better; clisi: 1 is best)", shown[~of_batch]),
         ]
         return [(title, part) for title, part in parts if len(part)]
 

@@ -1,4 +1,4 @@
-"""Whether a correction, then a test, keeps its rate of false positives on these data."""
+"""The false positive rate of a correction followed by a test, on permuted data."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def null_calibration(
     random_state: int = 0,
     **parameters: object,
 ) -> NullCalibration:
-    r"""Say whether correcting and then testing keeps its rate of false positives here.
+    r"""Measure the false positive rate of correcting and then testing, by permutation.
 
-    What batch, covariates and the tested column explain is taken away, and the samples'
-    columns are permuted within batches,
+    The effects of the tested column and of the covariates are removed from the data,
+    and their rows are permuted within batches,
 
     .. math:: x_i - z_i β = α_{b(i)} + ε_i, \qquad z'_i = z_{π(i)},
 
-    so that batches and their variances are those of the data, and nothing is to be found
-    for z'. Each time the method corrects with z' kept, and z' is tested by an ordinary
-    t-test (several levels also by F) without batch; beside it stands the one-step test,
-    batch in the model.
+    so that batches and their variances are those of the data, and z' has no effect. For
+    each permutation the method corrects with z' kept, and z' is tested by an ordinary t
+    test (several levels also by an F test) without batch; for comparison, the one-step
+    test with batch in the model is made as well.
 
     Parameters
     ----------
@@ -69,23 +69,23 @@ def null_calibration(
     batch_key
         Column of `obs` with the batch.
     test
-        What will be tested, as `differential` takes it: a column, or a contrast of its
-        levels such as ``"group:ill-well"``.
+        What will be tested, as in `differential`: a column of `obs`, or a contrast of
+        its levels such as ``"group:ill-well"``.
     method
-        Name of the method that corrects: see ``batchcorr methods``. For combat_seq the
-        values are counts, and their logarithms are tested. ``"one_step"``: none, only
-        the rate of the one-step test.
+        Name of the correction method: see ``batchcorr methods``. For combat_seq the
+        values are counts, and their logarithms are tested. ``"one_step"``: no
+        correction, only the one-step test.
     covariates
-        What else is kept and in the test: columns of `obs`, a formula, or a table. They
-        are permuted along, so that they go with the tested column as they do.
+        Other covariates, kept and in the test: columns of `obs`, a formula, or a
+        DataFrame. They are permuted together with the tested column.
     layer
-        Layer to look at; None: X.
+        Layer to read; None: X.
     n_permutations
-        How many, or as many as there are.
+        Number of permutations; fewer if there are not so many.
     alpha
-        The rate of false positives that is wanted.
+        Significance level: the nominal false positive rate.
     equal_variances
-        False: every batch has its own variance in the one-step test.
+        False: in the one-step test every batch has its own variance.
     random_state
         Seed of the permutations.
     **parameters
@@ -93,16 +93,16 @@ def null_calibration(
 
     Returns
     -------
-    A `NullCalibration`: ``rates``, ``flagged``, ``by_permutation``; ``to_dict()``; it
-    prints as text and shows in a notebook.
+    A `NullCalibration` with ``rates``, ``flagged``, ``by_permutation`` and
+    ``to_dict()``. It prints as text and displays in notebooks.
 
     Raises
     ------
     InputError
-        If the method has no such parameter, or `test` is not understood.
+        If the method has no such parameter, or `test` is not a column or contrast.
     DesignError
-        If the tested column is confounded with batch, or the samples of batches can be
-        arranged in too few ways for a rate (under 21).
+        If the tested column is confounded with batch, or there are fewer than 21
+        different permutations within batches.
     MissingKeyError
         If a column, layer or method does not exist.
 
@@ -111,17 +111,17 @@ def null_calibration(
     CountsWarning
         If the values are not on a log scale.
     RepeatWarning
-        If they were corrected before.
+        If the values were corrected before.
 
     Notes
     -----
-    One read of the matrix a permutation; corrected values of location-scale methods (combat,
-    standardize, remove_batch_effect) are never formed, so that memory is O(B p G). Other
-    methods run as a whole once a permutation: that many times their own time, and dense
-    copies. Counts are permuted as they are, so that what the tested column does to them
-    is part of their noise. The interval is that of the mean over permutations of these
-    samples; features that go together widen it. Samples must be independent: cells of one
-    person are not.
+    One read of the matrix per permutation. For location-scale methods (combat,
+    standardize, remove_batch_effect) corrected values are never formed, so that memory
+    is O(B p G). Other methods run once per permutation, and make dense copies. Counts
+    are permuted without removing the effects of the tested column, which are then part
+    of their noise. The interval is that of the mean over permutations of these samples;
+    correlated features make it wider. Samples must be independent: cells of one person
+    are not.
 
     References
     ----------

@@ -42,32 +42,32 @@ def pca(
     copy: bool = False,
     **parameters: object,
 ) -> AnnData | None:
-    r"""Take principal components of the corrected matrix, while X stays as it is.
+    r"""Compute principal components of the corrected matrix without forming it.
 
     With C the corrected matrix and μ its column means, the components are the leading
-    eigenvectors of :math:`(C - 1μ)^T (C - 1μ)`; products with it are products with X
-    whose columns were scaled, and a few small ones.
+    eigenvectors of :math:`(C - 1μ)^T (C - 1μ)`. Products with this matrix are computed
+    from X with scaled columns and small matrices; X is unchanged.
 
     Parameters
     ----------
     adata
-        Samples × features, on a log scale; sparse stays sparse.
+        Samples × features, on a log scale, dense or sparse.
     batch_key
-        Column of `obs` with the batch; None with a `correction` that knows it.
+        Column of `obs` with the batch; None: that of the `correction`.
     method
-        Name of a location-scale method; None: combat, or that of the `correction`.
+        Name of a location-scale method; None: combat, or the method of `correction`.
     covariates, nuisance
-        What to keep and what to remove: as in the method's own function.
+        Covariates to keep and to remove, as in the function of the method.
     correction
-        A fitted estimator to use; None: fit one here, on all features.
+        A fitted estimator; None: fit one to all features of `adata`.
     n_comps
-        Number of components; None: 50, or as many as there can be.
+        Number of components; None: 50, or as many as possible.
     mask_var
-        Features to take components of: a column of `var` or a boolean array. None: the
-        column ``highly_variable`` if there is one, else all; for all of them in any case
-        (scanpy's None), give ``np.ones(adata.n_vars, bool)``.
+        Features to use: a column of `var` or a boolean array. None: the column
+        ``highly_variable`` if there is one, otherwise all; give
+        ``np.ones(adata.n_vars, bool)`` to use all in any case (scanpy's None).
     layer
-        Layer to use; None: X.
+        Layer to read; None: X.
     key_added
         Name for the results instead of ``X_pca``, ``PCs`` and ``pca``.
     tolerance
@@ -75,16 +75,16 @@ def pca(
     random_state
         Seed of the first block of vectors.
     copy
-        Return a copy with the results and leave `adata` as it is.
+        Return a copy with the results and leave `adata` unchanged.
     **parameters
         Parameters of the method's estimator.
 
     Returns
     -------
-    `None` if ``copy=False``, else the AnnData. Sets, as scanpy does,
-    ``obsm["X_pca"]`` (n, n_comps), ``varm["PCs"]`` (G, n_comps; 0 for features not
-    taken) and ``uns["pca"]`` with ``variance`` and ``variance_ratio``; and the record of
-    the correction, ``uns["batchcorr"]["obsm X_pca"]`` (or of `key_added`).
+    `None` if ``copy=False``, else the AnnData. Sets, as scanpy does, ``obsm["X_pca"]``
+    (n, n_comps), ``varm["PCs"]`` (G, n_comps; 0 for features not used) and
+    ``uns["pca"]`` with ``variance`` and ``variance_ratio``; and the record of the
+    correction, ``uns["batchcorr"]["obsm X_pca"]`` (or of `key_added`).
 
     Raises
     ------
@@ -102,15 +102,14 @@ def pca(
 
     Notes
     -----
-    Features not taken are left out first: the columns taken are copied once, and only
-    the copy is read again. Of up to 4,096 features, no more than samples and no more than
-    600 stored in a row on average, one read sums CᵀC (8 G² bytes); of up to 4,096 sparse
-    samples, C Cᵀ (8 n² bytes). Else block Lanczos: one read for each block of 32 vectors,
-    ten to twenty blocks, fifty where the spectrum is flat; memory G × 32 for each; in
-    float32 if X is and the tolerance is 1e-4 or more. Two reads check the residuals in
-    float64; where one is too large the search goes on in float64 with Lanczos. The
-    scores are (n, n_comps). Signs are such that the largest loading of each component is
-    positive.
+    The columns of the features used are copied once, and only the copy is read again.
+    For up to 4,096 features (at most n, and on average at most 600 stored values per
+    row), one read computes CᵀC (8 G² bytes); for up to 4,096 sparse samples, C Cᵀ (8 n²
+    bytes). Otherwise block Lanczos: one read for each block of 32 vectors, ten to
+    twenty blocks, fifty if the spectrum is flat; memory G × 32 for each; in float32 if
+    X is float32 and the tolerance is 1e-4 or more. Two reads check the residuals in
+    float64; if one is too large, Lanczos continues in float64. Signs are such that the
+    largest loading of each component is positive.
 
     Examples
     --------
@@ -196,9 +195,9 @@ def _require_known(names: pd.Index, correction: LocationScaleMethod | None) -> N
     unknown = names[~names.isin(known)]
     if len(unknown):
         msg = (
-            f"The correction does not know {len(unknown)} of {len(names)} features "
-            f"({some(unknown, 3)}): take "
-            "components of the others, with mask_var, or fit a correction on all."
+            f"The correction does not have {len(unknown)} of {len(names)} features "
+            f"({some(unknown, 3)}): leave these out with mask_var, or fit a correction "
+            "to all features."
         )
         raise InputError(msg)
 
@@ -210,8 +209,8 @@ def _require_values(names: pd.Index, matrix: CorrectedMatrix) -> None:
     if missing.any():
         msg = (
             f"{missing.sum()} of {len(names)} features have missing values (first: "
-            f"{names[missing][0]}), and components are of whole samples: fill them in, "
-            "or leave those features out with mask_var."
+            f"{names[missing][0]}), but principal components need complete samples: "
+            "impute them, or leave these features out with mask_var."
         )
         raise InputError(msg)
 

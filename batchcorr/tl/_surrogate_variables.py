@@ -53,60 +53,64 @@ def surrogate_variables(
     adata
         Samples × features, on a log scale and not corrected.
     covariates
-        All that is known of the samples, first of all what is of interest: columns of
-        `obs`, a formula over them, or a table.
+        All known variables, above all those of interest: columns of `obs`, a formula
+        over them, or a DataFrame.
     null
-        Those of them that are not of interest, as known batches: columns or a table.
+        The covariates that are not of interest, such as known batches: columns of `obs`
+        or a DataFrame.
     n_variables
-        How many to find; None: chosen by shuffled residuals (sva only).
+        Number of surrogate variables; None: chosen by permutation of residuals (sva
+        only).
     method
         ``"sva"``, ``"two_step"`` or ``"supervised"``; ``"ruvg"`` (negative controls),
         ``"ruvs"`` (replicates) or ``"ruvr"`` (residuals): see `SurrogateVariables`.
     controls
-        Features known not to follow what is of interest: a column of `var`, a list of
-        names, or one value a feature.
+        Negative controls, features known not to depend on the variables of interest: a
+        column of `var`, a list of names, or one value per feature.
     replicates
-        For ``"ruvs"``: the column of `obs` whose labels name samples that should not
-        differ; those without a label tell nothing.
+        For ``"ruvs"``: column of `obs`; samples with the same label are replicates, and
+        samples without a label are not used.
     layer
-        Layer to look at; None: X.
+        Layer to read; None: X.
     key_added
         Name of the result in `obsm`.
     obs
-        Also write the columns to `obs`, as ``X_sv[1]``, ….
+        Also write the surrogate variables to `obs`, as ``X_sv[1]``, ….
     random_state
         Seed of the permutations.
 
     Returns
     -------
-    The fitted estimator, whose `transform` gives the columns of new samples and whose
-    `save` keeps it. Sets ``obsm["X_sv"]`` (n, k) and the record
-    ``uns["batchcorr"]["obsm X_sv"]``: there ``variables`` is k, ``chosen_by`` how k was found
-    and ``explained_by`` the share of each variable's variance (R²) that each column of `obs`
-    explains. The logger ``batchcorr`` says the same (level info).
+    The fitted estimator; its `transform` gives the surrogate variables of new samples.
+    Sets ``obsm["X_sv"]`` (n, k) and the record ``uns["batchcorr"]["obsm X_sv"]``, in
+    which ``variables`` is k, ``chosen_by`` how k was chosen, and ``explained_by`` the
+    share of each surrogate variable's variance (R²) that each column of `obs` explains.
+    The same is logged to the logger ``batchcorr`` (level info).
 
     Raises
     ------
     MissingKeyError
         If a column, layer or feature does not exist.
     DesignError
-        If covariates repeat each other, or there are too few samples.
+        If covariates are collinear, or there are too few samples.
     InputError
-        If values are missing, or the method needs what is not given.
+        If values are missing, or an argument that the method needs is not given.
 
     Warns
     -----
     CountsWarning
         If the values look like counts.
     CovariateWarning
-        If fewer variables were found than were asked for, or none: ``obsm`` then holds a
-        matrix without columns, which the next steps leave out.
+        If there are fewer surrogate variables than `n_variables`, or none: the matrix
+        in ``obsm`` then has no columns, and later steps ignore it.
 
     Notes
     -----
-    Use them by name: ``pp.remove_batch_effect(adata, "batch", nuisance="X_sv")`` for
-    plots, ``tl.differential(adata, "batch", "group", covariates="X_sv")`` for tests.
-    sva takes n² memory and two reads a round; RUV reads sparse matrices and Dask arrays.
+    Use the surrogate variables by name:
+    ``pp.remove_batch_effect(adata, "batch", nuisance="X_sv")`` for plots,
+    ``tl.differential(adata, "batch", "group", covariates="X_sv")`` for tests. sva needs
+    n² memory and reads the matrix twice per iteration; RUV also takes sparse matrices
+    and Dask arrays.
 
     References
     ----------
@@ -131,7 +135,7 @@ def surrogate_variables(
         known = read_labels(adata, None, covariates, None, needed=False)
         of_null = read_labels(adata, None, null, None, needed=False)
         if of_null.formula is not None:
-            msg = "null takes columns of adata.obs or a table, not a formula."
+            msg = "null must be columns of adata.obs or a DataFrame, not a formula."
             raise InputError(msg)
         estimator = SurrogateVariables(
             n_variables, method=method, random_state=random_state, formula=known.formula
@@ -167,9 +171,9 @@ def _warn_of_corrected(steps: list[records.Record]) -> None:
     by = [str(step["method"]) for step in steps if records.corrects(step)]
     if by:
         msg = (
-            f"The values were corrected before, by {by[-1]}, and what is hidden is looked "
-            "for in uncorrected ones: give those, and the known batch in covariates= and "
-            "in null=."
+            f"The values were corrected before, by {by[-1]}, but surrogate variables "
+            "must be estimated from uncorrected values: give these, and the known "
+            "batch in both covariates= and null=."
         )
         warn(msg, RepeatWarning)
 
@@ -230,7 +234,7 @@ def _controls(adata: AnnData, controls: object) -> Any:
     unknown = [name for name in values if name not in adata.var_names]
     if unknown:
         msg = (
-            f"{len(unknown)} of {len(values)} controls are no features. "
+            f"{len(unknown)} of {len(values)} controls are not features of adata. "
             f"{did_you_mean(unknown[0], adata.var_names)}"
         )
         raise MissingKeyError(msg)

@@ -31,10 +31,10 @@ def refuse_corrected(steps: list[Record], layer: str | None) -> None:
         source = step.get("source", "X")
         instead = "" if source == (layer or "X") else f" (here {source!r})"
         msg = (
-            f"{what} was corrected by {step.get('method')}, and corrected values are not "
-            "for testing: the test would take batch effects that were estimated for "
-            f"known. Test the uncorrected values{instead}; batch is in the model anyway. "
-            f"{if_made_anew(what, key_of(layer))}"
+            f"{what} was corrected by {step.get('method')}, and corrected values must "
+            "not be tested: p-values would be too small, because the test ignores that "
+            f"batch effects were estimated. Test the uncorrected values{instead}; "
+            f"batch is in the model anyway. {if_made_anew(what, key_of(layer))}"
         )
         raise InputError(msg)
 
@@ -43,9 +43,10 @@ def warn_of_counts(x: object) -> None:
     """Warn of values that look like counts, where logarithms are tested."""
     if unlogged(x):
         msg = (
-            "The values look like counts, and this test is for logarithms: test them with "
-            "voom=True; or take logarithms first (batchcorr.pp.log_normalize), and test "
-            "with trend=True; or test the counts by PyDESeq2, with batch in its design."
+            "The values look like counts, but this test needs logarithms: test them "
+            "with voom=True; or take logarithms first (batchcorr.pp.log_normalize) and "
+            "test with trend=True; or test the counts with PyDESeq2, with batch in its "
+            "design."
         )
         warn(msg, CountsWarning)
 
@@ -55,13 +56,14 @@ def expressed(
 ) -> tuple[Voom, NDArray[np.intp]]:
     """The counts of the features that have enough of them, and which these are."""
     if voom is None:
-        msg = "min_count= is of raw counts, which are tested with voom=True: give both."
+        msg = "min_count= needs raw counts, which are tested with voom=True: give both."
         raise InputError(msg)
     tested = voom.expressed(min_count, group)
     if len(tested) < 2:
         msg = (
-            f"{len(tested)} of {len(voom.seen):,} features have min_count={min_count:g} "
-            "counts in enough samples: give a smaller one."
+            f"{len(tested)} of {len(voom.seen):,} features have "
+            f"min_count={min_count:g} counts in enough samples: give a smaller "
+            "min_count."
         )
         raise InputError(msg)
     return voom.take(tested), tested

@@ -82,7 +82,9 @@ def test_weights_are_named_and_of_these_samples():
         np.testing.assert_array_equal(copy.X, corrected(given))
     with pytest.raises(InputError, match=r"not match adata\.obs_names"):
         corrected(NUMBERS.rename({"s0": "other"}))
-    with pytest.raises(InputError, match="columns of the weights are not the features"):
+    with pytest.raises(
+        InputError, match="columns of weights do not match the features"
+    ):
         corrected(BY_VALUE.rename(columns={"g0": "other"}))
 
 
@@ -90,7 +92,12 @@ def test_weights_are_named_and_of_these_samples():
     ("method", "name", "given", "match"),
     [
         (bc.RemoveBatchEffect, "weights", NUMBERS[::-1], "index of weights"),
-        (bc.RemoveBatchEffect, "weights", BY_VALUE[GENES[::-1]], "weights has a value"),
+        (
+            bc.RemoveBatchEffect,
+            "weights",
+            BY_VALUE[GENES[::-1]],
+            "index of weights does not match",
+        ),
         (bc.RemoveBatchEffect, "nuisance", NUMBERS[::-1].to_frame("a"), "of nuisance"),
         (bc.ComBatSeq, "nuisance", NUMBERS[::-1].to_frame("a"), "index of nuisance"),
         (bc.ComBat, "subject", WHO[::-1], "index of subject"),
@@ -116,7 +123,7 @@ def test_an_estimator_refuses_other_rows_and_columns(method, name, given, match)
     ("method", "given", "match"),
     [
         ("ruvs", {"replicates": WHO[::-1]}, "index of replicates"),
-        ("ruvg", {"controls": OF_GENES[::-1]}, "controls has a value for each feature"),
+        ("ruvg", {"controls": OF_GENES[::-1]}, "index of controls does not match"),
         ("sva", {"covariates": NUMBERS[::-1].to_frame("a")}, "index of covariates"),
     ],
 )

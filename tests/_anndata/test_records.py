@@ -211,7 +211,8 @@ def test_the_uncorrected_values_of_raw_are_tested_once_the_record_is_deleted_as_
     with pytest.raises(InputError) as refused:
         bc.tl.differential(back, "batch", "sex")
     said = re.search(
-        r"If X was made anew since, .*: del adata\.uns(.*)\.$", str(refused.value)
+        r"If X has been replaced by new values since then, .*: del adata\.uns(.*)\.$",
+        str(refused.value),
     )
     assert said[1] == "['batchcorr']['X']"
     del back.uns["batchcorr"]["X"]

@@ -434,7 +434,9 @@ def test_totals_against_a_number_need_no_read(counts, tmp_path):
     step.save(tmp_path / "step.npz")
     loaded = bc.load(tmp_path / "step.npz")
     close(loaded.transform(counts), step.transform(counts), 0)
-    with pytest.raises(InputError, match=r"mean library is not known.*Call it again"):
+    with pytest.raises(
+        InputError, match=r"needs the mean library size.*call fit again"
+    ):
         step.set_params(prior_count=2).transform(counts)
     reads.clear()
     prior = bc.LogNormalize(target_sum=1e4, prior_count=2)
@@ -473,8 +475,8 @@ def test_samples_without_counts_in_blocks(counts):
     ("bad", "message"),
     [
         (-1.0, "negative values, down to -1"),
-        (np.nan, r"first: row 23\) hold missing or infinite"),
-        (np.inf, r"first: row 23\) hold missing or infinite"),
+        (np.nan, r"first: row 23\) contain missing or infinite"),
+        (np.inf, r"first: row 23\) contain missing or infinite"),
     ],
 )
 @every_library
@@ -507,7 +509,7 @@ def test_counts_that_are_none(counts):
         bc.LogNormalize().fit(as_blocks(np.log1p(counts), (10, 7)))
     with pytest.raises(InputError, match="All counts are 0"):
         bc.LogNormalize("tmm").fit(as_blocks(counts * 0, (10, 7)))
-    with pytest.raises(InputError, match="nothing to learn from: 0 samples"):
+    with pytest.raises(InputError, match="nothing to fit: the data are 0 samples"):
         bc.LogNormalize().fit(as_blocks(counts[:0], (10, 7)))
     x = as_blocks(counts.astype(int), (10, -1))
     with pytest.raises(InputError, match="chunks are not known"):

@@ -128,7 +128,7 @@ def test_files_that_are_no_profiles(tmp_path, trained):
         (replace(layer, class_mean=layer.class_mean[:1]), "class_mean is float64 of"),
     ):
         replace(known, layers={**known.layers, "2": damaged}).save(path)
-        with pytest.raises(FileError, match=f"no profile.* What is wrong: {message}"):
+        with pytest.raises(FileError, match=f"no profile.* Cause: {message}"):
             Profile.load(path)
     with pytest.raises(FileError, match="folder"):
         known.save(tmp_path)

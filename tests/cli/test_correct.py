@@ -180,7 +180,7 @@ def test_a_sparse_matrix_becomes_dense_only_when_told(folder, bladder):
     sparse.write_h5ad(folder / "sparse.h5ad")
     command = ["correct", "sparse.h5ad", "out.h5ad", "--batch", "batch"]
     line = refused(*command, "--no-dense")
-    assert line.endswith("or ask for it all the same with --dense.")
+    assert line.endswith("or give --dense to make it dense anyway.")
     assert names_in(folder) == ["in.h5ad", "sparse.h5ad"]
     said = done(*command).stderr  # a matter of kilobytes, of which nothing is said
     assert done(*command, "--dense", "--force").stderr == said
@@ -192,7 +192,7 @@ def test_a_sparse_matrix_becomes_dense_only_when_told(folder, bladder):
 def test_correcting_twice_warns_in_the_words_of_the_command():
     done("correct", "in.h5ad", "once.h5ad", "--batch", "batch")
     twice = done("correct", "once.h5ad", "twice.h5ad", "--batch", "batch")
-    assert "keep them with --key-added." in twice.stderr
+    assert "keep them by giving --key-added." in twice.stderr
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_fit_and_apply_normalize_as_correct_does(tmp_path, monkeypatch, steps):
             "--quantile-norm.*as they",
         ),
         (["--memory", "1GiB", "--quantile-normalize"], "--quantile-normalize: .*whole"),
-        (["--memory", "1GiB", "--log-normalize=tmm"], "--log-normalize: in blocks"),
+        (["--memory", "1GiB", "--log-normalize=tmm"], "--log-normalize: with --memory"),
     ],
 )
 def test_normalizations_that_cannot_be(options, match):
@@ -313,5 +313,5 @@ def test_what_a_correction_keeps_must_be_known_of_new_samples():
     pd.read_csv("sheet.csv", index_col=0)[["day"]].to_csv("less.csv")
     said = refused("apply", "c.npz", "in.csv", "o.csv", "--samples", "less.csv")
     assert "The covariate 'group' is not a column of less.csv" in said
-    assert "The correction keeps it" in said
+    assert "The correction keeps this covariate" in said
     assert "--set mean_only=True" in said

@@ -41,7 +41,7 @@ def test_from_files_to_a_corrected_file(pooled, tmp_path, monkeypatch):
     assert "sums over 50 samples × 30 features, of batches c (24), d (26)." in said
     files = ["1.npz", "2.npz", "3.npz"]
     said = run("fit", *files, "-o", "c.npz", "--set", "mean_only=true")
-    assert "combat, learned from the sums of 3 sites over 127 samples" in said
+    assert "combat, fitted to the sums of 3 sites over 127 samples" in said
     assert "the sums of 3 sites" in run("fit", *files, "last.npz")
     assert bc.load("last.npz").mean_only is False
     assert "last.npz exists already" in run("fit", *files, "last.npz", code=1)
@@ -82,7 +82,7 @@ def test_sites_test_as_their_samples_would(pooled, tmp_path, monkeypatch):
         assert "of their schema are in the model" in said
     pooled.write_h5ad("in.h5ad")
     assert "--batch" in run("test", "in.h5ad", "no.csv", "--test", "age", code=2)
-    assert "samples of one" in run(
+    assert "only one file of samples" in run(
         "test", "in.h5ad", *files, "no.csv", "--test", "age", code=2
     )
     assert "only file" in run("test", "no.csv", "--test", "age", code=2)
@@ -102,18 +102,20 @@ def test_commands_refuse_with_one_line(pooled, tmp_path, monkeypatch):
     assert "'x=3' must be KEY=LABEL" in said
     said = run("schema", *common, "lane", "--force", "--covariate", "age", "--level",
                "age=3", code=2)  # fmt: skip
-    assert "'age' holds numbers" in said
+    assert "'age' contains numbers" in said
     few = part[:12].copy()
     few.obs["lane"] = [1] * 9 + [2] * 3
     few.write_h5ad("few.h5ad")
     said = run("moments", "few.h5ad", "--schema", "s.json", "-o", "m.npz", code=1)
-    assert said.startswith("Error: The sums of this site could give a person away")
+    assert said.startswith(
+        "Error: The sums of this site could disclose values of single persons"
+    )
     assert not (tmp_path / "m.npz").exists()
     run("moments", "in.h5ad", "--schema", "s.json", "-o", "m.npz")
     said = run("fit", "m.npz", "-o", "c.npz", code=1)
-    assert "No site holds samples of the batches 3" in said
+    assert "No site has samples of the batches 3" in said
     said = run("fit", "m.npz", "-o", "m2.h5ad", code=2)
     assert "m2.h5ad must end in .npz" in said
     said = run("fit", "m.npz", "-o", "m.npz", code=1)
-    assert "is the input itself" in said
+    assert "is also the input" in said
     assert "There is no file n.npz" in run("fit", "n.npz", "-o", "c.npz", code=1)

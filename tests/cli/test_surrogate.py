@@ -100,6 +100,6 @@ def test_mistakes_are_told_in_options():
     assert "give it as --covariate, and as --null" in refused(*wanted)
     assert "ruvg needs --controls" in refused(*wanted, *KNOWN, "--method", "ruvg")
     text = refused(*wanted, "--covariate", "group", "--method", "ruvr")
-    assert "give --number, 1 or 2 first" in text
+    assert "give --number, starting with 1 or 2" in text
     assert "'grp'" in refused(*wanted, "--covariate", "grp")
     assert not Path("out.h5ad").exists()

@@ -155,7 +155,9 @@ def test_what_separates_fields(tmp_path):
         assert read_start(path, None).separator == wanted
     assert read_start(path, None).header == ["#OTU ID", "a", "b"]
     path.write_text("a;b,c;d\nx;1,2;3\n")
-    with pytest.raises(FileError, match="by commas and by semicolons: say which with"):
+    with pytest.raises(
+        FileError, match="by commas and by semicolons: give the separator with"
+    ):
         read_start(path, None)
     path.write_text("g|a|b\nx|1|2\n")
     np.testing.assert_array_equal(read_numbers(path, separator="|").cells, [[1, 2]])
@@ -170,7 +172,10 @@ def test_a_sheet_with_row_numbers_in_front(tmp_path, sheet, capsys):
     assert "in its column 'sample'" in capsys.readouterr().err
     sheet.assign(sample=range(6), name=SAMPLES, other=SAMPLES).to_csv("sheet.csv")
     command = ["correct", "t.csv", "o.csv", "--samples", "sheet.csv", "--batch", "day"]
-    assert "'name', 'other'. Say with --sample-column" in refused(*command)
+    assert (
+        "'name', 'other'. Give the column of sample names with --sample-column"
+        in refused(*command)
+    )
     done(*command, "--sample-column", "other")
     line = refused(*command, "--force", "--sample-column", "nmae")
     assert "'nmae' is not a column of sheet.csv. Did you mean 'name'" in line
@@ -246,7 +251,7 @@ def tenx(tmp_path, sheet):
 @pytest.mark.parametrize("source", ["cells.h5", "cells"])
 def test_counts_of_cell_ranger(tmp_path, tenx, source):
     command = ["correct", source, "out.h5ad", "--batch", "day"]
-    assert "10x matrix, which holds no batches" in refused(*command, code=2)
+    assert "10x matrix, which has no batches" in refused(*command, code=2)
     more = ["--samples", "sheet.csv", "--memory", "1GiB"]
     assert "--memory: cells" in refused(*command, *more, code=2)
     said = done(*command, "--samples", "sheet.csv", "--method", "combat_seq")

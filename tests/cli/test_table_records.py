@@ -49,7 +49,7 @@ REWRITTEN = {
 @pytest.mark.parametrize("how", REWRITTEN)
 def test_corrected_values_are_not_tested(corrected, how):
     REWRITTEN[how](corrected)
-    assert "What IN holds (X) was corrected by combat" in refused(*a_test())
+    assert "X of IN was corrected by combat" in refused(*a_test())
     assert not Path("t.csv").exists()
 
 
@@ -61,7 +61,7 @@ def test_every_command_knows_what_was_done():
     assert "divided by TMM factors [1]" in page
     assert "removed by ComBat [2] with parametric priors, keeping group" in page
     again = done("correct", "out.csv", "twice.csv", *SHEET, "--batch", "day")
-    assert "What IN holds (X) was corrected before, by combat" in again.stderr
+    assert "X of IN was corrected before, by combat" in again.stderr
     assert "delete its record (of a table the .json file beside it)" in again.stderr
     methods = json.loads(Path("twice.csv.batchcorr.json").read_text("utf-8"))["record"]
     assert [step["method"] for step in methods["earlier"]] == [
@@ -75,7 +75,7 @@ def test_every_command_knows_what_was_done():
 def test_a_record_of_other_values_is_told_and_not_used(corrected):
     (corrected + 1).to_csv("out.csv")
     said = done(*a_test())
-    assert f"{RECORD} says how other values were made (by combat)" in said.stderr
+    assert f"{RECORD} records how other values (by combat)" in said.stderr
     done(
         "correct",
         "counts.csv",

@@ -33,7 +33,7 @@ def test_logarithms_of_counts_are_none_for_a_method_of_counts():
         "correct", "in.csv", "o.csv", *SHEET, "--batch", "day", "--log-normalize",
         "--method", "combat_seq", code=2,
     )  # fmt: skip
-    assert "combat_seq corrects counts as they are" in said
+    assert "combat_seq corrects raw counts" in said
 
 
 def edit(name, old, new, count=1):
@@ -56,7 +56,7 @@ def rows_named_as_columns(tables):
 REFUSED = {
     "no number": (
         lambda tables: put(tables / "in.csv", make_samples(), x=np.where(np.arange(720).reshape(24, 30) == 31, "low", make_samples().X)),
-        r"in\.csv holds 'low' in row 'g1', column 's \d+', which is no number",
+        r"in\.csv contains 'low' in row 'g1', column 's \d+', which is not a number",
     ),
     "a comma for a point": (
         edit("in.csv", "\ng1,", '\ng1,"1,5",', 1),
@@ -64,7 +64,7 @@ REFUSED = {
     ),
     "a column of words": (
         lambda tables: put(tables / "in.csv", make_samples(), x=np.where(np.arange(24)[:, None] == 3, "TRUE", make_samples().X)),
-        r"holds '?True'? in row 'g0', column 's \d+'",
+        r"contains '?True'? in row 'g0', column 's \d+'",
     ),
     "cut": (
         lambda tables: (tables / "in.csv").write_bytes((tables / "in.csv").read_bytes()[:-60]),
@@ -80,11 +80,11 @@ REFUSED = {
     ),
     "header only": (
         lambda tables: (tables / "in.csv").write_text("g,s1\n"),
-        r"in\.csv holds no row after its header",
+        r"in\.csv has no row after its header",
     ),
     "empty": (
         lambda tables: (tables / "in.csv").write_text(""),
-        r"in\.csv holds no row after its header",
+        r"in\.csv has no row after its header",
     ),
     "no text": (
         lambda tables: (tables / "in.csv").write_bytes(b"\xff\xfe\x00a,b\n" * 9),
@@ -166,17 +166,17 @@ def test_damaged_packed_tables_are_errors(tables, content):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["correct", "in.csv", "o.csv"], "--samples: in.csv is a table, which holds no"),
+        (["correct", "in.csv", "o.csv"], "--samples: in.csv is a table, which has no"),
         (["correct", "in.h5ad", "o.csv", *SHEET], "--samples: in.h5ad is an AnnData"),
         (["correct", "in.csv", "o.csv", "--samples", "in.h5ad"], "must end in .csv, .tsv or"),
-        (["correct", "in.csv", "o.csv", *SHEET, "--memory", "1GiB"], "--memory: in.csv is"),
-        (["correct", "in.h5ad", "o.csv", "--memory", "1GiB"], "--memory: o.csv is one matrix"),
+        (["correct", "in.csv", "o.csv", *SHEET, "--memory", "1GiB"], "--memory: in.csv has"),
+        (["correct", "in.h5ad", "o.csv", "--memory", "1GiB"], "--memory: o.csv has only one matrix"),
         (["correct", "in.h5ad", "o.csv", "--scheduler", "threads"], "--scheduler: o.csv"),
-        (["correct", "in.csv", "o.csv", *SHEET, "--layer", "x"], "--layer: in.csv is one m"),
-        (["correct", "in.h5ad", "o.csv", "--key-added", "x"], "--key-added: o.csv is one m"),
+        (["correct", "in.csv", "o.csv", *SHEET, "--layer", "x"], "--layer: in.csv has only one m"),
+        (["correct", "in.h5ad", "o.csv", "--key-added", "x"], "--key-added: o.csv has only one m"),
         (["correct", "in.h5ad", "o.csv", "--compress"], "--compress: .*such as o.csv.gz"),
         (["correct", "in.h5ad.gz", "o.csv"], r"in.h5ad.gz must end in .h5ad, .*also .gz"),
-        (["fit", "in.csv", "c.npz", *SHEET, "--layer", "x"], "--layer: in.csv is one m"),
+        (["fit", "in.csv", "c.npz", *SHEET, "--layer", "x"], "--layer: in.csv has only one m"),
         (["apply", "c.npz", "in.csv", "o.csv"], "--samples: in.csv is a table"),
         (["demo", "--output", "o.csv"], "must end in .h5ad or .zarr: "),
     ],
@@ -193,4 +193,4 @@ def test_wrong_usage_is_exit_code_2(tables, arguments, match):
 @pytest.mark.usefixtures("tables")
 def test_the_sheet_is_not_overwritten():
     line = refused("correct", "in.csv", "sheet.csv", *SHEET, *KEEP, "--force")
-    assert "sheet.csv is the input itself" in line
+    assert "sheet.csv is also the input" in line

@@ -129,7 +129,7 @@ def test_moments_of_tables_equal_those_of_anndata(tables):
         line = refused(
             "moments", name, *sheet, "--schema", f"{name}.json", "-o", "m.npz"
         )
-        assert "could give a person away" in line
+        assert "could disclose values of single persons" in line
     large = anndata.concat([make_samples() for _ in range(3)], index_unique="-")
     large.X *= np.linspace(1, 2, 72)[:, None]
     large.write_h5ad("large.h5ad")

@@ -84,7 +84,7 @@ def test_ctrl_c_in_the_midst_of_writing(folder, target):
     out, err = process.communicate()
     assert process.returncode == 130, err
     assert out == ""
-    assert err == "Stopped: no file is half written.\n"
+    assert err == "Stopped: no file was partly written.\n"
     assert names_in(folder) == ["in.h5ad"]
 
 
@@ -141,7 +141,7 @@ def test_a_full_disk_leaves_the_old_table(tables, target):
     process = shell(*command, cwd=tables, code=LIMITED)
     out, err = process.communicate()
     assert (process.returncode, out) == (1, "")
-    assert err == f"Error: {target} could not be written, and is as it was before: File too large.\n"  # fmt: skip
+    assert err == f"Error: {target} could not be written and is unchanged: File too large.\n"  # fmt: skip
     assert names_in(tables) == before
     assert (tables / target).read_text() == "old"
 
@@ -163,5 +163,5 @@ def test_ctrl_c_in_the_midst_of_a_table(tables, target):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, err
-    assert (out, err) == ("", "Stopped: no file is half written.\n")
+    assert (out, err) == ("", "Stopped: no file was partly written.\n")
     assert names_in(tables) == before

@@ -107,8 +107,8 @@ def test_a_label_written_in_two_ways_is_one(labels, levels, codes):
     [
         (["a", "a ", "b"], "both 'a' and 'a '"),
         (["1", "1.0", "2"], "both '1' and '1.0'"),
-        ([True, 1, 0], "true and false among numbers"),
-        ([2.5, False, "a"], "true and false among numbers"),
+        ([True, 1, 0], "both numbers and true or false"),
+        ([2.5, False, "a"], "both numbers and true or false"),
     ],
 )
 def test_labels_that_may_be_one_are_refused(labels, match):
@@ -193,8 +193,8 @@ def test_an_unknown_batch_names_the_batches_and_the_remedies():
         learned.codes(["a", "y", "x", "y"])
     message = str(caught.value)
     assert "'y', 'x'" in message
-    assert "Known: 'a', 'b'" in message
-    assert "Refit" in message
+    assert "Known labels: 'a', 'b'" in message
+    assert "Fit again" in message
     assert "est.add_batches(X, batch=…)" in message
 
 

@@ -43,7 +43,7 @@ def read(values, **options):
 def test_numbers_stored_as_text_are_told_with_column_and_cell(values, where, dtype):
     values = pd.Series(values, dtype="object").astype(dtype).to_numpy()
     column = pd.array(values) if dtype != "category" else pd.Categorical(values)
-    match = rf"covariate 'age' holds numbers stored as text {where}.*to_numeric"
+    match = rf"covariate 'age' contains numbers stored as text {where}.*to_numeric"
     with pytest.warns(CovariateWarning, match=match):
         encoding = read(column)
     assert len(encoding.names) == len(set(values)) - 1  # nothing else is changed
@@ -121,7 +121,7 @@ def test_a_measurement_is_no_batch(batch, method):
 
 
 def test_a_name_of_each_sample_is_no_batch():
-    with pytest.raises(DesignError, match="a label of its own for each of 96 samples"):
+    with pytest.raises(DesignError, match="a different label for each of 96 samples"):
         bc.RemoveBatchEffect().fit(X, batch=[f"s{i}" for i in range(96)])
 
 

@@ -132,7 +132,7 @@ def test_a_group_confounded_with_batch_is_refused(samples):
     ("test", "says"),
     [
         (("group", "d", "a"), "no level 'd'"),
-        (("age", "1", "2"), "holds numbers and has no level '1'"),
+        (("age", "1", "2"), "contains numbers and has no level '1'"),
         ("sex", "'sex' is not among the covariates"),
         (("group", {"a": 1, "b": 1}), "sum to 0"),
         (("group", {}), "sum to 0"),

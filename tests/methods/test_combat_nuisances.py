@@ -51,9 +51,9 @@ def test_moments_say_what_becomes_of_them(data, tmp_path):
 def test_refusals(data):
     x, batch, _, age = data
     model = bc.ComBat().fit(x, batch=batch, nuisance=age)
-    with pytest.raises(InputError, match="nuisances, so their values are needed"):
+    with pytest.raises(InputError, match="nuisance effects and needs their values"):
         model.transform(x, batch=batch)
-    with pytest.raises(InputError, match="has no inverse"):
+    with pytest.raises(InputError, match="cannot be inverted"):
         model.inverse_transform(x, batch=batch)
     with pytest.raises(InputError, match="standardize has no nuisance"):
         bc.Standardize().fit(x, batch=batch, nuisance=age)

@@ -56,5 +56,5 @@ def test_a_reference_by_name(case):
     assert (found[~stays] != r["counts"][~stays]).any()
     with pytest.raises(InputError, match="not one of the batches"):
         bc.ComBatSeq(reference="lab3").fit(r["counts"], **labels)
-    with pytest.raises(InputError, match="contradict each other"):
+    with pytest.raises(InputError, match="cannot be combined"):
         bc.ComBatSeq(reference="auto", shrink=True).fit(r["counts"], **labels)

@@ -67,12 +67,12 @@ def test_what_says_nothing_changes_nothing(data):
     counts, kept, rin, _ = data
     expected = bc.ComBatSeq().fit_transform(counts, **kept)
     of_batch = (kept["batch"] == "b").astype(float)[:, None]
-    with pytest.warns(CovariateWarning, match="say nothing"):
+    with pytest.warns(CovariateWarning, match="are determined by"):
         found = bc.ComBatSeq().fit_transform(counts, **kept, nuisance=of_batch)
     np.testing.assert_array_equal(found, expected)
     expected = bc.ComBatSeq().fit_transform(counts, **kept, nuisance=rin)
     both = np.hstack([of_batch, rin])
-    with pytest.warns(CovariateWarning, match="say nothing"):
+    with pytest.warns(CovariateWarning, match="are determined by"):
         found = bc.ComBatSeq().fit_transform(counts, **kept, nuisance=both)
     np.testing.assert_array_equal(found, expected)
 
@@ -105,5 +105,5 @@ def test_faces_and_files_take_them(data, tmp_path):
     part = adata[5:25].copy()
     bc.pp.apply(part, loaded)
     np.testing.assert_array_equal(part.X, adata.layers["corrected"][5:25])
-    with pytest.raises(InputError, match="nuisances, so their values are needed"):
+    with pytest.raises(InputError, match="nuisance effects and needs their values"):
         loaded.transform(counts, batch=kept["batch"])

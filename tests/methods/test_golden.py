@@ -425,7 +425,7 @@ def test_a_batch_of_one_makes_all_mean_only_with_a_warning(odd):
         corrected = combat_of(values(case, "input_samples_x_genes"), case["batch"])
     np.testing.assert_allclose(corrected, values(case), rtol=0, atol=1e-10)
     told = [str(w.message) for w in caught if w.category is BatchSizeWarning]
-    assert any("all batches are corrected by location only" in text for text in told)
+    assert any("in all batches only the mean is corrected" in text for text in told)
 
 
 def test_a_column_of_ones_among_covariates_changes_nothing(odd, d):
@@ -491,7 +491,7 @@ def test_identical_genes_are_corrected_where_r_divides_0_by_0(odd, d):
 
 def test_a_reference_of_one_sample_is_refused_where_r_gives_noise(odd, d):
     assert outcome(odd, "single_sample_ref_batch")["status"] == "ok"
-    with pytest.raises(DesignError, match="reference batch 1 has one sample"):
+    with pytest.raises(DesignError, match="reference batch 1 has only one sample"):
         combat_of(d, [1] + [2] * 6 + [3] * 5, reference=1)
 
 

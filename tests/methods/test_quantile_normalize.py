@@ -260,10 +260,10 @@ def put(value, where):
     ("x", "message"),
     [
         (put(np.inf, (3, 4)), "infinite values"),
-        (put(np.nan, 5), r"1 of 13 samples have no value at all \(first: row 5\)"),
-        (sp.csr_array(put(np.nan, (3, 4))), "sparse matrix holds missing"),
+        (put(np.nan, 5), r"1 of 13 samples have no values \(first: row 5\)"),
+        (sp.csr_array(put(np.nan, (3, 4))), "sparse matrix contains missing"),
         (sp.csr_array(put(-np.inf, (3, 4))), "infinite values"),
-        (np.zeros((0, 3)), "nothing to learn from"),
+        (np.zeros((0, 3)), "nothing to fit"),
         (np.array([["a"]]), "real numbers"),
     ],
 )

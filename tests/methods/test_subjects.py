@@ -98,16 +98,16 @@ def test_new_samples_of_known_persons():
 
 def test_refusals():
     x, batch, person = repeated()
-    with pytest.raises(DesignError, match="Every subject has one sample"):
+    with pytest.raises(DesignError, match="Every subject has only one sample"):
         bc.ComBat().fit(x, batch=batch, subject=np.arange(90))
     with pytest.raises(InputError, match=r"covbat has no subject.*standardize"):
         bc.CovBat().fit_labels(x, Labels(batch, subject=person))
-    with pytest.raises(InputError, match="subjects to keep"):
+    with pytest.raises(InputError, match="subjects cannot be kept"):
         bc.Standardize(target="unit").fit(x, batch=batch, subject=person)
-    with pytest.raises(InputError, match="do not go together"):
+    with pytest.raises(InputError, match="cannot be combined"):
         bc.RemoveBatchEffect().fit(x, batch=batch, subject=person, weights=np.ones(90))
     x[0, 0] = np.nan
-    with pytest.raises(InputError, match="subject= takes none"):
+    with pytest.raises(InputError, match="subject= does not allow"):
         bc.ComBat().fit(x, batch=batch, subject=person)
 
 

@@ -206,7 +206,7 @@ def test_blocks_say_that_sums_lose_digits():
     model = bc.RemoveBatchEffect().partial_fit(
         x, batch=batch, covariates=z, batches=range(6)
     )
-    with pytest.warns(CovariateWarning, match="nearly repeat each other"):
+    with pytest.warns(CovariateWarning, match="are nearly collinear"):
         assert np.isfinite(model.correction_.shift).all()
 
 

@@ -130,10 +130,10 @@ def test_names_are_text_and_not_formulas(small):
     [
         (("pcb", "batch"), MissingKeyError, "'pcb' is not in adata.obsm"),
         (("pca", "bach"), MissingKeyError, "Did you mean 'batch'"),
-        (([], "batch"), InputError, "one basis or more"),
-        (("names", "batch"), InputError, "no coordinates"),
+        (([], "batch"), InputError, "at least one basis"),
+        (("names", "batch"), InputError, "not a matrix of coordinates"),
         (("pca", "complex"), InputError, "complex numbers"),
-        (("pca", []), InputError, "one color or more"),
+        (("pca", []), InputError, "at least one basis and one color"),
     ],
 )
 def test_what_does_not_exist_is_named(small, arguments, error, says):
@@ -154,7 +154,7 @@ def test_axes_are_given_one_a_panel(small):
     _, two = plt.subplots(1, 2)
     axes = bc.pl.embedding(small, ["pca", "after"], "batch", ax=two)
     assert list(axes.flat) == list(two)
-    with pytest.raises(InputError, match="4 panels and ax holds 2"):
+    with pytest.raises(InputError, match="4 panels, but ax has 2"):
         bc.pl.embedding(small, ["pca", "after"], ["batch", "group"], ax=two)
     with pytest.raises(InputError, match="must be matplotlib axes"):
         bc.pl.embedding(small, "pca", "batch", ax="left")

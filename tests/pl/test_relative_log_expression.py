@@ -78,5 +78,5 @@ def test_what_cannot_be_drawn_is_said(small):
     with pytest.raises(InputError, match="max_samples=1"):
         bc.pl.relative_log_expression(small, "batch", max_samples=1)
     small.X[:] = 0
-    with pytest.raises(InputError, match="all 0 or missing"):
+    with pytest.raises(InputError, match="all values are 0 or missing"):
         bc.pl.relative_log_expression(small, "batch")

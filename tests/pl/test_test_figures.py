@@ -129,9 +129,12 @@ def test_what_are_no_p_values_is_said(given, error, says):
     [
         ({"alpha": 0}, "alpha.* must lie"),
         ({"n_labels": "all"}, "n_labels must be a whole number"),
-        ({"table": [1, 2]}, "made by|makes it"),
+        ({"table": [1, 2]}, "must be a result"),
         ({"table": result().drop(columns="p_value")}, "no column 'p_value'"),
-        ({"table": result().assign(p_value=np.nan)}, "no feature with a p-value"),
+        (
+            {"table": result().assign(p_value=np.nan)},
+            "no feature with an effect and a p-value",
+        ),
     ],
 )
 def test_a_volcano_says_what_it_lacks(change, says):

@@ -65,7 +65,7 @@ def test_what_is_refused(adata):
     with pytest.raises(InputError, match="'error' or 'level'"):
         bc.pp.combat(adata, "day", missing="drop")
     adata.obs["day"] = ["missing"] * 8 + ["tue"] * 8 + [None] * 8
-    with pytest.raises(DesignError, match="rename that one"):
+    with pytest.raises(DesignError, match="rename that label"):
         bc.pp.combat(adata, "day", missing="level")
     adata.obs.loc["s3", "age"] = np.nan  # numbers have no level
     with pytest.raises(DesignError, match="'age' is missing"):

@@ -84,7 +84,7 @@ def test_what_is_released_is_that_of_many_data_sets():
 
 @pytest.mark.parametrize("decimals", [1, 2])
 @pytest.mark.parametrize(("n", "p", "seed"), [(10, 1, 2), (20, 1, 0), (20, 2, 0)])
-@pytest.mark.filterwarnings("ignore:Sums of few values leave rounded")
+@pytest.mark.filterwarnings("ignore:Sums over few values are rounded")
 def test_what_a_site_sends_resists(n, p, seed, decimals):
     x, z = people(n, p, decimals, seed)
     assert np.mean(found(sent(x, z), x, z, 20, decimals)) < 0.2
@@ -103,7 +103,7 @@ def sent(x, z, **options):
 def test_where_exact_sums_would_tell_all_a_site_sends_none(n, p):
     """A batch with too few samples for its columns is refused before any rounding."""
     x, z = people(n, p, 2)
-    with pytest.raises(DesignError, match="give a person away"):
+    with pytest.raises(DesignError, match="disclose values of single persons"):
         sent(x, z)
 
 

@@ -54,15 +54,25 @@ def test_a_feature_that_a_site_left_out_is_tested_on_the_others(adata, tmp_path)
 @pytest.mark.parametrize(
     ("test", "options", "error", "says"),
     [
-        ("age", {"weights": "w"}, InputError, "weights needs a weight of each sample"),
+        (
+            "age",
+            {"weights": "w"},
+            InputError,
+            "weights needs the weight of each sample",
+        ),
         ("age", {"voom": True}, InputError, "voom needs the counts"),
-        ("age", {"subject": "who"}, InputError, "subject needs who each sample is of"),
-        ("age", {"covariates": "age"}, InputError, "settled by the schema"),
+        (
+            "age",
+            {"subject": "who"},
+            InputError,
+            "subject needs the subject of each sample",
+        ),
+        ("age", {"covariates": "age"}, InputError, "cannot be given here"),
         ("age", {"trent": True}, InputError, "Did you mean 'trend'"),
         ("aeg", {}, InputError, "'aeg' is not a covariate.*Did you mean 'age'"),
         ("batch", {}, InputError, "'batch' is not a covariate of the schema"),
         (("cell_type", "NKT", "B"), {}, InputError, "no level 'NKT'"),
-        (("age", "1", "2"), {}, InputError, "holds numbers and has no level '1'"),
+        (("age", "1", "2"), {}, InputError, "contains numbers and has no level '1'"),
         (3, {}, InputError, "name of a column"),
     ],
 )
@@ -77,10 +87,10 @@ def test_sites_that_do_not_belong_together_are_refused(adata):
     first, *others = gathered(adata, schema)
     with pytest.raises(DesignError, match="same samples"):
         bc.sites.differential([first, first, *others], "age")
-    with pytest.raises(DesignError, match="No site holds samples of the batches"):
+    with pytest.raises(DesignError, match="No site has samples of the batches"):
         bc.sites.differential([first], "age")
     other = bc.moments(parts(adata)[1], only(adata, ["age"], batches=BATCHES))
     with pytest.raises(DesignError, match="different schemas"):
         bc.sites.differential([first, other], "age")
-    with pytest.raises(InputError, match=r"given as moments"):
+    with pytest.raises(InputError, match=r"must be a SiteMoments"):
         bc.sites.differential([adata], "age")

@@ -19,7 +19,7 @@ from tests.sites.examples import KEPT, UNITS, only, parts, people, raw
 def refused(adata, schema, message):
     with pytest.raises(DesignError, match=message) as caught:
         bc.moments(adata, schema)
-    assert "give a person away" in str(caught.value)
+    assert "disclose values of single persons" in str(caught.value)
 
 
 def test_small_cells_are_refused_and_named(pooled):
@@ -43,7 +43,7 @@ def test_small_cells_are_refused_and_named(pooled):
 def test_small_batches_are_refused_even_without_covariates(pooled):
     some = pooled[:, :5]
     refused(some[20:60].copy(), only(some), r"batch 'a' \(4\)\.")
-    with pytest.warns(FeatureWarning, match="leave rounded.* 5 of 5 features"):
+    with pytest.warns(FeatureWarning, match="are rounded.* 5 of 5 features"):
         assert bc.moments(some[19:60].copy(), only(some)).n_rows == 41
 
 

@@ -56,9 +56,9 @@ def replace_schema(site, schema):
         ({"features": []}, "there are none"),
         ({"features": ["x", "x"]}, "'x' occurs more than once"),
         ({"features": "abc"}, "list of feature names"),
-        ({"batches": ["a", "a"]}, "each once"),
+        ({"batches": ["a", "a"]}, "all different"),
         ({"batches": []}, "at least one"),
-        ({"units": " "}, "units must be a text"),
+        ({"units": " "}, "units must be text"),
         ({"covariates": {"batch": ["a"]}}, "cannot be a covariate"),
         (
             {"covariates": {"sex": "m"}},
@@ -87,11 +87,13 @@ def test_files_that_are_no_schema_are_refused(tmp_path, text):
 
 
 def test_make_schema_refuses_what_sites_cannot_agree_on(pooled):
-    with pytest.raises(InputError, match="no formula"):
+    with pytest.raises(InputError, match="cannot have a formula"):
         only(pooled, ["~ age"])
     with pytest.raises(MissingKeyError, match="Did you mean 'age'"):
         only(pooled, ["ages"])
-    with pytest.raises(DesignError, match=r"outside the declared levels: .*'d'"):
+    with pytest.raises(DesignError, match=r"not among the declared levels: .*'d'"):
         only(pooled, batches=["a", "b", "c"])
-    with pytest.raises(MissingKeyError, match="levels names no covariate 'sex'"):
+    with pytest.raises(
+        MissingKeyError, match="levels for 'sex', which is not a covariate"
+    ):
         only(pooled, levels={"sex": ["f", "m"]})

@@ -53,7 +53,9 @@ def test_a_balanced_design_has_nothing_against_it():
 
 @pytest.mark.parametrize("verb", [bc.tl.audit, bc.tl.evaluate, bc.pp.combat])
 def test_where_no_batch_is_known_it_is_said_where_one_is_looked_for(verb):
-    with pytest.raises(InputError, match=r"look for it: batchcorr\.tl\.surrogate"):
+    with pytest.raises(
+        InputError, match=r"estimate surrogate variables: batchcorr\.tl\.surrogate"
+    ):
         verb(study(*BALANCED), None)
 
 

@@ -113,9 +113,9 @@ def _everywhere(samples: Samples, found: NDArray[np.generic]) -> Measure:
     (seen, logs), n = found, len(_filled(samples))
     if not (seen == n).any():
         msg = (
-            "No feature has a count in every sample, so that there are no ratios to "
-            "take the median of. Use method='poscounts', which needs no such feature, "
-            "or 'tmmwsp', or leave out the samples with the fewest counts."
+            "No feature has counts in every sample, so that there are no ratios to "
+            "take the median of. Use method='poscounts' or 'tmmwsp', which do not need "
+            "such features, or leave out the samples with the fewest counts."
         )
         raise InputError(msg)
     return np.where(seen == n, logs / n, -np.inf), 1.0

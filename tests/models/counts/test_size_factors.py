@@ -285,7 +285,7 @@ def test_entries_stored_twice_are_found_in_many_blocks():
 
 @pytest.mark.parametrize("method", ["rle", "median_of_ratios"])
 def test_no_feature_in_every_sample(method):
-    with pytest.raises(InputError, match=r"No feature has a count in.*poscounts"):
+    with pytest.raises(InputError, match=r"No feature has counts in.*poscounts"):
         bc.normalization_factors(np.array([[5, 3, 0], [0, 2, 9], [1, 0, 1]]), method)
 
 
@@ -307,8 +307,8 @@ def test_a_sample_that_shares_no_feature_with_those_of_fit():
     ("counts", "message"),
     [
         ([[1.0, -2.0]], "negative values, down to -2"),
-        ([[1.0, np.nan]], r"row 0\) hold missing or infinite"),
-        ([[1.0, 2.0], [np.inf, 1.0]], r"row 1\) hold missing or infinite"),
+        ([[1.0, np.nan]], r"row 0\) contain missing or infinite"),
+        ([[1.0, 2.0], [np.inf, 1.0]], r"row 1\) contain missing or infinite"),
         ([[np.inf, -np.inf]], "missing or infinite"),
         ([[0, 0], [0, 0]], "All counts are 0"),
         ([1, 2, 3], "samples × features"),
@@ -335,7 +335,7 @@ def test_what_is_no_counts_in_a_sparse_matrix(of, value):
 def test_unknown_methods():
     with pytest.raises(InputError, match="Did you mean 'tmm'"):
         bc.normalization_factors(TOY, "tmn")
-    with pytest.raises(InputError, match="no normalization factors 'total'"):
+    with pytest.raises(InputError, match="no normalization method 'total'"):
         bc.normalization_factors(TOY, "total")
 
 
