@@ -1,9 +1,9 @@
-"""Every error and warning of the package, in one place.
+"""All errors and warnings of the package.
 
-Errors say what was wrong, the value met, what would be accepted, and the remedy.
-Catch `BatchCorrError` for all of them; each is also the built-in error (`ValueError`,
-`KeyError`, …) a caller would expect, so that code which knows nothing of this package
-still does the right thing.
+Messages say what is wrong, with which value, what is possible, and what to do. Catch
+`BatchCorrError` for all errors; each is also the built-in error that fits
+(`ValueError`, `KeyError`, …), so that code which does not know this package handles it
+correctly.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 class BatchCorrError(Exception):
-    """Base of every error raised on purpose by batchcorr."""
+    """Base class of all errors of batchcorr."""
 
 
 class InputError(BatchCorrError, ValueError):
-    """A value given by the caller cannot be used."""
+    """An argument or the data cannot be used."""
 
 
 class DesignError(InputError):
-    """Batch, covariates and data do not allow the requested estimate."""
+    """Batch, covariates and data do not allow the estimate."""
 
 
 class UnknownBatchError(DesignError):
-    """A batch that `fit` has never seen was met at `transform`."""
+    """`transform` was given a batch that `fit` has not seen."""
 
 
 class NotFittedError(BatchCorrError, ValueError, AttributeError):
@@ -87,7 +87,7 @@ class MissingKeyError(BatchCorrError, KeyError):
 
 
 class MissingPackageError(BatchCorrError, ImportError):
-    """A library that is only needed for this is not installed."""
+    """An optional package that is needed here is not installed."""
 
 
 class TooLargeError(BatchCorrError, MemoryError):
@@ -95,27 +95,27 @@ class TooLargeError(BatchCorrError, MemoryError):
 
 
 class FileError(BatchCorrError, OSError):
-    """A file cannot be read as what it should be, or cannot be written."""
+    """A file cannot be read or written, or is damaged."""
 
 
 class FoldError(BatchCorrError, ArithmeticError):
-    """A folded network does not compute what the given one does."""
+    """A folded network does not compute the same as the original one."""
 
 
 class BatchCorrWarning(UserWarning):
-    """Base of every warning given by batchcorr."""
+    """Base class of all warnings of batchcorr."""
 
 
 class AssociationWarning(BatchCorrWarning):
-    """A protected covariate is strongly associated with batch."""
+    """A covariate to keep is strongly associated with batch."""
 
 
 class BatchSizeWarning(BatchCorrWarning):
-    """A batch has too few samples for what is asked of it."""
+    """A batch has too few samples for a reliable estimate."""
 
 
 class CappedWarning(BatchCorrWarning):
-    """Corrected counts were held at a bound, because they would have exploded."""
+    """Corrected counts were limited to their upper bound."""
 
 
 class ConvergenceWarning(BatchCorrWarning):
@@ -123,15 +123,15 @@ class ConvergenceWarning(BatchCorrWarning):
 
 
 class CountsWarning(BatchCorrWarning):
-    """A method for the log scale was given counts, or values that were not logged."""
+    """A method for the log scale was given values that are not on a log scale."""
 
 
 class CovariateWarning(BatchCorrWarning):
-    """A covariate is probably not read the way the caller meant."""
+    """A covariate may be used in another way than was meant, or is left out."""
 
 
 class DensifyWarning(BatchCorrWarning):
-    """A sparse matrix becomes dense, and large."""
+    """A sparse matrix becomes a large dense one."""
 
 
 class EmptySampleWarning(BatchCorrWarning):
@@ -139,7 +139,7 @@ class EmptySampleWarning(BatchCorrWarning):
 
 
 class FeatureWarning(BatchCorrWarning):
-    """Features stay as they are: unknown to the correction, or not to be estimated."""
+    """Features stay unchanged: not in the correction, or without an estimate."""
 
 
 class FileWarning(BatchCorrWarning):
@@ -147,11 +147,11 @@ class FileWarning(BatchCorrWarning):
 
 
 class LayerWarning(BatchCorrWarning):
-    """Some layers of a network cannot be looked at and are left out."""
+    """Some layers of a network cannot be captured and are left out."""
 
 
 class LogScaleWarning(BatchCorrWarning):
-    """A method for raw counts was given what look like logarithms."""
+    """A method for raw counts was given values that look like logarithms."""
 
 
 class RepeatWarning(BatchCorrWarning):
@@ -159,7 +159,7 @@ class RepeatWarning(BatchCorrWarning):
 
 
 class ViewWarning(BatchCorrWarning):
-    """The result is kept by a view of an AnnData, which becomes one of its own."""
+    """The result was written to a view of an AnnData, which became a copy."""
 
 
 def are(count: int) -> str:

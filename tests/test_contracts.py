@@ -519,7 +519,7 @@ def test_one_batch_is_left_alone_by_standardize(small, kind, kept, options):
 
 @pytest.mark.parametrize("name", sorted({*METHODS} - {"standardize"}))
 def test_one_batch_is_refused_by_the_others(small, name):
-    with pytest.raises(InputError, match="one batch only"):
+    with pytest.raises(InputError, match="only one batch"):
         Case(name).run(relabelled(small, np.ones(len(small.x))))
 
 

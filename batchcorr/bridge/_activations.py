@@ -152,8 +152,8 @@ def _mean_over_positions(name: str, output: Tensor, axis: int) -> Tensor:
     """Samples × channels that the network cannot change any more."""
     if not bool(torch.isfinite(output).all()):
         msg = (
-            f"The layer {name!r} gives values that are not finite (NaN): the model "
-            "or its inputs are broken there."
+            f"The layer {name!r} returns values that are not finite (NaN): check the "
+            "model and its inputs."
         )
         raise InputError(msg)
     output = output.detach().movedim(axis, 1)

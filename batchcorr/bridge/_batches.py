@@ -63,8 +63,9 @@ def n_samples(batch: Any) -> int:
     if len(sizes) != 1 or sizes == {0}:
         shapes = ", ".join(str(tuple(value.shape)) for value in tensors) or "no tensor"
         msg = (
-            "A batch is a tensor, or a tuple, list or dict of them, with samples on axis 0 "
-            f"of all; in this {type(batch).__name__} the shapes are {shapes}."
+            "A batch must be a tensor, or a tuple, list or dict of tensors, with "
+            f"samples on axis 0 of all; in this {type(batch).__name__} the shapes are "
+            f"{shapes}."
         )
         raise InputError(msg)
     if _lacks_values(tensors, torch.isnan):
@@ -110,7 +111,8 @@ def read_batches(loader: Iterable[Any]) -> Iterator[Minibatch]:
         yield _read(item, f"Batch {count} of the loader")
     if not count:
         msg = (
-            "The loader is empty: it gave no batch. An iterator is used up by one run."
+            "The loader is empty. If it is an iterator, it was used up by an earlier "
+            "run: give a DataLoader or a list."
         )
         raise InputError(msg)
 

@@ -162,8 +162,8 @@ def _choose(
         names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         msg = (
-            "There is no layer to look at: name modules with layers=[…]; None takes all "
-            "that have parameters of their own."
+            "There is no layer to capture: name modules with layers=[…]; None uses all "
+            "modules with parameters of their own."
         )
         raise InputError(msg)
     for name in names:
@@ -237,7 +237,10 @@ def _shares(matrices: dict[str, Any], obs: pd.DataFrame) -> pd.DataFrame:
         try:
             share = variance_explained(x, obs["batch"], covariates=covariates)
         except DesignError as error:  # of the labels, whatever the layer
-            warn(f"No share beyond the labels: {error}", AssociationWarning)
+            warn(
+                f"The share beyond the labels cannot be computed: {error}",
+                AssociationWarning,
+            )
             covariates = None
             share = variance_explained(x, obs["batch"])
         table.loc[name, "batch"] = share.batch

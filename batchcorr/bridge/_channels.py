@@ -44,8 +44,8 @@ def require_shape(x: Tensor, channels: int, dimensions: int) -> None:
     fits = x.ndim == dimensions + 2 or (dimensions == 1 and x.ndim == 2)
     if not fits or x.shape[1] != channels:
         msg = (
-            f"The layer takes {SHAPES[dimensions]}, samples first, of C = {channels} "
-            f"channels; the input has the shape {tuple(x.shape)}."
+            f"The layer needs an input of {SHAPES[dimensions]}, samples first, with C "
+            f"= {channels} channels; the input has the shape {tuple(x.shape)}."
         )
         raise InputError(msg)
 

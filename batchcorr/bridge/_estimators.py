@@ -67,7 +67,7 @@ def adabn(
     """Mean and variance of the domain."""
     if float(moments.n) < 2:
         msg = (
-            f"The layer {name!r} receives one row in all, which has no variance: give "
+            f"The layer {name!r} receives only one row, which has no variance: give "
             'more samples, or use method="mix", "combat" or "eb".'
         )
         raise InputError(msg)

@@ -89,8 +89,8 @@ def correct(
     """Estimate and set every layer's statistics: those, in order of calls, and samples."""
     if isinstance(loader, Iterator):
         msg = (
-            "The loader is an iterator, which one run uses up, and there may be one run "
-            "for each layer: give a DataLoader, or list(loader)."
+            "The loader is an iterator, which can be read only once, but there may be "
+            "one run for each layer: give a DataLoader, or list(loader)."
         )
         raise InputError(msg)
     new: Statistics = {}

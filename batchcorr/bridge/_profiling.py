@@ -101,7 +101,7 @@ def profile(
     batches = _first(source_loader, samples)
     count = sum(batch.size for batch in batches)
     if count < 2:
-        msg = f"A profile of {count} samples cannot be: some hundred are best."
+        msg = f"A profile of {count} samples is not possible: use some hundred."
         raise InputError(msg)
     sizes, labels = SIZES[count >= SIZES], read_classes(batches)
     layers = {}

@@ -218,7 +218,7 @@ def _share(
         raise InputError(msg)
     if method == "eb_cov" and profile is not None and not len(profile.shares):
         msg = (
-            "The profile knows no classes: make it from a source loader that gives "
+            "The profile has no classes: make it from a source loader that gives "
             "(inputs, labels), one integer 0 … K-1 for each sample (labels.long(), or "
             'labels.argmax(1) of one-hot rows), or use method="eb".'
         )

@@ -51,9 +51,9 @@ class Step:
         """Refuse a model in evaluation mode, where BatchNorm is frozen."""
         if not self.model.training:
             msg = (
-                "The model is in evaluation mode, and what is measured happens in "
-                "training: call model.train() first, then freeze again what is meant to "
-                "be frozen."
+                "The model is in evaluation mode, but this measures a training step: "
+                "call model.train() first, then freeze again the layers that should be "
+                "frozen."
             )
             raise InputError(msg)
 

@@ -89,15 +89,17 @@ def _of_scale(scale: str, by_batch: dict[str, NDArray[Any]]) -> Iterator[Finding
             yield Finding(
                 "notes",
                 "library_sizes",
-                f"Libraries of the deepest batch are {ratio:.1f} times those of the "
-                "shallowest.",
-                "Normalization takes out the depth, not what few counts hide.",
+                "Mean library sizes differ between batches by a factor of up to "
+                f"{ratio:.1f}.",
+                "Normalization removes differences in depth, but not the larger noise "
+                "of small counts.",
             )
     if scale == "normalized":
         yield Finding(
             "warns",
             "not_logged",
-            "The values look normalized, but not logged: batch effects on them multiply.",
+            "The values look normalized but not log-transformed: batch effects on them "
+            "are multiplicative.",
             "Take logarithms first, such as numpy.log1p.",
         )
 
@@ -113,10 +115,10 @@ def _of_features(
         yield Finding(
             "notes",
             "constant_features",
-            f"{partly.sum()} of {len(names)} features are constant in some batch, and "
-            f"not in all ({some(np.asarray(names)[partly])}): ComBat leaves them as they "
-            "are.",
-            "Features that few samples have are better left out.",
+            f"{partly.sum()} of {len(names)} features are constant in some batch, but "
+            f"not in all ({some(np.asarray(names)[partly])}): ComBat does not change "
+            "them.",
+            "Leave out features that are detected in few samples.",
         )
     seen = present & ((sums.mean != 0) | (sums.squares > 0))
     private = (seen.sum(axis=0) == 1) & (len(seen) > 1)
@@ -126,7 +128,7 @@ def _of_features(
             "private_features",
             f"{private.sum()} of {len(names)} features {are(private.sum())} 0 in all "
             f"batches but one ({some(np.asarray(names)[private])}).",
-            "See whether batches were counted against the same annotation.",
+            "Check whether all batches were counted with the same annotation.",
         )
     missing = ~present
     if missing.any():
@@ -136,7 +138,7 @@ def _of_features(
             "missing_in_batch",
             f"{lacking.sum()} of {len(names)} features have no value in some batch "
             f"({some(np.asarray(names)[lacking])}): they cannot be corrected there.",
-            "They come back as they are.",
+            "They are returned unchanged.",
         )
 
 

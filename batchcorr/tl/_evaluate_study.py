@@ -150,8 +150,8 @@ def _kind(adata: AnnData, labels: object) -> NDArray[np.int32]:
     found = BatchLabels.fit(adata.obs[labels], name=labels, n_rows=adata.n_obs)
     if len(found.levels) < 2 or len(found.levels) > adata.n_obs / 2:
         msg = (
-            f"The labels {labels!r} have {len(found.levels)} different values in "
-            f"{adata.n_obs} samples: labels must be groups of several samples each."
+            f"The labels {labels!r} have {len(found.levels)} values in {adata.n_obs} "
+            "samples: labels must be groups of several samples each."
         )
         raise DesignError(msg)
     return found.codes(adata.obs[labels], n_rows=adata.n_obs)

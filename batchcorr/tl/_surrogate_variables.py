@@ -234,7 +234,7 @@ def _controls(adata: AnnData, controls: object) -> Any:
     unknown = [name for name in values if name not in adata.var_names]
     if unknown:
         msg = (
-            f"{len(unknown)} of {len(values)} controls are not features of adata. "
+            f"{len(unknown)} of {len(values)} controls are not among the features. "
             f"{did_you_mean(unknown[0], adata.var_names)}"
         )
         raise MissingKeyError(msg)

@@ -337,7 +337,7 @@ def test_layers_by_domain_take_each_sample_s_batch_for_its_domain():
 
 
 def test_labels_confounded_with_batch_are_said_to_be_once():
-    with pytest.warns(AssociationWarning, match="No share beyond the labels") as caught:
+    with pytest.warns(AssociationWarning, match="share beyond the labels") as caught:
         adata = capture(network(), [images()], DAYS, labels=DAYS)
     assert len(caught) == 1
     assert adata.uns["layers"]["batch_beyond_label"].isna().all()
@@ -369,7 +369,7 @@ class Boom(nn.Module):
             lambda: (network(), [images()], {"batch": (day for day in DAYS)}),
             "generator.* is no list",
         ),
-        (lambda: (network(), [images()], {"layers": []}), "no layer to look at"),
+        (lambda: (network(), [images()], {"layers": []}), "no layer to capture"),
         (lambda: (network(), images(), {}), "give \\[x\\]"),
         (lambda: (network(), [], {}), "loader is empty"),
         (lambda: (network(), [["a"]], {}), "holds a str"),

@@ -241,11 +241,11 @@ def test_fit_and_apply_normalize_as_correct_does(tmp_path, monkeypatch, steps):
     [
         (
             ["--log-normalize=tnn"],
-            "--log-normalize: there is no 'tnn'. Available: total",
+            "--log-normalize: there is no method 'tnn'. Available: total",
         ),
         (
             ["--method", "combat_seq", "--quantile-normalize"],
-            "--quantile-norm.*as they",
+            "--quantile-norm.*raw counts",
         ),
         (["--memory", "1GiB", "--quantile-normalize"], "--quantile-normalize: .*whole"),
         (["--memory", "1GiB", "--log-normalize=tmm"], "--log-normalize: with --memory"),

@@ -135,7 +135,7 @@ def test_subjects_weights_and_counts(adata, tables):
             found, wanted, check_names=False, check_index_type=False
         )
     (tables / "out.csv").unlink()
-    assert "there is no 'tmn'" in refused(*given, "--voom=tmn", code=2)
+    assert "there is no method 'tmn'" in refused(*given, "--voom=tmn", code=2)
     assert "leave out" in refused(*given, "--voom", "--log-normalize", code=2)
     assert "Did you mean 'who'" in refused(*given, "--weights", "whom")
     assert not (tables / "out.csv").exists()

@@ -125,7 +125,7 @@ def test_names_that_r_changed_are_known(tables, changed):
     header = header.replace("s ", "s.") if changed == "in.csv" else header
     assert Path("out.csv").read_text("utf-8").splitlines()[0] == header
     path.write_text(path.read_text("utf-8").replace("s.", "t-"), "utf-8")
-    assert "have names that are samples" in refused(
+    assert "match the sample names" in refused(
         "correct", "in.csv", "o.csv", *SHEET, *KEEP
     )
 

@@ -91,7 +91,7 @@ def test_controls_of_a_table_are_names_in_a_file(hidden):
     text = refused(*given, "genes", code=2)
     assert "--controls: 'genes' is no column of var (these are: none)" in text
     Path("genes.txt").write_text("TP35")
-    assert "1 of 1 controls are no features" in refused(*given, "genes.txt")
+    assert "1 of 1 controls are not among the features" in refused(*given, "genes.txt")
 
 
 @pytest.mark.usefixtures("hidden")

@@ -135,7 +135,7 @@ def test_decimals_and_thousands_are_not_guessed(tmp_path):
     cells = read_numbers(tmp_path / "t.csv", decimal=",").cells
     np.testing.assert_array_equal(cells, [[1.234, 5]])
     (tmp_path / "t.csv").write_text("g;a;b\nx;1,5;2.5\n")
-    with pytest.raises(InputError, match=r"holds '2\.5'.*--decimal"):
+    with pytest.raises(InputError, match=r"contains '2\.5'.*--decimal"):
         read_numbers(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("g;a;b\nx;1.234,5;2\n")
     with pytest.raises(InputError, match=r"holds '1\.234,5'.*--decimal"):

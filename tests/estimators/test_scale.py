@@ -137,5 +137,5 @@ def test_batches_one_after_the_other_are_all_looked_at():
 
 
 def test_the_warning_says_what_to_do():
-    with pytest.warns(CountsWarning, match=r"normalized .* not logged.*log1p"):
+    with pytest.warns(CountsWarning, match=r"normalized .* not log-transformed.*log1p"):
         bc.ComBat().fit(per(1e6, bulk())[:, :200], batch=np.arange(24) % 2)

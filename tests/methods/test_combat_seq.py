@@ -303,7 +303,7 @@ def _with(value, dtype=float):
     ("counts", "options", "error", "says"),
     [
         (_counts(), {"batch": [1] + [2] * 23}, DesignError, "one sample: 1"),
-        (_counts(), {"batch": [1] * 24}, DesignError, "one batch only"),
+        (_counts(), {"batch": [1] * 24}, DesignError, "only one batch"),
         (
             _counts(),
             {"batch": BATCH, "covariates": pd.DataFrame({"group": BATCH > 1})},

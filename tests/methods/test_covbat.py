@@ -153,7 +153,7 @@ def test_refusals(known):
             bc.CovBat(**options).fit(x, batch=batch)
     model = bc.CovBat().fit(x, batch=batch)
     for verb in (model.partial_fit, model.add_batches):
-        with pytest.raises(InputError, match="how features vary together"):
+        with pytest.raises(InputError, match="covariances of features"):
             verb(x, batch=batch)
 
 

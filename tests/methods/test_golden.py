@@ -352,7 +352,7 @@ REFUSED = {  # name of R's case: error, what its message says, and the call
     ),
     "one_batch_only": (
         DesignError,
-        "one batch only",
+        "only one batch",
         lambda d, _: combat_of(d, np.ones(12)),
     ),
     "two_batch_columns": (

@@ -169,7 +169,7 @@ def test_an_anndata_and_its_layers(data, covariates):
         ({"layer": "raw"}, MissingKeyError, "no layer 'raw'"),
         ({"covariates": "site"}, DesignError, "'site' is confounded with batch"),
         ({"covariates": "batch"}, DesignError, "cannot be a covariate"),
-        ({"batch": "one"}, DesignError, "one batch only"),
+        ({"batch": "one"}, DesignError, "only one batch"),
     ],
 )
 def test_what_cannot_be_told_is_refused(data, change, error, match):

@@ -217,7 +217,7 @@ REFUSED = {
     "no batch": ({"batch_key": None}, InputError, "batch_key must be"),
     "two batches": ({"batch_key": ["batch", "kind"]}, InputError, "batch_key must be"),
     "unknown batch": ({"batch_key": "bach"}, MissingKeyError, "Did you mean 'batch'"),
-    "one batch": ({"batch_key": "same"}, DesignError, "one batch only"),
+    "one batch": ({"batch_key": "same"}, DesignError, "only one batch"),
     "a number": ({"batch_key": "age"}, DesignError, "age|batch"),
     "missing batch": ({"batch_key": "gaps"}, DesignError, "missing"),
     "unknown labels": ({"labels": "knd"}, MissingKeyError, "Did you mean 'kind'"),

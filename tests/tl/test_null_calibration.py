@@ -223,5 +223,5 @@ def test_what_is_refused(given, kind, words):
 
 def test_too_few_arrangements_are_refused():
     adata = study([(2, 1), (1, 2)], n_features=9)
-    with pytest.raises(DesignError, match=r"only 9 ways .*predicted"):
+    with pytest.raises(DesignError, match=r"only 9 different permutations .*predicted"):
         bc.tl.null_calibration(adata, "batch", "group")

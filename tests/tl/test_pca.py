@@ -351,12 +351,12 @@ def test_threads_do_not_change_components(threads):
         (
             {"correction": bc.ComBat(), "method": "combat"},
             InputError,
-            "'method' is of a",
+            "'method' cannot be given together",
         ),
         (
             {"correction": bc.ComBat(), "mean_only": True},
             InputError,
-            "'mean_only' is of a",
+            "'mean_only' cannot be given together",
         ),
     ],
 )

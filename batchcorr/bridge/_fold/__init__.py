@@ -237,8 +237,9 @@ def _copied(model: nn.Module) -> nn.Module:
         twin = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         msg = (
-            f"The model cannot be copied, and it is never changed itself: {error}. "
-            "Remove what cannot be copied, such as open files or generators."
+            "The model cannot be copied, which fold needs because it does not change "
+            f"the model itself: {error}. Remove attributes that cannot be copied, such "
+            "as open files or generators."
         )
         raise InputError(msg) from error
     for module in twin.modules():

@@ -47,7 +47,7 @@ def fit_reference(
     totals = samples.totals
     filled = np.flatnonzero(totals)
     if not len(filled):
-        msg = "All counts are 0."
+        msg = "All counts are 0, so there is nothing to fit."
         raise InputError(msg)
     reference = Reference(method, *rule.fit(samples, found))
     factors = measure(samples, reference)
