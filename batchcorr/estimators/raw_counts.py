@@ -52,7 +52,7 @@ def as_counts(x: Matrix) -> Matrix:
         x = in_memory(to_numpy(x) if is_foreign(x) else x)
     if x.ndim != 2 or x.dtype.kind not in "biuf" or 0 in x.shape:
         if 0 in x.shape:
-            msg = f"The matrix is empty: its shape is {x.shape}."
+            msg = f"There are no counts: the matrix has the shape {x.shape}."
             raise InputError(msg)
         as_matrix(x)  # says what is wrong
     if x.dtype.kind == "b":

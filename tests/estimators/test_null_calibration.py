@@ -131,5 +131,5 @@ def test_too_few_permutations_are_refused_with_their_number():
     batch, group = [0, 0, 0, 1, 1, 1], np.array([0.0, 0, 1, 0, 1, 1])
     design = Design.of(batch, covariates=group[:, None])
     assert null_calibration.arrangements(design) == 9
-    with pytest.raises(DesignError, match=r"only 9 ways"):
+    with pytest.raises(DesignError, match=r"only 9 different permutations"):
         null_calibration._enough(9.0, 50)

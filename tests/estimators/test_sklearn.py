@@ -469,7 +469,7 @@ def renamed(index, count):
             lambda given: given[::-1],
             r"rows of X in another order.*give {}.loc\[X.index",
         ),
-        (lambda given: given.set_axis(renamed(given.index, 1)), "names 1 rows that X"),
+        (lambda given: given.set_axis(renamed(given.index, 1)), "has 1 rows that X"),
         (lambda given: given[::-1].rename({"s0": "zz"}), r"X does not have \(zz\)"),
         (lambda given: given.set_axis(renamed(given.index, N - 2)), f"{N - 2} rows"),
     ],

@@ -194,7 +194,7 @@ def test_refusals_of_values(hidden):
     missing = x.copy()
     missing[3, 5] = np.nan
     table = pd.DataFrame(missing, columns=[f"g{k}" for k in range(300)])
-    with pytest.raises(InputError, match=r"1 features have missing .*\(g5\)"):
+    with pytest.raises(InputError, match=r"1 features have missing, .*\(g5\)"):
         bc.SurrogateVariables(1).fit(table, covariates=group)
     twice = np.hstack([group, 2.0 * group])
     with pytest.raises(DesignError, match="are determined by the covariates before"):

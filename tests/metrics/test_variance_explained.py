@@ -190,7 +190,7 @@ def test_nothing_to_explain_is_refused():
     with pytest.raises(InputError, match="No feature varies"):
         variance_explained(np.ones((4, 3)), [1, 1, 2, 2])
     x = np.arange(8.0).reshape(4, 2) ** 2
-    with pytest.raises(DesignError, match="samples left"):
+    with pytest.raises(DesignError, match="too few samples"):
         variance_explained(x, [1, 1, 2, 2], covariates=np.eye(4)[:, [0, 3]])
     with pytest.raises(DesignError, match="leave nothing to compare"):
         variance_explained(x[:3], [1, 2, 3])
