@@ -138,7 +138,7 @@ def test_decimals_and_thousands_are_not_guessed(tmp_path):
     with pytest.raises(InputError, match=r"contains '2\.5'.*--decimal"):
         read_numbers(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("g;a;b\nx;1.234,5;2\n")
-    with pytest.raises(InputError, match=r"holds '1\.234,5'.*--decimal"):
+    with pytest.raises(InputError, match=r"contains '1\.234,5'.*--decimal"):
         read_numbers(tmp_path / "t.csv")
 
 
