@@ -13,6 +13,7 @@ does not, accumulation follows the gradient of another function.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -177,7 +178,7 @@ def check(
     whole = Whole(model, batch, loss, reduction)
     n, step, everything = whole.n, whole.step, torch.arange(whole.n, device="cpu")
     step.require_training()
-    if partitions < 2:
+    if not isinstance(partitions, Integral) or partitions < 2:
         msg = f"partitions must be a whole number from 2 on, not {partitions!r}."
         raise InputError(msg)
     with step.preserved() as reset:
@@ -247,7 +248,7 @@ def _sizes_to_try(sizes: Any, n: int, positions: float) -> list[int]:
         return size <= n and n // -(-n // size) * positions >= 2
 
     powers = [2**k for k in range(1, n.bit_length()) if 2**k < n]
-    given = [sizes] if isinstance(sizes, Integral) else sizes
+    given = sizes if isinstance(sizes, Iterable) else [sizes]
     tried = list(filter(fits, powers) if sizes is None else given)
     wrong = [size for size in tried if require_size(size, n) and not fits(size)]
     if wrong or not tried:
