@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from dataclasses import dataclass, field
 from textwrap import indent, wrap
@@ -12,7 +11,7 @@ from batchcorr.bridge._capture import capture
 from batchcorr.bridge._fold import fold
 from batchcorr.bridge._lint import lint
 from batchcorr.bridge._norms import is_batch_norm, is_frozen
-from batchcorr.bridge._running import hooked, seeded
+from batchcorr.bridge._running import copy_of, hooked, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.accumulate import check
@@ -215,7 +214,7 @@ def _kind(layer: Any) -> str:
 
 def _evaluated(step: Step, batch: Any) -> tuple[nn.Module, Any]:
     """A copy of the model in evaluation mode, and what the loss calls it with."""
-    model = copy.deepcopy(step.model).eval()
+    model = copy_of(step.model).eval()
     calls: list[tuple[Any, Any]] = []
 
     def note(_: nn.Module, args: Any, kwargs: Any) -> None:

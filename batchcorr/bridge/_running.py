@@ -1,4 +1,4 @@
-"""Run a model and leave no trace: modes, hooks and random numbers are put back.
+"""Run a model, or a copy, and leave no trace: modes, hooks and random numbers are put back.
 
 Random numbers are seeded and restored on the CPU and on the devices that are named, and
 nowhere else: `torch.manual_seed` would seed every accelerator of the process.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchcorr.bridge._batches import leaves
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RandomStates",
     "accelerators",
+    "copy_of",
     "evaluating",
     "has_hooks",
     "hooked",
@@ -76,6 +78,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+def copy_of(model: nn.Module, copies: dict[int, Any] | None = None) -> nn.Module:
+    """A copy, also of weights that are computed (weight norm, pruning), as they are.
+
+    `copies` are those of parts that there are already, by the id of the part.
+    """
+    memo: dict[int, Any] = {} if copies is None else copies
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
+    try:
+        return deepcopy(model, memo)
+    except (RuntimeError, TypeError) as error:
+        msg = (
+            "The model cannot be copied, which is needed because the model itself is not "
+            f"changed: {error}. Remove attributes that cannot be copied, such as open "
+            "files or generators."
+        )
+        raise InputError(msg) from error
 
 
 # -- hooks -----------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import weight_norm
 from torch.nn.utils.prune import random_unstructured
 
+from batchcorr.bridge import lint
 from batchcorr.bridge.nn import (
     DomainBatchNorm1d,
     at_domain,
@@ -68,6 +70,24 @@ def test_weights_that_are_shared_stay_so():
         assert one[0].weight is one[1].weight is one[2].bias
         assert one[0].weight is not model[0].weight
         assert one[0].bias is not one[1].bias
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("compute", [random_unstructured, weight_norm])
+def test_computed_weights_of_other_layers_are_copied(compute):
+    first = compute(nn.Linear(3, 4), "weight", 1)
+    model, x = nn.Sequential(first, nn.BatchNorm1d(4)), torch.randn(5, 3)
+    model(x)
+    model.eval()
+    ours = at_domain(convert_domain_batchnorm(model, ["mon"]), "mon")
+    assert torch.equal(ours(x), model(x))
+    y, loss = torch.arange(5) % 4, nn.functional.cross_entropy
+    assert lint(model.train(), (x, y), lambda m, b: loss(m(b[0]), b[1])).findings
+
+
+def test_a_label_spelled_alike_is_no_new_domain():
+    layer = DomainBatchNorm1d(4, [1, 2])
+    assert convert_domain_batchnorm(layer, ["1", "3"]).domains == [1, 2, "3"]
 
 
 def test_a_pruned_weight_is_not_lost():

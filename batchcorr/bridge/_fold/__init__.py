@@ -8,7 +8,6 @@ which correction and changes a copy, and `compare` runs it beside the given mode
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,9 @@ from batchcorr.bridge._fold.deployed import compiled, exported, require_same
 from batchcorr.bridge._fold.plan import Plan
 from batchcorr.bridge._fold.trace import Trace
 from batchcorr.bridge._norms import batch_norms, require_model, unwrapped
-from batchcorr.bridge._running import accelerators, require_evaluation
+from batchcorr.bridge._running import accelerators, copy_of, require_evaluation
 from batchcorr.bridge._torch import torch
-from batchcorr.errors import InputError, some
+from batchcorr.errors import some
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -225,23 +224,11 @@ def fold(model: nn.Module, example_inputs: object) -> Folded:
 
 def _copied(model: nn.Module) -> nn.Module:
     """A copy without wrappers of torch.compile, and without an autograd graph."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():  # weight norm keeps what it computed
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        for module in [*model.modules()][::-1]:
-            if unwrapped(module) is not module:
-                memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
-        twin = copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:
-        msg = (
-            "The model cannot be copied, which fold needs because it does not change "
-            f"the model itself: {error}. Remove attributes that cannot be copied, such "
-            "as open files or generators."
-        )
-        raise InputError(msg) from error
+    copies: dict[int, Any] = {}
+    for module in [*model.modules()][::-1]:
+        if unwrapped(module) is not module:
+            copies[id(module)] = copy_of(unwrapped(module), copies)
+    twin = copy_of(model, copies)
     for module in twin.modules():
         module._compiled_call_impl = None  # of module.compile()
     return twin

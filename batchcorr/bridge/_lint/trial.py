@@ -8,7 +8,6 @@ constant tensors (γ = 0 in a residual branch, biases of zero) are replaced by g
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from batchcorr.bridge._batches import leaves, map_tensors, n_samples, take
 from batchcorr.bridge._intercept import Intercept
-from batchcorr.bridge._running import hooked, input_of, seeded
+from batchcorr.bridge._running import copy_of, hooked, input_of, seeded
 from batchcorr.bridge._step import Step
 from batchcorr.bridge._torch import torch
 from batchcorr.errors import InputError
@@ -45,11 +44,7 @@ class _OneProcess(_BatchNorm):
 
 def copied(step: Step) -> Step:
     """The step of a copy of the model, SyncBatchNorm on one process."""
-    try:
-        own = copy.deepcopy(step.model)
-    except RuntimeError as error:
-        msg = f"The model cannot be copied to experiment on: {error}"
-        raise InputError(msg) from error
+    own = copy_of(step.model)
     for module in own.modules():
         if isinstance(module, nn.SyncBatchNorm):
             module.__class__ = _OneProcess  # type: ignore[assignment]
@@ -80,7 +75,7 @@ class Trial:
     """
 
     def __init__(self, step: Step, batch: Any, dtype: torch.dtype) -> None:
-        self.step = Step(copy.deepcopy(step.model).to(dtype), step.loss)
+        self.step = Step(copy_of(step.model).to(dtype), step.loss)
         self.tolerance = math.sqrt(torch.finfo(dtype).eps)  # below it a change is none
         self.batch = map_tensors(
             batch, lambda x: x.detach().to(dtype if x.is_floating_point() else x.dtype)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchcorr.bridge._norms import require_model, rest_of
-from batchcorr.bridge._running import evaluating
+from batchcorr.bridge._running import copy_of, evaluating
 from batchcorr.bridge._torch import torch
 from batchcorr.bridge.nn._domain_layers import (
     DomainBatchNorm1d,
@@ -18,7 +18,7 @@ from batchcorr.bridge.nn._domain_layers import (
     DomainBatchNorm3d,
 )
 from batchcorr.bridge.nn._domain_norm import DomainBatchNorm, affine_of
-from batchcorr.bridge.nn._labels import read_domains
+from batchcorr.bridge.nn._labels import code_of, read_domains
 from batchcorr.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def at_domain(model: nn.Module, domain: Hashable) -> nn.Module:
     if not copies:
         msg = "The model has no DomainBatchNorm layer: it is the same for every domain."
         raise InputError(msg)
-    return deepcopy(model, copies)  # which takes these where the model has the others
+    return copy_of(model, copies)  # which takes these where the model has the others
 
 
 def convert_domain_batchnorm(
@@ -120,15 +120,19 @@ def convert_domain_batchnorm(
     if not copies:
         msg = "The model has no BatchNorm layer, so there is nothing to convert."
         raise InputError(msg)
-    return deepcopy(model, copies)
+    return copy_of(model, copies)
 
 
 def _extended(
     layer: DomainBatchNorm, domains: Sequence[Hashable], copies: dict[int, Any]
 ) -> DomainBatchNorm:
     """The layer with more domains, which start from all of its own together."""
-    more = [label for label in read_domains(domains) if label not in layer.domains]
-    new = deepcopy(layer, copies)
+    more = [
+        label
+        for label in read_domains(domains)
+        if code_of(label, layer.domains) is None
+    ]
+    new = cast("DomainBatchNorm", copy_of(layer, copies))
     new.domains = layer.domains + more
     mean, variance = layer.running_mean[0], layer.running_var[0]
     if bool(layer.rows_seen.any()):

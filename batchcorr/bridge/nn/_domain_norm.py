@@ -116,7 +116,7 @@ class DomainBatchNorm(nn.Module):
         layer = cls(old.num_features, domains, old.eps, old.momentum, **how)
         layer._parameters.update(deepcopy(affine_of(old)))
         for name, value in old.named_buffers():
-            setattr(layer, name, value.repeat(len(domains), *[1] * value.ndim))
+            setattr(layer, name, value.repeat(len(layer.domains), *[1] * value.ndim))
         layer.num_batches_tracked.clamp_(min=1)  # made from it: none is unmet
         layer.rows_seen = torch.full_like(layer.num_batches_tracked, MANY)
         return layer.train(old.training)
