@@ -190,8 +190,30 @@ def test_statistics_are_looked_for_no_further_than_their_norm():
     model.register_forward_hook(lambda *_: depth.clear())
     exact(model, (x, y), mean_loss, N // 2)
     assert depth == []
-    # Of two parts: two passes of three for statistics, which stop, are left out.
-    assert len(calls) - few == few + 2 * 2
+    # Two passes of three for statistics, of two parts each, do not stop; and without
+    # hooks there was one part more.
+    assert len(calls) - few == few + 2 * 2 - 1
+
+
+def test_what_a_model_collects_and_clears_at_its_end_is_that_of_one_pass():
+    model, batch = built("mlp")
+    collected = []
+
+    class Collecting(nn.Identity):
+        def forward(self, x):
+            collected.append(x.square().mean())
+            return x
+
+    def loss(model, batch):
+        value = mean_loss(model, batch) + sum(collected)
+        collected.clear()
+        return value
+
+    model.insert(1, Collecting())
+    whole = copy.deepcopy(model)
+    loss(whole, batch).backward()
+    exact(model, batch, loss, 4)
+    assert difference(model, whole) < 1e-12
 
 
 def channels(model):

@@ -81,9 +81,8 @@ def exact(
     Statistics are merged in float64 (float32 for half precision). Random layers draw once
     for each micro-batch, in order, and the same in every pass: the gradient is that of the
     whole batch under these masks, and the generator ends where plain accumulation would
-    leave it. Forward hooks run in every pass; of a model without any, some passes stop at
-    a BatchNorm: a list that its layers append to must be cleared at its start, not at its
-    end. Whether the loss is additive is measured with
+    leave it. Forward hooks run in every pass; of a model without any, some stop at a
+    BatchNorm. Whether the loss is additive is measured with
     random layers held still, on groups of half a micro-batch (two samples at least).
 
     Examples
@@ -178,6 +177,10 @@ class _Passes:
                 if number:
                     found = [forward.unknown for forward in self._run(stop=stop)]
                 self.sites.append(Site([moments[0] for moments in found], number))
+            if stop and len(self.sites) > 1:
+                next(
+                    self._run()
+                )  # to its end, where a model may clear what it collects
 
     def find_adjoints(self) -> None:
         """Find the adjoints, from the last site to the first."""
