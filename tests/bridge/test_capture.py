@@ -377,7 +377,7 @@ class Boom(nn.Module):
         (lambda: (network(), [images() * np.nan], {}), "not finite"),
         (lambda: (network(), [images().to("meta")], {}), "cannot take a batch"),
         (lambda: (nn.Sequential(nn.LazyLinear(3)), [images()], {}), "lazy layers"),
-        (lambda: (nn.ReLU(), [images()], {}), "have parameters"),
+        (lambda: (nn.ReLU(), [images()], {}), "modules with parameters"),
         (lambda: ("model", [images()], {}), "must be a torch.nn.Module"),
         (
             lambda: (
@@ -385,7 +385,7 @@ class Boom(nn.Module):
                 [images()],
                 {"layers": ["0"]},
             ),
-            "'0' gives values that are not finite",
+            "'0' returns values that are not finite",
         ),
     ],
 )

@@ -81,9 +81,9 @@ def exact(
     Statistics are merged in float64 (float32 for half precision). Random layers draw once
     for each micro-batch, in order, and the same in every pass: the gradient is that of the
     whole batch under these masks, and the generator ends where plain accumulation would
-    leave it. Forward hooks run in every pass; of a model without any, some stop at a
-    BatchNorm. Whether the loss is additive is measured with
-    random layers held still, on groups of half a micro-batch (two samples at least).
+    leave it. Forward hooks run in every pass; without any, some passes stop at a BatchNorm.
+    Whether the loss is additive is measured with random layers held still, on groups of
+    half a micro-batch (two samples at least).
 
     Examples
     --------
