@@ -78,14 +78,6 @@ class CorrectedMatrix:
 
     __array_ufunc__ = None  # U @ C is for C to compute, not for U
 
-    def __array__(self, dtype: object = None, copy: object = None) -> NDArray[Any]:
-        """Refuse to be formed whole and unasked: that is what it is for not to be."""
-        msg = (
-            f"The corrected matrix of {self.shape[0]} × {self.shape[1]} is not formed: "
-            "index it, C[:], to have all of it made, or multiply it."
-        )
-        raise InputError(msg)
-
     @classmethod
     def unchanged(cls, x: Matrix, design: Design, moments: Moments) -> Self:
         """A matrix as it is, for what is made for corrected ones."""

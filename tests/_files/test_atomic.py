@@ -213,7 +213,7 @@ def test_what_others_left_is_named(tmp_path, monkeypatch):
         elsewhere.setattr(leftovers.platform, "node", lambda: "another machine")
         left = tmp_path / f"{leftovers.clean(target)}abcdefgh.npz"
     left.write_text("half")
-    warned = pytest.warns(FileWarning, match=f"in place of a.npz.*{left.name}")
+    warned = pytest.warns(FileWarning, match=f"temporary files of a.npz.*{left.name}")
     with warned, replacing(target):
         pass
     assert left.exists()

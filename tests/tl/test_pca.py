@@ -183,13 +183,6 @@ def test_units_of_float32_have_no_say(unit, monkeypatch):
     assert abs(found - wanted).max() < 1e-3 * abs(wanted).max()
 
 
-def test_a_matrix_that_is_not_formed_is_no_array_unasked():
-    lazy = bc.corrected(make(), "batch")
-    with pytest.raises(InputError, match=r"700 × 90 is not formed: index it, C\[:\]"):
-        np.asarray(lazy)
-    assert lazy[:].shape == (700, 90)
-
-
 def test_float32_is_multiplied_in_float32():
     adata = make()
     adata.X = adata.X.astype(np.float32)
