@@ -681,7 +681,7 @@ def test_what_cannot_be_written_is_one_error_and_no_file(
     assert len(failed) == len(limits)
     for told, code in failed:
         assert code == 1
-        reason = "could not be written, and is as it was before: File too large."
+        reason = "could not be written and is unchanged: File too large."
         assert told == [f"Error: {out} {reason}"]
     assert complete == ([], 0)
     assert contents(path) == given
@@ -720,7 +720,7 @@ for size in (8, 24, 60, 150, 300):
     if "no disk" in told or "unshare" in told:
         pytest.skip("disks cannot be mounted here")
     assert process.returncode == 0, told
-    reason = "could not be written, and is as it was before: No space left on device."
+    reason = "could not be written and is unchanged: No space left on device."
     assert told.splitlines() == [f"Error: {out} {reason}", "== 1"] * 5
     assert contents(path) == given
 
